@@ -1,0 +1,33 @@
+# The two commands of the README. Both make .venv if it is missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml $(wildcard jnnk/*.py models/*.py)
+
+.PHONY: demo test clean
+
+demo: $(VENV)/.installed
+	$(BIN)/jnnk study --dataset digits --model resnet8 --out runs/demo --resume
+
+test: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pytest
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jnnk needs Python 3.11 or newer; set PYTHON=... to one")'
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "cannot make $(VENV): on Debian, apt-get install python3-venv" >&2; exit 1; }
+
+# Not editable: what runs is the installed package, as a user has it.
+$(VENV)/.installed: $(BIN)/python $(SOURCES)
+	rm -rf build
+	$(BIN)/pip install --quiet --disable-pip-version-check .
+	touch $@
+
+$(VENV)/.installed-test: $(BIN)/python $(SOURCES)
+	rm -rf build
+	$(BIN)/pip install --quiet --disable-pip-version-check '.[test]'
+	touch $@ $(VENV)/.installed

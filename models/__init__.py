@@ -1,0 +1,1 @@
+"""Flax models that return ``(logits, activations)``."""
