@@ -1,1 +1,105 @@
-"""Flax models that return ``(logits, activations)``."""
+"""Flax models that return ``(logits, activations)``, and weights for them.
+
+``create(name, num_classes=...)`` makes a model. ``model.apply(variables, images, train=False)``
+gives float32 logits ``(N, num_classes)`` and an ordered dict from layer name to activations
+``(N, H, W, C)``; with ``train=True`` apply with ``mutable=["batch_stats"]`` and, where there is
+dropout, ``rngs={"dropout": key}``.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from flax import linen as nn
+
+from .channels import Activations, ConvInfo, Thin
+from .convnet import FIVE, SIX, ConvNet
+from .resnet import ResNet
+from .weights import WeightsError, load_npz, load_safetensors, save_safetensors
+
+__all__ = [
+    "Activations",
+    "ConvInfo",
+    "ConvNet",
+    "ResNet",
+    "Thin",
+    "WeightsError",
+    "create",
+    "load_npz",
+    "load_safetensors",
+    "names",
+    "save_safetensors",
+]
+
+
+def _cifar(depth: int) -> Callable[..., ResNet]:
+    return partial(ResNet, stage_sizes=((depth - 2) // 6,) * 3, stage_widths=(16, 32, 64))
+
+
+def _imagenet(*stage_sizes: int, bottleneck: bool) -> Callable[..., ResNet]:
+    return partial(
+        ResNet, stage_sizes=stage_sizes, stage_widths=(64, 128, 256, 512), bottleneck=bottleneck
+    )
+
+
+_CIFAR_RESNETS = {f"resnet{depth}": _cifar(depth) for depth in (8, 20, 32, 44, 56, 110)}
+_IMAGENET_RESNETS = {
+    "resnet18": _imagenet(2, 2, 2, 2, bottleneck=False),
+    "resnet50": _imagenet(3, 4, 6, 3, bottleneck=True),
+}
+_CONVNETS = {
+    "convnet6": partial(ConvNet, layers=SIX, channels=32),
+    "convnet5": partial(ConvNet, layers=FIVE, channels=5),
+}
+_OPTIONS = {
+    **dict.fromkeys(_CIFAR_RESNETS, ("dtype",)),
+    **dict.fromkeys(_IMAGENET_RESNETS, ("dtype", "stem")),
+    **dict.fromkeys(_CONVNETS, ("channels", "dropout", "dtype")),
+}
+
+
+def names() -> tuple[str, ...]:
+    """Names that `create` knows."""
+    return tuple(_OPTIONS)
+
+
+def create(name: str, *, num_classes: int, shortcut: str = "A", **options: Any) -> nn.Module:
+    """Makes a model.
+
+    Args:
+        name: ``resnet{8,20,32,44,56,110}``, the CIFAR ResNets; ``resnet18`` or ``resnet50``, the
+            ImageNet ones as in torchvision (``resnet50`` is version 1.5); ``convnet6``, six convs
+            of 32 channels (DeepNNK); ``convnet5``, four convs of five channels, for images of at
+            least 24 pixels.
+        num_classes: number of logits.
+        shortcut: for CIFAR ResNets, "A" (no parameters) or "B" (1x1 projection with
+            BatchNorm). The ImageNet ResNets always project, and ConvNets have none.
+        **options: ``dtype`` of the computation, such as ``jnp.bfloat16`` (float32 by default); for
+            ``resnet18`` and ``resnet50``, ``stem``: "imagenet" (default) or "small", for images of
+            64 pixels or fewer; for ConvNets, ``channels`` of every conv and ``dropout`` behind
+            every conv (0 by default).
+
+    Returns:
+        An uninitialised model: `ResNet` or `ConvNet`.
+
+    Raises:
+        ValueError: an unknown name, option or value; the message lists the known ones.
+    """
+    if name not in _OPTIONS:
+        raise ValueError(f"unknown model {name!r}; known: {', '.join(names())}")
+    for option in options:
+        if option not in _OPTIONS[name]:
+            known = ", ".join(_OPTIONS[name])
+            raise ValueError(f"{name} has no option {option!r}; known: {known}")
+    if num_classes < 1:
+        raise ValueError(f"num_classes: expected a positive number, got {num_classes}")
+    if shortcut not in ("A", "B"):
+        raise ValueError(f"shortcut: expected 'A' or 'B', got {shortcut!r}")
+    if name in _CIFAR_RESNETS:
+        return _CIFAR_RESNETS[name](num_classes=num_classes, shortcut=shortcut, **options)
+    if name in _IMAGENET_RESNETS:
+        stem = options.pop("stem", "imagenet")
+        if stem not in ("imagenet", "small"):
+            raise ValueError(f"stem: expected 'imagenet' or 'small', got {stem!r}")
+        return _IMAGENET_RESNETS[name](num_classes=num_classes, stem=stem, **options)
+    return _CONVNETS[name](**{"num_classes": num_classes, **options})

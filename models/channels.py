@@ -1,0 +1,151 @@
+"""Which channels a conv reads and writes: how a network's wiring is told, and thinned.
+
+Removing filters from a network takes two things, and both are data here, so that whoever decides
+what to remove needs to know no architecture: `ConvInfo` says where a conv's output goes, `Thin`
+says what is left of a conv. A thinned model is built by `model.with_thin({conv path: Thin(...)})`.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax.core import FrozenDict
+
+#: Layer name to ``(N, H, W, C)``, in the order of the network. Ordered, because a plain dict comes
+#: out of ``jax.jit`` sorted by name.
+Activations = OrderedDict[str, jax.Array]
+
+
+class ConvInfo(NamedTuple):
+    """Where one conv stands in its network.
+
+    Attributes:
+        conv: path of the conv in the params, such as ``"layer1_0/conv1"``.
+        norm: path of the BatchNorm behind it, or None.
+        readers: paths of the layers (convs, or the dense layer ``"fc"``) that read its
+            output, through ReLU and maybe pooling, and are all that reads it. Empty when the
+            output is added to a residual stream, which every later block reads.
+            A dense reader reads it flattened, channels last: its kernel is
+            ``(positions * channels, outputs)``.
+    """
+
+    conv: str
+    norm: str | None
+    readers: tuple[str, ...]
+
+
+class Thin(NamedTuple):
+    """What is left of one conv; the defaults leave all of it.
+
+    Attributes:
+        width: number of filters left, for a conv whose readers are known
+            (`ConvInfo.readers`): its output, BatchNorm and readers are that much narrower.
+        reads: the input channels that the conv still reads, for a conv that reads a residual
+            stream: increasing indices.
+        writes: the stream channels that the conv still writes, for a conv that feeds a residual
+            stream: increasing indices. The others get a constant each, the parameter
+            ``<conv>_rest`` of shape ``(standard filters - len(writes),)``: what BatchNorm makes
+            of an all-zero filter.
+        constant: the conv reads one more channel behind the others, which is 1 everywhere (and 0
+            in the padding). A filter removed upstream still gave its reader a constant, and this
+            channel's kernel carries the sum of these, exact up to the borders.
+    """
+
+    width: int | None = None
+    reads: tuple[int, ...] | None = None
+    writes: tuple[int, ...] | None = None
+    constant: bool = False
+
+
+WHOLE = Thin()
+
+
+def conv(
+    x: jax.Array,
+    features: int,
+    size: int,
+    *,
+    name: str,
+    stride: int = 1,
+    padding: int = 0,
+    use_bias: bool = False,
+    thin: Thin = WHOLE,
+    dtype: Any,
+) -> jax.Array:
+    """A square conv, padded alike on all sides as in PyTorch; call it in a compact method.
+
+    Args:
+        x: ``(N, H, W, C)`` input.
+        features: filters that the standard network has here.
+        size: side of the kernel.
+        name: name of the parameters in the calling module.
+        stride: stride in both directions.
+        padding: zeros added on each side.
+        use_bias: whether a bias is added.
+        thin: what is left of the conv.
+        dtype: dtype of the computation.
+
+    Returns:
+        ``(N, H', W', filters left)``.
+    """
+    if thin.reads is not None:
+        x = jnp.take(x, np.asarray(thin.reads, np.int32), axis=-1)
+    if thin.constant:
+        x = jnp.concatenate([x, jnp.ones((*x.shape[:-1], 1), x.dtype)], axis=-1)
+    if thin.writes is not None:
+        features = len(thin.writes)
+    elif thin.width is not None:
+        features = thin.width
+    return nn.Conv(
+        features,
+        (size, size),
+        strides=stride,
+        padding=padding,
+        use_bias=use_bias,
+        kernel_init=nn.initializers.he_normal(),
+        dtype=dtype,
+        name=name,
+    )(x)
+
+
+def spread(x: jax.Array, rest: jax.Array, writes: tuple[int, ...]) -> jax.Array:
+    """Puts channels at their places in a wider stream and constants at the others.
+
+    Args:
+        x: ``(N, H, W, len(writes))``.
+        rest: ``(R,)`` values of the channels that are not in ``writes``, in order.
+        writes: the places of ``x``'s channels among the ``len(writes) + R``.
+
+    Returns:
+        ``(N, H, W, len(writes) + R)``.
+    """
+    total = len(writes) + rest.shape[0]
+    others = np.setdiff1d(np.arange(total), writes)
+    source = np.argsort(np.concatenate([np.asarray(writes, int), others])).astype(np.int32)
+    constants = jnp.broadcast_to(rest.astype(x.dtype), (*x.shape[:-1], rest.shape[0]))
+    return jnp.take(jnp.concatenate([x, constants], axis=-1), source, axis=-1)
+
+
+def checked_thin(infos: Iterable[ConvInfo], thin: Mapping[str, Thin]) -> FrozenDict:
+    """Checks that every entry of ``thin`` names a conv and asks for what can be done there.
+
+    Raises:
+        ValueError: an unknown path, ``width`` for a conv that feeds a residual stream, ``writes``
+            for one that does not, or ``reads`` for one that reads a thinnable conv.
+    """
+    by_path = {info.conv: info for info in infos}
+    fed = {reader for info in by_path.values() for reader in info.readers}
+    for path, entry in thin.items():
+        if path not in by_path:
+            raise ValueError(f"thin: no conv {path!r}; the model's convs are {', '.join(by_path)}")
+        if entry.width is not None and not by_path[path].readers:
+            raise ValueError(f"thin: {path!r} feeds a residual stream: give writes, not width")
+        if entry.writes is not None and by_path[path].readers:
+            raise ValueError(f"thin: {path!r} feeds no residual stream: give width, not writes")
+        if entry.reads is not None and path in fed:
+            raise ValueError(f"thin: {path!r} reads another conv: give that conv's width instead")
+    return FrozenDict(thin)

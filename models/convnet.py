@@ -1,0 +1,129 @@
+"""Plain ConvNets of the NNK papers: convs with bias and ReLU, max pooling, one dense layer.
+
+Parameter paths: ``conv0/{kernel,bias}``, ``conv1/...``, ``fc/{kernel,bias}``. Kernels are HWIO; the
+dense layer reads the last activation flattened in the order height, width, channel.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.core import FrozenDict
+
+from .channels import WHOLE, Activations, ConvInfo, Thin, checked_thin, conv
+
+
+class LayerSpec(NamedTuple):
+    """One conv: the side of its kernel, zeros padded on each side, whether 2x2 pooling follows."""
+
+    size: int
+    padding: int
+    pool: bool
+
+
+#: Conv 3x3 SAME six times, pooling behind every second (DeepNNK, arXiv 2007.10505).
+SIX = (LayerSpec(3, 1, False), LayerSpec(3, 1, True)) * 3
+#: The five-channel network of arXiv 2107.12972 and 2110.11400: images of 24 pixels or more.
+FIVE = (
+    LayerSpec(5, 0, False),
+    LayerSpec(5, 0, True),
+    LayerSpec(5, 0, False),
+    LayerSpec(3, 0, True),
+)
+
+
+class ConvNet(nn.Module):
+    """Convs with ReLU, then a dense layer.
+
+    The activations are named after their convs, ``conv0``, ``conv1``, ..., and taken behind ReLU,
+    before pooling and dropout.
+
+    Attributes:
+        num_classes: number of logits.
+        layers: the convs in order.
+        channels: filters of every conv.
+        dropout: share of values dropped behind every conv (and its pooling) when training.
+        dtype: dtype of the computation and of the activations. Parameters and logits are
+            float32.
+        thin: what is left of each conv, by its path; see `with_thin`.
+    """
+
+    num_classes: int
+    layers: tuple[LayerSpec, ...]
+    channels: int
+    dropout: float = 0.0
+    dtype: Any = jnp.float32
+    thin: FrozenDict = FrozenDict()
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, Activations]:
+        """Classifies images.
+
+        Args:
+            images: ``(N, H, W, C)``.
+            train: apply dropout; with ``dropout`` above 0 this needs the rng ``"dropout"``.
+
+        Returns:
+            ``(N, num_classes)`` float32 logits and the activations ``(N, H, W, C)`` by name, in
+            the order of the network.
+
+        Raises:
+            ValueError: the images are not 4-D, or too small for the convs and poolings.
+        """
+        if images.ndim != 4:
+            raise ValueError(f"images: expected (N, H, W, C), got shape {images.shape}")
+        self._check_size(images.shape[1:3])
+        x = images.astype(self.dtype)
+        activations: Activations = OrderedDict()
+        for number, layer in enumerate(self.layers):
+            name = f"conv{number}"
+            x = conv(
+                x,
+                self.channels,
+                layer.size,
+                padding=layer.padding,
+                use_bias=True,
+                thin=self.thin.get(name, WHOLE),
+                dtype=self.dtype,
+                name=name,
+            )
+            x = activations[name] = nn.relu(x)
+            if layer.pool:
+                x = nn.max_pool(x, (2, 2), strides=(2, 2))
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = x.reshape(x.shape[0], -1)
+        logits = nn.Dense(self.num_classes, dtype=self.dtype, name="fc")(x)
+        return logits.astype(jnp.float32), activations
+
+    def _check_size(self, size: tuple[int, int]) -> None:
+        """Raises where the images leave nothing for the dense layer."""
+        needed = 1
+        for layer in reversed(self.layers):
+            needed = (2 * needed if layer.pool else needed) + layer.size - 1 - 2 * layer.padding
+        if min(size) < needed:
+            raise ValueError(
+                f"images: this network needs at least {needed}x{needed} pixels, "
+                f"got {size[0]}x{size[1]}"
+            )
+
+    def convs(self) -> tuple[ConvInfo, ...]:
+        """Tells where every conv's output goes, in the order of the network."""
+        names = [f"conv{number}" for number in range(len(self.layers))]
+        following = [*names[1:], "fc"]
+        return tuple(
+            ConvInfo(name, None, (reader,)) for name, reader in zip(names, following, strict=True)
+        )
+
+    def with_thin(self, thin: Mapping[str, Thin]) -> "ConvNet":
+        """The same network with some convs thinned, in place of any earlier thinning.
+
+        Args:
+            thin: what is left of each conv, by its path; convs not named are left whole.
+
+        Raises:
+            ValueError: an unknown path, or a thinning that the conv's place does not allow.
+        """
+        return self.clone(thin=checked_thin(self.convs(), thin))

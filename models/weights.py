@@ -1,0 +1,255 @@
+"""Weights from and to files of other frameworks. Nothing is ever unpickled.
+
+PyTorch's names follow from ours (`torch_name`): ``layer1_0/conv1/kernel`` is
+``layer1.0.conv1.weight``, ``layer2_0/downsample_bn`` is ``layer2.0.downsample.1``; the dense layer
+is ``fc``, as in torchvision, and ``linear`` in the CIFAR ResNets with shortcut A, as in
+akamaster/pytorch_resnet_cifar10.
+"""
+
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+Variables = Mapping[str, Any]
+_Shape = tuple[int, ...]
+_Key = tuple[str, ...]  # ("params", "layer1_0", "conv1", "kernel")
+_Tensor = tuple[_Shape, str]  # shape and dtype
+
+_LEAVES = {
+    ("params", "kernel"): "weight",
+    ("params", "scale"): "weight",
+    ("params", "bias"): "bias",
+    ("batch_stats", "mean"): "running_mean",
+    ("batch_stats", "var"): "running_var",
+}
+
+
+class WeightsError(ValueError):
+    """A file of weights that cannot be read or written, or does not fit the model."""
+
+
+def load_safetensors(
+    model: nn.Module, path: str | Path, *, image_shape: _Shape | None = None
+) -> Variables:
+    """Reads weights saved from PyTorch.
+
+    Kernels are transposed from OIHW to HWIO and the dense layer likewise; where it reads flattened
+    activations, from PyTorch's order (channel, height, width) to ours. ``num_batches_tracked`` is
+    ignored, a leading ``module.`` and the names ``linear`` and ``shortcut`` are understood.
+
+    Args:
+        model: a model of `jnnk.models.create`.
+        path: the file; all its tensors are float32.
+        image_shape: ``(H, W, C)`` of the images that the weights are for. By default C is taken
+            from the file and H = W = 32, which only a ConvNet's dense layer depends on.
+
+    Returns:
+        ``{"params": ..., "batch_stats": ...}`` for ``model.apply``, float32.
+
+    Raises:
+        WeightsError: the file is missing, unreadable or truncated, or a tensor is missing,
+            superfluous, or of another shape or dtype than the model's; the message names it.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            stored = {}
+            for key in sorted(file.keys()):
+                name = _usual_name(model, key)
+                if name in stored:
+                    raise WeightsError(f"{path}: tensor {name!r} is there twice, under two names")
+                if not name.endswith("num_batches_tracked"):
+                    stored[name] = file.get_slice(key)
+            found = {name: (tuple(t.get_shape()), t.get_dtype()) for name, t in stored.items()}
+            if image_shape is None:
+                shape, _ = found.get(torch_name(model, _kernel(model.convs()[0].conv)), ((), ""))
+                image_shape = (32, 32, shape[1] if len(shape) == 4 else 3)
+            shapes = _shapes(model, image_shape)
+            named = {key: torch_name(model, key) for key in shapes}
+            expected = {name: (_torch_shape(shapes[key]), "F32") for key, name in named.items()}
+            _check(path, expected, found)
+            arrays = {key: stored[name][:] for key, name in named.items()}
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: not readable as safetensors: {error}") from error
+    channels = _flattened_channels(model, arrays, axis=0)
+    return _variables({key: _from_torch(value, channels) for key, value in arrays.items()})
+
+
+def save_safetensors(model: nn.Module, variables: Variables, path: str | Path) -> None:
+    """Writes weights under PyTorch's names and in its layout; `load_safetensors` reads them back.
+
+    Args:
+        model: the model that the variables belong to.
+        variables: ``{"params": ..., "batch_stats": ...}``.
+        path: the file; an existing one is replaced.
+
+    Raises:
+        WeightsError: the file cannot be written.
+    """
+    arrays = {key: np.asarray(value) for key, value in flatten_dict(dict(variables)).items()}
+    channels = _flattened_channels(model, arrays, axis=3)
+    tensors = {
+        torch_name(model, key): np.ascontiguousarray(_to_torch(value, channels))
+        for key, value in arrays.items()
+    }
+    try:
+        save_file(tensors, path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: cannot be written: {error}") from error
+
+
+def load_npz(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    prefix: str = "",
+    image_shape: _Shape = (32, 32, 3),
+) -> Variables:
+    """Reads a ConvNet's weights from a numpy archive in TensorFlow's layout (HWIO).
+
+    Args:
+        model: a `ConvNet`.
+        path: the archive; its arrays are ``<prefix>W_conv0``, ``<prefix>b_conv0``, ...,
+            ``<prefix>W_fc1``, ``<prefix>b_fc1``, float32. Others, of other prefixes, are ignored.
+        prefix: what stands before the names, such as ``"epoch19/"``.
+        image_shape: ``(H, W, C)`` of the images that the weights are for.
+
+    Returns:
+        ``{"params": ...}`` for ``model.apply``, float32.
+
+    Raises:
+        WeightsError: the file is missing or unreadable, or an array under the prefix is missing,
+            superfluous, or of another shape or dtype than the model's; the message names it.
+    """
+    shapes = _shapes(model, image_shape)
+    letters = {"kernel": "W", "bias": "b"}
+    named = {
+        (*outer, layer, leaf): f"{prefix}{letters[leaf]}_{'fc1' if layer == 'fc' else layer}"
+        for *outer, layer, leaf in shapes
+    }
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            stored = {name: archive[name] for name in archive.files if name.startswith(prefix)}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise WeightsError(f"{path}: not readable as a numpy archive: {error}") from error
+    found = {name: (array.shape, array.dtype.name) for name, array in stored.items()}
+    _check(path, {name: (shapes[key], "float32") for key, name in named.items()}, found)
+    return _variables({key: stored[name] for key, name in named.items()})
+
+
+def torch_name(model: nn.Module, key: _Key) -> str:
+    """PyTorch's name of a variable.
+
+    Args:
+        model: the model that it belongs to.
+        key: its path in the variables: ``("params", "layer1_0", "conv1", "kernel")``.
+    """
+    collection, *modules, leaf = key
+    leaf = _LEAVES.get((collection, leaf), leaf)
+    parts = [re.sub(r"^(layer\d+)_(\d+)$", r"\1.\2", module) for module in modules]
+    name = ".".join([*parts, leaf])
+    name = name.replace("downsample_conv", "downsample.0").replace("downsample_bn", "downsample.1")
+    return re.sub(r"^fc\.", f"{_head(model)}.", name)
+
+
+def _head(model: nn.Module) -> str:
+    return "linear" if getattr(model, "shortcut", None) == "A" else "fc"
+
+
+def _usual_name(model: nn.Module, key: str) -> str:
+    """The name that `torch_name` gives what a file calls ``key``."""
+    name = key.removeprefix("module.").replace(".shortcut.", ".downsample.")
+    return re.sub(r"^(fc|linear)\.", f"{_head(model)}.", name)
+
+
+def _kernel(conv: str) -> _Key:
+    return ("params", *conv.split("/"), "kernel")
+
+
+def _shapes(model: nn.Module, image_shape: _Shape) -> dict[_Key, _Shape]:
+    """Shapes of the model's variables by path, without computing any."""
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    tree = jax.eval_shape(model.init, jax.random.key(0), images)
+    return {key: leaf.shape for key, leaf in flatten_dict(tree).items()}
+
+
+def _check(path: str | Path, expected: Mapping[str, _Tensor], found: Mapping[str, _Tensor]) -> None:
+    """Raises `WeightsError` unless the same tensors with the same shapes and dtypes are there."""
+    problems = []
+    if missing := [name for name in expected if name not in found]:
+        shape, dtype = expected[missing[0]]
+        problems.append(
+            f"{len(missing)} tensors are missing, such as {missing[0]!r} ({dtype} {shape})"
+        )
+    if extra := [name for name in found if name not in expected]:
+        shape, dtype = found[extra[0]]
+        problems.append(
+            f"{len(extra)} tensors have no place in the model, such as {extra[0]!r} "
+            f"({dtype} {shape})"
+        )
+    wrong = [name for name in expected if name in found and found[name] != expected[name]]
+    if wrong:
+        (shape, dtype), (found_shape, found_dtype) = expected[wrong[0]], found[wrong[0]]
+        problems.append(
+            f"{len(wrong)} tensors have another shape or dtype, such as {wrong[0]!r}: expected "
+            f"{dtype} {shape}, found {found_dtype} {found_shape}"
+        )
+    if problems:
+        raise WeightsError(f"{path}: not the weights of this model: {'; '.join(problems)}")
+
+
+def _torch_shape(shape: _Shape) -> _Shape:
+    """PyTorch's order of the axes of a kernel of ours."""
+    if len(shape) == 4:
+        height, width, cin, cout = shape
+        return (cout, cin, height, width)
+    return shape[::-1]
+
+
+def _flattened_channels(
+    model: nn.Module, arrays: Mapping[_Key, np.ndarray], axis: int
+) -> int | None:
+    """Channels of the activations that the dense layer reads flattened; None where it reads means.
+
+    Args:
+        model: the model.
+        arrays: its variables.
+        axis: the axis of a conv kernel that holds the filters.
+    """
+    for info in model.convs():
+        if "fc" in info.readers:
+            return arrays[_kernel(info.conv)].shape[axis]
+    return None
+
+
+def _from_torch(value: np.ndarray, channels: int | None) -> np.ndarray:
+    if value.ndim == 4:
+        return value.transpose(2, 3, 1, 0)
+    if value.ndim == 2:
+        outputs, inputs = value.shape
+        by_position = value.reshape(outputs, channels or inputs, -1)
+        return by_position.transpose(2, 1, 0).reshape(inputs, outputs)
+    return value
+
+
+def _to_torch(value: np.ndarray, channels: int | None) -> np.ndarray:
+    if value.ndim == 4:
+        return value.transpose(3, 2, 0, 1)
+    if value.ndim == 2:
+        inputs, outputs = value.shape
+        by_position = value.reshape(-1, channels or inputs, outputs)
+        return by_position.transpose(2, 1, 0).reshape(outputs, inputs)
+    return value
+
+
+def _variables(arrays: Mapping[_Key, np.ndarray]) -> Variables:
+    return unflatten_dict({key: jnp.asarray(value) for key, value in arrays.items()})
