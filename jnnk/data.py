@@ -1,0 +1,198 @@
+"""Image-classification data sets by name: arrays, class names and normalisation.
+
+Reading happens once, on the host; :func:`normalize` and :mod:`jnnk.augment` run on the device.
+"""
+
+import os
+import pathlib
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jnnk import tfds_sets, tiny_imagenet
+from jnnk.errors import InputError
+
+# The normalisation the public CIFAR weights of shared/ were trained with (ImageNet's figures).
+_FIXED_NORMALISATION = dict.fromkeys(
+    ("cifar10", "cifar100"), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+)
+SPLIT_SEED = 0
+"""Seed of the train/test split of a source that has none of its own (digits)."""
+
+
+class Dataset(NamedTuple):
+    """A data set in host memory.
+
+    Attributes:
+        name: the name it was loaded by.
+        train_images: (N, H, W, C) uint8, 0 to 255.
+        train_labels: (N,) int32 in ``range(len(class_names))``.
+        test_images: (M, H, W, C) uint8, 0 to 255.
+        test_labels: (M,) int32.
+        class_names: one name a class, in the order of the labels.
+        mean: (C,) float32, of the training images divided by 255.
+        std: (C,) float32, the standard deviation of the same; 1 where a channel is constant.
+    """
+
+    name: str
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    class_names: tuple[str, ...]
+    mean: np.ndarray
+    std: np.ndarray
+
+
+def load(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
+    """Read a data set into host memory.
+
+    ===================  ==========================================================================
+    name                 what is read
+    ===================  ==========================================================================
+    ``digits``           scikit-learn's 1,797 handwritten digits (8x8x1, the UCI optdigits test
+                         set), scaled from 0..16 to 0..255. Needs no ``data_dir``.
+    ``tiny_imagenet``    Tiny ImageNet in its official folders: ``data_dir`` is
+                         ``tiny-imagenet-200`` or the folder that holds it. The 64x64 training
+                         images, and as test images the validation images.
+    any other            The TFDS image-classification set of that name, prepared as array_record
+                         under ``data_dir`` (see :func:`prepare`): ``cifar10``, ``cifar100``,
+                         ``fashion_mnist``, ``emnist/balanced``, ... TensorFlow is not needed.
+                         Tests on the split ``test``, else on ``validation``.
+    ===================  ==========================================================================
+
+    A source without a test split (``digits``, some TFDS sets) gets a fixed one: of every class,
+    the share 1/5 (rounded) that comes first in ``epoch_order(N, seed=SPLIT_SEED, epoch=0)``.
+
+    ``mean`` and ``std`` are computed from the training images, except for CIFAR-10 and CIFAR-100,
+    where they are the figures that public CIFAR ResNet weights are trained with.
+
+    Args:
+        name: see the table.
+        data_dir: folder of the prepared sets.
+
+    Returns:
+        The data set.
+
+    Raises:
+        InputError: the name is unknown, the set is no image classification, is not prepared or is
+            damaged, or ``data_dir`` is needed and missing.
+    """
+    if name == "digits":
+        train, test, class_names = _read_digits()
+    elif name == "tiny_imagenet":
+        train, test, class_names = tiny_imagenet.read(_folder(name, data_dir))
+    else:
+        train, test, class_names = tfds_sets.read(name, data_dir and _folder(name, data_dir))
+    _check_labels(name, "training", train[1], len(class_names))
+    if test is None:
+        train, test = _stratified_split(*train)
+    _check_labels(name, "test", test[1], len(class_names))
+    if name in _FIXED_NORMALISATION:
+        mean, std = (np.asarray(figures, np.float32) for figures in _FIXED_NORMALISATION[name])
+    else:
+        mean, std = _channel_statistics(train[0])
+    return Dataset(name, *train, *test, class_names, mean, std)
+
+
+def prepare(name: str, data_dir: str | os.PathLike[str]) -> None:
+    """Download a TFDS set and prepare it for :func:`load`.
+
+    Args:
+        name: a TFDS name, such as ``cifar10``.
+        data_dir: folder to put it in; made if missing.
+
+    Raises:
+        InputError: TensorFlow (the extra ``tfds-prepare``) is not installed, or the name is
+            unknown.
+    """
+    tfds_sets.prepare(name, data_dir)
+
+
+def normalize(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
+    """Scale images to zero mean and unit deviation a channel.
+
+    Args:
+        images: (..., C) uint8 or floating, 0 to 255.
+        mean: (C,), in units of images / 255.
+        std: (C,), likewise.
+
+    Returns:
+        (..., C) float32, ``(images / 255 - mean) / std``.
+    """
+    scaled = jnp.asarray(images).astype(jnp.float32) / 255
+    return (scaled - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
+
+
+def epoch_order(num_examples: int, *, seed: int, epoch: int) -> np.ndarray:
+    """Order in which an epoch visits the training examples.
+
+    It sorts raw output of NumPy's PCG64, which NumPy keeps stable between versions and machines
+    (that of ``Generator.permutation`` it does not).
+
+    Args:
+        num_examples: how many there are.
+        seed: the run's seed, 0 or more.
+        epoch: the epoch's number, 0 or more; orders of different epochs are independent.
+
+    Returns:
+        (num_examples,) int32, a permutation of ``range(num_examples)``.
+    """
+    stream = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(epoch,)))
+    return np.argsort(stream.random_raw(num_examples), kind="stable").astype(np.int32)
+
+
+def _folder(name: str, data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
+    """``data_dir`` as a path to a folder that exists."""
+    if data_dir is None:
+        raise InputError(f"data set {name!r} needs data_dir: the folder that holds it")
+    path = pathlib.Path(data_dir)
+    if not path.is_dir():
+        raise InputError(
+            f"data_dir: expected a folder that holds {name!r}, there is none at {path}"
+        )
+    return path
+
+
+def _read_digits():
+    from sklearn.datasets import load_digits  # slow to import
+
+    digits = load_digits()
+    images = np.round(digits.images[..., None] * (255 / 16)).astype(np.uint8)
+    class_names = tuple(str(name) for name in digits.target_names)
+    return (images, digits.target.astype(np.int32)), None, class_names
+
+
+def _stratified_split(images: np.ndarray, labels: np.ndarray):
+    order = epoch_order(len(labels), seed=SPLIT_SEED, epoch=0)
+    is_test = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        is_test[members[: round(len(members) / 5)]] = True
+    return (images[~is_test], labels[~is_test]), (images[is_test], labels[is_test])
+
+
+def _check_labels(name: str, split: str, labels: np.ndarray, num_classes: int) -> None:
+    if not labels.size:
+        raise InputError(f"data set {name!r} has no {split} images")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise InputError(
+            f"data set {name!r}: {split} labels run from {labels.min()} to {labels.max()}, "
+            f"expected 0 to {num_classes - 1}"
+        )
+
+
+def _channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation a channel of ``images / 255``, from exact integer sums."""
+    total = np.zeros(images.shape[-1])
+    squares = np.zeros(images.shape[-1])
+    for start in range(0, len(images), 1000):  # in blocks: the float64 copy stays small
+        block = images[start : start + 1000].astype(np.float64)
+        total += block.sum((0, 1, 2))
+        squares += (block**2).sum((0, 1, 2))
+    count = images[..., 0].size
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    return (mean / 255).astype(np.float32), np.where(std > 0, std / 255, 1).astype(np.float32)

@@ -1,0 +1,82 @@
+"""Tiny ImageNet from the folders of its official archive."""
+
+import os
+import pathlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from PIL import Image
+
+from jnnk.errors import InputError
+
+_SIZE = 64
+
+
+def read(data_dir: pathlib.Path):
+    """Read the training and the validation images (the test images have no labels).
+
+    Args:
+        data_dir: ``tiny-imagenet-200`` or the folder that holds it.
+
+    Returns:
+        ``(training images, labels)``, ``(validation images, labels)`` and the class names. Images
+        (N, 64, 64, 3) uint8, grey ones as RGB; labels (N,) int32, in the order of ``wnids.txt``;
+        names from ``words.txt``.
+
+    Raises:
+        InputError: a file of the layout is missing, damaged or not as expected.
+    """
+    root = data_dir / "tiny-imagenet-200"
+    root = root if root.is_dir() else data_dir
+    wnids = [line.strip() for line in _lines(root / "wnids.txt")]
+    words = dict(line.split("\t", 1) for line in _lines(root / "words.txt") if "\t" in line)
+    classes = {wnid: label for label, wnid in enumerate(wnids)}
+
+    train = [
+        (path, label)
+        for wnid, label in classes.items()
+        for path in sorted((root / "train" / wnid / "images").glob("*.JPEG"))
+    ]
+    validation = []
+    annotations = root / "val" / "val_annotations.txt"
+    for line in _lines(annotations):
+        file, wnid, *_ = line.split("\t")
+        if wnid not in classes:
+            raise InputError(f"{annotations}: class {wnid!r} of {file} is not in wnids.txt")
+        validation.append((root / "val" / "images" / file, classes[wnid]))
+
+    empty = set(range(len(wnids))) - {label for _, label in train}
+    if empty:
+        raise InputError(f"{root / 'train'}: no images of class {wnids[min(empty)]}")
+    return _decode_all(train), _decode_all(validation), tuple(words.get(w, w) for w in wnids)
+
+
+def _lines(path: pathlib.Path) -> list[str]:
+    try:
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"data_dir: expected the layout of tiny-imagenet-200, cannot read {path} ({error})"
+        ) from error
+
+
+def _decode_all(examples: list[tuple[pathlib.Path, int]]) -> tuple[np.ndarray, np.ndarray]:
+    images = np.empty((len(examples), _SIZE, _SIZE, 3), np.uint8)
+
+    def decode(index: int) -> None:
+        images[index] = _decode(examples[index][0])
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(decode, range(len(examples))))  # list: raise what a worker raised
+    return images, np.array([label for _, label in examples], np.int32)
+
+
+def _decode(path: pathlib.Path) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"))
+    except OSError as error:
+        raise InputError(f"cannot read the image {path} ({error})") from error
+    if pixels.shape != (_SIZE, _SIZE, 3):
+        raise InputError(f"{path}: expected {_SIZE}x{_SIZE} pixels, got {pixels.shape[:2]}")
+    return pixels
