@@ -105,8 +105,8 @@ def prepare(name: str, data_dir: str | os.PathLike[str]) -> None:
         data_dir: folder to put it in; made if missing.
 
     Raises:
-        InputError: TensorFlow (the extra ``tfds-prepare``) is not installed, or the name is
-            unknown.
+        InputError: TensorFlow (the extra ``tfds-prepare``) is not installed, the name is unknown
+            or no image classification, or the download failed.
     """
     tfds_sets.prepare(name, data_dir)
 

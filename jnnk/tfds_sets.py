@@ -61,7 +61,13 @@ def prepare(name: str, data_dir: str | os.PathLike[str]) -> None:
         raise InputError("preparing a TFDS set needs TensorFlow: pip install 'jnnk[tfds-prepare]'")
     with _quiet_tfds() as tfds:
         builder = _make_builder(tfds, name, data_dir)
-        builder.download_and_prepare(file_format="array_record")
+        _image_and_label(tfds, name, builder.info)
+        try:
+            builder.download_and_prepare(file_format="array_record")
+        except (OSError, AssertionError) as error:  # AssertionError: to be downloaded by hand
+            raise InputError(
+                f"data set {name!r} cannot be prepared: {_first_line(error)}"
+            ) from error
 
 
 def _make_builder(tfds, name: str, data_dir):
@@ -94,7 +100,7 @@ def _image_and_label(tfds, name: str, info) -> tuple[str, str]:
     if None in image.shape or image.np_dtype != np.uint8:
         raise InputError(
             f"data set {name!r}: expected uint8 images of one size, "
-            f"it has {image.np_dtype} images of shape {image.shape}"
+            f"it has {np.dtype(image.np_dtype)} images of shape {image.shape}"
         )
     return keys
 
