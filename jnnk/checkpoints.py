@@ -1,0 +1,68 @@
+"""Checkpoints by orbax: one an epoch, the latest and the chosen ones kept."""
+
+import pathlib
+from collections.abc import Collection
+from typing import Any
+
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, CustomSteps, LatestN
+
+from jnnk.errors import InputError
+
+
+class Checkpoints:
+    """The checkpoints of one training run, numbered by epoch.
+
+    A save is finished or it never was: orbax commits a checkpoint in one step, and what a kill
+    leaves behind is cleared away when the folder is next opened for writing.
+
+    Args:
+        folder: where they lie.
+        keep: epochs kept for good; of all others only the latest survives.
+    """
+
+    def __init__(self, folder: pathlib.Path, *, keep: Collection[int] = ()):
+        self.folder = folder.absolute()
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=AnyPreservationPolicy([LatestN(1), CustomSteps(sorted(keep))]),
+                enable_async_checkpointing=False,
+                cleanup_tmp_directories=True,
+            ),
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.close()
+
+    def epochs(self) -> list[int]:
+        """The epochs of which a finished checkpoint is here, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def latest(self) -> int | None:
+        """The last epoch saved, or None."""
+        return max(self.epochs(), default=None)
+
+    def save(self, epoch: int, state: Any) -> None:
+        """Saves a pytree of arrays; returns when it is on disk."""
+        self._manager.save(epoch, args=ocp.args.StandardSave(state))
+
+    def restore(self, epoch: int, like: Any) -> Any:
+        """The state saved at an epoch, with the tree, shapes, dtypes and placement of ``like``.
+
+        Raises:
+            InputError: if there is none, or it does not fit or cannot be read.
+        """
+        if epoch not in self.epochs():
+            raise InputError(f"{self.folder}: no checkpoint of epoch {epoch}, only {self.epochs()}")
+        try:
+            return self._manager.restore(epoch, args=ocp.args.StandardRestore(like))
+        except Exception as error:  # orbax and tensorstore raise many types for a damaged file
+            reason = str(error).strip().splitlines()[0][:200]
+            raise InputError(
+                f"{self.folder / str(epoch)}: cannot read this checkpoint ({reason}); "
+                "delete its folder to go on from an earlier one"
+            ) from error

@@ -1,0 +1,86 @@
+"""What a run is asked to do; the fields are the options of the command line."""
+
+from typing import NamedTuple
+
+
+class TrainConfig(NamedTuple):
+    """How a network is trained.
+
+    Attributes:
+        dataset: name known to :func:`jnnk.data.load`.
+        data_dir: where prepared data sets lie, or None.
+        model: name known to ``jnnk.models.create``.
+        shortcut: ``"A"`` or ``"B"``, of CIFAR ResNets.
+        weights: safetensors file to start from, or None for a random start.
+        epochs: passes over the training images.
+        batch_size: images a step.
+        optimizer: ``"sgd"`` or ``"adam"``.
+        learning_rate: peak rate.
+        weight_decay: on kernels only.
+        l1: strength of the L1 penalty on conv kernels.
+        augment: pad-crop-flip on device.
+        seed: of initialisation, order and augmentation.
+        measure_epochs: epochs whose checkpoint is kept for measuring; 0 is the start.
+    """
+
+    dataset: str = "digits"
+    data_dir: str | None = None
+    model: str = "resnet8"
+    shortcut: str = "A"
+    weights: str | None = None
+    epochs: int = 20
+    batch_size: int = 64
+    optimizer: str = "sgd"
+    learning_rate: float = 0.1
+    weight_decay: float = 5e-4
+    l1: float = 0.0
+    augment: bool = True
+    seed: int = 0
+    measure_epochs: tuple[int, ...] = (0,)
+
+
+class OverlapConfig(NamedTuple):
+    """How channels are measured.
+
+    Attributes:
+        images: number of training images, drawn once from the run's seed.
+        neighbors: candidates K of every NNK problem.
+        similarity: ``"gaussian"`` (bandwidth: distance to the K-th neighbour / 3) or ``"cosine"``.
+        layers: patterns of layer names; all layers by default.
+        epochs: epochs measured; all kept checkpoints by default.
+    """
+
+    images: int = 1000
+    neighbors: int = 25
+    similarity: str = "gaussian"
+    layers: tuple[str, ...] = ("*",)
+    epochs: tuple[int, ...] | None = None
+
+
+class PruneConfig(NamedTuple):
+    """How conv kernels are scored, pruned and the network fine-tuned.
+
+    Attributes:
+        criteria: names in ``jnnk.conv_scores.CRITERIA``.
+        criterion: the one by which the network is pruned in the end.
+        shares: shares of conv kernels pruned in the sweep, ascending in [0, 1).
+        share: share pruned in the end; None picks the largest of ``shares`` within ``tolerance``.
+        tolerance: accuracy that may be lost before fine-tuning, in percentage points.
+        sweep_images: test images used by the sweep, the first ones; the final accuracies use all.
+        finetune_epochs: epochs of training under the mask.
+        finetune_learning_rate: peak rate of it.
+    """
+
+    criteria: tuple[str, ...]
+    criterion: str = "spectral_radius"
+    shares: tuple[float, ...] = tuple(round(0.05 * step, 2) for step in range(20))
+    share: float | None = None
+    tolerance: float = 1.0
+    sweep_images: int = 2000
+    finetune_epochs: int = 3
+    finetune_learning_rate: float = 0.01
+
+
+def spread_epochs(epochs: int, count: int = 4) -> tuple[int, ...]:
+    """``count`` epochs from 0 to ``epochs``, denser at the start, where a network changes most."""
+    return tuple(sorted({round(epochs * (index / (count - 1)) ** 2) for index in range(count)}))

@@ -1,0 +1,98 @@
+"""The epoch loop that training and fine-tuning share: resumable, deterministic, atomic."""
+
+import pathlib
+import time
+from collections.abc import Callable, Collection
+
+import jax
+import numpy as np
+
+from jnnk.checkpoints import Checkpoints
+from jnnk.data import Dataset, epoch_order
+from jnnk.jobs.progress import Progress
+from jnnk.runs import read_json_lines, write_json_lines
+from jnnk.training import Batch, Metrics, TrainState, data_mesh, replicate, shard_batch
+
+_SHOW_EVERY = 5  # steps; reading a metric waits for the device
+
+
+def fit(
+    state: TrainState,
+    step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]],
+    dataset: Dataset,
+    *,
+    evaluate: Callable[[dict, np.ndarray, np.ndarray], float],
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    folder: pathlib.Path,
+    keep: Collection[int] = (),
+    progress: Progress,
+    description: str,
+) -> TrainState:
+    """Trains to the end of ``epochs``, going on from the last checkpoint in ``folder``.
+
+    Order and randomness depend on (seed, epoch, step) alone and a checkpoint holds the whole
+    state, so a run that was killed and started again ends in the same bits as one that was not.
+    The ragged last batch of an epoch is left out; the next epoch's order brings its images back.
+
+    Args:
+        state: where a fresh run starts; its buffers are donated.
+        step: from :func:`jnnk.training.make_train_step`.
+        dataset: trained on its training images, evaluated on its test images.
+        evaluate: from :func:`jnnk.training.make_evaluate`.
+        epochs: passes over the training images.
+        batch_size: images a step, over all devices.
+        seed: of the order.
+        folder: gets ``checkpoints/`` and ``metrics.jsonl``.
+        keep: epochs whose checkpoints are kept.
+        progress: shows a bar over all steps.
+        description: names the bar.
+
+    Returns:
+        The state after the last epoch.
+    """
+    num_batches = len(dataset.train_images) // batch_size
+    mesh = data_mesh(batch_size)
+    metrics_path = folder / "metrics.jsonl"
+    with Checkpoints(folder / "checkpoints", keep=keep) as checkpoints:
+        done = checkpoints.latest()
+        if done is None:
+            checkpoints.save(0, state)
+            done = 0
+        else:
+            state = checkpoints.restore(done, state)
+        # A line may have been written for an epoch whose checkpoint was not.
+        records = [line for line in read_json_lines(metrics_path) if line["epoch"] <= done]
+        state = replicate(state, mesh)
+        with progress.task(description, total=epochs * num_batches, unit="batch") as task:
+            task.advance(done * num_batches)
+            for epoch in range(done + 1, epochs + 1):
+                started = time.perf_counter()
+                order = epoch_order(len(dataset.train_images), seed=seed, epoch=epoch)
+                history = []
+                for index in range(num_batches):
+                    rows = order[index * batch_size : (index + 1) * batch_size]
+                    batch = Batch(dataset.train_images[rows], dataset.train_labels[rows])
+                    state, metrics = step(state, shard_batch(batch, mesh))
+                    history.append(metrics)
+                    shown = {}
+                    if index % _SHOW_EVERY == 0:
+                        rate = (index + 1) * batch_size / (time.perf_counter() - started)
+                        shown = {"loss": float(metrics.loss), "accuracy": float(metrics.accuracy)}
+                        shown["images/s"] = rate
+                    task.advance(**shown)
+                mean = Metrics(*np.mean(jax.device_get(history), axis=0, dtype=np.float64).tolist())
+                seconds = time.perf_counter() - started
+                test_accuracy = evaluate(state.variables, dataset.test_images, dataset.test_labels)
+                records.append(
+                    {
+                        "epoch": epoch,
+                        **mean._asdict(),
+                        "test_accuracy": test_accuracy,
+                        "seconds": seconds,
+                    }
+                )
+                write_json_lines(metrics_path, records)
+                checkpoints.save(epoch, state)
+    return state

@@ -1,0 +1,207 @@
+"""``jnnk prune``: scores the conv kernels of a run, sweeps how many can go, prunes, fine-tunes."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from jnnk.conv_scores import kernel_scores
+from jnnk.data import Dataset
+from jnnk.jobs.config import PruneConfig
+from jnnk.jobs.fit import fit
+from jnnk.jobs.progress import Progress, Silent
+from jnnk.jobs.train import load_state, mirrors, train_config
+from jnnk.mask_files import save_masks
+from jnnk.mask_summary import conv_output_sizes, summarize
+from jnnk.masks import apply_masks, conv_kernels, make_masks
+from jnnk.runs import Run, read_json, require_settings, write_json
+from jnnk.training import (
+    Model,
+    TrainState,
+    make_evaluate,
+    make_optimizer,
+    make_train_step,
+    start_state,
+)
+
+
+def prune(
+    run: Run,
+    model: Model,
+    dataset: Dataset,
+    config: PruneConfig,
+    *,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Scores, sweeps, prunes and fine-tunes the trained network of a run.
+
+    Args:
+        run: a trained run folder; results go to its ``prune/``.
+        model: the network named in its config.
+        dataset: the data set named in its config.
+        config: criteria, shares, fine-tuning.
+        progress: shows how far it is.
+
+    Returns:
+        The record that ``prune/result.json`` holds: ``scores`` (quantiles by layer and
+        criterion), ``sweep`` (accuracy by criterion and share) and ``pruned`` (the network in the
+        end) and ``kept`` (a :class:`jnnk.mask_summary.MaskSummary`).
+
+    Raises:
+        InputError: if the folder holds a pruning made with other settings.
+    """
+    progress = progress or Silent()
+    folder = run.path / "prune"
+    require_settings(folder, config)
+    state = load_state(run, model, dataset)
+    evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std)
+
+    sweep_path = folder / "sweep.json"
+    if not sweep_path.exists():
+        write_json(sweep_path, _sweep(state.variables, dataset, evaluate, config, run, progress))
+    sweep = read_json(sweep_path)
+
+    share = config.share if config.share is not None else choose_share(sweep, config)
+    masks = _masks(state.params, config.criterion, share, run)
+    partial = folder / ".masks.safetensors.partial"
+    save_masks(partial, masks)
+    partial.replace(folder / "masks.safetensors")
+    pruned = _finetune(run, model, dataset, state.variables, masks, evaluate, config, progress)
+    record = {
+        "criterion": config.criterion,
+        "share_requested": share,
+        "scores": score_quantiles(state.params, config.criteria),
+        "sweep": sweep,
+        "pruned": {
+            "accuracy_before": evaluate(state.variables, dataset.test_images, dataset.test_labels),
+            **pruned,
+        },
+        "kept": summarize(state.params, masks, output_sizes=_output_sizes(model, state, dataset)),
+    }
+    write_json(folder / "result.json", record)
+    return record
+
+
+def choose_share(sweep: dict[str, Any], config: PruneConfig) -> float:
+    """The largest swept share up to which the criterion never loses more than the tolerance."""
+    chosen = 0.0
+    for point in sweep["criteria"][config.criterion]:
+        if 100 * (sweep["accuracy"] - point["accuracy"]) > config.tolerance + 1e-9:
+            break
+        chosen = point["share"]
+    return chosen
+
+
+def score_quantiles(params: Any, criteria: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Quantiles of the scores of every conv kernel of more than one pixel, by layer and criterion.
+
+    Args:
+        params: the network's parameters.
+        criteria: names of criteria; ``random`` is left out, it tells nothing of the network.
+
+    Returns:
+        Records with ``layer``, ``criterion``, ``kernels`` (their number) and ``quantiles``, the
+        0, 25, 50, 75 and 100 % ones.
+    """
+    records = []
+    for path, kernel in conv_kernels(params).items():
+        if kernel.shape[:2] == (1, 1):
+            continue
+        for criterion in criteria:
+            if criterion != "random":
+                scores = np.asarray(kernel_scores(kernel, criterion))
+                records.append(
+                    {
+                        "layer": path.removesuffix("/kernel"),
+                        "criterion": criterion,
+                        "kernels": scores.size,
+                        "quantiles": np.quantile(scores, [0, 0.25, 0.5, 0.75, 1]).tolist(),
+                    }
+                )
+    return records
+
+
+def _masks(params: Any, criterion: str, share: float, run: Run) -> Any:
+    key = jax.random.key(train_config(run).seed) if criterion == "random" else None
+    return make_masks(params, criterion=criterion, keep_rate=1 - share, key=key)
+
+
+def _output_sizes(model: Model, state: TrainState, dataset: Dataset) -> dict:
+    image = jax.ShapeDtypeStruct((1, *dataset.train_images.shape[1:]), np.float32)
+    return conv_output_sizes(model, state.variables, image)
+
+
+def _sweep(variables, dataset, evaluate, config: PruneConfig, run: Run, progress: Progress) -> dict:
+    images = dataset.test_images[: config.sweep_images]
+    labels = dataset.test_labels[: config.sweep_images]
+    criteria: dict[str, list] = {}
+    total = len(config.criteria) * len(config.shares)
+    with progress.task("prune: sweep", total=total, unit="mask") as task:
+        for criterion in config.criteria:
+            criteria[criterion] = []
+            for share in config.shares:
+                masks = _masks(variables["params"], criterion, share, run)
+                params = apply_masks(variables["params"], masks)
+                accuracy = evaluate({**variables, "params": params}, images, labels)
+                criteria[criterion].append({"share": share, "accuracy": accuracy})
+                task.advance(accuracy=accuracy)
+    return {
+        "images": len(images),
+        "accuracy": evaluate(variables, images, labels),
+        "criteria": criteria,
+    }
+
+
+def _finetune(
+    run: Run,
+    model: Model,
+    dataset: Dataset,
+    variables: dict,
+    masks: Any,
+    evaluate,
+    config: PruneConfig,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Trains under the mask; returns the accuracies before and after and what is exactly zero."""
+    settings = train_config(run)
+    folder = run.path / "prune"
+    num_steps = config.finetune_epochs * (len(dataset.train_images) // settings.batch_size)
+    optimizer = make_optimizer(
+        settings.optimizer,
+        learning_rate=config.finetune_learning_rate,
+        num_steps=num_steps,
+        weight_decay=settings.weight_decay,
+    )
+    state = start_state(optimizer, jax.random.key(settings.seed + 1), variables, masks=masks)
+    accuracy = evaluate(state.variables, dataset.test_images, dataset.test_labels)
+    state = fit(
+        state,
+        make_train_step(
+            model,
+            optimizer,
+            mean=dataset.mean,
+            std=dataset.std,
+            augment=settings.augment,
+            flip=mirrors(dataset),
+        ),
+        dataset,
+        evaluate=evaluate,
+        epochs=config.finetune_epochs,
+        batch_size=settings.batch_size,
+        seed=settings.seed + 1,
+        folder=folder,
+        progress=progress,
+        description="fine-tune",
+    )
+    return {
+        "accuracy_pruned": accuracy,
+        "accuracy_finetuned": evaluate(state.variables, dataset.test_images, dataset.test_labels),
+        "revived_weights": count_revived(state.params, state.masks),
+        "finetune_epochs": config.finetune_epochs,
+    }
+
+
+def count_revived(params: Any, masks: Any) -> int:
+    """How many pruned weights are not exactly zero; 0 unless something is wrong."""
+    revived = jax.tree.map(lambda leaf, mask: ((leaf * (1 - mask)) != 0).sum(), params, masks)
+    return int(sum(jax.tree.leaves(revived)))

@@ -1,0 +1,247 @@
+"""``jnnk report``: results.json, the figures and report.html from what a run folder holds."""
+
+import io
+import pathlib
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from jnnk import figures
+from jnnk.errors import InputError
+from jnnk.jobs.overlap import read_arrays
+from jnnk.report import Section, render
+from jnnk.runs import Run, read_json, read_json_lines, write_bytes, write_json
+
+
+def report(run: Run) -> pathlib.Path:
+    """Writes ``results.json``, ``figures/`` and ``report.html``; parts not run yet are left out.
+
+    Args:
+        run: a run folder in which at least one job has left results.
+
+    Returns:
+        Path of the report.
+
+    Raises:
+        InputError: if there is nothing to report yet.
+    """
+    results = collect(run)
+    write_json(run.path / "results.json", results)
+    sections = [
+        *_training_section(run, results),
+        *_overlap_section(run, results),
+        *_prune_sections(run, results),
+    ]
+    if not sections:
+        raise InputError(f"{run.path} holds no results yet; run jnnk train, overlap or prune first")
+    config = results["config"]
+    page = render(
+        f"{config['model']} on {config['dataset']}",
+        f"{config['epochs']} epochs of {config['optimizer']}, seed {config['seed']}",
+        summary(results),
+        sections,
+    )
+    path = run.path / "report.html"
+    write_bytes(path, page.encode())
+    return path
+
+
+def collect(run: Run) -> dict[str, Any]:
+    """Everything a run folder knows, as ``results.json`` holds it.
+
+    Keys: ``config``; ``training``, the lines of metrics.jsonl; ``overlap``, one record an epoch
+    and layer; ``overlap_matrices``, layer to (C, C) of the last epoch measured; ``pruning``, the
+    record of :func:`jnnk.jobs.prune.prune`, and ``finetuning``, its lines. Empty where not run.
+    """
+    folder = run.path / "overlap"
+    records = [read_json(path) for path in sorted(folder.glob("epoch*/*.json"))]
+    records.sort(key=lambda record: (record["epoch"], record["depth"]))
+    last = [record for record in records if record["epoch"] == records[-1]["epoch"]]
+    pruning = run.path / "prune" / "result.json"
+    return {
+        "config": run.config,
+        "training": read_json_lines(run.path / "metrics.jsonl"),
+        "overlap": records,
+        "overlap_matrices": {
+            record["layer"]: read_arrays(run.path, record).overlap for record in last
+        },
+        "pruning": read_json(pruning) if pruning.exists() else None,
+        "finetuning": read_json_lines(run.path / "prune" / "metrics.jsonl"),
+    }
+
+
+def summary(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """The answers in short: (number, what it is) each.
+
+    Args:
+        results: of :func:`collect`.
+    """
+    cards = []
+    if results["training"]:
+        cards.append((_percent(results["training"][-1]["test_accuracy"]), "test accuracy"))
+    if results["overlap"]:
+        last = _last_epoch(results["overlap"])
+        deepest = last[-1]
+        most = max(last, key=lambda record: record["redundancy"] or 0.0)
+        cards.append((f"{deepest['overlap'] or 0:.3f}", f"channel overlap in {deepest['layer']}"))
+        cards.append((f"{most['redundancy'] or 0:.2f}", f"highest redundancy, in {most['layer']}"))
+        cards.append((_percent(deepest["loo_error"]), f"leave-one-out error of {deepest['layer']}"))
+    if results["pruning"]:
+        pruned = results["pruning"]["pruned"]
+        share = results["pruning"]["share_requested"]
+        cards.append((_percent(share), f"kernels pruned by {results['pruning']['criterion']}"))
+        cards.append(
+            (_percent(pruned["accuracy_finetuned"]), "test accuracy pruned and fine-tuned")
+        )
+    return cards
+
+
+def _training_section(run: Run, results: dict[str, Any]) -> list[Section]:
+    if not results["training"]:
+        return []
+    last = results["training"][-1]
+    return [
+        Section(
+            "How well does the network classify?",
+            f"After epoch {last['epoch']}: {_percent(last['test_accuracy'])} of the test images, "
+            f"{_percent(last['accuracy'])} of the (augmented) training batches.",
+            [
+                _save(
+                    run,
+                    "training",
+                    figures.training_curves(results["training"]),
+                    "Training loss and accuracy by epoch.",
+                )
+            ],
+        )
+    ]
+
+
+def _overlap_section(run: Run, results: dict[str, Any]) -> list[Section]:
+    records = results["overlap"]
+    if not records:
+        return []
+    settings = read_json(run.path / "overlap" / "settings.json")
+    last = _last_epoch(records)
+    lowest = min(last, key=lambda record: record["loo_error"])
+    drawn = [
+        _save(
+            run,
+            "measures_by_depth",
+            figures.measures_by_depth(records),
+            "Mean overlap of channel pairs, redundancy of the layer's channels, NNK degree and "
+            "leave-one-out error of the whole layer, against depth.",
+        ),
+        _save(
+            run,
+            "overlap_heat_maps",
+            figures.overlap_heat_maps(results["overlap_matrices"]),
+            f"Overlap of every pair of channels at epoch {last[0]['epoch']}, channels in clustered "
+            "order; dead channels are left out.",
+        ),
+    ]
+    if len({record["epoch"] for record in records}) > 1:
+        drawn.insert(
+            1,
+            _save(
+                run,
+                "overlap_by_epoch",
+                figures.measures_by_epoch(records),
+                "Mean overlap of channel pairs in every layer as training goes on.",
+            ),
+        )
+    fields = (
+        "channels", "dead_channels", "overlap", "redundancy", "channel_dimension", "dimension",
+        "channel_loo_error", "loo_error",
+    )  # fmt: skip
+    header = [
+        "layer", "channels", "dead", "overlap", "redundancy", "degree, channels", "degree, layer",
+        "LOO error, channels", "LOO error, layer",
+    ]  # fmt: skip
+    return [
+        Section(
+            "Which channels say the same?",
+            f"NNK graphs of {settings['images']} training images a channel "
+            f"({settings['similarity']} similarity, K = {settings['neighbors']}). Overlap is the "
+            "mean Jaccard index of two channels' neighbourhoods; the table shows the last epoch. The "
+            f"lowest leave-one-out error of a whole layer is {_percent(lowest['loo_error'])}, in "
+            f"{lowest['layer']}.",
+            drawn,
+            (header, [[r["layer"], *(r[field] for field in fields)] for r in last]),
+        )
+    ]
+
+
+def _prune_sections(run: Run, results: dict[str, Any]) -> list[Section]:
+    pruning = results["pruning"]
+    if pruning is None:
+        return []
+    settings = read_json(run.path / "prune" / "settings.json")
+    criterion, pruned, share = pruning["criterion"], pruning["pruned"], pruning["share_requested"]
+    if settings["share"] is None:
+        why = f"the largest swept share that loses at most {settings['tolerance']:g} points"
+    else:
+        why = "the share asked for"
+    shown = criterion if criterion != "random" else pruning["scores"][0]["criterion"]
+    return [
+        Section(
+            "Which conv kernels matter?",
+            f"Every k x k slice of a conv kernel scored by {shown}: whiskers from the least to the "
+            "largest score of a layer, box from the first to the third quartile.",
+            [
+                _save(
+                    run,
+                    "kernel_scores",
+                    figures.kernel_score_ranges(pruning["scores"], criterion=shown),
+                    f"Scores of all conv kernels by {shown}, layer by layer.",
+                )
+            ],
+        ),
+        Section(
+            "What does pruning cost?",
+            f"Accuracy on {pruning['sweep']['images']} test images without fine-tuning. Pruned by "
+            f"{criterion} at {_percent(share)} of the kernels ({why}, chosen on these images), the "
+            f"network goes from {_percent(pruned['accuracy_before'])} to "
+            f"{_percent(pruned['accuracy_pruned'])} on all test images, and to "
+            f"{_percent(pruned['accuracy_finetuned'])} after {pruned['finetune_epochs']} epochs of "
+            f"fine-tuning under the mask; {pruned['revived_weights']} pruned weights came back.",
+            [
+                _save(
+                    run,
+                    "pruning_sweep",
+                    figures.pruning_sweep(
+                        pruning["sweep"],
+                        criterion=criterion,
+                        share=share,
+                        tolerance=settings["tolerance"],
+                    ),
+                    "Accuracy against the share of conv kernels pruned, a line a criterion.",
+                ),
+                _save(
+                    run,
+                    "pruned_by_layer",
+                    figures.pruned_by_layer(pruning["kept"]["layers"]),
+                    "Share of the kernels pruned in every layer.",
+                ),
+            ],
+        ),
+    ]
+
+
+def _save(run: Run, name: str, figure: Figure, caption: str) -> tuple[str, bytes, str]:
+    """Writes the figure as PNG and SVG; returns what a section needs."""
+    content = {}
+    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, metadata=metadata)
+        content[kind] = buffer.getvalue()
+        write_bytes(run.path / "figures" / f"{name}.{kind}", content[kind])
+    return name, content["svg"], caption
+
+
+def _last_epoch(records: list[dict]) -> list[dict]:
+    return [record for record in records if record["epoch"] == records[-1]["epoch"]]
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f} %"

@@ -1,0 +1,44 @@
+"""``jnnk study``: train, measure overlap, prune, report, each part as its own command does it."""
+
+import pathlib
+
+from jnnk.data import Dataset
+from jnnk.jobs.config import OverlapConfig, PruneConfig
+from jnnk.jobs.overlap import overlap
+from jnnk.jobs.progress import Progress, Silent
+from jnnk.jobs.prune import prune
+from jnnk.jobs.report import report
+from jnnk.jobs.train import train
+from jnnk.runs import Run
+from jnnk.training import Model
+
+
+def study(
+    run: Run,
+    model: Model,
+    dataset: Dataset,
+    *,
+    overlap_config: OverlapConfig,
+    prune_config: PruneConfig,
+    variables: dict | None = None,
+    progress: Progress | None = None,
+) -> pathlib.Path:
+    """Does everything a run folder is for, going on from what it already holds.
+
+    Args:
+        run: the run folder.
+        model: the network named in its config.
+        dataset: the data set named in its config.
+        overlap_config: what to measure of the channels.
+        prune_config: how to prune.
+        variables: weights to start from instead of random ones.
+        progress: shows how far it is.
+
+    Returns:
+        Path of the report.
+    """
+    progress = progress or Silent()
+    train(run, model, dataset, variables=variables, progress=progress)
+    overlap(run, model, dataset, overlap_config, progress=progress)
+    prune(run, model, dataset, prune_config, progress=progress)
+    return report(run)

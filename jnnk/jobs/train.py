@@ -1,0 +1,135 @@
+"""``jnnk train``: trains a network into a run folder, or puts given weights there."""
+
+import jax
+
+from jnnk.checkpoints import Checkpoints
+from jnnk.data import Dataset
+from jnnk.errors import InputError
+from jnnk.jobs.config import TrainConfig
+from jnnk.jobs.fit import fit
+from jnnk.jobs.progress import Progress, Silent
+from jnnk.runs import Run
+from jnnk.training import (
+    Model,
+    TrainState,
+    init_state,
+    make_evaluate,
+    make_optimizer,
+    make_train_step,
+    start_state,
+)
+
+# Mirroring teaches nothing where left and right differ in meaning.
+_NEVER_MIRRORED = ("digits", "mnist", "emnist", "kmnist", "svhn_cropped")
+
+
+def train_config(run: Run) -> TrainConfig:
+    """The training settings a run folder was made with."""
+    settings = {key: run.config[key] for key in TrainConfig._fields}
+    return TrainConfig(**{**settings, "measure_epochs": tuple(settings["measure_epochs"])})
+
+
+def train(
+    run: Run,
+    model: Model,
+    dataset: Dataset,
+    *,
+    variables: dict | None = None,
+    progress: Progress | None = None,
+) -> TrainState:
+    """Trains as the run's config says, from its last checkpoint if there is one.
+
+    Args:
+        run: the run folder.
+        model: the network named in its config.
+        dataset: the data set named in its config.
+        variables: weights to start from instead of random ones.
+        progress: shows how far it is.
+
+    Returns:
+        The state after the last epoch.
+
+    Raises:
+        InputError: if a batch is larger than the training set.
+    """
+    config = train_config(run)
+    if config.batch_size > len(dataset.train_images):
+        raise InputError(
+            f"--batch-size {config.batch_size} is larger than the "
+            f"{len(dataset.train_images)} training images of {dataset.name}"
+        )
+    return fit(
+        _fresh_state(model, dataset, config, variables),
+        make_train_step(
+            model,
+            _optimizer(dataset, config),
+            mean=dataset.mean,
+            std=dataset.std,
+            augment=config.augment,
+            flip=mirrors(dataset),
+            l1=config.l1,
+        ),
+        dataset,
+        evaluate=make_evaluate(model, mean=dataset.mean, std=dataset.std),
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        folder=run.path,
+        keep=config.measure_epochs,
+        progress=progress or Silent(),
+        description="train",
+    )
+
+
+def load_state(run: Run, model: Model, dataset: Dataset, *, epoch: int | None = None) -> TrainState:
+    """The state of a run at a kept epoch, by default the last one.
+
+    Args:
+        run: the run folder.
+        model: the network named in its config.
+        dataset: the data set named in its config.
+        epoch: one of :func:`kept_epochs`.
+
+    Raises:
+        InputError: if that checkpoint is missing or damaged.
+    """
+    config = train_config(run)
+    with Checkpoints(run.path / "checkpoints", keep=config.measure_epochs) as checkpoints:
+        if epoch is None:
+            epoch = checkpoints.latest()
+        if epoch is None:
+            raise InputError(f"{run.path} holds no trained network yet; run jnnk train first")
+        return checkpoints.restore(epoch, _fresh_state(model, dataset, config, None))
+
+
+def kept_epochs(run: Run) -> list[int]:
+    """The epochs whose checkpoints a run folder holds, ascending."""
+    with Checkpoints(
+        run.path / "checkpoints", keep=train_config(run).measure_epochs
+    ) as checkpoints:
+        return checkpoints.epochs()
+
+
+def mirrors(dataset: Dataset) -> bool:
+    """Whether a mirrored image of this set is still one of its class."""
+    return dataset.name not in _NEVER_MIRRORED
+
+
+def _optimizer(dataset: Dataset, config: TrainConfig):
+    num_steps = config.epochs * (len(dataset.train_images) // config.batch_size)
+    return make_optimizer(
+        config.optimizer,
+        learning_rate=config.learning_rate,
+        num_steps=num_steps,
+        weight_decay=config.weight_decay,
+    )
+
+
+def _fresh_state(
+    model: Model, dataset: Dataset, config: TrainConfig, variables: dict | None
+) -> TrainState:
+    optimizer = _optimizer(dataset, config)
+    key = jax.random.key(config.seed)
+    if variables is not None:
+        return start_state(optimizer, key, variables)
+    return init_state(model, optimizer, key, image_shape=dataset.train_images.shape[1:])

@@ -1,0 +1,339 @@
+"""Training of any model that returns ``(logits, activations)``: one pure, jitted, donated step.
+
+The step knows nothing of files, epochs or devices: sharding follows from where its arguments lie
+(put the batch on a mesh with :func:`shard_batch` and XLA makes the rest data-parallel, batch
+statistics included).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jnnk.augment import pad_crop_flip
+from jnnk.data import normalize
+from jnnk.masks import apply_masks, conv_kernels, keep_pruned_zero, masks_from_layers
+
+OPTIMIZERS = ("sgd", "adam")
+
+# (activations {layer: (B, H, W, C)}, labels (B,)) -> scalar, added to the loss as it is.
+Regularizer = Callable[[dict[str, jax.Array], jax.Array], jax.Array]
+
+
+class Model(Protocol):
+    """What training asks of a Flax module."""
+
+    def init(self, rngs: Any, images: jax.Array, *, train: bool) -> dict: ...  # noqa: D102
+
+    def apply(self, variables: dict, images: jax.Array, *, train: bool, **kwargs: Any): ...  # noqa: D102
+
+
+class TrainState(NamedTuple):
+    """Everything a training run carries from one step to the next; a pytree.
+
+    Attributes:
+        step: () int32, steps done.
+        key: () PRNG key; the step folds ``step`` into it, so a resumed run draws the same numbers.
+        params: nested dict of float32 arrays.
+        batch_stats: nested dict of float32 arrays; empty for models without BatchNorm.
+        opt_state: state of the optimiser.
+        masks: treedef of ``params``; 1 keeps, 0 prunes (see :mod:`jnnk.masks`).
+    """
+
+    step: jax.Array
+    key: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    masks: Any
+
+    @property
+    def variables(self) -> dict:
+        """The Flax variables that ``model.apply`` takes."""
+        return model_variables(self.params, self.batch_stats)
+
+
+class Batch(NamedTuple):
+    """One batch.
+
+    Attributes:
+        images: (B, H, W, C) uint8.
+        labels: (B,) int32.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+
+
+class Metrics(NamedTuple):
+    """What one training step measured, each () float32.
+
+    Attributes:
+        loss: the whole objective.
+        cross_entropy: its first term.
+        accuracy: share of the batch classified correctly, before the update.
+        penalty: L1 penalty plus the regulariser's value.
+    """
+
+    loss: jax.Array
+    cross_entropy: jax.Array
+    accuracy: jax.Array
+    penalty: jax.Array
+
+
+def model_variables(params: Any, batch_stats: Any) -> dict:
+    """Flax variables from their parts, without ``batch_stats`` where a model has none."""
+    return {"params": params, "batch_stats": batch_stats} if batch_stats else {"params": params}
+
+
+def make_optimizer(
+    name: str,
+    *,
+    learning_rate: float,
+    num_steps: int,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+) -> optax.GradientTransformationExtraArgs:
+    """SGD with momentum or Adam on a cosine schedule, keeping pruned weights at exactly zero.
+
+    Args:
+        name: ``"sgd"`` (Nesterov momentum, weight decay added to the gradient) or ``"adam"``
+            (weight decay decoupled, AdamW).
+        learning_rate: peak rate, falling to 0 over ``num_steps`` by a cosine.
+        num_steps: length of the schedule in steps.
+        momentum: of SGD; Adam keeps Optax's defaults.
+        weight_decay: on conv and dense kernels; BatchNorm scales, shifts and biases are spared.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    schedule = optax.cosine_decay_schedule(learning_rate, max(num_steps, 1))
+    if name == "sgd":
+        optimizer = optax.chain(
+            optax.add_decayed_weights(weight_decay, mask=_is_decayed),
+            optax.sgd(schedule, momentum=momentum, nesterov=True),
+        )
+    elif name == "adam":
+        optimizer = optax.adamw(schedule, weight_decay=weight_decay, mask=_is_decayed)
+    else:
+        raise ValueError(f"optimizer: expected one of {', '.join(OPTIMIZERS)}, got {name!r}")
+    return keep_pruned_zero(optimizer)
+
+
+def _is_decayed(params: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def init_state(
+    model: Model,
+    optimizer: optax.GradientTransformationExtraArgs,
+    key: jax.Array,
+    *,
+    image_shape: tuple[int, int, int],
+) -> TrainState:
+    """A fresh state for images of ``image_shape`` (H, W, C), nothing pruned.
+
+    Args:
+        model: the Flax module.
+        optimizer: from :func:`make_optimizer`.
+        key: () PRNG key; initialisation and training draw from separate halves of it.
+        image_shape: (H, W, C).
+    """
+    init_key, train_key = jax.random.split(key)
+    variables = jax.jit(model.init, static_argnames="train")(
+        init_key, jnp.zeros((1, *image_shape), jnp.float32), train=False
+    )
+    return start_state(optimizer, train_key, variables)
+
+
+def start_state(
+    optimizer: optax.GradientTransformationExtraArgs,
+    key: jax.Array,
+    variables: dict,
+    *,
+    masks: Any = None,
+) -> TrainState:
+    """A state at step 0 that starts from given variables, pruned by ``masks`` if given.
+
+    The variables are copied: the step donates the state's buffers, and they stay the caller's.
+
+    Args:
+        optimizer: from :func:`make_optimizer`.
+        key: () PRNG key of augmentation and dropout.
+        variables: ``{"params": ..., "batch_stats": ...}``.
+        masks: treedef of params, or None for nothing pruned.
+    """
+    variables = jax.tree.map(jnp.copy, variables)
+    params = variables["params"]
+    if masks is None:
+        masks = masks_from_layers(params, {})
+    params = apply_masks(params, masks)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        key=key,
+        params=params,
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=optimizer.init(params),
+        masks=masks,
+    )
+
+
+def l1_penalty(params: Any) -> jax.Array:
+    """Sum of the absolute weights of all conv kernels, () float32."""
+    kernels = conv_kernels(params).values()
+    return sum((jnp.abs(kernel).sum() for kernel in kernels), jnp.zeros((), jnp.float32))
+
+
+def make_train_step(
+    model: Model,
+    optimizer: optax.GradientTransformationExtraArgs,
+    *,
+    mean: np.ndarray,
+    std: np.ndarray,
+    augment: bool = True,
+    flip: bool = True,
+    l1: float = 0.0,
+    regularizer: Regularizer | None = None,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """The training step: ``step(state, batch) -> (state, metrics)``, jitted, state donated.
+
+    Args:
+        model: the Flax module.
+        optimizer: from :func:`make_optimizer`.
+        mean: (C,) mean of images / 255.
+        std: (C,) standard deviation of images / 255.
+        augment: pad by an eighth of the image, crop and (with ``flip``) mirror, on device.
+        flip: mirror at random; off for digits and other images where left and right differ.
+        l1: strength of the L1 penalty on conv kernels.
+        regularizer: adds ``regularizer(activations, labels)`` to the loss.
+    """
+
+    def loss_fn(params, batch_stats, images, labels, dropout_key):
+        (logits, activations), updated = model.apply(
+            model_variables(params, batch_stats),
+            images,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": dropout_key},
+        )
+        cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        penalty = l1 * l1_penalty(params)
+        if regularizer is not None:
+            penalty = penalty + regularizer(activations, labels)
+        accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == labels, dtype=jnp.float32)
+        return cross_entropy + penalty, (
+            updated.get("batch_stats", {}),
+            cross_entropy,
+            accuracy,
+            penalty,
+        )
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        augment_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+        images = batch.images
+        if augment:
+            images = pad_crop_flip(
+                augment_key, images, padding=max(images.shape[1] // 8, 1), flip=flip
+            )
+        images = normalize(images, mean, std)
+        (loss, (batch_stats, cross_entropy, accuracy, penalty)), grads = jax.value_and_grad(
+            loss_fn, has_aux=True
+        )(state.params, state.batch_stats, images, batch.labels, dropout_key)
+        updates, opt_state = optimizer.update(
+            grads, state.opt_state, state.params, masks=state.masks
+        )
+        new_state = state._replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+        )
+        return new_state, Metrics(loss, cross_entropy, accuracy, penalty)
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def make_predict(
+    model: Model, *, mean: np.ndarray, std: np.ndarray
+) -> Callable[[dict, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]:
+    """``predict(variables, images) -> (logits, activations)`` for uint8 images, not jitted."""
+
+    def predict(variables, images):
+        return model.apply(variables, normalize(images, mean, std), train=False)
+
+    return predict
+
+
+def make_evaluate(
+    model: Model, *, mean: np.ndarray, std: np.ndarray, batch_size: int = 500
+) -> Callable[[dict, np.ndarray, np.ndarray], float]:
+    """``evaluate(variables, images, labels) -> accuracy`` in [0, 1] over a whole set.
+
+    The last batch is padded and its padding not counted, so one program serves every set and
+    every pruned variant of the parameters.
+
+    Args:
+        model: the Flax module.
+        mean: (C,) mean of images / 255.
+        std: (C,) standard deviation of images / 255.
+        batch_size: images a batch.
+    """
+    predict = make_predict(model, mean=mean, std=std)
+
+    @jax.jit
+    def num_correct(variables, images, labels):
+        logits, _ = predict(variables, images)
+        return jnp.sum(jnp.argmax(logits, axis=-1) == labels, dtype=jnp.int32)
+
+    def evaluate(variables: dict, images: np.ndarray, labels: np.ndarray) -> float:
+        correct = 0
+        for start in range(0, len(images), batch_size):
+            part, part_labels = (
+                images[start : start + batch_size],
+                labels[start : start + batch_size],
+            )
+            missing = batch_size - len(part)
+            if missing:
+                part = np.pad(part, ((0, missing), (0, 0), (0, 0), (0, 0)))
+                part_labels = np.pad(part_labels, (0, missing), constant_values=-1)
+            correct += int(num_correct(variables, part, part_labels))
+        return correct / len(images)
+
+    return evaluate
+
+
+def data_mesh(batch_size: int) -> Mesh:
+    """A mesh ``("data",)`` of as many local devices as share a batch evenly."""
+    size = next(n for n in range(jax.local_device_count(), 0, -1) if batch_size % n == 0)
+    return jax.make_mesh(
+        (size,), ("data",), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:size]
+    )
+
+
+def shard_batch(batch: Batch, mesh: Mesh, *, axis: str = "data") -> Batch:
+    """Lays a batch over one axis of a mesh; the batch size must divide by that axis' length.
+
+    Args:
+        batch: B images and labels.
+        mesh: devices, from :func:`data_mesh`.
+        axis: name of the mesh axis.
+
+    Raises:
+        ValueError: if B is not a multiple of the axis' length.
+    """
+    size = mesh.shape[axis]
+    if batch.images.shape[0] % size:
+        raise ValueError(
+            f"batch size {batch.images.shape[0]} is not a multiple of the {size} devices "
+            f"on mesh axis {axis!r}"
+        )
+    return jax.device_put(batch, NamedSharding(mesh, PartitionSpec(axis)))
+
+
+def replicate(state: TrainState, mesh: Mesh) -> TrainState:
+    """The state on every device of the mesh; its buffers may be the ones given."""
+    return jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
