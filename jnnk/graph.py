@@ -1,0 +1,172 @@
+"""NNK graphs: neighbours, similarities and weights of every query in one call."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jnnk.blocks import map_blocks
+from jnnk.neighbors import center_and_unit, search
+from jnnk.precision import working_dtype
+from jnnk.qp import solve_nnk
+from jnnk.similarity import Cosine, Gaussian, Similarity, gaussian
+
+# Queries whose Gram matrices are held at once, in floats of all matrices together.
+_GRAM_FLOATS = 2**23
+
+
+class NNKGraph(NamedTuple):
+    """An NNK graph: for each query its candidates and their weights.
+
+    The neighbours of a query are the candidates of positive weight. Every field may carry a leading
+    axis C (channels). Candidates that do not exist (K larger than the number of other points,
+    queries or points with NaN or infinity) have index -1 and weight 0; mask by ``weights > 0``
+    before indexing with them.
+
+    A query all of whose candidates coincide with it has no geometry around it and gets no
+    neighbours (weights 0); so a dead channel, all of whose points are the same, has no edges.
+
+    Attributes:
+        indices: int32 (Q, K), candidates by increasing distance, ties by index; -1 for none.
+        weights: (Q, K), at least 0, exactly 0 for candidates that are not neighbours.
+        errors: (Q,), squared error ``1 - 2 w'g + w'G w`` of reconstructing the query, between 0 and
+            1 up to rounding; 1 without neighbours.
+        kkt_residual: (Q,), see `jnnk.qp.QPSolution`; infinity for queries with NaN or infinity.
+        converged: bool (Q,), see `jnnk.qp.QPSolution`; False for queries with NaN or infinity.
+        squared_distances: (Q, K) to the candidates, in the space where they were searched (for
+            the cosine similarity unit vectors: ``2 - 2 cos``); infinity for none.
+    """
+
+    indices: jax.Array
+    weights: jax.Array
+    errors: jax.Array
+    kkt_residual: jax.Array
+    converged: jax.Array
+    squared_distances: jax.Array
+
+
+@functools.partial(
+    jax.jit, static_argnames=("num_neighbors", "similarity", "block_size", "method", "max_steps")
+)
+def nnk_graph(
+    points: jax.Array,
+    *,
+    num_neighbors: int,
+    similarity: Similarity = gaussian(),
+    queries: jax.Array | None = None,
+    exclude: jax.Array | None = None,
+    tol: float = 1e-5,
+    max_steps: int = 500,
+    block_size: int = 256,
+    method: str = "exact",
+) -> NNKGraph:
+    """The NNK graph of points, or of queries against points.
+
+    Differentiable in ``points`` and ``queries`` with the candidates held fixed.
+
+    Args:
+        points: (N, D) floating; half precisions are computed in float32.
+        num_neighbors: K, the candidates of each query; may exceed the number of points.
+        similarity: `jnnk.similarity.gaussian`, `jnnk.similarity.cosine`, or a hashable callable
+            ``k(x, y)`` of two (D,) vectors, positive semi-definite with ``k(x, x) = 1``, whose
+            candidates are the Euclidean neighbours. By default the Gaussian with a third of the
+            distance to the K-th neighbour, the authors' choice, which no scaling changes.
+        queries: (Q, D); None means the points themselves, each left out of its own candidates.
+        exclude: (Q,) integer, with ``queries``: the index of a point to leave out, -1 for none.
+        tol: see `jnnk.qp.solve_nnk`.
+        max_steps: see `jnnk.qp.solve_nnk`.
+        block_size: queries whose distances to all points are held at once.
+        method: see `jnnk.neighbors.nearest_neighbors`.
+
+    Returns:
+        An `NNKGraph`.
+
+    Raises:
+        ValueError: on wrong shapes or options.
+    """
+    if points.ndim != 2:
+        raise ValueError(f"points must be (N, D), got shape {points.shape}")
+    if queries is None:
+        if exclude is not None:
+            raise ValueError("exclude goes with queries; points leave themselves out")
+        exclude = jnp.arange(points.shape[0], dtype=jnp.int32)
+        queries = points
+    elif queries.ndim != 2 or queries.shape[1] != points.shape[1]:
+        raise ValueError(f"queries must be (Q, {points.shape[1]}), got shape {queries.shape}")
+    if exclude is None:
+        exclude = jnp.full(queries.shape[:1], -1, jnp.int32)
+    if num_neighbors < 1:
+        raise ValueError(f"num_neighbors must be at least 1, got {num_neighbors}")
+    dtype = working_dtype(points.dtype)
+    points, queries = points.astype(dtype), queries.astype(dtype)
+    radial = isinstance(similarity, Gaussian | Cosine)
+    embedded, embedded_queries = points, queries
+    if radial:
+        embedded, embedded_queries = similarity.embed(points), similarity.embed(queries)
+    center, unit = center_and_unit(embedded)
+    embedded = (embedded - center) / unit
+    embedded_queries = (embedded_queries - center) / unit
+    indices, distances = search(
+        jax.lax.stop_gradient(embedded_queries),
+        jax.lax.stop_gradient(embedded),
+        exclude.astype(jnp.int32),
+        num_neighbors=num_neighbors,
+        block_size=block_size,
+        method=method,
+    )
+    if radial:
+        similarity = similarity.resolved(distances, indices >= 0, unit)
+    finite = jnp.all(jnp.isfinite(embedded_queries), axis=1)
+
+    def block(inputs):
+        index, query, raw = inputs
+        valid = index >= 0
+        near = jnp.where(valid[:, :, None], embedded[index] - query[:, None], 0)
+        if radial:
+            gram, cross = _radial(similarity, near, valid, unit)
+        else:
+            gram, cross = _pairwise(similarity, points[index], raw, valid)
+        some = jnp.any(jnp.where(valid[:, :, None], near, 0) != 0, axis=(1, 2))
+        mask = valid & some[:, None]
+        solution = solve_nnk(gram, cross, mask=mask, tol=tol, max_steps=max_steps)
+        weights = solution.weights
+        quadratic = jnp.sum(weights * jnp.einsum("bij,bj->bi", gram, weights), axis=1)
+        linear = jnp.sum(weights * cross, axis=1)
+        return weights, 1 - 2 * linear + quadratic, solution.kkt_residual, solution.converged
+
+    weights, errors, residual, converged = map_blocks(
+        block,
+        (indices, embedded_queries, queries),
+        block_size=max(1, _GRAM_FLOATS // num_neighbors**2),
+    )
+    return NNKGraph(
+        indices,
+        weights,
+        errors,
+        jnp.where(finite, residual, jnp.inf),
+        converged & finite,
+        distances * unit * unit,
+    )
+
+
+def _radial(similarity, near, valid, unit):
+    """Gram (B, K, K) and cross (B, K) from candidates (B, K, D) relative to their query."""
+    norms = jnp.sum(near * near, axis=2)
+    inner = jnp.einsum("bkd,bjd->bkj", near, near, precision=jax.lax.Precision.HIGHEST)
+    between = norms[:, :, None] + norms[:, None, :] - 2 * inner
+    different = ~jnp.eye(near.shape[1], dtype=bool)
+    between = jnp.where(different & (between > 0), between, 0)
+    widths = similarity.widths(norms, valid, unit)
+    return (
+        similarity.of_squared_distances(between, widths[:, None, None]),
+        similarity.of_squared_distances(norms, widths[:, None]),
+    )
+
+
+def _pairwise(similarity, near, query, valid):
+    """Gram (B, K, K) and cross (B, K) of a callable on vectors."""
+    row = jax.vmap(similarity, in_axes=(None, 0))
+    gram = jax.vmap(jax.vmap(row, in_axes=(0, None)))(near, near)
+    both = valid[:, :, None] & valid[:, None, :]
+    return jnp.where(both, gram, 0), jnp.where(valid, jax.vmap(row)(query, near), 0)

@@ -1,0 +1,135 @@
+"""The NNK problem: batched non-negative least squares in kernel form, solved exactly.
+
+``min over theta >= 0 of 1/2 theta' G theta - g' theta`` (arXiv 1910.09383, eq. 5), many small
+problems at once.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jnnk.precision import working_dtype
+from jnnk.qp_active_set import kkt_residual, refine_support
+from jnnk.qp_gradient import find_support
+from jnnk.qp_linear import solve_on_support
+
+# Problems solved together: their Gram matrices fit the second-level cache.
+_CHUNK = 256
+
+
+class QPSolution(NamedTuple):
+    """The outcome of `solve_nnk`; ``...`` is the batch shape.
+
+    Attributes:
+        weights: (..., K), at least 0, and exactly 0 outside the support and at masked candidates.
+        kkt_residual: (...), largest violation of the optimality conditions in the units of
+            ``cross``: ``|g - G theta|`` on the support, the positive part of it elsewhere. Infinity
+            where the problem holds NaN or infinity.
+        num_steps: int32 (...), products with ``gram`` spent on the problem.
+        converged: bool (...), ``kkt_residual <= tol * max |cross|``.
+    """
+
+    weights: jax.Array
+    kkt_residual: jax.Array
+    num_steps: jax.Array
+    converged: jax.Array
+
+
+@functools.partial(jax.jit, static_argnames=("max_steps",))
+def solve_nnk(
+    gram: jax.Array,
+    cross: jax.Array,
+    *,
+    mask: jax.Array | None = None,
+    tol: float = 1e-5,
+    max_steps: int = 500,
+) -> QPSolution:
+    """Solves ``min 1/2 w' G w - g' w`` over ``w >= 0`` for a batch of problems.
+
+    Accelerated projected gradient in the metric "diagonal + constant" guesses the supports, linear
+    solves on them with variables leaving and re-entering make them exact; only unfinished problems
+    go on. The tolerance is what ``converged`` judges: work goes on to about rounding.
+
+    Differentiable in ``gram`` and ``cross``, forward and reverse: on the support S the weights are
+    ``G_SS^-1 g_S`` (see `jnnk.qp_linear.solve_on_support` for nearly singular ``G_SS``); the
+    other fields have derivative zero.
+
+    Args:
+        gram: (..., K, K) floating, symmetric positive semi-definite. Half precisions are computed
+            in float32.
+        cross: (..., K), same dtype.
+        mask: (..., K) bool, False for candidates that do not exist; their entries of ``gram`` and
+            ``cross`` may hold anything.
+        tol: relative tolerance, see `QPSolution.converged`.
+        max_steps: bound on the products with ``gram`` per problem, beyond the fixed first phase.
+
+    Returns:
+        A `QPSolution`. Where ``gram`` is singular on the support (duplicates), weights are one of
+        the minimisers. A problem with NaN or infinity has weights 0 and is not converged.
+
+    Raises:
+        ValueError: on shapes or dtypes that do not fit.
+    """
+    _check(gram, cross, mask)
+    dtype = working_dtype(gram.dtype)
+    gram, cross = gram.astype(dtype), cross.astype(dtype)
+    size, batch = cross.shape[-1], cross.shape[:-1]
+    if mask is not None:
+        # A masked candidate becomes a problem of its own whose answer is 0.
+        both = mask[..., :, None] & mask[..., None, :]
+        gram = jnp.where(both, gram, jnp.eye(size, dtype=dtype))
+        cross = jnp.where(mask, cross, 0)
+    count = int(np.prod(batch))
+    if count == 0 or size == 0:
+        return QPSolution(
+            cross,
+            jnp.zeros(batch, dtype),
+            jnp.zeros(batch, jnp.int32),
+            jnp.ones(batch, bool),
+        )
+    tol = jnp.asarray(tol, dtype)
+    solution = _solve(gram.reshape(count, size, size), cross.reshape(count, size), tol, max_steps)
+    return jax.tree.map(lambda x: x.reshape(batch + x.shape[1:]), solution)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+def _solve(gram: jax.Array, cross: jax.Array, tol: jax.Array, max_steps: int) -> QPSolution:
+    """`solve_nnk` on (B, K, K) and (B, K)."""
+    weights, steps = find_support(gram, cross, chunk=_CHUNK)
+    weights, extra = refine_support(gram, cross, weights, max_steps=max_steps, chunk=_CHUNK)
+    residual, scale = kkt_residual(gram, cross, weights)
+    finite = jnp.isfinite(residual)
+    weights = jnp.where(finite[:, None], weights, 0)
+    residual = jnp.where(finite, residual, jnp.inf)
+    return QPSolution(weights, residual, steps + extra, residual <= tol * scale)
+
+
+@_solve.defjvp
+def _solve_jvp(max_steps, primals, tangents):
+    """``G_SS dw_S = dg_S - dG_SS w_S`` on the support, zero elsewhere."""
+    gram, cross, tol = primals
+    gram_dot, cross_dot, _ = tangents
+    solution = _solve(gram, cross, tol, max_steps)
+    weights = solution.weights
+    change = cross_dot - jnp.einsum("bij,bj->bi", gram_dot, weights)
+    weights_dot = solve_on_support(gram, change, weights > 0)
+    zeros = jnp.zeros_like(solution.kkt_residual)
+    no_change = np.zeros(solution.num_steps.shape, jax.dtypes.float0)
+    return solution, QPSolution(weights_dot, zeros, no_change, no_change)
+
+
+def _check(gram, cross, mask):
+    """Raises ValueError on misuse."""
+    if cross.ndim < 1 or gram.shape != (*cross.shape, cross.shape[-1]):
+        raise ValueError(
+            f"gram must be (..., K, K) and cross (..., K), got {gram.shape} and {cross.shape}"
+        )
+    if not jnp.issubdtype(gram.dtype, jnp.floating) or gram.dtype != cross.dtype:
+        raise ValueError(
+            f"gram and cross must be of one floating dtype, got {gram.dtype} and {cross.dtype}"
+        )
+    if mask is not None and (mask.shape != cross.shape or mask.dtype != jnp.bool_):
+        raise ValueError(f"mask must be {cross.shape} of bool, got {mask.shape} of {mask.dtype}")
