@@ -111,7 +111,11 @@ def make_optimizer(
     Raises:
         ValueError: for an unknown name.
     """
-    schedule = optax.cosine_decay_schedule(learning_rate, max(num_steps, 1))
+    cosine = optax.cosine_decay_schedule(learning_rate, max(num_steps, 1))
+
+    def schedule(count):  # Optax mixes the integer count with floats, which strict promotion bars
+        return cosine(count.astype(jnp.float32))
+
     if name == "sgd":
         optimizer = optax.chain(
             optax.add_decayed_weights(weight_decay, mask=_is_decayed),
