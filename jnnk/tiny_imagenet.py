@@ -38,7 +38,8 @@ def read(data_dir: pathlib.Path):
     validation = []
     annotations = root / "val" / "val_annotations.txt"
     for line in _lines(annotations):
-        file, wnid, *_ = line.split("\t")
+        file, _, rest = line.partition("\t")  # then the class and the corners of a box
+        wnid = rest.split("\t")[0]
         if wnid not in classes:
             raise InputError(f"{annotations}: class {wnid!r} of {file} is not in wnids.txt")
         validation.append((root / "val" / "images" / file, classes[wnid]))
