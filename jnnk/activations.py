@@ -1,0 +1,273 @@
+"""Activations of a network over a data set, one layer at a time."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from jnnk.errors import InputError
+
+ApplyFunction = Callable[[Any, Array], tuple[Array, Mapping[str, Array]]]
+
+
+class LayerActivations(NamedTuple):
+    """What one layer answers to every image.
+
+    Attributes:
+        name: the layer.
+        values: (N, H', W', C') numpy array, or a memory map where it exceeds the limit.
+        channels: (C',) int, which of the layer's channels these are.
+        pooling: how windows of positions became one: a key of ``POOLINGS``, or "none".
+        window: side of those windows in positions; 1 with "none".
+    """
+
+    name: str
+    values: np.ndarray
+    channels: np.ndarray
+    pooling: str
+    window: int
+
+
+def layer_shapes(
+    apply_fn: ApplyFunction, variables: Any, images: np.ndarray
+) -> dict[str, tuple[int, ...]]:
+    """The layers a network reports, without running it.
+
+    Args:
+        apply_fn: ``(variables, images) -> (logits, {layer name: activations})``.
+        variables: the network's variables.
+        images: (N, ...) array; its shape and dtype alone matter.
+
+    Returns:
+        Shape of one image's activations, (H, W, C), by layer name, in the network's order.
+    """
+    order = []
+
+    def activations(variables, image):
+        layers = apply_fn(variables, image)[1]
+        order.extend(layers)  # a dict that leaves a transformation is sorted by key
+        return dict(layers)
+
+    image = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
+    shapes = jax.eval_shape(activations, variables, image)
+    return {name: shapes[name].shape[1:] for name in order}
+
+
+def capture(
+    apply_fn: ApplyFunction,
+    variables: Any,
+    images: np.ndarray,
+    *,
+    layers: Sequence[str] | None = None,
+    channels: Mapping[str, Sequence[int]] | None = None,
+    pooling: str = "none",
+    size: int | None = None,
+    dtype: str = "float32",
+    batch_size: int = 256,
+    memory_limit: int = 2**30,
+    directory: str | Path | None = None,
+) -> Iterator[LayerActivations]:
+    """Runs a network over images and yields its layers' activations one after the other.
+
+    The images pass through the network as often as the layers need passes: consecutive layers
+    share one as long as they fit into ``memory_limit`` together. What a pass does not ask for
+    (later layers, the logits) is never computed. Drop each result before asking for the next and
+    no more than the limit and one batch is in memory.
+
+    Args:
+        apply_fn: ``(variables, images) -> (logits, {layer name: (B, H, W, C)})``, jittable, each
+            image on its own (BatchNorm in inference mode): the last batch is filled up.
+        variables: the network's variables.
+        images: (N, ...) array or memory map, given to ``apply_fn`` in batches as they are.
+        layers: names in the order wanted; None means all, in the network's order.
+        channels: layer name to the channels to keep; layers not named keep all.
+        pooling: "none", or how windows of positions become one: "mean", "max" or "subsample"
+            (the upper left one). Windows at the right and lower edge may be smaller.
+        size: with pooling, the most positions a side may have; each layer gets the smallest
+            window that does it, so 1 pools over the whole map.
+        dtype: storage, "float32", "bfloat16" or "float16" (where more than 65504 is infinity).
+        batch_size: images per step.
+        memory_limit: bytes; a layer larger than that goes to a memory map.
+        directory: where memory maps are made, in files without a name that vanish with the
+            array; None means the system's folder for temporary files.
+
+    Returns:
+        An iterator of `LayerActivations`; the input is checked at once, the work done on demand.
+
+    Raises:
+        InputError: for unknown layers, channels, pooling or dtype, no images, or layers that are
+            not (N, H, W, C).
+    """
+    storage = _storage_dtype(dtype)
+    if not len(images):
+        raise InputError("images must hold at least one image; got none")
+    shapes = layer_shapes(apply_fn, variables, images)
+    plans = [
+        _plan(name, shapes, (channels or {}).get(name), pooling, size)
+        for name in (shapes if layers is None else layers)
+    ]
+    for name in channels or {}:
+        _known("channels", name, shapes)
+    return _run(
+        apply_fn,
+        variables,
+        images,
+        plans,
+        storage,
+        min(batch_size, len(images)),
+        memory_limit,
+        directory,
+    )
+
+
+def _none(values: Array, window: int) -> Array:
+    return values
+
+
+def _mean(values: Array, window: int) -> Array:
+    ones = jnp.ones((1, *values.shape[1:3], 1), values.dtype)  # edge windows hold fewer
+    return _windows(values, window, 0.0, lax.add) / _windows(ones, window, 0.0, lax.add)
+
+
+def _max(values: Array, window: int) -> Array:
+    return _windows(values, window, -jnp.inf, lax.max)
+
+
+def _subsample(values: Array, window: int) -> Array:
+    return values[:, ::window, ::window]
+
+
+POOLINGS: dict[str, Callable[[Array, int], Array]] = {
+    "none": _none,
+    "mean": _mean,
+    "max": _max,
+    "subsample": _subsample,
+}
+
+
+def _windows(values: Array, window: int, start: float, combine: Callable) -> Array:
+    missing = [(0, 0), *((0, -side % window) for side in values.shape[1:3]), (0, 0)]
+    shape = (1, window, window, 1)
+    return lax.reduce_window(
+        values, jnp.asarray(start, values.dtype), combine, shape, shape, missing
+    )
+
+
+class _Plan(NamedTuple):
+    """What to keep of one layer."""
+
+    name: str
+    shape: tuple[int, ...]  # of one image
+    channels: np.ndarray
+    pooling: str
+    window: int
+
+    def reduce(self, values: Array, dtype: np.dtype) -> Array:
+        """(B, H, W, C) to (B, *shape)."""
+        kept = jnp.take(values, self.channels, axis=-1).astype(jnp.float32)
+        return POOLINGS[self.pooling](kept, self.window).astype(dtype)
+
+
+def _run(
+    apply_fn: ApplyFunction,
+    variables: Any,
+    images: np.ndarray,
+    plans: list[_Plan],
+    dtype: np.dtype,
+    batch_size: int,
+    memory_limit: int,
+    directory: str | Path | None,
+) -> Iterator[LayerActivations]:
+    def num_bytes(plan):
+        return len(images) * int(np.prod(plan.shape)) * dtype.itemsize
+
+    def allocate(plan):
+        shape = (len(images), *plan.shape)
+        if num_bytes(plan) <= memory_limit:
+            return np.empty(shape, dtype)
+        with tempfile.TemporaryFile(dir=directory) as file:  # the map keeps a handle of its own
+            return np.memmap(file, dtype, "w+", shape=shape)
+
+    while plans:
+        group, left = [], memory_limit
+        while plans and (not group or num_bytes(plans[0]) <= left):
+            group.append(plans.pop(0))
+            left -= num_bytes(group[-1])
+        stored = [allocate(plan) for plan in group]
+        _fill(stored, apply_fn, variables, images, group, dtype, batch_size)
+        while group:  # popped, so that what the caller drops is freed
+            plan = group.pop(0)
+            yield LayerActivations(
+                plan.name, stored.pop(0), plan.channels, plan.pooling, plan.window
+            )
+
+
+def _fill(
+    stored: list[np.ndarray],
+    apply_fn: ApplyFunction,
+    variables: Any,
+    images: np.ndarray,
+    group: list[_Plan],
+    dtype: np.dtype,
+    batch_size: int,
+) -> None:
+    @jax.jit
+    def step(variables, batch):
+        activations = apply_fn(variables, batch)[1]
+        return [plan.reduce(activations[plan.name], dtype) for plan in group]
+
+    for start in range(0, len(images), batch_size):
+        batch = np.asarray(images[start : start + batch_size])
+        number = len(batch)
+        filling = np.repeat(batch[:1], batch_size - number, axis=0)  # one shape, one compilation
+        results = step(variables, np.concatenate([batch, filling]))
+        for target, result in zip(stored, results, strict=True):
+            target[start : start + number] = np.asarray(result)[:number]
+
+
+def _plan(
+    name: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    channels: Sequence[int] | None,
+    pooling: str,
+    size: int | None,
+) -> _Plan:
+    _known("layers", name, shapes)
+    if len(shapes[name]) != 3:
+        raise InputError(
+            f"layer {name!r} must have activations (N, H, W, C); "
+            f"got {('N', *shapes[name])} (reshape dense ones to (N, 1, 1, C))"
+        )
+    height, width, num_channels = shapes[name]
+    kept = np.arange(num_channels) if channels is None else np.asarray(channels, int)
+    if kept.ndim != 1 or not kept.size or kept.min() < 0 or kept.max() >= num_channels:
+        raise InputError(
+            f"channels of layer {name!r} must be numbers in [0, {num_channels}); got {channels}"
+        )
+    if pooling not in POOLINGS:
+        raise InputError(f"pooling must be one of {', '.join(POOLINGS)}; got {pooling!r}")
+    if (pooling == "none") != (size is None):
+        raise InputError(
+            f"size goes together with a pooling other than 'none'; got {pooling!r} and {size}"
+        )
+    if size is not None and size < 1:
+        raise InputError(f"size must be at least 1; got {size}")
+    window = 1 if size is None else -(-max(height, width) // size)
+    shape = (-(-height // window), -(-width // window), len(kept))
+    return _Plan(name, shape, kept, pooling, window)
+
+
+def _known(argument: str, name: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    if name not in shapes:
+        raise InputError(f"{argument}: no layer {name!r}; the network has {', '.join(shapes)}")
+
+
+def _storage_dtype(dtype: str) -> np.dtype:
+    if str(dtype) not in ("float32", "bfloat16", "float16"):
+        raise InputError(f"dtype must be float32, bfloat16 or float16; got {dtype!r}")
+    return jnp.dtype(str(dtype))

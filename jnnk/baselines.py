@@ -1,0 +1,127 @@
+"""What users compare NNK overlap with: plain kNN, linear CKA, agreement with the labels."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jnnk.graph import NNKGraph
+from jnnk.similarity import RadialSimilarity
+
+
+def knn_graph(graph: NNKGraph, *, similarity: RadialSimilarity | None = None) -> NNKGraph:
+    """The plain K-nearest-neighbour graph on the candidates of an NNK graph.
+
+    Every measure of a graph applies to it: `jnnk.overlap.channel_overlap` of it is the overlap
+    of plain neighbourhoods, `jnnk.generalization.loo_error` the error of the kNN classifier.
+
+    Args:
+        graph: weights (..., Q, K).
+        similarity: weights from `jnnk.similarity.gaussian` or `cosine` (the one the graph was
+            built with), as DeepNNK's weighted kNN; None gives every candidate weight 1.
+
+    Returns:
+        The graph with other weights; its errors and certificates are those of the NNK problem.
+    """
+    valid = graph.indices >= 0
+    if similarity is None:
+        return graph._replace(weights=valid.astype(graph.weights.dtype))
+
+    def weights(squared_distances, valid):
+        one = jnp.ones((), squared_distances.dtype)
+        widths = similarity.widths(squared_distances, valid, one)
+        distances = jnp.where(valid, squared_distances, 0)
+        return similarity.of_squared_distances(distances, widths[:, None])
+
+    for _ in range(valid.ndim - 2):
+        weights = jax.vmap(weights)
+    values = weights(graph.squared_distances, valid)
+    return graph._replace(weights=jnp.where(valid, values, 0))
+
+
+@jax.jit
+def label_overlap(graph: NNKGraph, labels: Array) -> Array:
+    """Share of an image's neighbours that have its label, averaged over images.
+
+    The neighbourhood overlap with the ground truth of Doimo et al. (NeurIPS 2020) when applied
+    to `knn_graph`; on an NNK graph the same for its support.
+
+    Args:
+        graph: of the points themselves, weights (..., N, K).
+        labels: (N,) integers.
+
+    Returns:
+        (...) in [0, 1]; images without neighbours are left out, NaN where none has any.
+    """
+    support = graph.weights > 0
+    same = labels[jnp.where(support, graph.indices, 0)] == labels[:, None]
+    degree = support.sum(-1)
+    dtype = graph.weights.dtype
+    share = (same & support).sum(-1).astype(dtype) / jnp.maximum(degree, 1).astype(dtype)
+    return jnp.mean(share, axis=-1, where=degree > 0)
+
+
+@jax.jit
+def linear_cka(features: Array, others: Array) -> Array:
+    """Linear centred kernel alignment of two representations of the same images.
+
+    ``|Y'X|_F^2 / (|X'X|_F |Y'Y|_F)`` with centred columns (Kornblith et al., ICML 2019).
+    Invariant to orthogonal transformations and to one common scale of either side.
+
+    Args:
+        features: (N, ...) floating, flattened to (N, p).
+        others: (N, ...) floating, flattened to (N, q).
+
+    Returns:
+        () in [0, 1]; NaN where either side is constant.
+
+    Raises:
+        ValueError: if the numbers of images differ.
+    """
+    if features.shape[0] != others.shape[0]:
+        raise ValueError(
+            "both representations must be of the same images; "
+            f"got {features.shape[0]} and {others.shape[0]}"
+        )
+    x, y = (_standardised(z.reshape(z.shape[0], -1)) for z in (features, others))
+    norms = [jnp.sqrt(_squared_covariance(z, z)) for z in (x, y)]
+    return _squared_covariance(x, y) / (norms[0] * norms[1])
+
+
+@jax.jit
+def channel_cka(activations: Array) -> Array:
+    """`linear_cka` between every two channels of a layer.
+
+    Args:
+        activations: (N, H, W, C), or (N, D, C).
+
+    Returns:
+        (C, C) symmetric, 1 on the diagonal; NaN for dead channels.
+    """
+    points = activations.reshape(activations.shape[0], -1, activations.shape[-1])
+    channels = jax.vmap(_standardised, in_axes=2)(points)
+
+    def row(channel):
+        return jax.lax.map(lambda other: _squared_covariance(channel, other), channels)
+
+    squares = jax.lax.map(row, channels)
+    norms = jnp.sqrt(jnp.diagonal(squares))
+    return squares / (norms[:, None] * norms[None, :])
+
+
+def _standardised(x: Array) -> Array:
+    """Centred columns with largest entry 1, in float32 at least.
+
+    Squares then neither over- nor underflow, and CKA does not see the scale.
+    """
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    centred = x - x.mean(0)
+    # A constant column leaves rounding behind, which would pass for a signal.
+    constant = (x == x[:1]).all(0)
+    centred = jnp.where(constant, 0, centred)
+    largest = jnp.abs(centred).max()
+    return centred / jnp.where(largest > 0, largest, 1)
+
+
+def _squared_covariance(x: Array, y: Array) -> Array:
+    product = jnp.matmul(x.T, y, precision=jax.lax.Precision.HIGHEST) / x.shape[0]
+    return jnp.square(product).sum()
