@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jnnk.graph import NNKGraph, nnk_graph
-from jnnk.similarity import Similarity, gaussian
+from jnnk.similarity import DEFAULT, Similarity
 
 
 @functools.partial(
@@ -16,7 +16,7 @@ def channelwise_nnk_graph(
     activations: jax.Array,
     *,
     num_neighbors: int,
-    similarity: Similarity = gaussian(),
+    similarity: Similarity = DEFAULT,
     tol: float = 1e-5,
     max_steps: int = 500,
     block_size: int = 256,

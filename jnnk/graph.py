@@ -10,7 +10,7 @@ from jnnk.blocks import map_blocks
 from jnnk.neighbors import center_and_unit, search
 from jnnk.precision import working_dtype
 from jnnk.qp import solve_nnk
-from jnnk.similarity import Cosine, Gaussian, Similarity, gaussian
+from jnnk.similarity import DEFAULT, Cosine, Gaussian, Similarity
 
 # Queries whose Gram matrices are held at once, in floats of all matrices together.
 _GRAM_FLOATS = 2**23
@@ -53,7 +53,7 @@ def nnk_graph(
     points: jax.Array,
     *,
     num_neighbors: int,
-    similarity: Similarity = gaussian(),
+    similarity: Similarity = DEFAULT,
     queries: jax.Array | None = None,
     exclude: jax.Array | None = None,
     tol: float = 1e-5,

@@ -68,7 +68,7 @@ def refine_support(
         solved = eliminate(gram, cross, state.support)
         solved = solved + eliminate(gram, cross - _apply(gram, solved), state.support)
         weights = jnp.maximum(solved, 0)
-        gradient, violation, scale = _violations(gram, cross, weights)
+        violation, scale = _violations(gram, cross, weights)[1:]
         residual = jnp.max(violation, axis=1)
         better = residual < state.residual
         raw = cross - _apply(gram, solved)

@@ -145,6 +145,10 @@ def cosine() -> Cosine:
     return Cosine()
 
 
+# The authors' choice (arXiv 1910.09383): scale-free, and well conditioned.
+DEFAULT = gaussian()
+
+
 def _safe_sqrt(x: jax.Array) -> jax.Array:
     """Square root with derivative 0 at 0 instead of infinity."""
     positive = x > 0
