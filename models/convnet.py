@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
-from .channels import WHOLE, Activations, ConvInfo, Thin, checked_thin, conv
+from .channels import WHOLE, Activations, ConvInfo, Thin, checked_thin, conv, he_normal
 
 
 class LayerSpec(NamedTuple):
@@ -95,7 +95,8 @@ class ConvNet(nn.Module):
                 x = nn.max_pool(x, (2, 2), strides=(2, 2))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = x.reshape(x.shape[0], -1)
-        logits = nn.Dense(self.num_classes, dtype=self.dtype, name="fc")(x)
+        dense = nn.Dense(self.num_classes, kernel_init=he_normal, dtype=self.dtype, name="fc")
+        logits = dense(x)
         return logits.astype(jnp.float32), activations
 
     def _check_size(self, size: tuple[int, int]) -> None:

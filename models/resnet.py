@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
-from .channels import WHOLE, Activations, ConvInfo, Thin, checked_thin, conv, spread
+from .channels import WHOLE, Activations, ConvInfo, Thin, checked_thin, conv, he_normal, spread
 
 
 class ConvSpec(NamedTuple):
@@ -47,9 +47,14 @@ def _conv_norm(
         dtype=dtype,
         name=names[0],
     )
-    x = nn.BatchNorm(
-        use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=names[1]
-    )(x)
+    norm = nn.BatchNorm(
+        use_running_average=not train,
+        momentum=0.9,
+        epsilon=1e-5,
+        dtype=jnp.float32,
+        name=names[1],
+    )
+    x = norm(x.astype(jnp.float32)).astype(dtype)
     if entry.writes is None:
         return x
     missing = spec.features - len(entry.writes)
@@ -113,8 +118,8 @@ class ResNet(nn.Module):
             parameters; "B": a strided 1x1 conv with BatchNorm.
         stem: "small": a 3x3 conv, for images of 64 pixels or fewer; "imagenet": a 7x7 conv of
             stride 2 and 3x3 max pooling of stride 2.
-        dtype: dtype of the computation and of the activations. Parameters and the statistics
-            of BatchNorm are float32, and so are the logits.
+        dtype: dtype of the convs, the dense layer and the activations. Parameters, logits and all
+            of BatchNorm are float32.
         thin: what is left of each conv, by its path; see `with_thin`.
     """
 
@@ -169,7 +174,8 @@ class ResNet(nn.Module):
             x, inside = block(x, train)
             activations.update((f"{name}/{conv}", value) for conv, value in inside.items())
         x = jnp.mean(x, axis=(1, 2))
-        logits = nn.Dense(self.num_classes, dtype=self.dtype, name="fc")(x)
+        dense = nn.Dense(self.num_classes, kernel_init=he_normal, dtype=self.dtype, name="fc")
+        logits = dense(x)
         return logits.astype(jnp.float32), activations
 
     def _blocks(self) -> Iterator[tuple[str, tuple[ConvSpec, ...]]]:

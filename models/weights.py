@@ -128,8 +128,11 @@ def load_npz(
 
     Raises:
         WeightsError: the file is missing or unreadable, or an array under the prefix is missing,
-            superfluous, or of another shape or dtype than the model's; the message names it.
+            superfluous, or of another shape or dtype than the model's; the message names it. Or
+            the model has BatchNorm.
     """
+    if any(info.norm for info in model.convs()):
+        raise WeightsError(f"{path}: numpy archives are read for ConvNets only")
     shapes = _shapes(model, image_shape)
     letters = {"kernel": "W", "bias": "b"}
     named = {
@@ -137,7 +140,7 @@ def load_npz(
         for *outer, layer, leaf in shapes
     }
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             stored = {name: archive[name] for name in archive.files if name.startswith(prefix)}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise WeightsError(f"{path}: not readable as a numpy archive: {error}") from error
