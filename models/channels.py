@@ -2,11 +2,13 @@
 
 Removing filters from a network takes two things, and both are data here, so that whoever decides
 what to remove needs to know no architecture: `ConvInfo` says where a conv's output goes, `Thin`
-says what is left of a conv. A thinned model is built by `model.with_thin({conv path: Thin(...)})`.
+says what is left of a conv. `model.convs()` gives the former, and a thinned model is built from
+plain data, `model.with_thin({"layer1_0/conv1": {"width": 5}, ...})`.
 """
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -31,15 +33,19 @@ class ConvInfo(NamedTuple):
             output is added to a residual stream, which every later block reads.
             A dense reader reads it flattened, channels last: its kernel is
             ``(positions * channels, outputs)``.
+        activation: name of the activation that has the height and width of its output.
     """
 
     conv: str
     norm: str | None
     readers: tuple[str, ...]
+    activation: str
 
 
 class Thin(NamedTuple):
     """What is left of one conv; the defaults leave all of it.
+
+    At least one filter and one input channel stay: of a conv that is wholly dead, a dead one.
 
     Attributes:
         width: number of filters left, for a conv whose readers are known
@@ -141,22 +147,52 @@ def spread(x: jax.Array, rest: jax.Array, writes: tuple[int, ...]) -> jax.Array:
     return jnp.take(jnp.concatenate([x, constants], axis=-1), source, axis=-1)
 
 
-def checked_thin(infos: Iterable[ConvInfo], thin: Mapping[str, Thin]) -> FrozenDict:
-    """Checks that every entry of ``thin`` names a conv and asks for what can be done there.
+def checked_thin(
+    infos: Iterable[ConvInfo], thin: Mapping[str, Mapping[str, Any]]
+) -> FrozenDict[str, Thin]:
+    """What `with_thin` of every model does: from plain data to hashable `Thin` entries.
+
+    Args:
+        infos: the model's convs.
+        thin: fields of `Thin` by conv path.
+
+    Returns:
+        `Thin` entries by conv path.
 
     Raises:
         ValueError: an unknown path, ``width`` for a conv that feeds a residual stream, ``writes``
-            for one that does not, or ``reads`` for one that reads a thinnable conv.
+            for one that does not, ``reads`` for one that reads a thinnable conv, nothing left, or
+            channels that do not increase.
+        TypeError: an unknown field.
     """
     by_path = {info.conv: info for info in infos}
     fed = {reader for info in by_path.values() for reader in info.readers}
-    for path, entry in thin.items():
+    entries = {}
+    for path, fields in thin.items():
         if path not in by_path:
             raise ValueError(f"thin: no conv {path!r}; the model's convs are {', '.join(by_path)}")
+        entry = Thin(**fields)
         if entry.width is not None and not by_path[path].readers:
             raise ValueError(f"thin: {path!r} feeds a residual stream: give writes, not width")
+        if entry.width is not None and entry.width < 1:
+            raise ValueError(f"thin: {path!r} width: expected at least 1, got {entry.width}")
         if entry.writes is not None and by_path[path].readers:
             raise ValueError(f"thin: {path!r} feeds no residual stream: give width, not writes")
         if entry.reads is not None and path in fed:
             raise ValueError(f"thin: {path!r} reads another conv: give that conv's width instead")
-    return FrozenDict(thin)
+        entries[path] = entry._replace(
+            reads=_increasing(path, "reads", entry.reads),
+            writes=_increasing(path, "writes", entry.writes),
+        )
+    return FrozenDict(entries)
+
+
+def _increasing(path: str, field: str, channels: Iterable[int] | None) -> tuple[int, ...] | None:
+    if channels is None:
+        return None
+    channels = tuple(int(channel) for channel in channels)
+    if not channels:
+        raise ValueError(f"thin: {path!r} {field}: expected at least one channel")
+    if any(later <= earlier for earlier, later in pairwise((-1, *channels))):
+        raise ValueError(f"thin: {path!r} {field}: expected increasing channels, got {channels}")
+    return channels

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
-from .channels import WHOLE, Activations, ConvInfo, Thin, checked_thin, conv, he_normal
+from .channels import WHOLE, Activations, ConvInfo, checked_thin, conv, he_normal
 
 
 class LayerSpec(NamedTuple):
@@ -115,16 +115,18 @@ class ConvNet(nn.Module):
         names = [f"conv{number}" for number in range(len(self.layers))]
         following = [*names[1:], "fc"]
         return tuple(
-            ConvInfo(name, None, (reader,)) for name, reader in zip(names, following, strict=True)
+            ConvInfo(name, None, (reader,), name)
+            for name, reader in zip(names, following, strict=True)
         )
 
-    def with_thin(self, thin: Mapping[str, Thin]) -> "ConvNet":
+    def with_thin(self, thin: Mapping[str, Mapping[str, Any]]) -> "ConvNet":
         """The same network with some convs thinned, in place of any earlier thinning.
 
         Args:
-            thin: what is left of each conv, by its path; convs not named are left whole.
+            thin: fields of `Thin` by conv path; convs not named are left whole.
 
         Raises:
             ValueError: an unknown path, or a thinning that the conv's place does not allow.
+            TypeError: an unknown field.
         """
         return self.clone(thin=checked_thin(self.convs(), thin))

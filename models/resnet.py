@@ -172,7 +172,7 @@ class ResNet(nn.Module):
             }
             block = Block(convs, self.shortcut, self.dtype, FrozenDict(thin), name=name)
             x, inside = block(x, train)
-            activations.update((f"{name}/{conv}", value) for conv, value in inside.items())
+            activations.update((f"{name}/{path}", value) for path, value in inside.items())
         x = jnp.mean(x, axis=(1, 2))
         dense = nn.Dense(self.num_classes, kernel_init=he_normal, dtype=self.dtype, name="fc")
         logits = dense(x)
@@ -193,26 +193,28 @@ class ResNet(nn.Module):
 
     def convs(self) -> tuple[ConvInfo, ...]:
         """Tells where every conv's output goes, in the order of the network."""
-        infos = [ConvInfo("conv1", "bn1", ())]
+        infos = [ConvInfo("conv1", "bn1", (), "conv1")]
         width = self.stage_widths[0]
         for name, specs in self._blocks():
             for number in range(1, len(specs) + 1):
                 readers = (f"{name}/conv{number + 1}",) if number < len(specs) else ()
-                infos.append(ConvInfo(f"{name}/conv{number}", f"{name}/bn{number}", readers))
+                conv = f"{name}/conv{number}"
+                infos.append(ConvInfo(conv, f"{name}/bn{number}", readers, conv))
             changes = width != specs[-1].features or any(spec.stride != 1 for spec in specs)
             if changes and self.shortcut == "B":
                 paths = (f"{name}/downsample_conv", f"{name}/downsample_bn")
-                infos.append(ConvInfo(*paths, ()))
+                infos.append(ConvInfo(*paths, (), f"{name}/conv{len(specs)}"))
             width = specs[-1].features
         return tuple(infos)
 
-    def with_thin(self, thin: Mapping[str, Thin]) -> "ResNet":
+    def with_thin(self, thin: Mapping[str, Mapping[str, Any]]) -> "ResNet":
         """The same network with some convs thinned, in place of any earlier thinning.
 
         Args:
-            thin: what is left of each conv, by its path; convs not named are left whole.
+            thin: fields of `Thin` by conv path; convs not named are left whole.
 
         Raises:
             ValueError: an unknown path, or a thinning that the conv's place does not allow.
+            TypeError: an unknown field.
         """
         return self.clone(thin=checked_thin(self.convs(), thin))

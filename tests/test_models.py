@@ -102,6 +102,10 @@ def test_every_model_gives_activations_in_order_and_says_what_reads_them(name):
     kernels = {info.conv: params.pop(f"{info.conv}/kernel").shape for info in infos}
     assert [path for path in params if path.endswith("kernel")] == ["fc/kernel"]
     for info in infos:
+        if info.conv.endswith("downsample_conv"):
+            assert info.activation.startswith(info.conv.removesuffix("downsample_conv") + "conv")
+        else:
+            assert info.activation == info.conv
         filters = kernels[info.conv][-1]
         if info.norm is not None:
             assert params[f"{info.norm}/scale"].shape == (filters,)
@@ -385,14 +389,13 @@ def test_a_thinned_network_gives_the_logits_of_the_masked_one(name, shortcut):
             unread = np.arange(0, kernel.shape[2], 4)
             kernel[:, :, unread] = 0
             reads = np.setdiff1d(np.arange(kernel.shape[2]), unread)
-            thin[info.conv] = models.Thin(reads=tuple(reads.tolist()))
+            thin[info.conv] = {"reads": reads}
         masked[f"params/{info.conv}/kernel"] = kernel
-        entry = thin.get(info.conv, models.Thin())
+        thin.setdefault(info.conv, {})["constant"] = fed
         if info.readers:
-            thin[info.conv] = entry._replace(width=filters - len(dead), constant=fed)
+            thin[info.conv]["width"] = filters - len(dead)
         else:
-            writes = np.setdiff1d(np.arange(filters), dead)
-            thin[info.conv] = entry._replace(writes=tuple(writes.tolist()), constant=fed)
+            thin[info.conv]["writes"] = np.setdiff1d(np.arange(filters), dead)
 
     cut = dict(masked)
     for info in model.convs():
@@ -408,8 +411,8 @@ def test_a_thinned_network_gives_the_logits_of_the_masked_one(name, shortcut):
             constants = cut[f"params/{info.conv}/bias"]
             sliced(cut, f"params/{info.conv}/bias", 0, keep)
         sliced(cut, f"params/{info.conv}/kernel", 3, keep)
-        if thin[info.conv].reads is not None:
-            sliced(cut, f"params/{info.conv}/kernel", 2, thin[info.conv].reads)
+        if "reads" in thin[info.conv]:
+            sliced(cut, f"params/{info.conv}/kernel", 2, thin[info.conv]["reads"])
         if info.readers:
             fold(cut, info, dead, np.maximum(constants, 0))
         else:
@@ -429,10 +432,18 @@ def test_a_thinned_network_gives_the_logits_of_the_masked_one(name, shortcut):
 def test_what_thinning_refuses():
     model = models.create("resnet8", num_classes=5)
     with pytest.raises(ValueError, match="no conv 'layer9_0/conv1'"):
-        model.with_thin({"layer9_0/conv1": models.Thin(width=1)})
+        model.with_thin({"layer9_0/conv1": {"width": 1}})
     with pytest.raises(ValueError, match="feeds a residual stream"):
-        model.with_thin({"layer1_0/conv2": models.Thin(width=1)})
+        model.with_thin({"layer1_0/conv2": {"width": 1}})
     with pytest.raises(ValueError, match="feeds no residual stream"):
-        model.with_thin({"layer1_0/conv1": models.Thin(writes=(0,))})
+        model.with_thin({"layer1_0/conv1": {"writes": (0,)}})
     with pytest.raises(ValueError, match="reads another conv"):
-        model.with_thin({"layer1_0/conv2": models.Thin(reads=(0,))})
+        model.with_thin({"layer1_0/conv2": {"reads": (0,)}})
+    with pytest.raises(ValueError, match="expected increasing channels"):
+        model.with_thin({"layer1_0/conv2": {"writes": (1, 1)}})
+    with pytest.raises(TypeError, match="depth"):
+        model.with_thin({"layer1_0/conv2": {"depth": 3}})
+    with pytest.raises(ValueError, match="width: expected at least 1, got 0"):
+        model.with_thin({"layer1_0/conv1": {"width": 0}})
+    with pytest.raises(ValueError, match="writes: expected at least one channel"):
+        model.with_thin({"layer1_0/conv2": {"writes": ()}})

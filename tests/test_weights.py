@@ -117,8 +117,8 @@ def test_a_round_trip_is_exact(tmp_path, name, options):
 def test_a_thinned_network_makes_the_round_trip(tmp_path):
     model = models.create("resnet8", num_classes=3).with_thin(
         {
-            "layer1_0/conv1": models.Thin(width=3),
-            "layer1_0/conv2": models.Thin(constant=True, writes=(0, 5)),
+            "layer1_0/conv1": {"width": 3},
+            "layer1_0/conv2": {"constant": True, "writes": (0, 5)},
         }
     )
     variables = draws(model)
