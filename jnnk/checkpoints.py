@@ -4,7 +4,9 @@ import pathlib
 from collections.abc import Collection
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
+from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, CustomSteps, LatestN
 
 from jnnk.errors import InputError
@@ -51,13 +53,21 @@ class Checkpoints:
         self._manager.save(epoch, args=ocp.args.StandardSave(state))
 
     def restore(self, epoch: int, like: Any) -> Any:
-        """The state saved at an epoch, with the tree, shapes, dtypes and placement of ``like``.
+        """The state saved at an epoch, on this process' first device.
+
+        Args:
+            epoch: one of :meth:`epochs`.
+            like: a pytree of arrays or ``jax.ShapeDtypeStruct`` of the same tree, shapes, dtypes.
 
         Raises:
             InputError: if there is none, or it does not fit or cannot be read.
         """
         if epoch not in self.epochs():
             raise InputError(f"{self.folder}: no checkpoint of epoch {epoch}, only {self.epochs()}")
+        here = SingleDeviceSharding(jax.local_devices()[0])
+        like = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like
+        )
         try:
             return self._manager.restore(epoch, args=ocp.args.StandardRestore(like))
         except Exception as error:  # orbax and tensorstore raise many types for a damaged file

@@ -17,7 +17,7 @@ import fcntl
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -169,8 +169,13 @@ def open_run(path: str | os.PathLike) -> Run:
     return Run(folder, config)
 
 
-def require_settings(folder: pathlib.Path, settings: Any) -> None:
+def require_settings(folder: pathlib.Path, settings: Any, *, free: Collection[str] = ()) -> None:
     """Notes the settings that a folder's results are made with, or checks them against the note.
+
+    Args:
+        folder: part of a run folder; gets ``settings.json``.
+        settings: NamedTuple of the settings.
+        free: names of settings that choose which results are made, not what they are.
 
     Raises:
         InputError: if the folder's results were made with other settings.
@@ -179,7 +184,7 @@ def require_settings(folder: pathlib.Path, settings: Any) -> None:
     settings = to_json(settings)
     if not path.exists():
         write_json(path, settings)
-    found = read_json(path)
+    found = {**read_json(path), **{name: settings[name] for name in free}}
     if found != settings:
         raise InputError(
             f"{folder} holds results made with other settings "

@@ -163,7 +163,7 @@ def start_state(
 ) -> TrainState:
     """A state at step 0 that starts from given variables, pruned by ``masks`` if given.
 
-    The variables are copied: the step donates the state's buffers, and they stay the caller's.
+    All is copied: the step donates the state's buffers, and what was given stays the caller's.
 
     Args:
         optimizer: from :func:`make_optimizer`.
@@ -171,12 +171,11 @@ def start_state(
         variables: ``{"params": ..., "batch_stats": ...}``.
         masks: treedef of params, or None for nothing pruned.
     """
-    variables = jax.tree.map(jnp.copy, variables)
     params = variables["params"]
     if masks is None:
         masks = masks_from_layers(params, {})
     params = apply_masks(params, masks)
-    return TrainState(
+    state = TrainState(
         step=jnp.zeros((), jnp.int32),
         key=key,
         params=params,
@@ -184,6 +183,7 @@ def start_state(
         opt_state=optimizer.init(params),
         masks=masks,
     )
+    return jax.tree.map(jnp.copy, state)
 
 
 def l1_penalty(params: Any) -> jax.Array:

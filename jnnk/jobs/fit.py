@@ -17,7 +17,7 @@ _SHOW_EVERY = 5  # steps; reading a metric waits for the device
 
 
 def fit(
-    state: TrainState,
+    start: Callable[[], TrainState],
     step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]],
     dataset: Dataset,
     *,
@@ -37,7 +37,7 @@ def fit(
     The ragged last batch of an epoch is left out; the next epoch's order brings its images back.
 
     Args:
-        state: where a fresh run starts; its buffers are donated.
+        start: makes the state where a fresh run starts.
         step: from :func:`jnnk.training.make_train_step`.
         dataset: trained on its training images, evaluated on its test images.
         evaluate: from :func:`jnnk.training.make_evaluate`.
@@ -58,10 +58,11 @@ def fit(
     with Checkpoints(folder / "checkpoints", keep=keep) as checkpoints:
         done = checkpoints.latest()
         if done is None:
+            state = start()
             checkpoints.save(0, state)
             done = 0
         else:
-            state = checkpoints.restore(done, state)
+            state = checkpoints.restore(done, jax.eval_shape(start))
         # A line may have been written for an epoch whose checkpoint was not.
         records = [line for line in read_json_lines(metrics_path) if line["epoch"] <= done]
         state = replicate(state, mesh)

@@ -4,24 +4,24 @@ import fnmatch
 import io
 import pathlib
 import zipfile
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jnnk import similarity
-from jnnk.activations import capture
+from jnnk.activations import capture, layer_shapes
 from jnnk.channels import channelwise_nnk_graph
 from jnnk.data import Dataset, epoch_order
-from jnnk.dimension import nnk_degree
+from jnnk.dimension import intrinsic_dimension
 from jnnk.errors import InputError
-from jnnk.generalization import loo_error
-from jnnk.graph import NNKGraph, nnk_graph
+from jnnk.generalization import channel_vote, error_rate, label_interpolation, loo_error
+from jnnk.graph import nnk_graph
 from jnnk.jobs.config import OverlapConfig
 from jnnk.jobs.progress import Progress, Silent
 from jnnk.jobs.train import kept_epochs, load_state, train_config
-from jnnk.overlap import channel_overlap
+from jnnk.overlap import chance_overlap, channel_overlap
 from jnnk.redundancy import redundancy
 from jnnk.runs import Run, read_json, require_settings, write_bytes, write_json
 from jnnk.training import Model, make_predict
@@ -69,10 +69,7 @@ def overlap(
     """
     progress = progress or Silent()
     folder = run.path / "overlap"
-    settings = config._asdict()
-    require_settings(
-        folder, {name: settings[name] for name in ("images", "neighbors", "similarity")}
-    )
+    require_settings(folder, config, free=("layers", "epochs"))
     kept = kept_epochs(run)
     epochs = kept if config.epochs is None else list(config.epochs)
     missing = sorted(set(epochs) - set(kept))
@@ -86,47 +83,49 @@ def overlap(
     images, labels = dataset.train_images[rows], dataset.train_labels[rows]
     predict = make_predict(model, mean=dataset.mean, std=dataset.std)
     records = []
-    variables = load_state(run, model, dataset, epoch=epochs[0]).variables
-    layers = chosen_layers(predict, variables, images, config.layers)
-    with progress.task("overlap", total=len(epochs) * len(layers), unit="layer") as task:
-        for epoch in epochs:
-            variables = load_state(run, model, dataset, epoch=epoch).variables
-            for depth, layer in layers.items():
-                stem = folder / f"epoch{epoch:04d}" / layer.replace("/", ".")
-                if not stem.with_suffix(".json").exists():
-                    captured = capture(predict, variables, images, layers=[layer])
-                    record, arrays = measure_layer(
-                        captured[layer].activations,
-                        labels,
-                        num_classes=len(dataset.class_names),
-                        config=config,
-                    )
-                    write_npz(stem.with_suffix(".npz"), arrays._asdict())
-                    write_json(
-                        stem.with_suffix(".json"),
-                        {"epoch": epoch, "depth": depth, "layer": layer, **record},
-                    )
-                records.append(read_json(stem.with_suffix(".json")))
-                task.advance(overlap=records[-1]["overlap"] or 0.0)
+    layers: dict[str, int] | None = None
+    for epoch in epochs:
+        variables = load_state(run, model, dataset, epoch=epoch).variables
+        if layers is None:
+            layers = chosen_layers(layer_shapes(predict, variables, images), config.layers)
+        paths = {name: _part(run.path, epoch, name, "json") for name in layers}
+        todo = [name for name, path in paths.items() if not path.exists()]
+        with progress.task(f"overlap, epoch {epoch}", total=len(layers), unit="layer") as task:
+            task.advance(len(layers) - len(todo))
+            for captured in capture(predict, variables, images, layers=todo):
+                measures, arrays = measure_layer(
+                    captured.values,
+                    labels,
+                    num_classes=len(dataset.class_names),
+                    config=config,
+                )
+                name = captured.name
+                write_npz(_part(run.path, epoch, name, "npz"), arrays._asdict())
+                record = {"epoch": epoch, "depth": layers[name], "layer": name, **measures}
+                write_json(paths[name], record)
+                task.advance(overlap=measures["overlap"] or 0.0)
+        records += [read_json(path) for path in paths.values()]
     return records
 
 
-def chosen_layers(predict, variables, images, patterns: tuple[str, ...]) -> dict[int, str]:
-    """The layers that match any of the patterns: place in the network to name.
+def chosen_layers(names: Iterable[str], patterns: tuple[str, ...]) -> dict[str, int]:
+    """The layers that match any of the patterns, each with its place in the network.
+
+    Args:
+        names: all layers, in network order.
+        patterns: such as ``"layer3*"``.
 
     Raises:
         InputError: for a pattern that matches no layer.
     """
-    _, activations = jax.eval_shape(predict, variables, images[:1])
+    depths = {name: depth for depth, name in enumerate(names)}
     for pattern in patterns:
-        if not fnmatch.filter(activations, pattern):
-            raise InputError(
-                f"--layers {pattern}: no such layer; there are {', '.join(activations)}"
-            )
+        if not fnmatch.filter(depths, pattern):
+            raise InputError(f"--layers {pattern}: no such layer; known: {', '.join(depths)}")
     return {
-        depth: name
-        for depth, name in enumerate(activations)
-        if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+        name: depth
+        for name, depth in depths.items()
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
     }
 
 
@@ -142,37 +141,39 @@ def measure_layer(
         config: neighbours and similarity.
 
     Returns:
-        The numbers for a record, and the arrays by channel. ``overlap`` is the mean over pairs of
-        different live channels, ``dimension`` the mean NNK degree of the layer's own graph.
+        The measures by name, and the arrays by channel. ``overlap`` and ``overlap_by_chance`` are
+        means over the pairs of different live channels; ``channel_`` marks means over the live
+        channels' graphs, ``vote`` the channels' common vote; ``degree``, the two dimensions and
+        ``loo_error`` are of one graph over the whole layer's vectors.
     """
-    neighbors = min(config.neighbors, len(labels) - 1)
-    kernel = SIMILARITIES[config.similarity]()
-    graph = channelwise_nnk_graph(
-        jnp.asarray(activations), num_neighbors=neighbors, similarity=kernel
-    )
-    whole = nnk_graph(
-        jnp.asarray(activations.reshape(len(activations), -1), jnp.float32),
-        num_neighbors=neighbors,
-        similarity=kernel,
-    )
+    options = {"num_neighbors": config.neighbors, "similarity": SIMILARITIES[config.similarity]()}
+    graph = channelwise_nnk_graph(jnp.asarray(activations), **options)
+    whole = nnk_graph(jnp.asarray(activations.reshape(len(activations), -1)), **options)
     arrays = LayerArrays(
         overlap=np.asarray(channel_overlap(graph)),
-        degree=np.asarray(nnk_degree(graph).mean(axis=-1)),
+        degree=np.asarray(intrinsic_dimension(graph).mean_degree),
         loo_error=np.asarray(loo_error(graph, labels, num_classes)),
     )
     live = np.isfinite(np.diagonal(arrays.overlap))
-    record = {
+    dimension = intrinsic_dimension(whole)
+    chance = chance_overlap(graph, num_candidates=len(labels) - 1)
+    votes = channel_vote(label_interpolation(graph, labels, num_classes))
+    measures = {
         "channels": len(live),
         "dead_channels": int((~live).sum()),
-        "overlap": _mean_off_diagonal(arrays.overlap[np.ix_(live, live)]),
+        "overlap": _mean_of_pairs(arrays.overlap, live),
+        "overlap_by_chance": _mean_of_pairs(np.asarray(chance), live),
         "redundancy": float(redundancy(graph)),
-        "channel_dimension": float(arrays.degree[live].mean()) if live.any() else None,
-        "dimension": float(nnk_degree(whole).mean()),
-        "channel_loo_error": float(np.nanmean(arrays.loo_error[live])) if live.any() else None,
+        "channel_degree": float(arrays.degree[live].mean()) if live.any() else None,
+        "degree": float(dimension.mean_degree),
+        "two_nn_dimension": float(dimension.two_nn),
+        "mle_dimension": float(dimension.mle),
+        "channel_loo_error": float(arrays.loo_error[live].mean()) if live.any() else None,
+        "vote_loo_error": float(error_rate(votes, labels)),
         "loo_error": float(loo_error(whole, labels, num_classes)),
-        "converged": _share_converged(graph, live),
+        "converged": float(np.mean(np.asarray(graph.converged))),
     }
-    return record, arrays
+    return measures, arrays
 
 
 def read_arrays(folder: pathlib.Path, record: dict[str, Any]) -> LayerArrays:
@@ -185,8 +186,7 @@ def read_arrays(folder: pathlib.Path, record: dict[str, Any]) -> LayerArrays:
     Raises:
         InputError: if the file is missing or damaged.
     """
-    layer = record["layer"].replace("/", ".")
-    path = folder / "overlap" / f"epoch{record['epoch']:04d}" / f"{layer}.npz"
+    path = _part(folder, record["epoch"], record["layer"], "npz")
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return LayerArrays(**{name: arrays[name] for name in LayerArrays._fields})
@@ -203,10 +203,12 @@ def write_npz(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def _mean_off_diagonal(matrix: np.ndarray) -> float | None:
-    pairs = matrix[~np.eye(len(matrix), dtype=bool)]
+def _part(folder: pathlib.Path, epoch: int, layer: str, kind: str) -> pathlib.Path:
+    """The file of one layer's results at one epoch."""
+    return folder / "overlap" / f"epoch{epoch:04d}" / f"{layer.replace('/', '-')}.{kind}"
+
+
+def _mean_of_pairs(matrix: np.ndarray, live: np.ndarray) -> float | None:
+    """Mean over the pairs of two different live channels."""
+    pairs = matrix[~np.eye(len(matrix), dtype=bool) & live & live[:, None]]
     return float(pairs.mean()) if pairs.size else None
-
-
-def _share_converged(graph: NNKGraph, live: np.ndarray) -> float | None:
-    return float(np.asarray(graph.converged)[live].mean()) if live.any() else None

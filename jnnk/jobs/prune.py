@@ -1,5 +1,6 @@
 """``jnnk prune``: scores the conv kernels of a run, sweeps how many can go, prunes, fine-tunes."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -53,6 +54,9 @@ def prune(
     progress = progress or Silent()
     folder = run.path / "prune"
     require_settings(folder, config)
+    result_path = folder / "result.json"
+    if result_path.exists():
+        return read_json(result_path)
     state = load_state(run, model, dataset)
     evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std)
 
@@ -78,7 +82,7 @@ def prune(
         },
         "kept": summarize(state.params, masks, output_sizes=_output_sizes(model, state, dataset)),
     }
-    write_json(folder / "result.json", record)
+    write_json(result_path, record)
     return record
 
 
@@ -172,10 +176,11 @@ def _finetune(
         num_steps=num_steps,
         weight_decay=settings.weight_decay,
     )
-    state = start_state(optimizer, jax.random.key(settings.seed + 1), variables, masks=masks)
-    accuracy = evaluate(state.variables, dataset.test_images, dataset.test_labels)
+    key = jax.random.key(settings.seed + 1)
+    params = apply_masks(variables["params"], masks)
+    accuracy = evaluate({**variables, "params": params}, dataset.test_images, dataset.test_labels)
     state = fit(
-        state,
+        partial(start_state, optimizer, key, variables, masks=masks),
         make_train_step(
             model,
             optimizer,

@@ -151,21 +151,22 @@ def _overlap_section(run: Run, results: dict[str, Any]) -> list[Section]:
             ),
         )
     fields = (
-        "channels", "dead_channels", "overlap", "redundancy", "channel_dimension", "dimension",
-        "channel_loo_error", "loo_error",
+        "channels", "dead_channels", "overlap", "overlap_by_chance", "redundancy",
+        "channel_degree", "degree", "mle_dimension", "channel_loo_error", "vote_loo_error",
+        "loo_error",
     )  # fmt: skip
     header = [
-        "layer", "channels", "dead", "overlap", "redundancy", "degree, channels", "degree, layer",
-        "LOO error, channels", "LOO error, layer",
+        "layer", "channels", "dead", "overlap", "by chance", "redundancy", "degree, channels",
+        "degree, layer", "dimension (MLE)", "LOO error, channels", "channels' vote", "layer",
     ]  # fmt: skip
     return [
         Section(
             "Which channels say the same?",
             f"NNK graphs of {settings['images']} training images a channel "
             f"({settings['similarity']} similarity, K = {settings['neighbors']}). Overlap is the "
-            "mean Jaccard index of two channels' neighbourhoods; the table shows the last epoch. The "
-            f"lowest leave-one-out error of a whole layer is {_percent(lowest['loo_error'])}, in "
-            f"{lowest['layer']}.",
+            "mean Jaccard index of two channels' neighbourhoods; the table shows the last epoch. "
+            f"The whole layer with the lowest leave-one-out error is {lowest['layer']}, with "
+            f"{_percent(lowest['loo_error'])}.",
             drawn,
             (header, [[r["layer"], *(r[field] for field in fields)] for r in last]),
         )

@@ -1,5 +1,7 @@
 """``jnnk train``: trains a network into a run folder, or puts given weights there."""
 
+from functools import partial
+
 import jax
 
 from jnnk.checkpoints import Checkpoints
@@ -59,7 +61,7 @@ def train(
             f"{len(dataset.train_images)} training images of {dataset.name}"
         )
     return fit(
-        _fresh_state(model, dataset, config, variables),
+        partial(_start, model, dataset, config, variables),
         make_train_step(
             model,
             _optimizer(dataset, config),
@@ -99,7 +101,8 @@ def load_state(run: Run, model: Model, dataset: Dataset, *, epoch: int | None = 
             epoch = checkpoints.latest()
         if epoch is None:
             raise InputError(f"{run.path} holds no trained network yet; run jnnk train first")
-        return checkpoints.restore(epoch, _fresh_state(model, dataset, config, None))
+        start = partial(_start, model, dataset, config, None)
+        return checkpoints.restore(epoch, jax.eval_shape(start))
 
 
 def kept_epochs(run: Run) -> list[int]:
@@ -125,7 +128,7 @@ def _optimizer(dataset: Dataset, config: TrainConfig):
     )
 
 
-def _fresh_state(
+def _start(
     model: Model, dataset: Dataset, config: TrainConfig, variables: dict | None
 ) -> TrainState:
     optimizer = _optimizer(dataset, config)
