@@ -1,5 +1,6 @@
 """Intrinsic dimension of data as one channel, or a whole layer, sees it."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -56,6 +57,7 @@ def intrinsic_dimension(graph: NNKGraph) -> IntrinsicDimension:
     )
 
 
+@partial(jax.jit, static_argnames="discard")
 def two_nn(squared_distances: Array, *, discard: float = 0.1) -> Array:
     """The TwoNN estimate (Facco et al. 2017, doi 10.1038/s41598-017-11873-y).
 
@@ -96,6 +98,7 @@ def two_nn(squared_distances: Array, *, discard: float = 0.1) -> Array:
     return jnp.where(enough, slope, jnp.nan)
 
 
+@jax.jit
 def maximum_likelihood_dimension(squared_distances: Array) -> Array:
     """The estimate of Levina and Bickel (NIPS 2004) from the K nearest points.
 

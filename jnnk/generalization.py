@@ -47,6 +47,7 @@ def label_interpolation(graph: NNKGraph, labels: Array, num_classes: int) -> Arr
     return votes / jnp.where(total > 0, total, 1)
 
 
+@jax.jit
 def channel_vote(probabilities: Array) -> Array:
     """The aggregate of the channels: the mean of the votes of those that have one.
 
@@ -60,6 +61,7 @@ def channel_vote(probabilities: Array) -> Array:
     return probabilities.sum(0) / jnp.maximum(voters, 1)[:, None]
 
 
+@jax.jit
 def predicted_label(probabilities: Array) -> Array:
     """The most probable class, the lowest number among equals, and -1 for a row without a vote.
 
@@ -73,6 +75,7 @@ def predicted_label(probabilities: Array) -> Array:
     return jnp.where((probabilities > 0).any(-1), best, -1)
 
 
+@jax.jit
 def error_rate(probabilities: Array, labels: Array) -> Array:
     """Share of the images whose predicted label is wrong; no prediction is wrong too.
 

@@ -1,0 +1,138 @@
+"""Capture: the same numbers as one big forward pass, for a model that is not ours."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jnnk.activations import capture, layer_shapes
+from jnnk.errors import InputError
+
+
+class Net(nn.Module):
+    """Names in reverse alphabetical order, an odd map, a dense layer in front of the logits."""
+
+    @nn.compact
+    def __call__(self, images):
+        activations = {}
+        x = images.astype(jnp.float32) / 255
+        for name, features, stride in (("stem", 4, 1), ("middle", 6, 2), ("last", 8, 2)):
+            x = nn.relu(nn.Conv(features, (3, 3), strides=stride, name=name)(x))
+            activations[name] = x
+        return nn.Dense(5)(x.mean((1, 2))), activations
+
+
+@pytest.fixture(scope="module")
+def network():
+    images = np.random.default_rng(0).integers(0, 256, (37, 13, 13, 3)).astype(np.uint8)
+    net = Net()
+    variables = net.init(jax.random.key(0), images[:1])
+    return net.apply, variables, images, net.apply(variables, images)[1]
+
+
+def test_layers_in_the_networks_order(network):
+    apply_fn, variables, images, _ = network
+    shapes = layer_shapes(apply_fn, variables, images)
+    assert list(shapes.items()) == [
+        ("stem", (13, 13, 4)),
+        ("middle", (7, 7, 6)),
+        ("last", (4, 4, 8)),
+    ]
+
+
+@pytest.mark.parametrize("memory_limit", [2**30, 60_000, 1])
+def test_values_whatever_the_passes(network, memory_limit, tmp_path):
+    apply_fn, variables, images, expected = network
+    limits = {"batch_size": 16, "memory_limit": memory_limit, "directory": tmp_path}
+    captured = list(capture(apply_fn, variables, images, **limits))
+    assert [layer.name for layer in captured] == ["stem", "middle", "last"]
+    for layer in captured:
+        np.testing.assert_allclose(layer.values, expected[layer.name], atol=1e-5)
+        assert layer.pooling == "none" and layer.window == 1
+        mapped = isinstance(layer.values, np.memmap)
+        assert mapped == (layer.values.nbytes > memory_limit)
+    assert not list(tmp_path.iterdir())  # nothing is left behind
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "subsample"])
+def test_pooling_is_stated_and_done(network, pooling):
+    apply_fn, variables, images, expected = network
+    reduce = {"mean": np.mean, "max": np.max, "subsample": lambda x, axis: x[:, 0, 0]}[pooling]
+    for layer in capture(apply_fn, variables, images, pooling=pooling, size=4):
+        values = np.asarray(expected[layer.name])
+        window = {"stem": 4, "middle": 2, "last": 1}[layer.name]
+        assert (layer.pooling, layer.window) == (pooling, window)
+        assert layer.values.shape == (37, 4, 4, values.shape[-1])
+        for row, column in np.ndindex(4, 4):
+            rows, columns = (slice(i * window, (i + 1) * window) for i in (row, column))
+            expected_value = reduce(values[:, rows, columns], axis=(1, 2))
+            np.testing.assert_allclose(layer.values[:, row, column], expected_value, atol=1e-5)
+
+
+def test_subsets_and_storage(network):
+    apply_fn, variables, images, expected = network
+    captured = list(
+        capture(
+            apply_fn,
+            variables,
+            images,
+            layers=["last", "stem"],
+            channels={"last": [5, 1]},
+            dtype="bfloat16",
+        )
+    )
+    assert [layer.name for layer in captured] == ["last", "stem"]
+    np.testing.assert_array_equal(captured[0].channels, [5, 1])
+    np.testing.assert_array_equal(captured[1].channels, range(4))
+    assert all(layer.values.dtype == jnp.bfloat16 for layer in captured)
+    values = captured[0].values.astype(np.float32)
+    np.testing.assert_allclose(values, expected["last"][..., [5, 1]], rtol=2**-7)
+
+
+def test_unused_layers_are_not_computed():
+    """A later layer that reports its calls stays silent unless it is asked for."""
+    calls = []
+
+    def report(x):
+        calls.append(len(x))
+        return np.asarray(x)
+
+    def apply_fn(variables, images):
+        early = images * variables
+        late = jax.pure_callback(report, jax.ShapeDtypeStruct(early.shape, early.dtype), early)
+        return late.sum((1, 2, 3)), {"early": early, "late": late}
+
+    images = np.ones((6, 2, 2, 1), np.float32)
+    (early,) = capture(apply_fn, jnp.float32(3), images, layers=["early"], batch_size=4)
+    np.testing.assert_array_equal(early.values, 3)
+    assert not calls
+    list(capture(apply_fn, jnp.float32(3), images, layers=["late"], batch_size=4))
+    assert calls == [4, 4]  # the last batch is filled up
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"layers": ["first"]}, "no layer 'first'; the network has stem, middle, last"),
+        ({"channels": {"first": [0]}}, "no layer 'first'"),
+        ({"channels": {"stem": [4]}}, r"numbers in \[0, 4\); got \[4\]"),
+        ({"pooling": "median", "size": 4}, "pooling must be one of"),
+        ({"pooling": "mean"}, "size goes together"),
+        ({"size": 4}, "size goes together"),
+        ({"pooling": "mean", "size": 0}, "size must be at least 1"),
+        ({"dtype": "int8"}, "dtype must be float32, bfloat16 or float16"),
+    ],
+)
+def test_bad_input_is_named_before_any_work(network, arguments, message):
+    apply_fn, variables, images, _ = network
+    with pytest.raises(InputError, match=message):
+        capture(apply_fn, variables, images, **arguments)
+
+
+def test_no_images_and_dense_layers(network):
+    apply_fn, variables, images, _ = network
+    with pytest.raises(InputError, match="at least one image"):
+        capture(apply_fn, variables, images[:0])
+    with pytest.raises(InputError, match="'flat' must have activations"):
+        capture(lambda v, x: (x, {"flat": x.reshape(len(x), -1)}), {}, images)

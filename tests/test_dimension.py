@@ -1,0 +1,139 @@
+"""Dimension estimates against float64 formulas and on manifolds of known dimension."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.spatial import cKDTree
+
+from jnnk.dimension import intrinsic_dimension, maximum_likelihood_dimension, two_nn
+from jnnk.graph import NNKGraph
+
+
+def distances_of(points, num_neighbors):
+    return cKDTree(points).query(points, num_neighbors + 1)[0][:, 1:]
+
+
+def manifold(dimension, seed, num_points=2000):
+    """Uniform in a cube of that dimension, bent into 10 dimensions by an isometry per axis."""
+    rng = np.random.default_rng(seed)
+    flat = rng.random((num_points, dimension))
+    circles = np.concatenate([np.cos(flat), np.sin(flat)], axis=1)  # arc length is kept
+    rotation = np.linalg.qr(rng.normal(size=(20, 20)))[0]
+    return circles @ rotation[: 2 * dimension]
+
+
+def expected_two_nn(distances, discard=0.1):
+    ratio = np.sort(distances[:, 1] / distances[:, 0])
+    kept = int(len(ratio) * (1 - discard))
+    x = np.log(ratio[:kept])
+    y = -np.log(1 - np.arange(1, kept + 1) / len(ratio))
+    return (x @ y) / (x @ x)
+
+
+def expected_mle(distances):
+    logs = np.log(distances[:, -1:] / distances[:, :-1])
+    local = (distances.shape[1] - 1) / logs.sum(1)
+    return 1 / np.mean(1 / local)
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 5, 10])
+def test_manifolds_of_known_dimension(dimension):
+    distances = distances_of(manifold(dimension, dimension), 20)
+    squared = jnp.asarray(distances**2, jnp.float32)
+    assert two_nn(squared) == pytest.approx(expected_two_nn(distances), rel=1e-4)
+    assert maximum_likelihood_dimension(squared) == pytest.approx(expected_mle(distances), rel=1e-4)
+    # Finite samples of high dimension are seen through their boundary: both read too low.
+    tolerance = {1: 0.05, 2: 0.1, 5: 0.15, 10: 0.3}[dimension]
+    assert two_nn(squared) == pytest.approx(dimension, rel=tolerance)
+    assert maximum_likelihood_dimension(squared) == pytest.approx(dimension, rel=tolerance)
+
+
+def test_values_of_scikit_dimension():
+    """Those of its release 0.5.0, after the correction of pull request 28, and of the one before.
+
+    `skdim.id.TwoNN(dist=True)` and `skdim.id.MLE()` on these ten points.
+    """
+    rng = np.random.default_rng(0)
+    distances = distances_of(rng.random((10, 2)), 3)
+    squared = jnp.asarray(distances**2, jnp.float32)
+    assert two_nn(squared) == pytest.approx(1.9240811142665997, rel=1e-4)
+    assert maximum_likelihood_dimension(squared) == pytest.approx(2.0636399187603964, rel=1e-4)
+    ratio = np.sort(distances[:, 1] / distances[:, 0])[:9]
+    off_by_one = -np.log(1 - np.arange(9) / 10) @ np.log(ratio) / (np.log(ratio) ** 2).sum()
+    assert off_by_one == pytest.approx(1.3827965006911707)
+
+
+def test_duplicates_and_missing_neighbours_are_left_out():
+    distances = distances_of(np.random.default_rng(1).random((300, 3)), 8)
+    squared = jnp.asarray(distances**2, jnp.float32)
+    zeros = jnp.zeros((50, 8))
+    alone = jnp.full((50, 8), jnp.inf)
+    more = jnp.concatenate([zeros, squared, alone])
+    for estimate in (two_nn, maximum_likelihood_dimension):
+        assert estimate(more) == pytest.approx(float(estimate(squared)), rel=1e-5)
+        assert np.isnan(estimate(zeros)) and np.isnan(estimate(alone))
+    assert np.isnan(two_nn(jnp.ones((20, 2))))
+    assert np.isinf(maximum_likelihood_dimension(jnp.ones((20, 3))))
+    # One coinciding neighbour among several: K - 1 others are left.
+    one = jnp.concatenate([jnp.zeros((300, 1)), squared], axis=1)
+    assert maximum_likelihood_dimension(one) == pytest.approx(
+        float(maximum_likelihood_dimension(squared)), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1.0, 1e18])
+def test_scale_does_not_matter(scale):
+    squared = jnp.asarray(distances_of(manifold(2, 0, 500), 5) ** 2, jnp.float32)
+    for estimate in (two_nn, maximum_likelihood_dimension):
+        assert estimate(squared * scale) == pytest.approx(float(estimate(squared)), rel=1e-4)
+
+
+def make_graph(seed=0):
+    rng = np.random.default_rng(seed)
+    weights = rng.random((3, 40, 6)).astype(np.float32) * (rng.random((3, 40, 6)) < 0.5)
+    weights[1] = 0
+    squared = np.sort(rng.random((3, 40, 6)).astype(np.float32), -1)
+    zeros = jnp.zeros((3, 40))
+    indices = jnp.zeros((3, 40, 6), jnp.int32)
+    return NNKGraph(indices, jnp.asarray(weights), zeros, zeros, zeros == 0, jnp.asarray(squared))
+
+
+def test_degrees():
+    graph = make_graph()
+    degree = (np.asarray(graph.weights) > 0).sum(-1)
+    result = intrinsic_dimension(graph)
+    np.testing.assert_array_equal(result.degree, degree)
+    np.testing.assert_allclose(result.mean_degree, degree.mean(1), rtol=1e-6)
+    counts = [np.bincount(channel, minlength=7) for channel in degree]
+    np.testing.assert_array_equal(result.degree_counts, counts)
+    assert result.mean_degree[1] == 0 and result.degree_counts[1, 0] == 40
+    for c in range(3):
+        alone = graph.squared_distances[c]
+        assert result.two_nn[c] == pytest.approx(float(two_nn(alone)), rel=1e-5)
+        assert result.mle[c] == pytest.approx(float(maximum_likelihood_dimension(alone)), rel=1e-5)
+
+
+def test_vmap_grad_and_exports():
+    graphs = jax.tree.map(lambda *x: jnp.stack(x), make_graph(0), make_graph(1))
+    both = jax.vmap(intrinsic_dimension)(graphs)
+    alone = intrinsic_dimension(make_graph(1))
+    jax.tree.map(lambda b, a: np.testing.assert_allclose(b[1], a, rtol=1e-5), both, alone)
+
+    squared = make_graph().squared_distances[0].at[0].set(0)
+    direction = jnp.cos(jnp.arange(squared.size, dtype=jnp.float32)).reshape(squared.shape)
+    for estimate in (two_nn, maximum_likelihood_dimension):
+        gradient = jax.grad(estimate)(squared)
+        assert np.isfinite(gradient).all()
+        step = 1e-4 * direction * squared
+        change = estimate(squared + step) - estimate(squared - step)
+        assert (gradient * step).sum() * 2 == pytest.approx(float(change), rel=0.05)
+    for platform in ("cpu", "cuda", "tpu"):
+        jax.export.export(intrinsic_dimension, platforms=[platform])(make_graph())
+
+
+def test_misuse_is_named():
+    with pytest.raises(ValueError, match="K at least 2"):
+        two_nn(jnp.ones((5, 1)))
+    with pytest.raises(ValueError, match="discard"):
+        two_nn(jnp.ones((5, 2)), discard=1.0)

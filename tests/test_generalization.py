@@ -1,0 +1,148 @@
+"""Label interpolation against a loop over images, and outcomes at the edges."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jnnk.baselines import knn_graph
+from jnnk.generalization import (
+    channel_vote,
+    error_rate,
+    label_interpolation,
+    loo_error,
+    predicted_label,
+)
+from jnnk.graph import NNKGraph
+
+NUM_CLASSES = 4
+
+
+def make_graph(seed=0, num_channels=3, num_images=50, num_neighbors=6):
+    rng = np.random.default_rng(seed)
+    shape = (num_channels, num_images, num_neighbors)
+    indices = rng.integers(0, num_images, shape)
+    indices[:, :, -1] = -1  # a candidate that does not exist
+    weights = rng.random(shape).astype(np.float32) * (rng.random(shape) < 0.6) * (indices >= 0)
+    weights[:, 0] = 0  # an image without neighbours
+    zeros = jnp.zeros(shape[:2])
+    return NNKGraph(
+        jnp.asarray(indices, jnp.int32),
+        jnp.asarray(weights, jnp.float32),
+        zeros,
+        zeros,
+        zeros == 0,
+        jnp.ones(shape),
+    )
+
+
+@pytest.fixture
+def labels():
+    return jnp.asarray(np.random.default_rng(9).integers(0, NUM_CLASSES, 50), jnp.int32)
+
+
+def expected_votes(graph, labels):
+    indices, weights = np.asarray(graph.indices), np.asarray(graph.weights, np.float64)
+    votes = np.zeros((*weights.shape[:-1], NUM_CLASSES))
+    for place in np.ndindex(weights.shape):
+        if weights[place] > 0:
+            votes[(*place[:-1], int(labels[indices[place]]))] += weights[place]
+    total = votes.sum(-1, keepdims=True)
+    return np.divide(votes, total, out=np.zeros_like(votes), where=total > 0)
+
+
+def test_interpolation_is_the_formula(labels):
+    graph = make_graph()
+    expected = expected_votes(graph, labels)
+    votes = label_interpolation(graph, labels, NUM_CLASSES)
+    np.testing.assert_allclose(votes, expected, atol=1e-6)
+    one = jax.tree.map(lambda x: x[1], graph)
+    np.testing.assert_allclose(
+        label_interpolation(one, labels, NUM_CLASSES), expected[1], atol=1e-6
+    )
+    predicted = np.where(expected.sum(-1) > 0, expected.argmax(-1), -1)
+    wrong = (predicted != np.asarray(labels)).mean(-1)
+    np.testing.assert_allclose(loo_error(graph, labels, NUM_CLASSES), wrong, rtol=1e-6)
+
+
+def test_dead_channels_vote_nothing(labels):
+    graph = make_graph()
+    graph = graph._replace(weights=graph.weights.at[1].set(0))
+    votes = label_interpolation(graph, labels, NUM_CLASSES)
+    assert (votes[1] == 0).all()
+    np.testing.assert_array_equal(predicted_label(votes[1]), -1)
+    # Also where every label is 0, which "argmax of nothing" would get right.
+    assert loo_error(graph, jnp.zeros(50, jnp.int32), NUM_CLASSES)[1] == 1
+    living = channel_vote(votes[np.array([0, 2])])
+    np.testing.assert_allclose(channel_vote(votes), living, rtol=1e-6)
+    np.testing.assert_array_equal(predicted_label(channel_vote(votes))[0], -1)
+    nothing = graph._replace(weights=jnp.zeros_like(graph.weights))
+    aggregate = channel_vote(label_interpolation(nothing, labels, NUM_CLASSES))
+    assert (aggregate == 0).all() and error_rate(aggregate, labels) == 1
+
+
+def test_every_neighbour_right_is_no_error():
+    """Two clusters, neighbours within: error 0; with the other cluster's labels, 1."""
+    indices = jnp.asarray([[1], [0], [3], [2]], jnp.int32)
+    one = jnp.ones((4, 1))
+    graph = NNKGraph(indices, one, one[:, 0], one[:, 0], one[:, 0] > 0, one)
+    assert loo_error(graph, jnp.array([1, 1, 2, 2]), 3) == 0
+    assert loo_error(graph, jnp.array([0, 1, 2, 1]), 3) == 1
+    # A label that is no class takes its share of the weight and votes for none.
+    assert (label_interpolation(graph, jnp.array([7, 7, 1, 1]), 3)[:2] == 0).all()
+
+
+def test_plain_knn_counts_every_candidate(labels):
+    graph = make_graph()
+    votes = label_interpolation(knn_graph(graph), labels, NUM_CLASSES)
+    counts = [
+        np.bincount(np.asarray(labels)[ids[:-1]], minlength=NUM_CLASSES)
+        for ids in np.asarray(graph.indices[0])
+    ]
+    np.testing.assert_allclose(votes[0], np.array(counts) / 5, rtol=1e-6)
+
+
+def test_permutations(labels):
+    graph = make_graph()
+    rng = np.random.default_rng(0)
+    channels, images = rng.permutation(3), rng.permutation(50)
+    moved = jax.tree.map(lambda x: x[channels][:, images], graph)
+    to = jnp.asarray(np.argsort(images), jnp.int32)
+    moved = moved._replace(indices=jnp.where(moved.indices >= 0, to[moved.indices], -1))
+    np.testing.assert_allclose(
+        loo_error(moved, labels[images], NUM_CLASSES),
+        loo_error(graph, labels, NUM_CLASSES)[channels],
+    )
+
+
+def test_vmap_grad_and_exports(labels):
+    graphs = jax.tree.map(lambda *x: jnp.stack(x), make_graph(0), make_graph(1))
+    both = jax.vmap(lambda graph: loo_error(graph, labels, NUM_CLASSES))(graphs)
+    np.testing.assert_allclose(both[1], loo_error(make_graph(1), labels, NUM_CLASSES))
+
+    graph = make_graph()
+    weights = graph.weights
+
+    def total(weights):
+        votes = label_interpolation(graph._replace(weights=weights), labels, NUM_CLASSES)
+        return jnp.square(votes).sum()
+
+    gradient = jax.grad(total)(weights)
+    assert np.isfinite(gradient).all()
+    step = 1e-2 * weights * jnp.cos(10 * weights)
+    change = total(weights + step) - total(weights - step)
+    assert 2 * (gradient * step).sum() == pytest.approx(float(change), rel=1e-2)
+    for platform in ("cpu", "cuda", "tpu"):
+        exported = jax.export.export(
+            jax.jit(lambda graph, labels: loo_error(graph, labels, NUM_CLASSES)),
+            platforms=[platform],
+        )(graph, labels)
+        assert exported.platforms == (platform,)
+
+
+def test_misuse_is_named(labels):
+    graph = make_graph()
+    with pytest.raises(ValueError, match="labels must be one axis of integers"):
+        loo_error(graph, labels.astype(jnp.float32), NUM_CLASSES)
+    with pytest.raises(ValueError, match="each of the 50 images; got 40"):
+        loo_error(graph, labels[:40], NUM_CLASSES)
