@@ -56,9 +56,10 @@ class Thin(NamedTuple):
             stream: increasing indices. The others get a constant each, the parameter
             ``<conv>_rest`` of shape ``(standard filters - len(writes),)``: what BatchNorm makes
             of an all-zero filter.
-        constant: the conv reads one more channel behind the others, which is 1 everywhere (and 0
-            in the padding). A filter removed upstream still gave its reader a constant, and this
-            channel's kernel carries the sum of these, exact up to the borders.
+        constant: the conv also reads a channel that is 1 everywhere (and 0 in the padding), with a
+            kernel of its own, ``<conv>_constant/kernel``, ``(h, w, 1, filters left)``. A filter
+            removed upstream still gave its reader a constant: this kernel carries their sum,
+            exact up to the borders, at the cost of one image a batch.
     """
 
     width: int | None = None
@@ -111,22 +112,23 @@ def conv(
     """
     if thin.reads is not None:
         x = jnp.take(x, np.asarray(thin.reads, np.int32), axis=-1)
-    if thin.constant:
-        x = jnp.concatenate([x, jnp.ones((*x.shape[:-1], 1), x.dtype)], axis=-1)
     if thin.writes is not None:
         features = len(thin.writes)
     elif thin.width is not None:
         features = thin.width
-    return nn.Conv(
-        features,
-        (size, size),
-        strides=stride,
-        padding=padding,
-        use_bias=use_bias,
-        kernel_init=he_normal,
-        dtype=dtype,
-        name=name,
-    )(x)
+    options = {
+        "features": features,
+        "kernel_size": (size, size),
+        "strides": stride,
+        "padding": padding,
+        "kernel_init": he_normal,
+        "dtype": dtype,
+    }
+    y = nn.Conv(**options, use_bias=use_bias, name=name)(x)
+    if thin.constant:
+        ones = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
+        y += nn.Conv(**options, use_bias=False, name=f"{name}_constant")(ones)
+    return y
 
 
 def spread(x: jax.Array, rest: jax.Array, writes: tuple[int, ...]) -> jax.Array:

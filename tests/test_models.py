@@ -348,7 +348,7 @@ def sliced(flat, path, axis, keep):
 
 
 def fold(flat, info, removed, constants):
-    """Adds what removed channels still gave their readers: a channel of ones, or a bias."""
+    """Hands on what removed channels still gave their readers: a kernel on ones, or a bias."""
     for reader in info.readers:
         kernel = flat[f"params/{reader}/kernel"]
         if reader == "fc":
@@ -359,8 +359,8 @@ def fold(flat, info, removed, constants):
             flat["params/fc/kernel"] = kept.reshape(-1, kernel.shape[-1])
         else:
             ones = np.einsum("c,hwco->hwo", constants[removed], kernel[:, :, removed])
-            kept = np.delete(kernel, removed, 2)
-            flat[f"params/{reader}/kernel"] = np.concatenate([kept, ones[:, :, None]], axis=2)
+            flat[f"params/{reader}/kernel"] = np.delete(kernel, removed, 2)
+            flat[f"params/{reader}_constant/kernel"] = ones[:, :, None]
 
 
 def norm_of_zero(flat, norm):
@@ -410,7 +410,9 @@ def test_a_thinned_network_gives_the_logits_of_the_masked_one(name, shortcut):
         else:
             constants = cut[f"params/{info.conv}/bias"]
             sliced(cut, f"params/{info.conv}/bias", 0, keep)
-        sliced(cut, f"params/{info.conv}/kernel", 3, keep)
+        for kernel in (f"params/{info.conv}/kernel", f"params/{info.conv}_constant/kernel"):
+            if kernel in cut:
+                sliced(cut, kernel, 3, keep)
         if "reads" in thin[info.conv]:
             sliced(cut, f"params/{info.conv}/kernel", 2, thin[info.conv]["reads"])
         if info.readers:
