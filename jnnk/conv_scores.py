@@ -15,33 +15,42 @@ spectral radii equal ``spectral_norm``.
 """
 
 import functools
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 
-from jnnk.eigenvalues import determinant, eigenvalues, safe_sqrt, singular_values
+from jnnk.eigenvalues import determinant, eigenvalues, safe_sqrt
+from jnnk.singular_values import singular_values
+
+
+def _entries(kernel: jax.Array) -> list[jax.Array]:
+    """One array ``(...)`` for each entry: XLA on CPU is slow to reduce over leading axes."""
+    return [kernel[i, j] for i in range(kernel.shape[0]) for j in range(kernel.shape[1])]
 
 
 def _is_square(kernel: jax.Array) -> bool:
     return kernel.shape[0] == kernel.shape[1]
 
 
-def _moduli(kernel: jax.Array) -> jax.Array:
+def _moduli(kernel: jax.Array) -> Sequence[jax.Array]:
     if not _is_square(kernel):
         return singular_values(kernel)
-    real, imag = eigenvalues(kernel)
-    return safe_sqrt(real * real + imag * imag)
+    values = eigenvalues(kernel)
+    return [safe_sqrt(x * x + y * y) for x, y in zip(values.real, values.imag, strict=True)]
 
 
-def _absolute_real_parts(kernel: jax.Array) -> jax.Array:
-    return jnp.abs(eigenvalues(kernel)[0]) if _is_square(kernel) else singular_values(kernel)
+def _absolute_real_parts(kernel: jax.Array) -> Sequence[jax.Array]:
+    if not _is_square(kernel):
+        return singular_values(kernel)
+    return [jnp.abs(x) for x in eigenvalues(kernel).real]
 
 
 def det(kernel: jax.Array) -> jax.Array:
     """Absolute determinant of each matrix of ``kernel`` ``(h, w, ...)``; shape ``(...)``."""
     if not _is_square(kernel):
-        return jnp.prod(singular_values(kernel), axis=0)
+        return functools.reduce(operator.mul, singular_values(kernel))
     return jnp.abs(determinant(kernel))
 
 
@@ -52,32 +61,33 @@ def det_gram(kernel: jax.Array) -> jax.Array:
 
 def min_eig(kernel: jax.Array) -> jax.Array:
     """Smallest modulus among the eigenvalues; shape ``(...)``."""
-    return jnp.min(_moduli(kernel), axis=0)
+    return functools.reduce(jnp.minimum, _moduli(kernel))
 
 
 def min_eig_real(kernel: jax.Array) -> jax.Array:
     """Smallest absolute real part among the eigenvalues; shape ``(...)``."""
-    return jnp.min(_absolute_real_parts(kernel), axis=0)
+    return functools.reduce(jnp.minimum, _absolute_real_parts(kernel))
 
 
 def spectral_radius(kernel: jax.Array) -> jax.Array:
     """Largest modulus among the eigenvalues; shape ``(...)``."""
-    return jnp.max(_moduli(kernel), axis=0)
+    return functools.reduce(jnp.maximum, _moduli(kernel))
 
 
 def spectral_radius_real(kernel: jax.Array) -> jax.Array:
     """Largest absolute real part among the eigenvalues; shape ``(...)``."""
-    return jnp.max(_absolute_real_parts(kernel), axis=0)
+    return functools.reduce(jnp.maximum, _absolute_real_parts(kernel))
 
 
 def spectral_norm(kernel: jax.Array) -> jax.Array:
     """Largest singular value; shape ``(...)``."""
-    return jnp.max(singular_values(kernel), axis=0)
+    return functools.reduce(jnp.maximum, singular_values(kernel))
 
 
 def weight(kernel: jax.Array) -> jax.Array:
     """Mean absolute weight; shape ``(...)``."""
-    return jnp.mean(jnp.abs(kernel), axis=(0, 1))
+    total = functools.reduce(operator.add, _entries(jnp.abs(kernel)))
+    return total / (kernel.shape[0] * kernel.shape[1])
 
 
 def random(kernel: jax.Array, key: jax.Array) -> jax.Array:
@@ -204,7 +214,7 @@ def _score(kernel: jax.Array, name: str, key: jax.Array | None) -> tuple[jax.Arr
     # A power of two near the largest weight: dividing by it is exact, and keeps products of many
     # weights within the range of float32.
     kernel = kernel.astype(jnp.float32)
-    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(kernel), axis=(0, 1)))
+    largest = jax.lax.stop_gradient(functools.reduce(jnp.maximum, _entries(jnp.abs(kernel))))
     bits = jax.lax.bitcast_convert_type(largest, jnp.uint32) & jnp.uint32(0x7F800000)
     scale = jax.lax.bitcast_convert_type(bits, jnp.float32)
     is_finite = jnp.isfinite(largest)

@@ -1,28 +1,246 @@
-"""Stopgap."""
+"""Eigenvalues and determinants of many small matrices at once.
 
+Matrices lie along the first two axes, ``(n, n, ...)``: every entry is then one long vector over the
+batch, and everything is elementwise arithmetic that lowers on CPU, GPU and TPU alike (a nonsymmetric
+eigensolver does not lower on TPU). float32 throughout. Entries should be of the order of 1, as
+``conv_scores`` scales them: squares and cubes of them must not leave the range of float32.
+
+The eigenvalues of a matrix come as separate arrays: XLA on CPU recomputes everything upstream of a
+stack for each of its parts. They are in closed form up to 3x3 and from a fixed number of shifted
+QR steps beyond.
+"""
+
+from typing import NamedTuple
+
+import jax
 import jax.numpy as jnp
 
+from jnnk import double_float as df
+from jnnk.double_float import DoubleFloat
+from jnnk.qr_algorithm import qr_eigenvalues
 
-def safe_sqrt(x):
-    """Sqrt."""
+_SMALLEST_SLOPE_SQUARED = 1e-14
+
+
+def safe_sqrt(x: jax.Array) -> jax.Array:
+    """Square root with 0 as its value and derivative at 0 and below."""
     return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)
 
 
-def _m(a):
-    return jnp.moveaxis(a, (0, 1), (-2, -1))
+class Eigenvalues(NamedTuple):
+    """The ``n`` eigenvalues of matrices ``(n, n, ...)``, in no particular order.
+
+    Attributes:
+        real: ``n`` arrays, float32 ``(...)``.
+        imag: ``n`` arrays, float32 ``(...)``.
+    """
+
+    real: tuple[jax.Array, ...]
+    imag: tuple[jax.Array, ...]
 
 
-def determinant(a):
-    """Det."""
-    return jnp.linalg.det(_m(a))
+@jax.custom_jvp
+def eigenvalues(matrix: jax.Array) -> Eigenvalues:
+    """Eigenvalues of real square matrices.
+
+    The error is a few 1e-7 of the Frobenius norm up to 3x3, defective matrices included. Beyond, the
+    method is backward stable: an m-fold defective eigenvalue keeps a precision of ``1e-7 ** (1/m)``.
+
+    The derivative of an eigenvalue ``z`` is ``tr(adj(zI - A) dA) / p'(z)``, with ``p`` the
+    characteristic polynomial; where ``p'(z)`` vanishes (a multiple eigenvalue, whose derivative does
+    not exist) it is finite and goes to 0.
+
+    Args:
+        matrix: float32 ``(n, n, ...)``.
+
+    Returns:
+        The eigenvalues; NaN where the entries are not finite or the QR steps have not converged.
+    """
+    size = matrix.shape[0]
+    if size == 1:
+        return Eigenvalues((matrix[0, 0],), (jnp.zeros_like(matrix[0, 0]),))
+    if size == 2:
+        return _eigenvalues_2x2(matrix)
+    if size == 3:
+        return _eigenvalues_3x3(matrix)
+    values = qr_eigenvalues(matrix)
+    return Eigenvalues(tuple(values.real), tuple(values.imag))
 
 
-def eigenvalues(a):
-    """Eig."""
-    e = jnp.moveaxis(jnp.linalg.eigvals(_m(a)), -1, 0)
-    return e.real, e.imag
+@eigenvalues.defjvp
+def _eigenvalues_jvp(primals, tangents):
+    (matrix,), (direction,) = primals, tangents
+    values = eigenvalues(matrix)
+    adjugates = _adjugate_coefficients(matrix)
+    slopes = [jnp.trace(m) for m in adjugates]
+    changes = [_trace_of_product(m, direction) for m in adjugates]
+    quotients = [
+        _quotient(_horner(changes, real, imag), _horner(slopes, real, imag))
+        for real, imag in zip(*values, strict=True)
+    ]
+    return values, Eigenvalues(*zip(*quotients, strict=True))
 
 
-def singular_values(a):
-    """Sv."""
-    return jnp.moveaxis(jnp.linalg.svd(_m(a), compute_uv=False), -1, 0)
+@jax.custom_jvp
+def determinant(matrix: jax.Array) -> jax.Array:
+    """Determinants of real square matrices.
+
+    Args:
+        matrix: float32 ``(n, n, ...)``.
+
+    Returns:
+        float32 ``(...)``. Up to 3x3 the error is about 1e-13 of the product of the rows' norms, so a
+        determinant far below that product still has correct digits; beyond, about 1e-7 of it.
+    """
+    size = matrix.shape[0]
+    if size == 1:
+        return matrix[0, 0]
+    if size == 2:
+        return _minor(matrix, 0, 1, 0, 1).hi
+    if size == 3:
+        terms = [
+            df.multiply(_minor(matrix, 1, 2, (i + 1) % 3, (i + 2) % 3), _single(matrix[0, i]))
+            for i in range(3)
+        ]
+        return _sum(terms).hi
+    return jnp.linalg.det(jnp.moveaxis(matrix, (0, 1), (-2, -1)))
+
+
+@determinant.defjvp
+def _determinant_jvp(primals, tangents):
+    (matrix,), (direction,) = primals, tangents
+    sign = (-1) ** (matrix.shape[0] - 1)
+    adjugate = sign * _adjugate_coefficients(matrix)[-1]
+    return determinant(matrix), _trace_of_product(adjugate, direction)
+
+
+def _adjugate_coefficients(matrix: jax.Array) -> list[jax.Array]:
+    """Matrices ``M_k`` with ``adj(zI - A) = sum_k z ** (n - 1 - k) M_k`` (Faddeev-LeVerrier)."""
+    size = matrix.shape[0]
+    identity = jnp.eye(size).reshape(size, size, *[1] * (matrix.ndim - 2))
+    coefficients = [jnp.broadcast_to(identity, matrix.shape)]
+    for k in range(1, size):
+        product = _matmul(matrix, coefficients[-1])
+        coefficients.append(product - jnp.trace(product) / k * identity)
+    return coefficients
+
+
+def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.einsum("ij...,jk...->ik...", a, b, precision="highest")
+
+
+def _trace_of_product(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.einsum("ij...,ji...->...", a, b, precision="highest")
+
+
+def _horner(
+    coefficients: list[jax.Array], real: jax.Array, imag: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Polynomial with real coefficients, highest power first, at complex points."""
+    value = coefficients[0], jnp.zeros_like(imag)
+    for c in coefficients[1:]:
+        value = value[0] * real - value[1] * imag + c, value[0] * imag + value[1] * real
+    return value
+
+
+def _quotient(
+    x: tuple[jax.Array, jax.Array], y: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """Complex ``x / y``, going to 0 where ``y`` does."""
+    norm = y[0] ** 2 + y[1] ** 2 + _SMALLEST_SLOPE_SQUARED
+    return (x[0] * y[0] + x[1] * y[1]) / norm, (x[1] * y[0] - x[0] * y[1]) / norm
+
+
+def _single(a: jax.Array) -> DoubleFloat:
+    return DoubleFloat(a, jnp.zeros_like(a))
+
+
+def _sum(terms: list[DoubleFloat]) -> DoubleFloat:
+    total = terms[0]
+    for term in terms[1:]:
+        total = df.add(total, term)
+    return total
+
+
+def _minor(a: jax.Array, i: int, j: int, k: int, m: int) -> DoubleFloat:
+    """Determinant of rows ``i, j`` and columns ``k, m``."""
+    return df.add(
+        df.exact_product(a[i, k], a[j, m]), df.negative(df.exact_product(a[i, m], a[j, k]))
+    )
+
+
+def _eigenvalues_2x2(a: jax.Array) -> Eigenvalues:
+    difference = df.exact_sum(a[0, 0], -a[1, 1])
+    discriminant = df.add(
+        df.multiply(difference, difference), df.scale(df.exact_product(a[0, 1], a[1, 0]), 4.0)
+    ).hi
+    half = 0.5 * (a[0, 0] + a[1, 1])
+    root = 0.5 * jnp.sqrt(jnp.abs(discriminant))
+    spread = jnp.where(discriminant > 0, root, 0)
+    imag = jnp.where(discriminant > 0, 0, root)
+    return Eigenvalues((half + spread, half - spread), (imag, -imag))
+
+
+def _eigenvalues_3x3(a: jax.Array) -> Eigenvalues:
+    # B = 3A - tr(A) I has the eigenvalues m = 3z - tr(A), and its characteristic polynomial is
+    # m^3 - p m - q. All entries of B are exact, so multiple eigenvalues stay multiple.
+    trace = df.add(df.exact_sum(a[0, 0], a[1, 1]), _single(a[2, 2]))
+    diagonal = [df.add(df.exact_sum(2 * a[i, i], a[i, i]), df.negative(trace)) for i in range(3)]
+    pairs = [df.exact_product(a[1, 2], a[2, 1]), df.exact_product(a[0, 2], a[2, 0]),
+             df.exact_product(a[0, 1], a[1, 0])]  # fmt: skip
+    first_two = df.multiply(diagonal[0], diagonal[1])
+    p = _sum([df.multiply(diagonal[2], diagonal[2]), df.negative(first_two), _nine(_sum(pairs))])
+    cycles = df.add(
+        df.multiply(df.exact_product(a[0, 1], a[1, 2]), _single(a[2, 0])),
+        df.multiply(df.exact_product(a[0, 2], a[1, 0]), _single(a[2, 1])),
+    )
+    mixed = _sum([df.multiply(d, pair) for d, pair in zip(diagonal, pairs, strict=True)])
+    tripled = df.add(df.scale(cycles, 2.0), cycles)
+    q = df.add(df.multiply(first_two, diagonal[2]), _nine(df.add(tripled, df.negative(mixed))))
+
+    # 4 p^3 - 27 q^2, positive where all roots are real.
+    four_p_cubed = df.scale(df.multiply(df.multiply(p, p), p), 4.0)
+    q_squared = df.multiply(q, q)
+    three_q_squared = df.add(df.scale(q_squared, 2.0), q_squared)
+    discriminant = df.add(four_p_cubed, df.negative(_nine(three_q_squared)))
+    roots = _depressed_cubic_roots(p.hi, q.hi, discriminant.hi / 108)
+    return Eigenvalues(
+        tuple((real + trace.hi) / 3 for real in roots.real), tuple(imag / 3 for imag in roots.imag)
+    )
+
+
+def _nine(x: DoubleFloat) -> DoubleFloat:
+    return df.add(df.scale(x, 8.0), x)
+
+
+def _depressed_cubic_roots(p: jax.Array, q: jax.Array, discriminant: jax.Array) -> Eigenvalues:
+    """Roots of ``m^3 - p m - q``, given ``p^3 / 27 - q^2 / 4`` to full relative precision."""
+    root = jnp.sqrt(jnp.abs(discriminant))
+    # Three real roots: Viete's cosines.
+    radius = 2 * jnp.sqrt(jnp.maximum(p, 0) / 3)
+    angle = jnp.arctan2(root, q / 2) / 3
+    half_cosine = 0.5 * radius * jnp.cos(angle)
+    half_width = 0.75**0.5 * radius * jnp.sin(angle)
+    # One real root and a pair: Cardano, with q made positive, arranged so that nothing cancels.
+    u = _cube_root(jnp.abs(q) / 2 + root)
+    v = p / 3 / jnp.where(u > 0, u, 1)
+    size = u * u + jnp.abs(u * v) + v * v
+    size = jnp.where(size > 0, size, 1)
+    half_total = 0.5 * jnp.copysign(jnp.where(v > 0, u + v, jnp.abs(q) / size), q)
+    half_gap = 0.75**0.5 * jnp.where(v > 0, 2 * root / size, u - v)
+
+    is_real = discriminant > 0
+    center = jnp.where(is_real, half_cosine, half_total)
+    width = jnp.where(is_real, half_width, 0)
+    imag = jnp.where(is_real, 0, half_gap)
+    return Eigenvalues(
+        (2 * center, width - center, -width - center), (jnp.zeros_like(imag), imag, -imag)
+    )
+
+
+def _cube_root(x: jax.Array) -> jax.Array:
+    """Cube root of ``x >= 0``: several times faster on CPU than ``jnp.cbrt``."""
+    positive = jnp.where(x > 0, x, 1)
+    root = jnp.exp(jnp.log(positive) / 3)
+    root = root - (root - positive / (root * root)) / 3
+    return jnp.where(x > 0, root, 0)
