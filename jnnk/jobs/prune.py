@@ -6,15 +6,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from jnnk.conv_scores import kernel_scores
 from jnnk.data import Dataset
 from jnnk.jobs.config import PruneConfig
 from jnnk.jobs.fit import fit
+from jnnk.jobs.kernel_analysis import analyse, history
 from jnnk.jobs.progress import Progress, Silent
-from jnnk.jobs.train import load_state, mirrors, train_config
+from jnnk.jobs.train import kept_epochs, load_state, mirrors, train_config
 from jnnk.mask_files import save_masks
 from jnnk.mask_summary import conv_output_sizes, summarize
-from jnnk.masks import apply_masks, conv_kernels, make_masks
+from jnnk.masks import apply_masks, make_masks
+from jnnk.pruning_analysis import pruning_score
 from jnnk.runs import Run, read_json, require_settings, write_json
 from jnnk.training import (
     Model,
@@ -44,9 +45,9 @@ def prune(
         progress: shows how far it is.
 
     Returns:
-        The record that ``prune/result.json`` holds: ``scores`` (quantiles by layer and
-        criterion), ``sweep`` (accuracy by criterion and share) and ``pruned`` (the network in the
-        end) and ``kept`` (a :class:`jnnk.mask_summary.MaskSummary`).
+        The record that ``prune/result.json`` holds: ``sweep`` (accuracy by criterion and share),
+        ``pruned`` (the network in the end), ``kept`` (a :class:`jnnk.mask_summary.MaskSummary`),
+        and what :mod:`jnnk.jobs.kernel_analysis` makes of the kernels.
 
     Raises:
         InputError: if the folder holds a pruning made with other settings.
@@ -74,13 +75,13 @@ def prune(
     record = {
         "criterion": config.criterion,
         "share_requested": share,
-        "scores": score_quantiles(state.params, config.criteria),
         "sweep": sweep,
         "pruned": {
             "accuracy_before": evaluate(state.variables, dataset.test_images, dataset.test_labels),
             **pruned,
         },
         "kept": summarize(state.params, masks, output_sizes=_output_sizes(model, state, dataset)),
+        **_analysis(run, model, dataset, state.params, masks, share, config),
     }
     write_json(result_path, record)
     return record
@@ -96,35 +97,6 @@ def choose_share(sweep: dict[str, Any], config: PruneConfig) -> float:
     return chosen
 
 
-def score_quantiles(params: Any, criteria: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Quantiles of the scores of every conv kernel of more than one pixel, by layer and criterion.
-
-    Args:
-        params: the network's parameters.
-        criteria: names of criteria; ``random`` is left out, it tells nothing of the network.
-
-    Returns:
-        Records with ``layer``, ``criterion``, ``kernels`` (their number) and ``quantiles``, the
-        0, 25, 50, 75 and 100 % ones.
-    """
-    records = []
-    for path, kernel in conv_kernels(params).items():
-        if kernel.shape[:2] == (1, 1):
-            continue
-        for criterion in criteria:
-            if criterion != "random":
-                scores = np.asarray(kernel_scores(kernel, criterion))
-                records.append(
-                    {
-                        "layer": path.removesuffix("/kernel"),
-                        "criterion": criterion,
-                        "kernels": scores.size,
-                        "quantiles": np.quantile(scores, [0, 0.25, 0.5, 0.75, 1]).tolist(),
-                    }
-                )
-    return records
-
-
 def _masks(params: Any, criterion: str, share: float, run: Run) -> Any:
     key = jax.random.key(train_config(run).seed) if criterion == "random" else None
     return make_masks(params, criterion=criterion, keep_rate=1 - share, key=key)
@@ -135,10 +107,33 @@ def _output_sizes(model: Model, state: TrainState, dataset: Dataset) -> dict:
     return conv_output_sizes(model, state.variables, image)
 
 
+def _analysis(
+    run: Run,
+    model: Model,
+    dataset: Dataset,
+    params: Any,
+    masks: Any,
+    share: float,
+    config: PruneConfig,
+) -> dict[str, Any]:
+    """What the criteria say, compared at the share pruned (half of the kernels where that is 0)."""
+    compared = share or 0.5
+    others = {name: _masks(params, name, compared, run) for name in config.criteria}
+    epochs = {
+        epoch: load_state(run, model, dataset, epoch=epoch).params for epoch in kept_epochs(run)
+    }
+    return {
+        "compared_share": compared,
+        **analyse(params, others, masks),
+        "history": history(epochs, config.criteria),
+    }
+
+
 def _sweep(variables, dataset, evaluate, config: PruneConfig, run: Run, progress: Progress) -> dict:
     images = dataset.test_images[: config.sweep_images]
     labels = dataset.test_labels[: config.sweep_images]
     criteria: dict[str, list] = {}
+    whole = evaluate(variables, images, labels)
     total = len(config.criteria) * len(config.shares)
     with progress.task("prune: sweep", total=total, unit="mask") as task:
         for criterion in config.criteria:
@@ -147,11 +142,15 @@ def _sweep(variables, dataset, evaluate, config: PruneConfig, run: Run, progress
                 masks = _masks(variables["params"], criterion, share, run)
                 params = apply_masks(variables["params"], masks)
                 accuracy = evaluate({**variables, "params": params}, images, labels)
-                criteria[criterion].append({"share": share, "accuracy": accuracy})
+                all_params, kept = summarize(params, masks).params
+                score = pruning_score(accuracy, whole, kept, all_params)
+                criteria[criterion].append(
+                    {"share": share, "accuracy": accuracy, "params": kept, "score": score}
+                )
                 task.advance(accuracy=accuracy)
     return {
         "images": len(images),
-        "accuracy": evaluate(variables, images, labels),
+        "accuracy": whole,
         "criteria": criteria,
     }
 

@@ -1,6 +1,5 @@
 """``jnnk report``: results.json, the figures and report.html from what a run folder holds."""
 
-import io
 import pathlib
 from typing import Any
 
@@ -8,7 +7,9 @@ from matplotlib.figure import Figure
 
 from jnnk import figures
 from jnnk.errors import InputError
+from jnnk.jobs.output import percent, save_figure
 from jnnk.jobs.overlap import read_arrays
+from jnnk.jobs.prune_report import prune_sections
 from jnnk.report import Section, render
 from jnnk.runs import Run, read_json, read_json_lines, write_bytes, write_json
 
@@ -30,7 +31,7 @@ def report(run: Run) -> pathlib.Path:
     sections = [
         *_training_section(run, results),
         *_overlap_section(run, results),
-        *_prune_sections(run, results),
+        *prune_sections(run, results["pruning"]),
     ]
     if not sections:
         raise InputError(f"{run.path} holds no results yet; run jnnk train, overlap or prune first")
@@ -78,21 +79,19 @@ def summary(results: dict[str, Any]) -> list[tuple[str, str]]:
     """
     cards = []
     if results["training"]:
-        cards.append((_percent(results["training"][-1]["test_accuracy"]), "test accuracy"))
+        cards.append((percent(results["training"][-1]["test_accuracy"]), "test accuracy"))
     if results["overlap"]:
         last = _last_epoch(results["overlap"])
         deepest = last[-1]
         most = max(last, key=lambda record: record["redundancy"] or 0.0)
         cards.append((f"{deepest['overlap'] or 0:.3f}", f"channel overlap in {deepest['layer']}"))
         cards.append((f"{most['redundancy'] or 0:.2f}", f"highest redundancy, in {most['layer']}"))
-        cards.append((_percent(deepest["loo_error"]), f"leave-one-out error of {deepest['layer']}"))
+        cards.append((percent(deepest["loo_error"]), f"leave-one-out error of {deepest['layer']}"))
     if results["pruning"]:
         pruned = results["pruning"]["pruned"]
         share = results["pruning"]["share_requested"]
-        cards.append((_percent(share), f"kernels pruned by {results['pruning']['criterion']}"))
-        cards.append(
-            (_percent(pruned["accuracy_finetuned"]), "test accuracy pruned and fine-tuned")
-        )
+        cards.append((percent(share), f"kernels pruned by {results['pruning']['criterion']}"))
+        cards.append((percent(pruned["accuracy_finetuned"]), "test accuracy pruned and fine-tuned"))
     return cards
 
 
@@ -103,8 +102,8 @@ def _training_section(run: Run, results: dict[str, Any]) -> list[Section]:
     return [
         Section(
             "How well does the network classify?",
-            f"After epoch {last['epoch']}: {_percent(last['test_accuracy'])} of the test images, "
-            f"{_percent(last['accuracy'])} of the (augmented) training batches.",
+            f"After epoch {last['epoch']}: {percent(last['test_accuracy'])} of the test images, "
+            f"{percent(last['accuracy'])} of the (augmented) training batches.",
             [
                 _save(
                     run,
@@ -166,83 +165,17 @@ def _overlap_section(run: Run, results: dict[str, Any]) -> list[Section]:
             f"({settings['similarity']} similarity, K = {settings['neighbors']}). Overlap is the "
             "mean Jaccard index of two channels' neighbourhoods; the table shows the last epoch. "
             f"The whole layer with the lowest leave-one-out error is {lowest['layer']}, with "
-            f"{_percent(lowest['loo_error'])}.",
+            f"{percent(lowest['loo_error'])}.",
             drawn,
             (header, [[r["layer"], *(r[field] for field in fields)] for r in last]),
         )
     ]
 
 
-def _prune_sections(run: Run, results: dict[str, Any]) -> list[Section]:
-    pruning = results["pruning"]
-    if pruning is None:
-        return []
-    settings = read_json(run.path / "prune" / "settings.json")
-    criterion, pruned, share = pruning["criterion"], pruning["pruned"], pruning["share_requested"]
-    if settings["share"] is None:
-        why = f"the largest swept share that loses at most {settings['tolerance']:g} points"
-    else:
-        why = "the share asked for"
-    shown = criterion if criterion != "random" else pruning["scores"][0]["criterion"]
-    return [
-        Section(
-            "Which conv kernels matter?",
-            f"Every k x k slice of a conv kernel scored by {shown}: whiskers from the least to the "
-            "largest score of a layer, box from the first to the third quartile.",
-            [
-                _save(
-                    run,
-                    "kernel_scores",
-                    figures.kernel_score_ranges(pruning["scores"], criterion=shown),
-                    f"Scores of all conv kernels by {shown}, layer by layer.",
-                )
-            ],
-        ),
-        Section(
-            "What does pruning cost?",
-            f"Accuracy on {pruning['sweep']['images']} test images without fine-tuning. Pruned by "
-            f"{criterion} at {_percent(share)} of the kernels ({why}, chosen on these images), the "
-            f"network goes from {_percent(pruned['accuracy_before'])} to "
-            f"{_percent(pruned['accuracy_pruned'])} on all test images, and to "
-            f"{_percent(pruned['accuracy_finetuned'])} after {pruned['finetune_epochs']} epochs of "
-            f"fine-tuning under the mask; {pruned['revived_weights']} pruned weights came back.",
-            [
-                _save(
-                    run,
-                    "pruning_sweep",
-                    figures.pruning_sweep(
-                        pruning["sweep"],
-                        criterion=criterion,
-                        share=share,
-                        tolerance=settings["tolerance"],
-                    ),
-                    "Accuracy against the share of conv kernels pruned, a line a criterion.",
-                ),
-                _save(
-                    run,
-                    "pruned_by_layer",
-                    figures.pruned_by_layer(pruning["kept"]["layers"]),
-                    "Share of the kernels pruned in every layer.",
-                ),
-            ],
-        ),
-    ]
-
-
 def _save(run: Run, name: str, figure: Figure, caption: str) -> tuple[str, bytes, str]:
-    """Writes the figure as PNG and SVG; returns what a section needs."""
-    content = {}
-    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, metadata=metadata)
-        content[kind] = buffer.getvalue()
-        write_bytes(run.path / "figures" / f"{name}.{kind}", content[kind])
-    return name, content["svg"], caption
+    """Writes the figure; returns what a section needs."""
+    return name, save_figure(run.path / "figures", name, figure), caption
 
 
 def _last_epoch(records: list[dict]) -> list[dict]:
     return [record for record in records if record["epoch"] == records[-1]["epoch"]]
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f} %"

@@ -1,0 +1,126 @@
+"""The record of what the criteria say of a network's kernels; see :mod:`jnnk.pruning_analysis`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jnnk.masks import conv_kernels
+from jnnk.pruning_analysis import (
+    Magnitudes,
+    agreement,
+    eigenvalue_kinds,
+    has_real_eigenvalues,
+    network_magnitudes,
+    pruned_kernels,
+    share_pruned,
+    whole_network,
+)
+
+THRESHOLDS = np.geomspace(1e-6, 1, 25).tolist()
+
+
+def analyse(params: Any, masks_by_criterion: dict[str, Any], masks: Any) -> dict[str, Any]:
+    """Everything the paper looks at in one network.
+
+    Args:
+        params: its parameters, not yet masked.
+        masks_by_criterion: a mask by every criterion, all comparable: of one share or threshold.
+        masks: the one the network is pruned by.
+
+    Returns:
+        ``scores``: quantiles by criterion and layer; ``thresholds`` and ``by_threshold``: the share
+        of kernels below each, by criterion and layer (None: the network); ``by_layer``: the share
+        every mask prunes; ``agreement``: which kernels which masks prune; ``eigenvalues``: real
+        against complex, before and after pruning. ``random`` is left out: it says nothing of the
+        network.
+    """
+    masks_by_criterion = {k: v for k, v in masks_by_criterion.items() if k != "random"}
+    magnitudes = network_magnitudes(params, tuple(masks_by_criterion))
+    pruned = {name: _pruned(params, found) for name, found in masks_by_criterion.items()}
+    return {
+        "scores": _quantiles(magnitudes),
+        "thresholds": THRESHOLDS,
+        "by_threshold": _by_threshold(magnitudes),
+        "by_layer": _by_layer(params, pruned),
+        "agreement": agreement({name: whole_network(found) for name, found in pruned.items()}),
+        "eigenvalues": eigenvalue_kinds(params, masks),
+    }
+
+
+def history(
+    params_by_epoch: dict[int, Any], criteria: Sequence[str], *, threshold: float | None = None
+) -> list[dict[str, Any]]:
+    """How kernels weaken in training.
+
+    Args:
+        params_by_epoch: parameters of the epochs kept, ascending.
+        criteria: names of criteria; ``random`` is left out.
+        threshold: significance threshold of every criterion; by default each criterion's median
+            over the kernels of the last epoch.
+
+    Returns:
+        A record an epoch: ``epoch``, ``real`` (the share of kernels with real eigenvalues only) and
+        for every criterion the share of kernels below its threshold.
+    """
+    criteria = tuple(name for name in criteria if name != "random")
+    flat = {}
+    for epoch, params in params_by_epoch.items():
+        magnitudes = network_magnitudes(params, criteria)
+        flat[epoch] = {name: whole_network(layers) for name, layers in magnitudes.items()}
+    last = flat[max(flat)]
+    thresholds = {
+        name: np.median(scores) if threshold is None else threshold for name, scores in last.items()
+    }
+    return [
+        {
+            "epoch": epoch,
+            "real": _real_share(params_by_epoch[epoch]),
+            **{name: float(share_pruned(scores[name], [thresholds[name]])[0]) for name in criteria},
+        }
+        for epoch, scores in flat.items()
+    ]
+
+
+def _pruned(params: Any, masks: Any) -> dict[str, np.ndarray]:
+    keep = {path.removesuffix("/kernel"): leaf for path, leaf in conv_kernels(masks).items()}
+    return {layer: np.asarray(keep[layer][0, 0]) == 0 for layer in pruned_kernels(params)}
+
+
+def _quantiles(magnitudes: Magnitudes) -> list[dict[str, Any]]:
+    """0, 25, 50, 75 and 100 % quantiles of the scores, in the unit of the weights."""
+    return [
+        {
+            "layer": layer,
+            "criterion": criterion,
+            "kernels": scores.size,
+            "quantiles": np.quantile(scores, [0, 0.25, 0.5, 0.75, 1]).tolist(),
+        }
+        for criterion, layers in magnitudes.items()
+        for layer, scores in layers.items()
+    ]
+
+
+def _by_threshold(magnitudes: Magnitudes) -> list[dict[str, Any]]:
+    return [
+        {"criterion": criterion, "layer": layer, "shares": share_pruned(scores, THRESHOLDS)}
+        for criterion, layers in magnitudes.items()
+        for layer, scores in {None: whole_network(layers), **layers}.items()
+    ]
+
+
+def _by_layer(params: Any, pruned: dict[str, dict[str, np.ndarray]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "layer": layer,
+            "kernels": kernel.shape[2] * kernel.shape[3],
+            **{criterion: float(found[layer].mean()) for criterion, found in pruned.items()},
+        }
+        for layer, kernel in pruned_kernels(params).items()
+    ]
+
+
+def _real_share(params: Any) -> float:
+    kernels = pruned_kernels(params).values()
+    real = [has_real_eigenvalues(k).ravel() for k in kernels if k.shape[0] == k.shape[1]]
+    return float(np.concatenate(real).mean()) if real else 0.0

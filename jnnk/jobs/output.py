@@ -1,0 +1,33 @@
+"""Figures and tables as files, the same for every job."""
+
+import io
+import pathlib
+
+from matplotlib.figure import Figure
+
+from jnnk.runs import write_bytes
+from jnnk.tables import Records, to_csv, to_latex
+
+
+def save_figure(folder: pathlib.Path, name: str, figure: Figure) -> bytes:
+    """Writes ``NAME.png`` and ``NAME.svg``, byte for byte the same for the same figure.
+
+    Returns:
+        The SVG.
+    """
+    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, metadata=metadata)
+        write_bytes(folder / f"{name}.{kind}", buffer.getvalue())
+    return buffer.getvalue()
+
+
+def save_table(folder: pathlib.Path, name: str, records: Records, *, caption: str) -> None:
+    """Writes ``NAME.csv`` and ``NAME.tex``."""
+    write_bytes(folder / f"{name}.csv", to_csv(records).encode())
+    write_bytes(folder / f"{name}.tex", to_latex(records, caption=caption).encode())
+
+
+def percent(share: float) -> str:
+    """A share in words, such as ``"12.30 %"``."""
+    return f"{100 * share:.2f} %"
