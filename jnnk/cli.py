@@ -185,6 +185,9 @@ def _prune_config(args: argparse.Namespace, folder: pathlib.Path) -> PruneConfig
     unknown = sorted({*config.criteria, config.criterion} - CRITERIA.keys())
     if unknown:
         raise InputError(f"unknown criterion {', '.join(unknown)}; known: {', '.join(CRITERIA)}")
+    shares = [*config.shares, *([] if config.share is None else [config.share])]
+    if not all(0 <= share < 1 for share in shares):
+        raise InputError(f"--share must be 0 or more and less than 1, got {config.share}")
     if config.criterion not in config.criteria:
         config = config._replace(criteria=(*config.criteria, config.criterion))
     return config
@@ -318,7 +321,12 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add("train", _train, _train_options, _resume_options, help="train a network into a run folder")
     add("import-weights", _import_weights, _weights_options, help="put weights into a run folder")
-    add("overlap", _overlap, _run_options, _overlap_options, help="measure the channels of a run")
+    sub = add(
+        "overlap", _overlap, _run_options, _overlap_options, help="measure the channels of a run"
+    )
+    sub.add_argument(
+        "--at-epochs", type=int, nargs="+", metavar="E", help="default: all checkpoints kept"
+    )
     add("prune", _prune, _run_options, _prune_options, help="score and prune the kernels of a run")
     sub = add("report", _report, help="write the report of what a run folder holds")
     sub.add_argument("run", type=pathlib.Path, help="run folder")

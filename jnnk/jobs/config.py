@@ -47,14 +47,14 @@ class OverlapConfig(NamedTuple):
         neighbors: candidates K of every NNK problem.
         similarity: ``"gaussian"`` (bandwidth: distance to the K-th neighbour / 3) or ``"cosine"``.
         layers: patterns of layer names; all layers by default.
-        epochs: epochs measured; all kept checkpoints by default.
+        at_epochs: epochs measured; all kept checkpoints by default.
     """
 
     images: int = 1000
     neighbors: int = 25
     similarity: str = "gaussian"
     layers: tuple[str, ...] = ("*",)
-    epochs: tuple[int, ...] | None = None
+    at_epochs: tuple[int, ...] | None = None
 
 
 class PruneConfig(NamedTuple):

@@ -69,12 +69,12 @@ def overlap(
     """
     progress = progress or Silent()
     folder = run.path / "overlap"
-    require_settings(folder, config, free=("layers", "epochs"))
+    require_settings(folder, config, free=("layers", "at_epochs"))
     kept = kept_epochs(run)
-    epochs = kept if config.epochs is None else list(config.epochs)
+    epochs = kept if config.at_epochs is None else list(config.at_epochs)
     missing = sorted(set(epochs) - set(kept))
     if missing:
-        raise InputError(f"--epochs {missing}: this run kept only the checkpoints of {kept}")
+        raise InputError(f"--at-epochs {missing}: this run kept only the checkpoints of {kept}")
     if not epochs:
         raise InputError(f"{run.path} holds no trained network yet; run jnnk train first")
 

@@ -1,0 +1,67 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jnnk.checkpoints import Checkpoints
+from jnnk.errors import InputError
+
+
+def state(value):
+    return {
+        "w": jnp.full((3, 2), value),
+        "step": jnp.int32(value),
+        "key": jax.random.key(int(value)),
+    }
+
+
+def test_latest_and_kept_epochs_survive(tmp_path):
+    with Checkpoints(tmp_path, keep=(0, 2)) as checkpoints:
+        assert checkpoints.latest() is None
+        for epoch in range(5):
+            checkpoints.save(epoch, state(epoch))
+        assert checkpoints.epochs() == [0, 2, 4]
+        assert checkpoints.latest() == 4
+
+
+def test_restored_bits_are_the_saved_ones(tmp_path):
+    saved = {
+        **state(7),
+        "w": jnp.asarray(np.random.default_rng(0).normal(size=(3, 2)), jnp.float32),
+    }
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, saved)
+    with Checkpoints(tmp_path) as checkpoints:
+        restored = checkpoints.restore(1, jax.eval_shape(lambda: saved))
+    np.testing.assert_array_equal(restored["w"], saved["w"])
+    assert restored["step"] == 7
+    assert jax.random.uniform(restored["key"]) == jax.random.uniform(saved["key"])
+
+
+def test_what_a_kill_leaves_behind_is_not_a_checkpoint(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state(1))
+    (tmp_path / "1").rename(tmp_path / "1.orbax-checkpoint-tmp")  # orbax' name until it is whole
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest() is None
+        checkpoints.save(1, state(2))
+        assert checkpoints.restore(1, state(0))["step"] == 2
+
+
+def test_missing_and_damaged_checkpoints_are_named(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(3, state(3))
+        with pytest.raises(InputError, match=r"no checkpoint of epoch 1, only \[3\]"):
+            checkpoints.restore(1, state(0))
+        for path in (tmp_path / "3").rglob("*"):
+            if path.is_file() and path.parent.name == "d":
+                path.write_bytes(path.read_bytes()[:10])
+        with pytest.raises(InputError, match="cannot read this checkpoint"):
+            checkpoints.restore(3, state(0))
+
+
+def test_a_checkpoint_of_another_net_is_refused(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(0, state(1))
+        with pytest.raises(InputError, match="cannot read this checkpoint"):
+            checkpoints.restore(0, {"other": jnp.zeros(4)})

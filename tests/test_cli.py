@@ -1,0 +1,159 @@
+"""The command line in one process: bad input, and one small study from start to report."""
+
+import json
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from jnnk.cli import main
+
+STUDY = [
+    "study", "--epochs", "2", "--batch-size", "128", "--measure-epochs", "0", "2",
+    "--images", "60", "--neighbors", "6", "--layers", "conv1", "layer3*",
+    "--criteria", "weight", "random", "--sweep-images", "100", "--share", "0.5",
+    "--finetune-epochs", "1",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "study"
+    assert main([*STUDY, "--out", str(path)]) == 0
+    return path
+
+
+def fails(capsys, *argv):
+    """The one line that a command with bad input says."""
+    assert main([str(word) for word in argv]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    (line,) = said.err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def test_study_leaves_everything_it_promises(run):
+    for name in ("config.json", "metrics.jsonl", "results.json", "report.html"):
+        assert (run / name).stat().st_size > 0
+    figures = {path.stem for path in (run / "figures").glob("*.png")}
+    assert figures == {path.stem for path in (run / "figures").glob("*.svg")}
+    assert {"training", "measures_by_depth", "overlap_heat_maps", "pruning_sweep"} <= figures
+    assert [json.loads(line)["epoch"] for line in (run / "metrics.jsonl").open()] == [1, 2]
+
+
+def test_results_hold_every_layer_and_epoch_asked_for(run):
+    results = json.loads((run / "results.json").read_text())
+    measured = [(record["epoch"], record["layer"]) for record in results["overlap"]]
+    layers = ["conv1", "layer3_0/conv1", "layer3_0/conv2"]
+    assert measured == [(epoch, layer) for epoch in (0, 2) for layer in layers]
+    for record in results["overlap"]:
+        assert record["converged"] == 1
+        assert 0 < record["overlap"] < 1 and 0 <= record["loo_error"] <= 1
+    matrix = np.array(results["overlap_matrices"]["layer3_0/conv1"], float)
+    assert matrix.shape == (64, 64)
+    np.testing.assert_array_equal(matrix, matrix.T)
+
+
+def test_results_of_pruning(run):
+    pruning = json.loads((run / "results.json").read_text())["pruning"]
+    whole, kept = pruning["kept"]["kernels"]
+    assert kept == whole - whole // 2
+    assert pruning["pruned"]["revived_weights"] == 0
+    # settings.json names the criterion pruned by; it is swept even if not in --criteria.
+    assert set(pruning["sweep"]["criteria"]) == {"weight", "random", "spectral_radius"}
+    first = pruning["sweep"]["criteria"]["weight"][0]
+    assert first == {"share": 0.0, "accuracy": pruning["sweep"]["accuracy"]}
+
+
+def test_report_needs_no_other_file(run):
+    page = (run / "report.html").read_text()
+    assert page.count("data:image/svg+xml;base64,") >= 5
+    for outside in ('src="http', 'href="http', "<script src", 'src="figures'):
+        assert outside not in page
+
+
+def test_resume_does_nothing_twice_and_needs_no_options(run):
+    before = (run / "results.json").read_bytes()
+    times = {path: path.stat().st_mtime_ns for path in (run / "overlap").rglob("*.npz")}
+    assert main(["study", "--out", str(run), "--resume"]) == 0
+    assert (run / "results.json").read_bytes() == before
+    assert times == {path: path.stat().st_mtime_ns for path in (run / "overlap").rglob("*.npz")}
+
+
+def test_report_alone(run):
+    (run / "report.html").unlink()
+    assert main(["report", str(run)]) == 0
+    assert (run / "report.html").exists()
+
+
+def test_weights_of_a_run_go_into_another(run, tmp_path, capsys):
+    from jnnk import models
+    from jnnk.data import load
+    from jnnk.jobs.train import load_state
+    from jnnk.runs import open_run
+
+    model = models.create("resnet8", num_classes=10)
+    state = load_state(open_run(run), model, load("digits"))
+    models.save_safetensors(model, state.variables, tmp_path / "net.safetensors")
+    out = tmp_path / "imported"
+    assert main(["import-weights", str(tmp_path / "net.safetensors"), "--out", str(out)]) == 0
+    imported = load_state(open_run(out), model, load("digits"))
+    np.testing.assert_array_equal(
+        imported.params["conv1"]["kernel"], state.params["conv1"]["kernel"]
+    )
+    line = fails(
+        capsys, "import-weights", tmp_path / "net.safetensors", "--model", "resnet20",
+        "--out", tmp_path / "other",
+    )  # fmt: skip
+    assert "layer1.1" in line and not (tmp_path / "other").exists()
+
+
+def test_damaged_weights(tmp_path, capsys):
+    path = tmp_path / "net.safetensors"
+    safetensors.numpy.save_file({"conv1.weight": np.zeros((16, 1, 3, 3), np.float32)}, path)
+    path.write_bytes(path.read_bytes()[:-8])
+    assert "net.safetensors" in fails(capsys, "import-weights", path, "--out", tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--dataset", "no_such_set", "--data-dir", "."], "no_such_set"),
+        (["--dataset", "cifar10"], "data_dir"),
+        (["--dataset", "cifar10", "--data-dir", "."], "jnnk prepare cifar10"),
+        (["--dataset", "tiny_imagenet", "--data-dir", "/nowhere"], "/nowhere"),
+        (["--model", "resnet9"], "unknown model 'resnet9'; known: resnet8"),
+        (["--weights", "/nowhere.safetensors"], "/nowhere.safetensors"),
+        (["--batch-size", "5000"], "larger than the 1438 training images"),
+        (["--epochs", "-1"], "--epochs must be 0 or more"),
+        (["--epochs", "2", "--measure-epochs", "7"], r"training has epochs 0 to 2"),
+        (["--criterion", "best"], "unknown criterion best; known: det"),
+        (["--neighbors", "0"], "--neighbors 1 or more"),
+        (["--share", "1.5"], "--share must be"),
+    ],
+)
+def test_bad_options(options, said, tmp_path, capsys):
+    assert said in fails(capsys, "study", "--out", tmp_path / "run", *options)
+
+
+def test_bad_folders(run, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("not a run")
+    assert "no config.json" in fails(capsys, "train", "--out", tmp_path)
+    assert "no config.json" in fails(capsys, "report", tmp_path)
+    assert "no such run folder" in fails(capsys, "overlap", tmp_path / "nowhere")
+    assert "already holds a run" in fails(capsys, "study", "--out", run)
+    assert "seed 0 -> 1" in fails(capsys, "study", "--out", run, "--resume", "--seed", "1")
+    assert "neighbors 6 -> 7" in fails(capsys, "overlap", run, "--neighbors", "7")
+    assert "no such layer" in fails(capsys, "overlap", run, "--layers", "conv9")
+    assert "cannot write" in fails(capsys, "train", "--out", tmp_path / "notes.txt" / "run")
+
+
+def test_a_run_that_was_only_begun(tmp_path, capsys):
+    path = tmp_path / "run"
+    from jnnk.jobs.config import TrainConfig
+    from jnnk.runs import create_run
+
+    create_run(path, TrainConfig(measure_epochs=(0,))._asdict())
+    assert "no trained network yet" in fails(capsys, "overlap", path)
+    assert "no results yet" in fails(capsys, "report", path)
