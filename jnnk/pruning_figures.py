@@ -53,7 +53,7 @@ def kernel_score_ranges(scores: list[dict], *, criterion: str) -> Figure:
         figure, axis = make_axes(1, 1, _by_layer(len(rows), 3.6))
         axis.bxp(boxes, showfliers=False)
         axis.set_xticklabels([record["layer"] for record in rows], rotation=60, ha="right")
-        axis.set(xlabel="layer", ylabel=f"{criterion} of a kernel (unit of the weights)")
+        axis.set(xlabel="layer", ylabel=f"{criterion} of a kernel")
         axis.set_ylim(bottom=0)
     return figure
 
