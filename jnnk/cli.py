@@ -10,14 +10,14 @@ import pathlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import rich.progress
 from rich.console import Console
 from rich.markup import escape
 
+from jnnk import options
 from jnnk.errors import InputError
-from jnnk.jobs.config import OverlapConfig, PruneConfig, TrainConfig, spread_epochs
+from jnnk.jobs.config import TrainConfig
 
 _out = Console()
 _err = Console(stderr=True)
@@ -32,11 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    args = _parser().parse_args(argv)
+    args = options.parser().parse_args(argv)
     # Orbax and TFDS log through absl what our own messages say better.
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
-        args.command(args)
+        _COMMANDS[args.command](args)
     except KeyboardInterrupt:
         _err.print("stopped; the same command with --resume goes on from what is done")
         return 130
@@ -50,9 +50,9 @@ def _study(args: argparse.Namespace) -> None:
     from jnnk.jobs.study import study
     from jnnk.runs import create_run, locked, require_settings
 
-    train_config = _train_config(args)
-    overlap_config = _overlap_config(args, args.out)
-    prune_config = _prune_config(args, args.out)
+    train_config = options.train_config(args)
+    overlap_config = options.overlap_config(args, args.out)
+    prune_config = options.prune_config(args, args.out)
     model, dataset, variables = _load(train_config)
     with locked(args.out):
         run = create_run(args.out, train_config._asdict(), resume=args.resume)
@@ -75,7 +75,7 @@ def _train(args: argparse.Namespace) -> None:
     from jnnk.jobs.train import train
     from jnnk.runs import create_run, locked
 
-    config = _train_config(args)
+    config = options.train_config(args)
     model, dataset, variables = _load(config)
     with locked(args.out):
         run = create_run(args.out, config._asdict(), resume=args.resume)
@@ -94,7 +94,7 @@ def _overlap(args: argparse.Namespace) -> None:
     from jnnk.jobs.overlap import overlap
 
     with _opened(args) as (run, model, dataset):
-        overlap(run, model, dataset, _overlap_config(args, run.path), progress=_progress())
+        overlap(run, model, dataset, options.overlap_config(args, run.path), progress=_progress())
         _report_on(run)
 
 
@@ -102,7 +102,7 @@ def _prune(args: argparse.Namespace) -> None:
     from jnnk.jobs.prune import prune
 
     with _opened(args) as (run, model, dataset):
-        prune(run, model, dataset, _prune_config(args, run.path), progress=_progress())
+        prune(run, model, dataset, options.prune_config(args, run.path), progress=_progress())
         _report_on(run)
 
 
@@ -154,59 +154,6 @@ def _load(config: TrainConfig) -> tuple:
         return model, dataset, models.load_safetensors(model, config.weights)
     except models.WeightsError as error:
         raise InputError(str(error)) from None
-
-
-def _train_config(args: argparse.Namespace) -> TrainConfig:
-    """The options given, over what a run to be resumed was made with, over the defaults."""
-    found = _found(args.out / "config.json") if args.resume else {}
-    config = _merged(TrainConfig(), found, args)
-    if config.epochs < 0 or config.batch_size < 1:
-        raise InputError("--epochs must be 0 or more and --batch-size 1 or more")
-    if args.measure_epochs is None and "measure_epochs" not in found:
-        config = config._replace(measure_epochs=spread_epochs(config.epochs))
-    beyond = [epoch for epoch in config.measure_epochs if not 0 <= epoch <= config.epochs]
-    if beyond:
-        raise InputError(f"--measure-epochs {beyond}: training has epochs 0 to {config.epochs}")
-    return config
-
-
-def _overlap_config(args: argparse.Namespace, folder: pathlib.Path) -> OverlapConfig:
-    config = _merged(OverlapConfig(), _found(folder / "overlap" / "settings.json"), args)
-    if config.images < 2 or config.neighbors < 1:
-        raise InputError("--images must be 2 or more and --neighbors 1 or more")
-    return config
-
-
-def _prune_config(args: argparse.Namespace, folder: pathlib.Path) -> PruneConfig:
-    from jnnk.conv_scores import CRITERIA
-
-    found = _found(folder / "prune" / "settings.json")
-    config = _merged(PruneConfig(criteria=tuple(CRITERIA)), found, args)
-    unknown = sorted({*config.criteria, config.criterion} - CRITERIA.keys())
-    if unknown:
-        raise InputError(f"unknown criterion {', '.join(unknown)}; known: {', '.join(CRITERIA)}")
-    shares = [*config.shares, *([] if config.share is None else [config.share])]
-    if not all(0 <= share < 1 for share in shares):
-        raise InputError(f"--share must be 0 or more and less than 1, got {config.share}")
-    if config.criterion not in config.criteria:
-        config = config._replace(criteria=(*config.criteria, config.criterion))
-    return config
-
-
-def _found(path: pathlib.Path) -> dict[str, Any]:
-    from jnnk.runs import read_json
-
-    return read_json(path) if path.exists() else {}
-
-
-def _merged(defaults: Any, found: dict[str, Any], args: argparse.Namespace) -> Any:
-    """A config whose fields come from the options given, else a folder's record, else defaults."""
-    fields = {}
-    for name in defaults._fields:
-        given = getattr(args, name, None)
-        value = given if given is not None else found.get(name, getattr(defaults, name))
-        fields[name] = tuple(value) if isinstance(value, list) else value
-    return type(defaults)(**fields)
 
 
 def _report_on(run) -> None:
@@ -301,114 +248,15 @@ def _values(values: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="jnnk",
-        description="Channel overlap by NNK graphs and eigenvalue-based pruning of CNNs.",
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def add(name: str, command, *groups, help: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=help, description=help)
-        sub.set_defaults(command=command)
-        for group in groups:
-            group(sub)
-        return sub
-
-    add(
-        "study", _study, _train_options, _resume_options, _overlap_options, _prune_options,
-        help="train, measure overlap, prune, write the report",
-    )  # fmt: skip
-    add("train", _train, _train_options, _resume_options, help="train a network into a run folder")
-    add("import-weights", _import_weights, _weights_options, help="put weights into a run folder")
-    sub = add(
-        "overlap", _overlap, _run_options, _overlap_options, help="measure the channels of a run"
-    )
-    sub.add_argument(
-        "--at-epochs", type=int, nargs="+", metavar="E", help="default: all checkpoints kept"
-    )
-    add("prune", _prune, _run_options, _prune_options, help="score and prune the kernels of a run")
-    sub = add("report", _report, help="write the report of what a run folder holds")
-    sub.add_argument("run", type=pathlib.Path, help="run folder")
-    sub = add("prepare", _prepare, help="download and prepare a TFDS set (extra: tfds-prepare)")
-    sub.add_argument("dataset", help="TFDS name, such as cifar10")
-    sub.add_argument("--data-dir", required=True, help="folder to put it in")
-    return parser
-
-
-def _network_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--dataset", help="digits (default), tiny_imagenet, or a TFDS name")
-    sub.add_argument("--data-dir", help="folder of the prepared data sets")
-    sub.add_argument("--model", help="resnet8 (default), resnet20, resnet50, convnet6, ...")
-    sub.add_argument("--shortcut", choices=("A", "B"), help="of CIFAR ResNets (default: A)")
-    sub.add_argument("--out", type=pathlib.Path, required=True, help="run folder to make")
-
-
-def _weights_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("weights", help="safetensors file with PyTorch names")
-    _network_options(sub)
-
-
-def _resume_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--resume", action="store_true", help="go on with the run in --out")
-
-
-def _train_options(sub: argparse.ArgumentParser) -> None:
-    defaults = TrainConfig()
-    _network_options(sub)
-    sub.add_argument("--weights", help="safetensors file to start from")
-    sub.add_argument("--epochs", type=int, help=f"default: {defaults.epochs}")
-    sub.add_argument("--batch-size", type=int, help=f"default: {defaults.batch_size}")
-    sub.add_argument("--optimizer", choices=("sgd", "adam"), help=f"default: {defaults.optimizer}")
-    sub.add_argument("--learning-rate", type=float, help=f"default: {defaults.learning_rate}")
-    sub.add_argument("--weight-decay", type=float, help=f"default: {defaults.weight_decay}")
-    sub.add_argument("--l1", type=float, help="L1 penalty on conv kernels (default: 0)")
-    sub.add_argument("--augment", action=argparse.BooleanOptionalAction, help="default: on")
-    sub.add_argument("--seed", type=int, help="default: 0")
-    sub.add_argument(
-        "--measure-epochs", type=int, nargs="+", metavar="E",
-        help="epochs kept for measuring; 0 is the start (default: four, denser early)",
-    )  # fmt: skip
-
-
-def _run_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("run", type=pathlib.Path, help="run folder")
-    sub.add_argument("--data-dir", help="where its data set lies now, if it has moved")
-
-
-def _overlap_options(sub: argparse.ArgumentParser) -> None:
-    defaults = OverlapConfig()
-    sub.add_argument(
-        "--images", type=int, help=f"training images measured (default: {defaults.images})"
-    )
-    sub.add_argument(
-        "--neighbors", type=int, metavar="K", help=f"candidates (default: {defaults.neighbors})"
-    )
-    sub.add_argument(
-        "--similarity", choices=("gaussian", "cosine"), help=f"default: {defaults.similarity}"
-    )
-    sub.add_argument("--layers", nargs="+", metavar="PATTERN", help="default: all layers")
-
-
-def _prune_options(sub: argparse.ArgumentParser) -> None:
-    defaults = PruneConfig(criteria=())
-    sub.add_argument("--criteria", nargs="+", metavar="NAME", help="swept (default: all)")
-    sub.add_argument("--criterion", help=f"pruned by (default: {defaults.criterion})")
-    sub.add_argument("--share", type=float, help="share of kernels pruned in the end")
-    sub.add_argument(
-        "--tolerance", type=float, metavar="POINTS",
-        help=f"accuracy to lose at most, without --share (default: {defaults.tolerance})",
-    )  # fmt: skip
-    sub.add_argument(
-        "--sweep-images",
-        type=int,
-        help=f"test images of the sweep (default: {defaults.sweep_images})",
-    )
-    sub.add_argument(
-        "--finetune-epochs", type=int, help=f"under the mask (default: {defaults.finetune_epochs})"
-    )
-    sub.add_argument("--finetune-learning-rate", type=float, metavar="RATE")
-
+_COMMANDS = {
+    "study": _study,
+    "train": _train,
+    "import-weights": _import_weights,
+    "overlap": _overlap,
+    "prune": _prune,
+    "report": _report,
+    "prepare": _prepare,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,0 +1,168 @@
+"""The command line's options, and the configs they make. Prints nothing."""
+
+import argparse
+import pathlib
+from typing import Any
+
+from jnnk.conv_scores import CRITERIA
+from jnnk.errors import InputError
+from jnnk.jobs.config import OverlapConfig, PruneConfig, TrainConfig, spread_epochs
+from jnnk.runs import read_json
+
+
+def train_config(args: argparse.Namespace) -> TrainConfig:
+    """The options given, over what a run to be resumed was made with, over the defaults."""
+    found = _found(args.out / "config.json") if args.resume else {}
+    config = _merged(TrainConfig(), found, args)
+    if config.epochs < 0 or config.batch_size < 1:
+        raise InputError("--epochs must be 0 or more and --batch-size 1 or more")
+    if args.measure_epochs is None and "measure_epochs" not in found:
+        config = config._replace(measure_epochs=spread_epochs(config.epochs))
+    beyond = [epoch for epoch in config.measure_epochs if not 0 <= epoch <= config.epochs]
+    if beyond:
+        raise InputError(f"--measure-epochs {beyond}: training has epochs 0 to {config.epochs}")
+    return config
+
+
+def overlap_config(args: argparse.Namespace, folder: pathlib.Path) -> OverlapConfig:
+    """The options given, over those a run folder was measured with, over the defaults."""
+    config = _merged(OverlapConfig(), _found(folder / "overlap" / "settings.json"), args)
+    if config.images < 2 or config.neighbors < 1:
+        raise InputError("--images must be 2 or more and --neighbors 1 or more")
+    return config
+
+
+def prune_config(args: argparse.Namespace, folder: pathlib.Path) -> PruneConfig:
+    """The options given, over those a run folder was pruned with, over the defaults."""
+    found = _found(folder / "prune" / "settings.json")
+    config = _merged(PruneConfig(criteria=tuple(CRITERIA)), found, args)
+    unknown = sorted({*config.criteria, config.criterion} - CRITERIA.keys())
+    if unknown:
+        raise InputError(f"unknown criterion {', '.join(unknown)}; known: {', '.join(CRITERIA)}")
+    shares = [*config.shares, *([] if config.share is None else [config.share])]
+    if not all(0 <= share < 1 for share in shares):
+        raise InputError(f"--share must be 0 or more and less than 1, got {config.share}")
+    if config.criterion not in config.criteria:
+        config = config._replace(criteria=(*config.criteria, config.criterion))
+    return config
+
+
+def _found(path: pathlib.Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}
+
+
+def _merged(defaults: Any, found: dict[str, Any], args: argparse.Namespace) -> Any:
+    """A config whose fields come from the options given, else a folder's record, else defaults."""
+    fields = {}
+    for name in defaults._fields:
+        given = getattr(args, name, None)
+        value = given if given is not None else found.get(name, getattr(defaults, name))
+        fields[name] = tuple(value) if isinstance(value, list) else value
+    return type(defaults)(**fields)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser; ``command`` in what it parses is the name of the command."""
+    parser = argparse.ArgumentParser(
+        prog="jnnk",
+        description="Channel overlap by NNK graphs and eigenvalue-based pruning of CNNs.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, *groups, help: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help)
+        for group in groups:
+            group(sub)
+        return sub
+
+    add(
+        "study", _train_options, _resume_options, _overlap_options, _prune_options,
+        help="train, measure overlap, prune, write the report",
+    )  # fmt: skip
+    add("train", _train_options, _resume_options, help="train a network into a run folder")
+    add("import-weights", _weights_options, help="put weights into a run folder")
+    sub = add("overlap", _run_options, _overlap_options, help="measure the channels of a run")
+    sub.add_argument(
+        "--at-epochs", type=int, nargs="+", metavar="E", help="default: all checkpoints kept"
+    )
+    add("prune", _run_options, _prune_options, help="score and prune the kernels of a run")
+    sub = add("report", help="write the report of what a run folder holds")
+    sub.add_argument("run", type=pathlib.Path, help="run folder")
+    sub = add("prepare", help="download and prepare a TFDS set (extra: tfds-prepare)")
+    sub.add_argument("dataset", help="TFDS name, such as cifar10")
+    sub.add_argument("--data-dir", required=True, help="folder to put it in")
+    return parser
+
+
+def _network_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--dataset", help="digits (default), tiny_imagenet, or a TFDS name")
+    sub.add_argument("--data-dir", help="folder of the prepared data sets")
+    sub.add_argument("--model", help="resnet8 (default), resnet20, resnet50, convnet6, ...")
+    sub.add_argument("--shortcut", choices=("A", "B"), help="of CIFAR ResNets (default: A)")
+    sub.add_argument("--out", type=pathlib.Path, required=True, help="run folder to make")
+
+
+def _weights_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("weights", help="safetensors file with PyTorch names")
+    _network_options(sub)
+
+
+def _resume_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--resume", action="store_true", help="go on with the run in --out")
+
+
+def _train_options(sub: argparse.ArgumentParser) -> None:
+    defaults = TrainConfig()
+    _network_options(sub)
+    sub.add_argument("--weights", help="safetensors file to start from")
+    sub.add_argument("--epochs", type=int, help=f"default: {defaults.epochs}")
+    sub.add_argument("--batch-size", type=int, help=f"default: {defaults.batch_size}")
+    sub.add_argument("--optimizer", choices=("sgd", "adam"), help=f"default: {defaults.optimizer}")
+    sub.add_argument("--learning-rate", type=float, help=f"default: {defaults.learning_rate}")
+    sub.add_argument("--weight-decay", type=float, help=f"default: {defaults.weight_decay}")
+    sub.add_argument("--l1", type=float, help="L1 penalty on conv kernels (default: 0)")
+    sub.add_argument("--augment", action=argparse.BooleanOptionalAction, help="default: on")
+    sub.add_argument("--seed", type=int, help="default: 0")
+    sub.add_argument(
+        "--measure-epochs", type=int, nargs="+", metavar="E",
+        help="epochs kept for measuring; 0 is the start (default: four, denser early)",
+    )  # fmt: skip
+
+
+def _run_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("run", type=pathlib.Path, help="run folder")
+    sub.add_argument("--data-dir", help="where its data set lies now, if it has moved")
+
+
+def _overlap_options(sub: argparse.ArgumentParser) -> None:
+    defaults = OverlapConfig()
+    sub.add_argument(
+        "--images", type=int, help=f"training images measured (default: {defaults.images})"
+    )
+    sub.add_argument(
+        "--neighbors", type=int, metavar="K", help=f"candidates (default: {defaults.neighbors})"
+    )
+    sub.add_argument(
+        "--similarity", choices=("gaussian", "cosine"), help=f"default: {defaults.similarity}"
+    )
+    sub.add_argument("--layers", nargs="+", metavar="PATTERN", help="default: all layers")
+
+
+def _prune_options(sub: argparse.ArgumentParser) -> None:
+    defaults = PruneConfig(criteria=())
+    sub.add_argument("--criteria", nargs="+", metavar="NAME", help="swept (default: all)")
+    sub.add_argument("--criterion", help=f"pruned by (default: {defaults.criterion})")
+    sub.add_argument("--share", type=float, help="share of kernels pruned in the end")
+    sub.add_argument(
+        "--tolerance", type=float, metavar="POINTS",
+        help=f"accuracy to lose at most, without --share (default: {defaults.tolerance})",
+    )  # fmt: skip
+    sub.add_argument(
+        "--sweep-images",
+        type=int,
+        help=f"test images of the sweep (default: {defaults.sweep_images})",
+    )
+    sub.add_argument(
+        "--finetune-epochs", type=int, help=f"under the mask (default: {defaults.finetune_epochs})"
+    )
+    sub.add_argument("--finetune-learning-rate", type=float, metavar="RATE")
