@@ -28,9 +28,10 @@ def knn_graph(graph: NNKGraph, *, similarity: RadialSimilarity | None = None) ->
 
     def weights(squared_distances, valid):
         one = jnp.ones((), squared_distances.dtype)
-        widths = similarity.widths(squared_distances, valid, one)
+        resolved = similarity.resolved(squared_distances, valid, one)
+        widths = resolved.widths(squared_distances, valid, one)
         distances = jnp.where(valid, squared_distances, 0)
-        return similarity.of_squared_distances(distances, widths[:, None])
+        return resolved.of_squared_distances(distances, widths[:, None])
 
     for _ in range(valid.ndim - 2):
         weights = jax.vmap(weights)

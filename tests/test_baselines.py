@@ -7,7 +7,7 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from jnnk.baselines import channel_cka, knn_graph, label_overlap, linear_cka
-from jnnk.graph import nnk_graph
+from jnnk.graph import NNKGraph, nnk_graph
 from jnnk.overlap import channel_overlap
 from jnnk.similarity import cosine, gaussian
 
@@ -51,41 +51,75 @@ def test_channel_cka(points):
     )
 
 
-@pytest.mark.parametrize("similarity", [None, gaussian(), cosine()], ids=["plain", "gauss", "cos"])
-def test_knn_graph(points, similarity):
+def plain_graph(points, num_neighbors=5):
+    """Euclidean neighbours with weights that make some of them no NNK neighbours."""
+    squared = cdist(points, points, "sqeuclidean") + np.diag(np.full(len(points), np.inf))
+    indices = np.argsort(squared, 1)[:, :num_neighbors]
+    squared = np.take_along_axis(squared, indices, 1).astype(np.float32)
+    weights = np.cos(indices).astype(np.float32).clip(0)
+    zeros = jnp.zeros(len(points))
+    return NNKGraph(
+        jnp.asarray(indices, jnp.int32),
+        jnp.asarray(weights),
+        zeros,
+        zeros,
+        zeros == 0,
+        jnp.asarray(squared),
+    )
+
+
+def test_knn_graph(points):
+    graph = plain_graph(points.reshape(80, -1))
+    graph = graph._replace(  # one candidate that does not exist
+        indices=graph.indices.at[3, -1].set(-1),
+        squared_distances=graph.squared_distances.at[3, -1].set(jnp.inf),
+    )
+    exists = np.asarray(graph.indices) >= 0
+    squared = np.where(exists, graph.squared_distances, 0).astype(np.float64)
+    np.testing.assert_array_equal(knn_graph(graph).weights, exists)
+    for similarity, width in (
+        (gaussian(), np.sqrt(squared.max(1, keepdims=True)) / 3),
+        (gaussian("median", factor=2.0), np.median(np.sqrt(squared[exists])) / 2),
+        (gaussian(3.0), 3.0),
+    ):
+        expected = np.where(exists, np.exp(-squared / (2 * width**2)), 0)
+        weighted = knn_graph(graph, similarity=similarity)
+        np.testing.assert_allclose(weighted.weights, expected, rtol=1e-4)
+    channels = jax.tree.map(lambda x: jnp.stack([x, x]), graph)
+    stacked = knn_graph(channels, similarity=gaussian(3.0)).weights
+    np.testing.assert_allclose(stacked[1], expected, rtol=1e-4)
+
+
+def test_knn_graph_of_cosines(points):
+    """From the engine: the distances it states are those of unit vectors."""
     flat = points.reshape(80, -1)
-    graph = nnk_graph(jnp.asarray(flat), num_neighbors=5, similarity=similarity or gaussian())
-    knn = knn_graph(graph, similarity=similarity)
-    metric = "cosine" if similarity == cosine() else "sqeuclidean"
-    distances = cdist(flat, flat, metric) + np.diag(np.full(80, np.inf))
-    nearest = np.argsort(distances, 1)[:, :5]
-    np.testing.assert_array_equal(np.sort(knn.indices), np.sort(nearest))
+    graph = nnk_graph(jnp.asarray(flat), num_neighbors=5, similarity=cosine())
+    knn = knn_graph(graph, similarity=cosine())
+    distances = cdist(flat, flat, "cosine") + np.diag(np.full(80, np.inf))
+    np.testing.assert_array_equal(np.sort(knn.indices), np.sort(np.argsort(distances, 1)[:, :5]))
     own = np.take_along_axis(distances, np.asarray(knn.indices), 1)
-    width = np.sqrt(own[:, -1:]) / 3
-    weights = {None: np.ones_like(own), gaussian(): np.exp(-own / (2 * width**2))}
-    expected = weights.get(similarity, 1 - own / 2)
-    np.testing.assert_allclose(knn.weights, expected, rtol=1e-3)
+    np.testing.assert_allclose(knn.weights, 1 - own / 2, rtol=1e-4)
 
 
 def test_knn_overlap_of_layers(points):
     """Stacked graphs of layers are compared like channels."""
     layers = [points.reshape(80, -1), 3 * points.reshape(80, -1), points[:, 0].reshape(80, -1)]
-    graphs = [nnk_graph(jnp.asarray(layer), num_neighbors=6) for layer in layers]
-    stacked = knn_graph(jax.tree.map(lambda *x: jnp.stack(x), *graphs))
-    overlap = channel_overlap(stacked)
+    graphs = [plain_graph(layer) for layer in layers]
+    overlap = channel_overlap(knn_graph(jax.tree.map(lambda *x: jnp.stack(x), *graphs)))
     assert overlap[0, 1] == pytest.approx(1)
-    sets = [[set(ids.tolist()) for ids in graph.indices] for graph in graphs]
+    sets = [[set(ids) for ids in np.asarray(graph.indices).tolist()] for graph in graphs]
     expected = np.mean([len(a & b) / len(a | b) for a, b in zip(sets[0], sets[2], strict=True)])
     assert overlap[0, 2] == pytest.approx(expected, rel=1e-5)
 
 
 def test_label_overlap(points):
-    graph = nnk_graph(jnp.asarray(points.reshape(80, -1)), num_neighbors=6)
+    graph = plain_graph(points.reshape(80, -1))
     labels = jnp.asarray(np.random.default_rng(2).integers(0, 3, 80), jnp.int32)
     for used in (graph, knn_graph(graph)):
         shares = [
             np.mean(np.asarray(labels)[np.asarray(ids)[np.asarray(w) > 0]] == int(label))
             for ids, w, label in zip(used.indices, used.weights, labels, strict=True)
+            if (np.asarray(w) > 0).any()
         ]
         assert label_overlap(used, labels) == pytest.approx(np.mean(shares), rel=1e-5)
     nothing = graph._replace(weights=jnp.zeros_like(graph.weights))
@@ -103,7 +137,7 @@ def test_vmap_grad_and_exports(points):
 
     difference = (along(1e-2) - along(-1e-2)) / 2e-2
     assert jax.grad(along)(0.0) == pytest.approx(float(difference), rel=2e-2)
-    graph = nnk_graph(x.reshape(80, -1), num_neighbors=6)
+    graph = plain_graph(points.reshape(80, -1))
     labels = jnp.zeros(80, jnp.int32)
     for platform in ("cpu", "cuda", "tpu"):
         for function, arguments in (
