@@ -118,7 +118,7 @@ def test_the_pipeline_goes_one_way(pipeline):
 
 
 def test_the_library_knows_nothing_of_jobs_and_commands():
-    outer = {name for name in trees() if name == "jnnk.cli" or name.startswith("jnnk.jobs")}
+    outer = {name for name in trees() if name.startswith(("jnnk.cli", "jnnk.options", "jnnk.jobs"))}
     assert outer
     for name in set(trees()) - outer:
         assert not graph()[name] & outer, name

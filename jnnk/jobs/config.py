@@ -81,6 +81,6 @@ class PruneConfig(NamedTuple):
     finetune_learning_rate: float = 0.01
 
 
-def spread_epochs(epochs: int, count: int = 4) -> tuple[int, ...]:
+def spread_epochs(epochs: int, *, count: int = 4) -> tuple[int, ...]:
     """``count`` epochs from 0 to ``epochs``, denser at the start, where a network changes most."""
     return tuple(sorted({round(epochs * (index / (count - 1)) ** 2) for index in range(count)}))
