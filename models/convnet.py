@@ -17,7 +17,13 @@ from .channels import WHOLE, Activations, ConvInfo, checked_thin, conv, he_norma
 
 
 class LayerSpec(NamedTuple):
-    """One conv: the side of its kernel, zeros padded on each side, whether 2x2 pooling follows."""
+    """One conv.
+
+    Attributes:
+        size: side of its kernel.
+        padding: zeros added on each side.
+        pool: whether 2x2 max pooling follows.
+    """
 
     size: int
     padding: int

@@ -17,8 +17,9 @@ MODULES = sorted(
     }
     | {"jnnk.models"}
 )
-# The one argument that is the function's whole point, and has a default all the same.
-POSITIONAL = {"main": "argv", "gaussian": "bandwidth"}
+# The one argument that is the function's whole point and has a default all the same; and what
+# Flax calls by position.
+POSITIONAL = {"main": "argv", "gaussian": "bandwidth", "he_normal": "dtype"}
 
 
 def public_functions():
