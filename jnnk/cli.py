@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import rich.progress
 from rich.console import Console
 from rich.markup import escape
@@ -114,6 +115,24 @@ def _report(args: argparse.Namespace) -> None:
         _report_on(run)
 
 
+def _reproduce(args: argparse.Namespace) -> None:
+    from jnnk.jobs.reproduce_pruning import Network, reproduce_pruning, summary_table
+    from jnnk.runs import locked
+
+    networks = []
+    for name in ("resnet20", "resnet32"):
+        weights = args.shared / "weights" / f"{name}_cifar10.safetensors"
+        config = TrainConfig(
+            dataset="cifar10", data_dir=str(args.shared / "tfds"), model=name, weights=str(weights)
+        )
+        model, dataset, variables = _load(config)
+        networks.append(Network(name, model, variables))
+    with locked(args.out):
+        records = reproduce_pruning(args.out, networks, dataset, progress=_progress())
+    _show_table(summary_table(records))
+    _say_where(args.out / "table.md")
+
+
 def _prepare(args: argparse.Namespace) -> None:
     from jnnk.data import prepare
 
@@ -145,6 +164,10 @@ def _load(config: TrainConfig) -> tuple:
     except ValueError as error:
         raise InputError(str(error)) from None
     dataset = load(config.dataset, data_dir=config.data_dir)
+    dataset = dataset._replace(
+        mean=_by_channel("--mean", config.mean, dataset.mean),
+        std=_by_channel("--std", config.std, dataset.std),
+    )
     model = models.create(
         config.model, num_classes=len(dataset.class_names), shortcut=config.shortcut
     )
@@ -154,6 +177,15 @@ def _load(config: TrainConfig) -> tuple:
         return model, dataset, models.load_safetensors(model, config.weights)
     except models.WeightsError as error:
         raise InputError(str(error)) from None
+
+
+def _by_channel(option: str, given: tuple[float, ...] | None, default: np.ndarray) -> np.ndarray:
+    """A normalisation given as one number for all channels or as one each."""
+    if given is None:
+        return default
+    if len(given) not in (1, len(default)):
+        raise InputError(f"{option}: expected 1 or {len(default)} numbers, got {len(given)}")
+    return np.broadcast_to(np.asarray(given, np.float32), default.shape)
 
 
 def _report_on(run) -> None:
@@ -171,6 +203,13 @@ def _show_summary(run) -> None:
     table = rich.table.Table(show_header=False, box=None)
     for value, meaning in summary(collect(run)):
         table.add_row(meaning, f"[bold]{escape(value)}[/]")
+    _out.print(table)
+
+
+def _show_table(records: list[dict]) -> None:
+    table = rich.table.Table(*records[0])
+    for record in records:
+        table.add_row(*(f"{v:.1f}" if isinstance(v, float) else str(v) for v in record.values()))
     _out.print(table)
 
 
@@ -255,6 +294,7 @@ _COMMANDS = {
     "overlap": _overlap,
     "prune": _prune,
     "report": _report,
+    "reproduce": _reproduce,
     "prepare": _prepare,
 }
 

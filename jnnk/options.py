@@ -88,6 +88,19 @@ def parser() -> argparse.ArgumentParser:
     add("prune", _run_options, _prune_options, help="score and prune the kernels of a run")
     sub = add("report", help="write the report of what a run folder holds")
     sub.add_argument("run", type=pathlib.Path, help="run folder")
+    sub = add("reproduce", help="measure a published claim anew on the shared data")
+    sub.add_argument(
+        "claim", choices=("pruning",), help="pruning: kernels each criterion can spare"
+    )
+    sub.add_argument(
+        "--shared", type=pathlib.Path, required=True, help="folder that holds weights/ and tfds/"
+    )
+    sub.add_argument(
+        "--out",
+        type=pathlib.Path,
+        required=True,
+        help="folder of the results, goes on from any there",
+    )
     sub = add("prepare", help="download and prepare a TFDS set (extra: tfds-prepare)")
     sub.add_argument("dataset", help="TFDS name, such as cifar10")
     sub.add_argument("--data-dir", required=True, help="folder to put it in")
@@ -99,6 +112,11 @@ def _network_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--data-dir", help="folder of the prepared data sets")
     sub.add_argument("--model", help="resnet8 (default), resnet20, resnet50, convnet6, ...")
     sub.add_argument("--shortcut", choices=("A", "B"), help="of CIFAR ResNets (default: A)")
+    for name in ("mean", "std"):
+        sub.add_argument(
+            f"--{name}", type=float, nargs="+", metavar="X",
+            help="of images / 255, by channel or one for all (default: the data set's)",
+        )  # fmt: skip
     sub.add_argument("--out", type=pathlib.Path, required=True, help="run folder to make")
 
 

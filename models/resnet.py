@@ -18,7 +18,13 @@ from .channels import WHOLE, Activations, ConvInfo, Thin, checked_thin, conv, he
 
 
 class ConvSpec(NamedTuple):
-    """One conv of a block: its filters, the side of its kernel, its stride."""
+    """One conv of a block.
+
+    Attributes:
+        features: number of filters.
+        size: side of its kernel.
+        stride: of both axes.
+    """
 
     features: int
     size: int

@@ -130,6 +130,7 @@ def test_damaged_weights(tmp_path, capsys):
         (["--epochs", "2", "--measure-epochs", "7"], r"training has epochs 0 to 2"),
         (["--criterion", "best"], "unknown criterion best; known: det"),
         (["--neighbors", "0"], "--neighbors 1 or more"),
+        (["--mean", "0.5", "0.5"], "--mean: expected 1 or 1 numbers, got 2"),
         (["--share", "1.5"], "--share must be"),
     ],
 )

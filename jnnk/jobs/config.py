@@ -12,6 +12,9 @@ class TrainConfig(NamedTuple):
         model: name known to ``jnnk.models.create``.
         shortcut: ``"A"`` or ``"B"``, of CIFAR ResNets.
         weights: safetensors file to start from, or None for a random start.
+        mean: what to subtract from images / 255, a number a channel or one for all; None takes
+            the data set's own. Weights need the normalisation they were trained with.
+        std: what to divide by after that, likewise.
         epochs: passes over the training images.
         batch_size: images a step.
         optimizer: ``"sgd"`` or ``"adam"``.
@@ -28,6 +31,8 @@ class TrainConfig(NamedTuple):
     model: str = "resnet8"
     shortcut: str = "A"
     weights: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     epochs: int = 20
     batch_size: int = 64
     optimizer: str = "sgd"

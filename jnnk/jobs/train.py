@@ -27,8 +27,12 @@ _NEVER_MIRRORED = ("digits", "mnist", "emnist", "kmnist", "svhn_cropped")
 
 def train_config(run: Run) -> TrainConfig:
     """The training settings a run folder was made with."""
-    settings = {key: run.config[key] for key in TrainConfig._fields}
-    return TrainConfig(**{**settings, "measure_epochs": tuple(settings["measure_epochs"])})
+    return TrainConfig(
+        **{
+            name: tuple(value) if isinstance(value := run.config[name], list) else value
+            for name in TrainConfig._fields
+        }
+    )
 
 
 def train(
