@@ -203,6 +203,35 @@ def history(records: list[dict]) -> Figure:
     return figure
 
 
+def prunable_shares(records: list[dict]) -> Figure:
+    """The largest share every criterion can prune, a panel a network, a bar a start.
+
+    Args:
+        records: of :func:`jnnk.jobs.reproduce_pruning.reproduce_pruning`.
+    """
+    networks = list(dict.fromkeys(record["network"] for record in records))
+    starts = list(dict.fromkeys(record["start"] for record in records))
+    criteria = list(dict.fromkeys(record["criterion"] for record in records))
+    with mpl.rc_context(STYLE):
+        figure, axes = make_axes(
+            1, len(networks), (4.2 * len(networks) + 1, 4), squeeze=False, sharey=True
+        )
+        for axis, network in zip(axes.flat, networks, strict=True):
+            for index, start in enumerate(starts):
+                rows = [r for r in records if (r["network"], r["start"]) == (network, start)]
+                axis.barh(
+                    [criteria.index(r["criterion"]) + 0.4 * (index - 0.5) for r in rows],
+                    [100 * r["share"] for r in rows],
+                    0.4,
+                    label=start,
+                )
+            axis.set(xlabel="kernels pruned (%)", title=network)
+            axis.set_yticks(range(len(criteria)), criteria)
+        axes[0, 0].invert_yaxis()
+        axes[0, -1].legend()
+    return figure
+
+
 def _line(index: int, criterion: str) -> dict:
     """Colour, dashes and label of a criterion: dashes tell apart lines that coincide."""
     style = {"random": ":", "det_gram": "--"}.get(criterion, "-")

@@ -1,0 +1,265 @@
+"""``jnnk reproduce pruning``: how many kernels every criterion can prune from public networks.
+
+For each network, as published and after a short L1 fine-tune, and for each criterion: the largest
+share of all kernels that can go, ranked over the whole network, before more than half a point of
+test accuracy is lost. Every accuracy measured is kept, so the command goes on where it was stopped.
+"""
+
+import hashlib
+import pathlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jnnk.conv_scores import CRITERIA
+from jnnk.data import Dataset
+from jnnk.jobs.fit import fit
+from jnnk.jobs.output import save_figure, save_table
+from jnnk.jobs.progress import Progress, Silent
+from jnnk.jobs.train import mirrors
+from jnnk.mask_summary import summarize
+from jnnk.masks import apply_masks, conv_kernels, make_masks
+from jnnk.pruning_analysis import pruning_score
+from jnnk.pruning_figures import prunable_shares
+from jnnk.runs import read_json, require_settings, write_bytes, write_json
+from jnnk.search import last_true
+from jnnk.tables import to_markdown
+from jnnk.training import Model, make_evaluate, make_optimizer, make_train_step, start_state
+
+STARTS = ("one-shot", "L1 fine-tune")
+
+
+class Settings(NamedTuple):
+    """What is measured; two folders with the same settings hold the same numbers.
+
+    Attributes:
+        criteria: names in ``CRITERIA``.
+        tolerance: accuracy that may be lost, in percentage points of all test images, against the
+            network that is pruned (the fine-tuned one after a fine-tune).
+        resolution: shares are multiples of it.
+        bracket_images: first test images, on which the search begins.
+        epochs: of the L1 fine-tune.
+        batch_size: images a step.
+        learning_rate: peak rate of SGD, falling to 0 by a cosine.
+        l1: strength of the penalty on conv kernels.
+        seed: of the fine-tune and of ``random``.
+    """
+
+    criteria: tuple[str, ...] = tuple(CRITERIA)
+    tolerance: float = 0.5
+    resolution: float = 0.005
+    bracket_images: int = 2000
+    epochs: int = 1
+    batch_size: int = 128
+    learning_rate: float = 0.05
+    l1: float = 2e-4
+    seed: int = 0
+
+
+class Network(NamedTuple):
+    """A public network.
+
+    Attributes:
+        name: shown in the table.
+        model: the Flax module.
+        variables: its published weights.
+    """
+
+    name: str
+    model: Model
+    variables: dict
+
+
+def reproduce_pruning(
+    folder: pathlib.Path,
+    networks: list[Network],
+    dataset: Dataset,
+    *,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Measures what is not measured yet; the tables are written anew after every number.
+
+    Args:
+        folder: gets ``results.json``, ``table.csv``, ``.tex`` and ``.md``, the figure, and what is
+            needed to go on.
+        networks: the networks.
+        dataset: trained on and evaluated.
+        settings: the paper-sized ones by default.
+        progress: shows how far it is.
+
+    Returns:
+        A record for each network, start and criterion; see :func:`measure`.
+
+    Raises:
+        InputError: if the folder holds results made with other settings.
+    """
+    settings = settings or Settings()
+    progress = progress or Silent()
+    require_settings(folder, settings)
+    records: list[dict[str, Any]] = []
+    cases = [(start, network) for start in STARTS for network in networks]
+    total = len(cases) * len(settings.criteria)
+    with progress.task("reproduce pruning", total=total, unit="criterion") as task:
+        for start, network in cases:
+            part = folder / network.name / start.replace(" ", "-")
+            evaluate = make_evaluate(network.model, mean=dataset.mean, std=dataset.std)
+            variables = network.variables
+            if start == "L1 fine-tune":
+                variables = _finetune(network, dataset, evaluate, settings, part, progress)
+            accuracies = Accuracies(part / "accuracies.json", variables, dataset, evaluate)
+            for criterion in settings.criteria:
+                measured = measure(accuracies, criterion, settings)
+                records.append({"network": network.name, "start": start, **measured})
+                _write(folder, records)
+                task.advance(share=measured["share"])
+            save_figure(folder, "prunable_shares", prunable_shares(records))
+    return records
+
+
+class Accuracies:
+    """Accuracies of one network under masks, each measured once and kept in a file.
+
+    Args:
+        path: the file.
+        variables: the network's variables.
+        dataset: its test images are used.
+        evaluate: from :func:`jnnk.training.make_evaluate`.
+    """
+
+    def __init__(
+        self,
+        path: pathlib.Path,
+        variables: dict,
+        dataset: Dataset,
+        evaluate: Callable[[dict, np.ndarray, np.ndarray], float],
+    ):
+        self.variables = variables
+        self.num_images = len(dataset.test_images)
+        self._path, self._dataset, self._evaluate = path, dataset, evaluate
+        self._known: dict[str, float] = read_json(path) if path.exists() else {}
+
+    def __call__(self, masks: Any | None, num_images: int) -> float:
+        """Accuracy in [0, 1] on the first test images, pruned by ``masks`` (None: whole)."""
+        key = f"{'whole' if masks is None else _digest(masks)} {num_images}"
+        if key not in self._known:
+            variables = self.variables
+            if masks is not None:
+                variables = {**variables, "params": apply_masks(variables["params"], masks)}
+            images, labels = self._dataset.test_images, self._dataset.test_labels
+            self._known[key] = self._evaluate(variables, images[:num_images], labels[:num_images])
+            write_json(self._path, self._known)
+        return self._known[key]
+
+
+def measure(accuracies: Accuracies, criterion: str, settings: Settings) -> dict[str, Any]:
+    """The largest share one criterion can prune, searched on few images and settled on all.
+
+    The share is a turning point: it keeps the accuracy within the tolerance and the next larger
+    multiple of the resolution does not. Accuracy is not quite monotone, so a larger share further
+    on may by chance be within it again.
+
+    Args:
+        accuracies: of the network.
+        criterion: a key of ``CRITERIA``.
+        settings: tolerance, resolution and images of the search.
+
+    Returns:
+        ``criterion``, ``share`` (in [0, 1]), ``accuracy`` at it and ``accuracy_before`` on all test
+        images, ``next_accuracy`` at the next share, ``params`` and ``score`` (the paper's).
+    """
+    params = accuracies.variables["params"]
+    key = jax.random.key(settings.seed) if criterion == "random" else None
+
+    def masks(step: int) -> Any:
+        keep_rate = max(1 - step * settings.resolution, 0.0)
+        return make_masks(params, criterion=criterion, keep_rate=keep_rate, key=key)
+
+    def is_within(step: int, num_images: int) -> bool:
+        lost = accuracies(None, num_images) - accuracies(masks(step), num_images)
+        return 100 * lost <= settings.tolerance + 1e-9
+
+    everything = round(1 / settings.resolution)
+    few = min(settings.bracket_images, accuracies.num_images)
+    guess = last_true(partial(is_within, num_images=few), low=0, high=everything)
+    step = last_true(
+        partial(is_within, num_images=accuracies.num_images), low=0, high=everything, guess=guess
+    )
+    before = accuracies(None, accuracies.num_images)
+    accuracy = accuracies(masks(step), accuracies.num_images)
+    whole, kept = summarize(params, masks(step)).params
+    return {
+        "criterion": criterion,
+        "share": step * settings.resolution,
+        "accuracy": accuracy,
+        "accuracy_before": before,
+        "next_accuracy": accuracies(masks(step + 1), accuracies.num_images),
+        "params": kept / whole,
+        "score": pruning_score(accuracy, before, kept, whole),
+    }
+
+
+def summary_table(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row a criterion, a column a network and start: the share pruned in percent.
+
+    Args:
+        records: of :func:`reproduce_pruning`.
+    """
+    columns = dict.fromkeys((record["network"], record["start"]) for record in records)
+    share = {(r["network"], r["start"], r["criterion"]): 100 * r["share"] for r in records}
+    criteria = dict.fromkeys(record["criterion"] for record in records)
+    return [
+        {"criterion": criterion}
+        | {
+            f"{network}, {start} (%)": share.get((network, start, criterion))
+            for network, start in columns
+        }
+        for criterion in criteria
+    ]
+
+
+def _finetune(
+    network: Network,
+    dataset: Dataset,
+    evaluate: Callable[[dict, np.ndarray, np.ndarray], float],
+    settings: Settings,
+    folder: pathlib.Path,
+    progress: Progress,
+) -> dict:
+    num_steps = settings.epochs * (len(dataset.train_images) // settings.batch_size)
+    optimizer = make_optimizer(
+        "sgd", learning_rate=settings.learning_rate, num_steps=num_steps, weight_decay=0.0
+    )
+    step = make_train_step(
+        network.model, optimizer, mean=dataset.mean, std=dataset.std,
+        flip=mirrors(dataset), l1=settings.l1,
+    )  # fmt: skip
+    return fit(
+        partial(start_state, optimizer, jax.random.key(settings.seed), network.variables),
+        step,
+        dataset,
+        evaluate=evaluate,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        folder=folder,
+        progress=progress,
+        description=f"L1 fine-tune of {network.name}",
+    ).variables
+
+
+def _digest(masks: Any) -> str:
+    layers = [np.packbits(np.asarray(leaf) != 0) for leaf in conv_kernels(masks).values()]
+    return hashlib.sha256(np.concatenate(layers).tobytes()).hexdigest()[:16]
+
+
+def _write(folder: pathlib.Path, records: list[dict[str, Any]]) -> None:
+    caption = "Largest share of kernels pruned with at most half a point of accuracy lost."
+    write_json(folder / "results.json", records)
+    save_table(folder, "results", records, caption=caption)
+    table = summary_table(records)
+    save_table(folder, "table", table, caption=caption)
+    write_bytes(folder / "table.md", to_markdown(table).encode())
