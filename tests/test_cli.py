@@ -7,6 +7,7 @@ import pytest
 import safetensors.numpy
 
 from jnnk.cli import main
+from jnnk.runs import read_json_lines
 
 STUDY = [
     "study", "--epochs", "2", "--batch-size", "128", "--measure-epochs", "0", "2",
@@ -39,7 +40,7 @@ def test_study_leaves_everything_it_promises(run):
     figures = {path.stem for path in (run / "figures").glob("*.png")}
     assert figures == {path.stem for path in (run / "figures").glob("*.svg")}
     assert {"training", "measures_by_depth", "overlap_heat_maps", "pruning_sweep"} <= figures
-    assert [json.loads(line)["epoch"] for line in (run / "metrics.jsonl").open()] == [1, 2]
+    assert [line["epoch"] for line in read_json_lines(run / "metrics.jsonl")] == [1, 2]
 
 
 def test_results_hold_every_layer_and_epoch_asked_for(run):
