@@ -50,7 +50,7 @@ class Settings(NamedTuple):
 
     criteria: tuple[str, ...] = tuple(CRITERIA)
     tolerance: float = 0.5
-    resolution: float = 0.005
+    resolution: float = 0.01
     bracket_images: int = 2000
     epochs: int = 1
     batch_size: int = 128
