@@ -21,8 +21,11 @@ def knn_graph(graph: NNKGraph, *, similarity: RadialSimilarity | None = None) ->
 
     Returns:
         The graph with other weights; its errors and certificates are those of the NNK problem.
+        As in the NNK graph, a query all of whose candidates coincide with it has no neighbours,
+        so a dead channel has none.
     """
-    valid = graph.indices >= 0
+    apart = (graph.squared_distances > 0).any(-1, keepdims=True)
+    valid = (graph.indices >= 0) & apart
     if similarity is None:
         return graph._replace(weights=valid.astype(graph.weights.dtype))
 

