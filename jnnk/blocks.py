@@ -1,20 +1,41 @@
 """Work in blocks of rows, to bound memory."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 
-def map_blocks(function, inputs, *, block_size: int):
-    """``function`` over blocks of rows of a pytree, one block in memory at a time."""
+def map_blocks(function: Callable[[Any], Any], inputs: Any, *, block_size: int) -> Any:
+    """``function`` over blocks of rows, one block in memory at a time.
+
+    Args:
+        function: from a pytree of ``block_size`` rows to one of as many rows; row by row
+            independent.
+        inputs: pytree of arrays with the same number of rows.
+        block_size: rows per block.
+
+    Returns:
+        The pytree that ``function(inputs)`` would return.
+    """
     num_rows = jax.tree.leaves(inputs)[0].shape[0]
     block_size = max(1, min(block_size, num_rows))
     num_blocks = -(-num_rows // block_size)
     if num_blocks == 1:
         return function(inputs)
 
-    def split(rows):
-        extra = [(0, num_blocks * block_size - num_rows)] + [(0, 0)] * (rows.ndim - 1)
-        return jnp.pad(rows, extra).reshape(num_blocks, block_size, *rows.shape[1:])
+    def block(start):
+        take = lambda rows: jax.lax.dynamic_slice_in_dim(rows, start, block_size)  # noqa: E731
+        return function(jax.tree.map(take, inputs))
 
-    outputs = jax.lax.map(function, jax.tree.map(split, inputs))
-    return jax.tree.map(lambda rows: rows.reshape(-1, *rows.shape[2:])[:num_rows], outputs)
+    # The last block overlaps the one before: padding would copy all inputs.
+    starts = jnp.minimum(jnp.arange(num_blocks) * block_size, num_rows - block_size)
+    outputs = jax.lax.map(block, starts)
+    remainder = num_rows - (num_blocks - 1) * block_size
+
+    def join(blocks):
+        whole = blocks[:-1].reshape(-1, *blocks.shape[2:])
+        return jnp.concatenate([whole, blocks[-1, block_size - remainder :]])
+
+    return jax.tree.map(join, outputs)

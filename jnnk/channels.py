@@ -1,5 +1,6 @@
 """One NNK graph per channel of a layer."""
 
+import concurrent.futures
 import functools
 
 import jax
@@ -8,10 +9,11 @@ import jax.numpy as jnp
 from jnnk.graph import NNKGraph, nnk_graph
 from jnnk.similarity import DEFAULT, Similarity
 
+# Channels in flight on a CPU. XLA runs most of a channel's program on one core; the programs hold
+# no LAPACK calls, which deadlock when two run at once (JAX 0.10.2).
+_CPU_STREAMS = 2
 
-@functools.partial(
-    jax.jit, static_argnames=("num_neighbors", "similarity", "block_size", "method", "max_steps")
-)
+
 def channelwise_nnk_graph(
     activations: jax.Array,
     *,
@@ -24,8 +26,9 @@ def channelwise_nnk_graph(
 ) -> NNKGraph:
     """The NNK graph of each channel (arXiv 2110.11400): images as seen by one channel alone.
 
-    A point of channel c is ``activations[n, :, :, c]`` flattened. Channels go one at a time, so
-    memory is that of one `nnk_graph` beside the input and the answer.
+    A point of channel c is ``activations[n, :, :, c]`` flattened. Channels go one at a time (two
+    on a CPU, outside of jit), so memory is that of one or two `nnk_graph` beside the input and
+    the answer. Works under jit, vmap and differentiation as well.
 
     Args:
         activations: (N, H, W, C), or (N, D, C) already flattened; floating.
@@ -46,19 +49,26 @@ def channelwise_nnk_graph(
     if activations.ndim not in (3, 4):
         raise ValueError(
             "activations must be (N, H, W, C) or (N, D, C), got shape "
-            f"{activations.shape}; of dense features (N, C) make (N, 1, C) or (N, C, 1)"
+            f"{activations.shape}; give dense features (N, C) as (N, 1, C)"
         )
-    points = activations.reshape(activations.shape[0], -1, activations.shape[-1])
+    graph_of = functools.partial(
+        nnk_graph,
+        num_neighbors=num_neighbors,
+        similarity=similarity,
+        tol=tol,
+        max_steps=max_steps,
+        block_size=block_size,
+        method=method,
+    )
+    num_images, num_channels = activations.shape[0], activations.shape[-1]
+    points = activations.reshape(num_images, -1, num_channels)
+    on_cpu = jax.default_backend() == "cpu"
+    if isinstance(points, jax.core.Tracer) or not on_cpu or num_channels < 2:
+        return jax.lax.map(graph_of, jnp.moveaxis(points, -1, 0))
 
-    def channel(points):
-        return nnk_graph(
-            points,
-            num_neighbors=num_neighbors,
-            similarity=similarity,
-            tol=tol,
-            max_steps=max_steps,
-            block_size=block_size,
-            method=method,
-        )
+    def channel(index):
+        return jax.block_until_ready(graph_of(jnp.asarray(points[:, :, index])))
 
-    return jax.lax.map(channel, jnp.moveaxis(points, 2, 0))
+    with concurrent.futures.ThreadPoolExecutor(_CPU_STREAMS) as streams:
+        graphs = list(streams.map(channel, range(num_channels)))
+    return jax.tree.map(lambda *fields: jnp.stack(fields), *graphs)

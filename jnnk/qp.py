@@ -12,12 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jnnk.precision import working_dtype
-from jnnk.qp_active_set import kkt_residual, refine_support
+from jnnk.qp_active_set import refine_support
 from jnnk.qp_gradient import find_support
 from jnnk.qp_linear import solve_on_support
-
-# Problems solved together: their Gram matrices fit the second-level cache.
-_CHUNK = 256
 
 
 class QPSolution(NamedTuple):
@@ -92,19 +89,22 @@ def solve_nnk(
         )
     tol = jnp.asarray(tol, dtype)
     solution = _solve(gram.reshape(count, size, size), cross.reshape(count, size), tol, max_steps)
-    return jax.tree.map(lambda x: x.reshape(batch + x.shape[1:]), solution)
+    solution = jax.tree.map(lambda x: x.reshape(batch + x.shape[1:]), solution)
+    if mask is not None:
+        solution = solution._replace(weights=jnp.where(mask, solution.weights, 0))
+    return solution
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def _solve(gram: jax.Array, cross: jax.Array, tol: jax.Array, max_steps: int) -> QPSolution:
     """`solve_nnk` on (B, K, K) and (B, K)."""
-    weights, steps = find_support(gram, cross, chunk=_CHUNK)
-    weights, extra = refine_support(gram, cross, weights, max_steps=max_steps, chunk=_CHUNK)
-    residual, scale = kkt_residual(gram, cross, weights)
-    finite = jnp.isfinite(residual)
-    weights = jnp.where(finite[:, None], weights, 0)
-    residual = jnp.where(finite, residual, jnp.inf)
-    return QPSolution(weights, residual, steps + extra, residual <= tol * scale)
+    trial, steps = find_support(gram, cross)
+    refined = refine_support(gram, cross, trial, max_steps=max_steps)
+    scale = jnp.max(jnp.abs(cross), axis=1)
+    finite = jnp.isfinite(refined.residual) & jnp.isfinite(scale)
+    weights = jnp.where(finite[:, None], refined.weights, 0)
+    residual = jnp.where(finite, refined.residual, jnp.inf)
+    return QPSolution(weights, residual, steps + refined.steps, finite & (residual <= tol * scale))
 
 
 @_solve.defjvp

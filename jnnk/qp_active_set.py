@@ -2,113 +2,143 @@
 
 Block principal pivoting (Kim and Park 2011, doi:10.1137/110821172): solve on the support, let all
 violators change sides at once, and one at a time where that stops helping, which ends on every
-non-singular problem.
+non-singular problem. The first rounds solve by conjugate gradients, the few problems left after
+them by elimination.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from jnnk.qp_gradient import chunk_size, conjugate_gradient, conjugate_steps, mean_off_diagonal
 from jnnk.qp_linear import eliminate
 
+_CONJUGATE_ROUNDS = 4
 _PATIENCE = 3
 
 
-class _State(NamedTuple):
-    """Problems (B,) under refinement."""
+class Refined(NamedTuple):
+    """Problems (B,) under refinement.
 
-    weights: jax.Array  # (B, K), the best so far
-    residual: jax.Array  # (B,), of those weights
-    support: jax.Array  # bool (B, K), to try next
-    fewest: jax.Array  # int32 (B,), the fewest violators seen
-    patience: jax.Array  # int32 (B,), tries left before violators change sides singly
-    steps: jax.Array  # int32 (B,), products with gram
-    done: jax.Array  # bool (B,)
+    Attributes:
+        weights: (B, K), the best so far, at least 0.
+        residual: (B,), largest violation of the optimality conditions by those weights.
+        trial: (B, K), the last solution on a support, 0 off it.
+        support: bool (B, K), the one to try next.
+        fewest: int32 (B,), the fewest violators seen.
+        patience: int32 (B,), tries left before violators change sides singly.
+        steps: int32 (B,), products with gram.
+        done: bool (B,).
+    """
 
-
-def kkt_residual(gram: jax.Array, cross: jax.Array, weights: jax.Array):
-    """Largest violation (B,) of the optimality conditions, and the scale ``max |cross|`` (B,)."""
-    violation, scale = _violations(gram, cross, weights)[1:]
-    return jnp.max(violation, axis=1), scale
+    weights: jax.Array
+    residual: jax.Array
+    trial: jax.Array
+    support: jax.Array
+    fewest: jax.Array
+    patience: jax.Array
+    steps: jax.Array
+    done: jax.Array
 
 
 def refine_support(
-    gram: jax.Array, cross: jax.Array, weights: jax.Array, *, max_steps: int, chunk: int
-) -> tuple[jax.Array, jax.Array]:
+    gram: jax.Array, cross: jax.Array, trial: jax.Array, *, max_steps: int
+) -> Refined:
     """Weights that satisfy the optimality conditions to rounding, from approximate ones.
 
     Args:
         gram: (B, K, K).
         cross: (B, K).
-        weights: (B, K), at least 0.
+        trial: (B, K), as `jnnk.qp_gradient.find_support` returns them.
         max_steps: bound on products with ``gram`` per problem.
-        chunk: unfinished problems that are packed together.
 
     Returns:
-        Weights (B, K) and int32 (B,) products with ``gram`` spent.
+        The final state; a problem is not done where the bound stopped it.
     """
     count, size = cross.shape
-    chunk = min(chunk, count)
-    rounding = 16 * jnp.finfo(cross.dtype).eps
-    gradient, violation, scale = _violations(gram, cross, weights)
-    residual = jnp.max(violation, axis=1)
-    state = _State(
-        weights,
-        residual,
-        (weights > 0) | (gradient > 0),
-        jnp.full((count,), size + 1, jnp.int32),
-        jnp.full((count,), _PATIENCE, jnp.int32),
-        jnp.ones((count,), jnp.int32),
-        ~(residual > rounding * scale),  # also where it is NaN
+    state = Refined(
+        weights=jnp.zeros_like(cross),
+        residual=jnp.full((count,), jnp.inf, cross.dtype),
+        trial=trial,
+        support=trial != 0,
+        fewest=jnp.full((count,), size + 1, jnp.int32),
+        patience=jnp.full((count,), _PATIENCE, jnp.int32),
+        steps=jnp.zeros((count,), jnp.int32),
+        done=jnp.zeros((count,), bool),
     )
-    order = jnp.arange(size)
+    state = _judge(gram, cross, state, exact=False)
+    conjugate_bound = min(max_steps, _CONJUGATE_ROUNDS * (conjugate_steps(size) + 3) + 1)
+    state = _rounds(gram, cross, state, _conjugate_attempt, conjugate_bound, exact=False)
+    return _rounds(gram, cross, state, _elimination_attempt, max_steps, exact=True)
 
-    def attempt(gram, cross, state):
-        solved = eliminate(gram, cross, state.support)
-        solved = solved + eliminate(gram, cross - _apply(gram, solved), state.support)
-        weights = jnp.maximum(solved, 0)
-        violation, scale = _violations(gram, cross, weights)[1:]
-        residual = jnp.max(violation, axis=1)
-        better = residual < state.residual
-        raw = cross - _apply(gram, solved)
-        margin = (rounding * scale)[:, None]
-        wrong = jnp.where(state.support, solved < 0, raw > margin)
-        number = jnp.sum(wrong, axis=1, dtype=jnp.int32)
-        fewer = number < state.fewest
-        patience = jnp.where(fewer, _PATIENCE, state.patience - 1)
-        last = jnp.max(jnp.where(wrong, order, -1), axis=1)[:, None]
-        flip = wrong & ((patience >= 0)[:, None] | (order == last))
-        steps = state.steps + 2 + size
-        done = (residual <= rounding * scale) | (number == 0) | (steps + 2 + size > max_steps)
-        return _State(
-            jnp.where(better[:, None], weights, state.weights),
-            jnp.where(better, residual, state.residual),
-            state.support ^ flip,
-            jnp.minimum(number, state.fewest),
-            patience,
-            steps,
-            done,
-        )
 
-    def pack(state):
-        # Unfinished problems first; finished ones that fill the chunk are not written back.
-        rows = jnp.nonzero(~state.done, size=chunk, fill_value=count)[0]
-        part = jax.tree.map(lambda x: x.at[rows].get(mode="fill", fill_value=0), state)
-        filled = gram.at[rows].get(mode="fill", fill_value=0)
-        part = attempt(filled, cross.at[rows].get(mode="fill", fill_value=0), part)
+def _rounds(gram, cross, state, attempt, max_steps, *, exact):
+    """Rounds of ``attempt`` on the unfinished problems, packed into chunks."""
+    count, size = cross.shape
+    chunk = min(chunk_size(size), count)
+
+    def pending(state):
+        return ~state.done & (state.steps < max_steps)
+
+    def once(state):
+        rows = jnp.nonzero(pending(state), size=chunk, fill_value=count)[0]
+        # Rows beyond the last problem fill the chunk with zeros and are not written back.
+        take = functools.partial(jnp.take, indices=rows, axis=0, mode="fill", fill_value=0)
+        matrix, vector, part = jax.tree.map(take, (gram, cross, state))
+        part = _judge(matrix, vector, attempt(matrix, vector, part), exact=exact)
         return jax.tree.map(lambda x, y: x.at[rows].set(y, mode="drop"), state, part)
 
-    state = jax.lax.while_loop(lambda s: ~jnp.all(s.done), pack, state)
-    return state.weights, state.steps
+    return jax.lax.while_loop(lambda state: jnp.any(pending(state)), once, state)
+
+
+def _conjugate_attempt(gram, cross, state):
+    constant = mean_off_diagonal(gram)
+    start = jnp.where(state.support, jnp.maximum(state.trial, 0), 0)
+    trial = conjugate_gradient(gram, cross.T, constant, start.T, state.support.T).T
+    return state._replace(trial=trial, steps=state.steps + conjugate_steps(cross.shape[1]) + 2)
+
+
+def _elimination_attempt(gram, cross, state):
+    trial = eliminate(gram, cross, state.support)
+    # One step of refinement: elimination without pivoting loses a few digits.
+    trial = trial + eliminate(gram, cross - _apply(gram, trial), state.support)
+    # A round costs about as much as K / 3 products with gram, twice.
+    return state._replace(trial=trial, steps=state.steps + 2 + 2 * cross.shape[1] // 3)
+
+
+def _judge(gram, cross, state, *, exact):
+    """Takes the trial where it is better, and decides who changes sides.
+
+    An exact trial without violators is the answer, however large rounding leaves its residual.
+    """
+    weights = jnp.maximum(state.trial, 0)
+    gradient = cross - _apply(gram, weights)
+    violation = jnp.where(weights > 0, jnp.abs(gradient), jnp.maximum(gradient, 0))
+    residual = jnp.max(violation, axis=1)
+    # To rounding, whatever tolerance is asked for: at 1e-5 supports are not exact yet.
+    margin = 16 * jnp.finfo(cross.dtype).eps * jnp.max(jnp.abs(cross), axis=1)
+    leaves = state.trial < 0
+    enters = (weights == 0) & ~leaves & (gradient > margin[:, None])
+    wrong = leaves | enters
+    number = jnp.sum(wrong, axis=1, dtype=jnp.int32)
+    patience = jnp.where(number < state.fewest, _PATIENCE, state.patience - 1)
+    order = jnp.arange(cross.shape[1])
+    last = jnp.max(jnp.where(wrong, order, -1), axis=1)[:, None]
+    flips = wrong & ((patience >= 0)[:, None] | (order == last))
+    better = residual < state.residual
+    return state._replace(
+        weights=jnp.where(better[:, None], weights, state.weights),
+        residual=jnp.where(better, residual, state.residual),
+        support=(state.trial != 0) ^ flips,
+        fewest=jnp.minimum(number, state.fewest),
+        patience=patience,
+        steps=state.steps + 1,
+        # Also where it is NaN: nothing helps such a problem.
+        done=~(residual > margin) | (exact & (number == 0)),
+    )
 
 
 def _apply(gram, weights):
     return jnp.einsum("bij,bj->bi", gram, weights, precision=jax.lax.Precision.HIGHEST)
-
-
-def _violations(gram, cross, weights):
-    """The negative gradient (B, K), violations (B, K), and the scale (B,)."""
-    gradient = cross - _apply(gram, weights)
-    violation = jnp.where(weights > 0, jnp.abs(gradient), jnp.maximum(gradient, 0))
-    return gradient, violation, jnp.max(jnp.abs(cross), axis=1)

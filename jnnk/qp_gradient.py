@@ -2,7 +2,7 @@
 
 G of nearest neighbours is close to a constant plus a diagonal, so steps are taken in the metric
 ``M = diag(m) + b 11'`` with b the mean off-diagonal entry and ``m`` the row sums of ``|G - b|``:
-by Gershgorin M - G is positive semi-definite, so a step of length 1 never overshoots.
+by Gershgorin M - G is positive semi-definite, no power iteration needed.
 Problems lie along the last axis: vectors are (K, B), and every operation runs over problems.
 """
 
@@ -11,36 +11,46 @@ import jax.numpy as jnp
 
 from jnnk.blocks import map_blocks
 
-GRADIENT_STEPS_SMALL, GRADIENT_STEPS_LARGE = 12, 20
-CONJUGATE_STEPS_SMALL, CONJUGATE_STEPS_LARGE = 10, 14
-_SMALL = 30
+# Projected gradient steps come in bursts, until a burst leaves nearly all supports as they were.
+_BURST, _MAX_BURSTS = 4, 8
+_UNSETTLED = 1 / 8
+# Accelerated steps are stable up to 4/3 of the length that M alone makes safe.
+_SHORTENED = 0.76
+# Entries of the Gram matrices of one chunk: about what a second-level cache holds.
+_CHUNK_FLOATS = 160_000
 
 
-def find_support(gram: jax.Array, cross: jax.Array, *, chunk: int) -> tuple[jax.Array, jax.Array]:
+def chunk_size(size: int) -> int:
+    """Problems of ``size`` candidates that are solved together."""
+    return max(32, min(256, _CHUNK_FLOATS // size**2))
+
+
+def conjugate_steps(size: int) -> int:
+    """Conjugate gradient steps for one support."""
+    return 10 if size <= 30 else 14
+
+
+def find_support(gram: jax.Array, cross: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Approximate solutions of all problems.
 
     Args:
         gram: (B, K, K).
         cross: (B, K).
-        chunk: problems solved together.
 
     Returns:
-        Weights (B, K), at least 0, and int32 (B,) products with ``gram`` spent.
+        Weights (B, K), negative where a candidate should leave the support and 0 off it, and
+        int32 (B,) products with ``gram`` spent.
     """
-    small = cross.shape[1] <= _SMALL
-    gradient_steps = GRADIENT_STEPS_SMALL if small else GRADIENT_STEPS_LARGE
-    conjugate_steps = CONJUGATE_STEPS_SMALL if small else CONJUGATE_STEPS_LARGE
+    size = cross.shape[1]
 
     def block(inputs):
         gram, cross = inputs[0], inputs[1].T
-        metric = metric_of(gram)
-        weights = projected_gradient(gram, cross, metric, gradient_steps)
-        weights = conjugate_gradient(gram, cross, metric, weights, conjugate_steps)
-        return jnp.maximum(weights, 0).T
+        diagonal, constant = metric_of(gram)
+        weights, spent = projected_gradient(gram, cross, diagonal, constant)
+        weights = conjugate_gradient(gram, cross, constant, weights, weights > 0)
+        return weights.T, jnp.full(cross.shape[1:], spent + 3 + conjugate_steps(size), jnp.int32)
 
-    weights = map_blocks(block, (gram, cross), block_size=chunk)
-    spent = 3 + gradient_steps + conjugate_steps
-    return weights, jnp.full(cross.shape[:1], spent, jnp.int32)
+    return map_blocks(block, (gram, cross), block_size=chunk_size(size))
 
 
 def product(gram: jax.Array, vectors: jax.Array) -> jax.Array:
@@ -48,60 +58,77 @@ def product(gram: jax.Array, vectors: jax.Array) -> jax.Array:
     return jnp.einsum("bij,jb->ib", gram, vectors, precision=jax.lax.Precision.HIGHEST)
 
 
+def mean_off_diagonal(gram: jax.Array) -> jax.Array:
+    """The mean off-diagonal entry (B,), at least 0."""
+    size = gram.shape[1]
+    trace = jnp.sum(jnp.diagonal(gram, axis1=1, axis2=2), axis=1)
+    total = jnp.sum(product(gram, jnp.ones((size, gram.shape[0]), gram.dtype)), axis=0)
+    return jnp.maximum((total - trace) / max(size * (size - 1), 1), 0)
+
+
 def metric_of(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The diagonal (K, B) and the constant (B,) of the metric of each problem."""
-    size, dtype = gram.shape[1], gram.dtype
-    ones = jnp.ones((size, gram.shape[0]), dtype)
-    trace = jnp.sum(jnp.diagonal(gram, axis1=1, axis2=2), axis=1)
-    total = jnp.sum(product(gram, ones), axis=0)
-    constant = jnp.maximum((total - trace) / max(size * (size - 1), 1), 0)
-    diagonal = product(jnp.abs(gram - constant[:, None, None]), ones)
+    constant = mean_off_diagonal(gram)
+    ones = jnp.ones((gram.shape[1], gram.shape[0]), gram.dtype)
+    diagonal = _SHORTENED * product(jnp.abs(gram - constant[:, None, None]), ones)
     return jnp.where(diagonal > 0, diagonal, 1), constant
 
 
-def projected_gradient(gram, cross, metric, num_steps: int) -> jax.Array:
-    """Accelerated projected gradient from 0 with restarts; weights (K, B)."""
-    diagonal, constant = metric
+def projected_gradient(gram, cross, diagonal, constant) -> tuple[jax.Array, jax.Array]:
+    """Accelerated projected gradient from 0 with restarts: weights (K, B), and () products."""
     inverse = 1 / diagonal
 
     def step(_, carry):
         weights, point, momentum, total = carry
-        gradient = product(gram, point) - cross
-        # The minimiser of the model is max(0, (pull - constant * total) / diagonal) with
-        # total its own sum: an increasing piecewise linear equation, two Newton steps.
-        pull = diagonal * point + constant * jnp.sum(point, axis=0) - gradient
+        descent = cross - product(gram, point)
+        # The minimiser of the model is max(0, (pull - constant * total) / diagonal) with total
+        # its own sum: an increasing piecewise linear equation, one Newton step from the last.
+        pull = diagonal * point + constant * jnp.sum(point, axis=0) + descent
         scaled = pull * inverse
-        for _ in range(2):
-            active = pull > constant * total
-            total = jnp.sum(jnp.where(active, scaled, 0), axis=0) / (
-                1 + constant * jnp.sum(jnp.where(active, inverse, 0), axis=0)
-            )
+        active = (pull > constant * total).astype(cross.dtype)
+        total = jnp.sum(active * scaled, axis=0) / (
+            1 + constant * jnp.sum(active * inverse, axis=0)
+        )
         new = jnp.maximum(scaled - constant * total * inverse, 0)
         move = new - weights
-        back = point - new
-        uphill = (
-            jnp.sum(diagonal * back * move, axis=0)
-            + constant * jnp.sum(back, axis=0) * jnp.sum(move, axis=0)
-        ) > 0
+        uphill = jnp.sum(diagonal * (point - new) * move, axis=0) > 0
         momentum = jnp.where(uphill, 1, momentum)
         grown = 0.5 * (1 + jnp.sqrt(1 + 4 * momentum * momentum))
         return new, new + (momentum - 1) / grown * move, grown, total
 
-    zeros = jnp.zeros_like(cross)
-    ones = jnp.ones_like(cross[0])
-    return jax.lax.fori_loop(0, num_steps, step, (zeros, zeros, ones, 0 * ones))[0]
+    def burst(carry):
+        bursts, _, state = carry
+        before = state[0] > 0
+        state = jax.lax.fori_loop(0, _BURST, step, state)
+        changed = jnp.any((state[0] > 0) != before, axis=0)
+        return bursts + 1, jnp.mean(changed.astype(cross.dtype)) > _UNSETTLED, state
+
+    zeros, ones = jnp.zeros_like(cross), jnp.ones_like(cross[0])
+    bursts, _, (weights, *_) = jax.lax.while_loop(
+        lambda carry: carry[1] & (carry[0] < _MAX_BURSTS),
+        burst,
+        (jnp.zeros((), jnp.int32), jnp.array(True), (zeros, zeros, ones, 0 * ones)),
+    )
+    return weights, bursts * _BURST
 
 
-def conjugate_gradient(gram, cross, metric, weights, num_steps: int) -> jax.Array:
-    """Preconditioned conjugate gradients on the support of ``weights`` (K, B).
+def conjugate_gradient(gram, cross, constant, weights, support) -> jax.Array:
+    """Conjugate gradients on a support, preconditioned by "diagonal + constant" restricted to it.
+
+    Args:
+        gram: (B, K, K).
+        cross: (K, B).
+        constant: (B,) mean off-diagonal entry.
+        weights: (K, B) to start from, 0 off the support.
+        support: bool (K, B).
 
     Returns:
-        (K, B), zero off that support; entries on it may be negative.
+        (K, B), 0 off the support; entries on it may be negative.
     """
-    constant = metric[1]
     diagonal = jnp.diagonal(gram, axis1=1, axis2=2).T - constant
-    inside = (weights > 0).astype(cross.dtype)
+    inside = support.astype(cross.dtype)
     inverse = inside / jnp.where(diagonal > 0, diagonal, 1)
+    # Sherman-Morrison.
     coupling = constant / (1 + constant * jnp.sum(inverse, axis=0))
 
     def precondition(residual):
@@ -125,4 +152,4 @@ def conjugate_gradient(gram, cross, metric, weights, num_steps: int) -> jax.Arra
     direction = precondition(residual)
     energy = jnp.sum(residual * direction, axis=0)
     start = (weights, residual, direction, energy)
-    return jax.lax.fori_loop(0, num_steps, step, start)[0]
+    return jax.lax.fori_loop(0, conjugate_steps(cross.shape[0]), step, start)[0]
