@@ -4,12 +4,15 @@ Exit codes: 0 done, 2 bad input (one line says what), 130 stopped by Ctrl-C.
 """
 
 import argparse
+import ast
 import contextlib
+import functools
 import logging
 import pathlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import rich.progress
@@ -156,20 +159,24 @@ def _opened(args: argparse.Namespace) -> Iterator[tuple]:
 
 def _load(config: TrainConfig) -> tuple:
     """Data set, model for it, and the variables to start from if weights are given."""
+    import jax
+
     from jnnk import models
     from jnnk.data import load
 
-    try:  # before the data: a wrong name should not wait for it
-        models.create(config.model, num_classes=1, shortcut=config.shortcut)
+    create = functools.partial(models.create, config.model, shortcut=config.shortcut)
+    options = _model_options(config.model_options)
+    try:
+        create(num_classes=1, **options)  # before the data: a wrong name should not wait for it
+        dataset = load(config.dataset, data_dir=config.data_dir)
+        model = create(num_classes=len(dataset.class_names), **options)
+        image = np.zeros((1, *dataset.train_images.shape[1:]), np.float32)
+        jax.eval_shape(model.init, jax.random.key(0), image)  # does the network fit the images?
     except ValueError as error:
-        raise InputError(str(error)) from None
-    dataset = load(config.dataset, data_dir=config.data_dir)
+        raise InputError(str(error)) from error
     dataset = dataset._replace(
         mean=_by_channel("--mean", config.mean, dataset.mean),
         std=_by_channel("--std", config.std, dataset.std),
-    )
-    model = models.create(
-        config.model, num_classes=len(dataset.class_names), shortcut=config.shortcut
     )
     if config.weights is None:
         return model, dataset, None
@@ -177,6 +184,20 @@ def _load(config: TrainConfig) -> tuple:
         return model, dataset, models.load_safetensors(model, config.weights)
     except models.WeightsError as error:
         raise InputError(str(error)) from None
+
+
+def _model_options(texts: tuple[str, ...]) -> dict[str, Any]:
+    """``NAME=VALUE`` texts as keywords, numbers as numbers."""
+    options = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--model-options: expected NAME=VALUE, got {text!r}")
+        try:
+            options[name] = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            options[name] = value
+    return options
 
 
 def _by_channel(option: str, given: tuple[float, ...] | None, default: np.ndarray) -> np.ndarray:

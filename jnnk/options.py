@@ -112,6 +112,10 @@ def _network_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--data-dir", help="folder of the prepared data sets")
     sub.add_argument("--model", help="resnet8 (default), resnet20, resnet50, convnet6, ...")
     sub.add_argument("--shortcut", choices=("A", "B"), help="of CIFAR ResNets (default: A)")
+    sub.add_argument(
+        "--model-options", nargs="+", metavar="NAME=VALUE",
+        help="stem=small of resnet18 and resnet50, channels=8 and dropout=0.1 of ConvNets",
+    )  # fmt: skip
     for name in ("mean", "std"):
         sub.add_argument(
             f"--{name}", type=float, nargs="+", metavar="X",

@@ -11,6 +11,7 @@ class TrainConfig(NamedTuple):
         data_dir: where prepared data sets lie, or None.
         model: name known to ``jnnk.models.create``.
         shortcut: ``"A"`` or ``"B"``, of CIFAR ResNets.
+        model_options: further options of ``jnnk.models.create``, each ``"NAME=VALUE"``.
         weights: safetensors file to start from, or None for a random start.
         mean: what to subtract from images / 255, a number a channel or one for all; None takes
             the data set's own. Weights need the normalisation they were trained with.
@@ -30,6 +31,7 @@ class TrainConfig(NamedTuple):
     data_dir: str | None = None
     model: str = "resnet8"
     shortcut: str = "A"
+    model_options: tuple[str, ...] = ()
     weights: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
