@@ -103,10 +103,15 @@ def _overlap(args: argparse.Namespace) -> None:
 
 
 def _prune(args: argparse.Namespace) -> None:
+    from jnnk.jobs.protocol import protocol
     from jnnk.jobs.prune import prune
 
     with _opened(args) as (run, model, dataset):
-        prune(run, model, dataset, options.prune_config(args, run.path), progress=_progress())
+        if args.protocol is None:
+            prune(run, model, dataset, options.prune_config(args, run.path), progress=_progress())
+        else:
+            config = options.protocol_config(args)
+            protocol(run, model, dataset, args.protocol, config, progress=_progress())
         _report_on(run)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from jnnk.conv_scores import CRITERIA
 from jnnk.errors import InputError
 from jnnk.jobs.config import OverlapConfig, PruneConfig, TrainConfig, spread_epochs
+from jnnk.jobs.protocols import PROTOCOLS, ProtocolConfig
 from jnnk.runs import read_json
 
 
@@ -47,6 +48,13 @@ def prune_config(args: argparse.Namespace, folder: pathlib.Path) -> PruneConfig:
     return config
 
 
+def protocol_config(args: argparse.Namespace) -> ProtocolConfig:
+    """The named protocol, with the seeds and criteria given."""
+    if args.protocol not in PROTOCOLS:
+        raise InputError(f"unknown protocol {args.protocol!r}; known: {', '.join(PROTOCOLS)}")
+    return _merged(PROTOCOLS[args.protocol], {}, args)
+
+
 def _found(path: pathlib.Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
@@ -85,7 +93,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--at-epochs", type=int, nargs="+", metavar="E", help="default: all checkpoints kept"
     )
-    add("prune", _run_options, _prune_options, help="score and prune the kernels of a run")
+    sub = add("prune", _run_options, _prune_options, help="score and prune the kernels of a run")
+    _protocol_options(sub)
     sub = add("report", help="write the report of what a run folder holds")
     sub.add_argument("run", type=pathlib.Path, help="run folder")
     sub = add("reproduce", help="measure a published claim anew on the shared data")
@@ -188,3 +197,12 @@ def _prune_options(sub: argparse.ArgumentParser) -> None:
         "--finetune-epochs", type=int, help=f"under the mask (default: {defaults.finetune_epochs})"
     )
     sub.add_argument("--finetune-learning-rate", type=float, metavar="RATE")
+
+
+def _protocol_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--protocol", metavar="NAME",
+        help="instead: L1 training, pruning at a threshold, retraining, for every criterion; "
+        f"one of {', '.join(PROTOCOLS)}",
+    )  # fmt: skip
+    sub.add_argument("--seeds", type=int, nargs="+", metavar="S", help="of the protocol")

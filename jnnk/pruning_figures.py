@@ -232,6 +232,36 @@ def prunable_shares(records: list[dict]) -> Figure:
     return figure
 
 
+def protocol(summary: list[dict]) -> Figure:
+    """Kernels pruned and accuracy along the protocol, by criterion, with the spread over seeds.
+
+    Args:
+        summary: of :func:`jnnk.jobs.protocol.protocol`.
+    """
+    at = np.arange(len(summary))
+    with mpl.rc_context(STYLE):
+        figure, (left, right) = make_axes(1, 2, (10, 0.35 * len(summary) + 1.5), sharey=True)
+
+        def bars(axis, shift, measure, factor, **options):
+            axis.barh(
+                at + shift,
+                [factor * record[measure] for record in summary],
+                xerr=[factor * (record[f"{measure}_std"] or 0) for record in summary],
+                **options,
+            )
+
+        bars(left, 0, "pruned", 100, height=0.6)
+        left.set(xlabel="kernels below the threshold (%)")
+        left.set_yticks(at, [record["criterion"] for record in summary])
+        left.invert_yaxis()
+        for index, stage in enumerate(("l1", "pruned", "retrained")):
+            label = {"l1": "after L1 training"}.get(stage, stage)
+            bars(right, 0.27 * (index - 1), f"accuracy_{stage}", 100, height=0.27, label=label)
+        right.set(xlabel="test accuracy (%)")
+        right.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
 def _line(index: int, criterion: str) -> dict:
     """Colour, dashes and label of a criterion: dashes tell apart lines that coincide."""
     style = {"random": ":", "det_gram": "--"}.get(criterion, "-")

@@ -9,6 +9,7 @@ from jnnk import figures
 from jnnk.errors import InputError
 from jnnk.jobs.output import percent, save_figure
 from jnnk.jobs.overlap import read_arrays
+from jnnk.jobs.protocol_report import protocol_sections
 from jnnk.jobs.prune_report import prune_sections
 from jnnk.report import Section, render
 from jnnk.runs import Run, read_json, read_json_lines, write_bytes, write_json
@@ -32,6 +33,7 @@ def report(run: Run) -> pathlib.Path:
         *_training_section(run, results),
         *_overlap_section(run, results),
         *prune_sections(run, results["pruning"]),
+        *protocol_sections(run, results["protocols"]),
     ]
     if not sections:
         raise InputError(f"{run.path} holds no results yet; run jnnk train, overlap or prune first")
@@ -52,7 +54,8 @@ def collect(run: Run) -> dict[str, Any]:
 
     Keys: ``config``; ``training``, the lines of metrics.jsonl; ``overlap``, one record an epoch
     and layer; ``overlap_matrices``, layer to (C, C) of the last epoch measured; ``pruning``, the
-    record of :func:`jnnk.jobs.prune.prune`, and ``finetuning``, its lines. Empty where not run.
+    record of :func:`jnnk.jobs.prune.prune`, and ``finetuning``, its lines; ``protocols``, name to
+    record of :func:`jnnk.jobs.protocol.protocol`. Empty where not run.
     """
     folder = run.path / "overlap"
     records = [read_json(path) for path in sorted(folder.glob("epoch*/*.json"))]
@@ -68,6 +71,10 @@ def collect(run: Run) -> dict[str, Any]:
         },
         "pruning": read_json(pruning) if pruning.exists() else None,
         "finetuning": read_json_lines(run.path / "prune" / "metrics.jsonl"),
+        "protocols": {
+            path.parent.name: read_json(path)
+            for path in sorted(run.path.glob("protocol/*/result.json"))
+        },
     }
 
 
