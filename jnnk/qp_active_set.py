@@ -15,7 +15,9 @@ import jax.numpy as jnp
 from jnnk.qp_gradient import chunk_size, conjugate_gradient, conjugate_steps, mean_off_diagonal
 from jnnk.qp_linear import eliminate
 
-_CONJUGATE_ROUNDS = 4
+_CONJUGATE_ROUNDS = 6
+# Problems packed together where a round is an elimination: few are left, and it is dear.
+_ELIMINATION_CHUNK = 32
 _PATIENCE = 3
 
 
@@ -77,7 +79,7 @@ def refine_support(
 def _rounds(gram, cross, state, attempt, max_steps, *, exact):
     """Rounds of ``attempt`` on the unfinished problems, packed into chunks."""
     count, size = cross.shape
-    chunk = min(chunk_size(size), count)
+    chunk = min(_ELIMINATION_CHUNK if exact else chunk_size(size), count)
 
     def pending(state):
         return ~state.done & (state.steps < max_steps)
