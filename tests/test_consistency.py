@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jnnk.channels import channelwise_nnk_graph
 from jnnk.consistency import aggregate_consistency
 from jnnk.graph import nnk_graph
 from jnnk.qp import solve_nnk
@@ -26,10 +25,14 @@ def graphs(real):
 
 
 def graphs_of(activations, num_neighbors=10):
-    activations = jnp.asarray(activations)
-    channels = channelwise_nnk_graph(activations, num_neighbors=num_neighbors)
-    flat = activations.reshape(activations.shape[0], -1)
-    return channels, nnk_graph(flat, num_neighbors=num_neighbors)
+    """Of the channels, and of the aggregate: one compilation, channels are padded with zeros."""
+    num_channels = activations.shape[-1]
+    wide = [np.where(np.arange(num_channels) == c, activations, 0) for c in range(num_channels)]
+    *channels, aggregate = (
+        nnk_graph(jnp.asarray(points.reshape(len(points), -1)), num_neighbors=num_neighbors)
+        for points in (*wide, activations)
+    )
+    return jax.tree.map(lambda *x: jnp.stack(x), *channels), aggregate
 
 
 def pair_problems(points, queries, first, second, bandwidth):
@@ -85,10 +88,10 @@ def test_statements_hold_on_real_activations(real, pooled):
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.integers(0, 10**6), st.floats(0.5, 2), st.integers(1, 4))
+@given(st.integers(0, 10**6), st.floats(0.5, 2), st.sampled_from([1, 4]))
 def test_statements_hold_on_any_points(seed, scale, num_channels):
     rng = np.random.default_rng(seed)
-    points = rng.normal(size=(512, 3, num_channels))  # 512: one compilation per channel count
+    points = rng.normal(size=(512, 3, num_channels))
     check_statements(points, seed, scale)
 
 

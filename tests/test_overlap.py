@@ -74,10 +74,17 @@ def test_overlap_is_the_formula_on_sets(kind):
     graph = make_graph(0, density=0.3)  # some empty neighbourhoods
     graph = graph._replace(weights=graph.weights.at[2].set(0))  # one dead channel
     expected = expected_overlap(kind, graph)
-    images = channel_overlap(graph, kind=kind, per_image=True, block_size=7)
+    images = channel_overlap(graph, kind=kind, per_image=True)
     np.testing.assert_allclose(images, expected, rtol=1e-5)
     np.testing.assert_allclose(channel_overlap(graph, kind=kind), nanmean(expected), rtol=1e-5)
     assert np.isnan(np.asarray(channel_overlap(graph, kind=kind))[2]).all()
+
+
+def test_block_size_does_not_matter():
+    graph = make_graph(0)
+    for per_image in (False, True):
+        blocks = channel_overlap(graph, per_image=per_image, block_size=7)
+        np.testing.assert_allclose(blocks, channel_overlap(graph, per_image=per_image), rtol=1e-6)
 
 
 def test_ids_of_no_neighbours_never_match():
@@ -110,14 +117,16 @@ def test_permuting_channels_or_images_permutes_the_answer(seed, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_chance_level_is_the_mean_of_random_supports(kind):
-    """Degrees differ between the channels; the average of 40 draws approaches the expectation."""
-    drawn = [make_graph(seed, 3, 30, 8, 0.6) for seed in range(40)]
-    weights = drawn[0].weights.at[1, :, 4:].set(0)
+    """Degrees differ between the channels; 100 draws, within four standard errors."""
+    drawn = [make_graph(seed, density=0.8) for seed in range(100)]
+    weights = drawn[0].weights.at[1, :, 3:].set(0)
     graphs = [graph._replace(weights=weights) for graph in drawn]
-    simulated = np.mean([channel_overlap(graph, kind=kind) for graph in graphs], axis=0)
-    expected = np.asarray(chance_overlap(graphs[0], num_candidates=30, kind=kind))
-    different = ~np.eye(3, dtype=bool)
-    np.testing.assert_allclose(expected[different], simulated[different], rtol=0.05)
+    different = ~np.eye(4, dtype=bool)
+    simulated = np.array([channel_overlap(graph, kind=kind) for graph in graphs])[:, different]
+    expected = np.asarray(chance_overlap(graphs[0], num_candidates=30, kind=kind))[different]
+    error = simulated.std(0) / np.sqrt(len(graphs))
+    assert (error < 0.04 * expected).all()
+    assert (np.abs(simulated.mean(0) - expected) < 4 * error).all()
 
 
 def test_chance_of_full_supports_is_exact():
@@ -127,14 +136,14 @@ def test_chance_of_full_supports_is_exact():
 
 
 def test_bootstrap_interval():
-    graph = make_graph(5, 3, 300, 6, 0.8)
-    graph = graph._replace(weights=graph.weights.at[2].set(0))
-    values = np.asarray(channel_overlap(graph, per_image=True))[:, 0, 1]
-    interval = overlap_interval(graph, jax.random.key(0), num_resamples=200)
-    np.testing.assert_allclose(interval.pairs, channel_overlap(graph), rtol=1e-6)
-    assert interval.mean == pytest.approx(np.nanmean(values), rel=1e-5)
+    graph = make_graph(5, num_images=300, density=0.8)
+    graph = graph._replace(weights=graph.weights.at[2:].set(0))
+    values = expected_overlap("jaccard", graph)[:, 0, 1]
+    interval = overlap_interval(graph, jax.random.key(0))
+    assert interval.pairs[0, 1] == pytest.approx(values.mean(), rel=1e-5)
+    assert interval.mean == pytest.approx(values.mean(), rel=1e-5)  # the only live pair
     # The normal approximation of the same interval.
-    width = 2 * 1.96 * np.nanstd(values) / np.sqrt(len(values))
+    width = 2 * 1.96 * values.std() / np.sqrt(len(values))
     assert interval.mean_upper - interval.mean_lower == pytest.approx(width, rel=0.25)
     assert interval.pairs_lower[0, 1] < interval.pairs[0, 1] < interval.pairs_upper[0, 1]
     assert np.isnan(interval.pairs_lower[2]).all()
