@@ -2,14 +2,13 @@
 
 A channel-wise NNK graph gives every image ``n`` and channel ``c`` a neighbourhood: the support
 ``S_c(n)`` of its NNK weights. Two channels that say the same thing have the same neighbourhoods,
-so overlap is a similarity of ``S_c(n)`` and ``S_d(n)`` averaged over images (Bonet et al.,
-"Channel-wise early stopping without a validation set via NNK polytope interpolation", and
-"Channel redundancy and overlap in convolutional neural networks with channel-wise NNK graphs",
-arXiv 2110.11400; the full text's own formula is not public, so several are offered).
+so overlap is a similarity of ``S_c(n)`` and ``S_d(n)`` averaged over images (Bonet, Ortega,
+Ruiz-Hidalgo and Shekkizhar, "Channel redundancy and overlap in convolutional neural networks with
+channel-wise NNK graphs", arXiv 2110.11400; that text's own formula was not available, so the usual
+similarities of sets and of weights are all here).
 
-The work is a comparison of identifiers, ``C^2 N K^2 / 2`` of them at least: they are compared
-directly, image blocks in the innermost axis, so that memory is ``O(C K block + C^2)`` and nothing
-depends on the range of the identifiers.
+The work is ``C^2 Q K^2`` comparisons of identifiers, made directly, with images in the innermost
+axis of a block: memory is that of a block and of the answer, whatever the number of points.
 """
 
 from collections.abc import Callable
