@@ -1,10 +1,11 @@
 """Remove what a mask killed: a smaller network with the same outputs.
 
 A filter without a live kernel puts out a constant, whatever the image: what BatchNorm's shift makes
-of zero. If ReLU makes that 0, the filter and the kernels that read it are dropped. If not, it cannot
-become a bias of the next conv, which sees zeros in its padding: all such filters of a layer are
-merged into one input channel that is 1 everywhere, whose kernel is the sum of theirs times the
-constants. A filter that no live kernel reads is dropped too, which may kill others in turn.
+of zero. If ReLU makes that 0, the filter and the kernels that read it are dropped. If not, it
+cannot become a bias of the next conv, which sees zeros in its padding: all such filters of a layer
+are merged into one channel that is 1 everywhere and, being the same for every image, costs one
+image a batch; its kernel is the sum of theirs times the constants. A filter that no live kernel
+reads is dropped too, which may kill others in turn.
 
 The network tells its wiring as data, and is rebuilt from data: ``model.convs()`` and
 ``model.with_thin(...)``, as documented in ``jnnk.models.channels``.
@@ -28,9 +29,9 @@ def compact(
 ) -> tuple[nn.Module, PyTree]:
     """Build the network without the filters and input channels that a mask kills.
 
-    Where a conv adds to a residual stream, its dead filters leave the conv but not the stream: their
-    constants are added instead. Where it reads one, the stream's channels that it ignores are not
-    read. A conv that is wholly dead keeps one filter.
+    Where a conv adds to a residual stream, its dead filters leave the conv but not the stream:
+    their constants are added instead. Where it reads one, the stream's channels that it ignores are
+    not read. A conv that is wholly dead keeps one filter.
 
     Args:
         model: a model with ``convs()`` and ``with_thin()``, not thinned yet; BatchNorm uses its
@@ -74,7 +75,7 @@ def compact(
             kernel = kernel[:, :, kept[producer]]
             if of_constants.any():
                 fields["constant"] = True
-                kernel = np.concatenate([kernel, of_constants[:, :, None]], axis=2)
+                small_params[f"{conv}_constant/kernel"] = of_constants[:, :, None]
         else:
             reads = _at_least_one(_is_nonzero(kernel).any(axis=1))
             if not reads.all():

@@ -2,8 +2,9 @@
 
 A conv layer's weights ``(h, w, Cin, Cout)`` hold ``Cin * Cout`` matrices of shape ``(h, w)``, and
 every criterion maps each matrix to one number. Criteria and their names are those of Cugu & Akbas,
-"A Deeper Look into Convolutions via Pruning" (arXiv 2102.02804). A criterion is homogeneous: scaling
-a kernel by ``c`` scales its score by ``c ** degree``, with degree 1 except for the determinants.
+"A Deeper Look into Convolutions via Pruning" (arXiv 2102.02804). A criterion is homogeneous:
+scaling a kernel by ``c`` scales its score by ``c ** degree``, with degree 1 except for the
+determinants.
 
 Grouped and depthwise convolutions store ``(h, w, Cin / groups, Cout)``: their scores have that
 shape, the first axis counting the input channels of the filter's own group.
@@ -55,7 +56,7 @@ def det(kernel: jax.Array) -> jax.Array:
 
 
 def det_gram(kernel: jax.Array) -> jax.Array:
-    """Determinant of ``K'K`` (of ``KK'`` if smaller): the authors' ``det_corr``; shape ``(...)``."""
+    """Determinant of ``K'K``, of ``KK'`` if smaller; the authors' ``det_corr``. Shape ``(...)``."""
     return det(kernel) ** 2
 
 
@@ -120,8 +121,9 @@ def parse_mode(name: str) -> tuple[str, str | None]:
             ``"min_eig_contrib"``, ``"weight_sorted_kernels"`` or ``"random_neurons"``.
 
     Returns:
-        The criterion's name in ``CRITERIA``, and the selection that the mode implies: ``"contrib"``,
-        ``"kernels"`` (a keep-rate per filter), ``"neurons"`` (whole filters), or None.
+        The criterion's name in ``CRITERIA``, and the selection that the mode implies:
+        ``"contrib"``, ``"kernels"`` (a keep-rate per filter), ``"neurons"`` (whole filters), or
+        None.
 
     Raises:
         ValueError: if the name is neither.
@@ -159,9 +161,9 @@ def kernel_scores(kernel: jax.Array, criterion: str, *, key: jax.Array | None = 
         key: a PRNG key, for ``random`` only.
 
     Returns:
-        float32 ``(Cin, Cout)``: raw scores (``|det|``, not its root). A kernel with a weight that is
-        not finite scores NaN. A determinant too small for float32 is 0; ``kernel_magnitudes`` keeps
-        it apart from 0.
+        float32 ``(Cin, Cout)``: raw scores (``|det|``, not its root). A kernel with a weight that
+        is not finite scores NaN. A determinant too small for float32 is 0; ``kernel_magnitudes``
+        keeps it apart from 0.
 
     Raises:
         ValueError: if ``kernel`` has not four axes, the criterion is unknown, or ``random`` has no
@@ -177,9 +179,9 @@ def kernel_magnitudes(
 ) -> jax.Array:
     """Scores brought to the unit of the weights: ``score ** (1 / degree)``.
 
-    Ranks kernels of one size as ``kernel_scores`` does, makes kernels of different sizes comparable,
-    and does not underflow: the power ``t ** 2n`` of a threshold leaves the range of float32 for
-    kernels of 5x5.
+    Ranks kernels of one size as ``kernel_scores`` does, makes kernels of different sizes
+    comparable, and does not underflow: the power ``t ** 2n`` of a threshold leaves the range of
+    float32 for kernels of 5x5.
 
     Args:
         kernel: as in ``kernel_scores``.

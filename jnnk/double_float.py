@@ -1,9 +1,9 @@
 """Unevaluated sums of two float32: about 47 bits where no float64 is to be had.
 
 A characteristic polynomial of a defective matrix loses half or two thirds of the digits of its
-coefficients in its roots; these keep enough of them. Compilers may contract a product and a sum into
-one fused operation, so every product that enters an error-free sum here is of 12-bit factors, hence
-exact, and is the same number fused or not (Dekker 1971; Ogita, Rump & Oishi 2005).
+coefficients in its roots; these keep enough of them. Compilers may contract a product and a sum
+into one fused operation, so every product that enters an error-free sum here is of 12-bit factors,
+hence exact, and is the same number fused or not (Dekker 1971; Ogita, Rump & Oishi 2005).
 """
 
 from typing import NamedTuple

@@ -1,9 +1,9 @@
 """Eigenvalues and determinants of many small matrices at once.
 
 Matrices lie along the first two axes, ``(n, n, ...)``: every entry is then one long vector over the
-batch, and everything is elementwise arithmetic that lowers on CPU, GPU and TPU alike (a nonsymmetric
-eigensolver does not lower on TPU). float32 throughout. Entries should be of the order of 1, as
-``conv_scores`` scales them: squares and cubes of them must not leave the range of float32.
+batch, and everything is elementwise arithmetic that lowers on CPU, GPU and TPU alike (a
+nonsymmetric eigensolver does not lower on TPU). float32 throughout. Entries should be of the order
+of 1, as ``conv_scores`` scales them: squares and cubes of them must not leave the range of float32.
 
 The eigenvalues of a matrix come as separate arrays: XLA on CPU recomputes everything upstream of a
 stack for each of its parts. They are in closed form up to 3x3 and from a fixed number of shifted
@@ -43,12 +43,14 @@ class Eigenvalues(NamedTuple):
 def eigenvalues(matrix: jax.Array) -> Eigenvalues:
     """Eigenvalues of real square matrices.
 
-    The error is a few 1e-7 of the Frobenius norm up to 3x3, defective matrices included. Beyond, the
-    method is backward stable: an m-fold defective eigenvalue keeps a precision of ``1e-7 ** (1/m)``.
+    The error is a few 1e-7 of the Frobenius norm up to 3x3, for defective matrices too if few bits
+    hold their entries; a triple eigenvalue of full-length entries is found to 2e-5. Beyond 3x3 the
+    method is backward stable: an m-fold defective eigenvalue is found to about
+    ``1e-7 ** (1 / m)``.
 
     The derivative of an eigenvalue ``z`` is ``tr(adj(zI - A) dA) / p'(z)``, with ``p`` the
-    characteristic polynomial; where ``p'(z)`` vanishes (a multiple eigenvalue, whose derivative does
-    not exist) it is finite and goes to 0.
+    characteristic polynomial; where ``p'(z)`` vanishes (a multiple eigenvalue, whose derivative
+    does not exist) it is finite and goes to 0.
 
     Args:
         matrix: float32 ``(n, n, ...)``.
@@ -89,8 +91,8 @@ def determinant(matrix: jax.Array) -> jax.Array:
         matrix: float32 ``(n, n, ...)``.
 
     Returns:
-        float32 ``(...)``. Up to 3x3 the error is about 1e-13 of the product of the rows' norms, so a
-        determinant far below that product still has correct digits; beyond, about 1e-7 of it.
+        float32 ``(...)``. Up to 3x3 the error is about 1e-13 of the product of the rows' norms, so
+        a determinant far below that product still has correct digits; beyond, about 1e-7 of it.
     """
     size = matrix.shape[0]
     if size == 1:

@@ -1,9 +1,10 @@
 """Masks over the kernels of a network: made from scores, applied, kept through training.
 
-A mask is a pytree with the treedef of the parameters: float32 ``(1, 1, Cin, Cout)`` of zeros and ones
-at each convolution kernel ``(h, w, Cin, Cout)``, and a float32 scalar 1 at every other leaf. Numbers
-and not booleans, so that ``params * masks`` is well-typed under strict promotion; shapes depend on
-the parameters alone, so that a mask passed as an argument of a jitted function never recompiles it.
+A mask is a pytree with the treedef of the parameters: float32 ``(1, 1, Cin, Cout)`` of zeros and
+ones at each convolution kernel ``(h, w, Cin, Cout)``, a float32 scalar 1 at every other leaf.
+Numbers and not booleans, so that ``params * masks`` is well-typed under strict promotion; shapes
+depend on the parameters alone, so that a mask passed as an argument of a jitted function never
+recompiles it.
 """
 
 import fnmatch
@@ -94,7 +95,9 @@ def make_masks(
     key: jax.Array | None = None,
     previous: PyTree | None = None,
 ) -> PyTree:
-    """Choose the kernels (or filters) of a network to keep. Give exactly one selection:
+    """Choose the kernels, or the filters, of a network to keep.
+
+    Give exactly one selection:
 
     - ``threshold``: keep a kernel whose score reaches it. It is in the unit of the weights: ``det``
       is compared with ``threshold ** n`` and ``det_gram`` with ``threshold ** 2n``.
@@ -129,11 +132,11 @@ def make_masks(
             in scores.
 
     Returns:
-        A mask with the treedef of ``params``; layers left out are kept whole (but for ``previous``).
+        A mask with the treedef of ``params``; layers left out keep all that ``previous`` kept.
 
     Raises:
-        ValueError: if not exactly one selection is given, one that does not go with the criterion or
-            the scope, a share is outside [0, 1], or ``include`` matches no conv kernel.
+        ValueError: if not exactly one selection is given, one that does not go with the criterion
+            or the scope, a share is outside [0, 1], or ``include`` matches no conv kernel.
     """
     name, mode = parse_mode(criterion)
     if mode == "contrib" and contribution is None:
@@ -170,6 +173,7 @@ def make_masks(
     return masks if previous is None else jax.tree.map(jnp.minimum, masks, previous)
 
 
+@jax.jit
 def apply_masks(params: PyTree, masks: PyTree) -> PyTree:
     """Set pruned weights to exactly +0, whatever they were (NaN, infinity and -0 included).
 

@@ -1,7 +1,7 @@
 """From scores to decisions: which of a set of kernels or filters stay.
 
-Every function takes scores of which more is better and returns booleans, True where kept. A score of
-NaN is below every threshold and ranks below every other score.
+Every function takes scores of which more is better and returns booleans, True where kept. A score
+of NaN is below every threshold and ranks below every other score.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ def above_threshold(magnitudes: jax.Array, threshold: float | jax.Array) -> jax.
     """Keep what reaches an absolute threshold.
 
     Args:
-        magnitudes: scores in the unit of the weights (``conv_scores.kernel_magnitudes``), any shape.
+        magnitudes: scores in the unit of the weights (`conv_scores.kernel_magnitudes`), any shape.
         threshold: scalar, in the same unit.
 
     Returns:

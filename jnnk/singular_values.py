@@ -60,12 +60,20 @@ def _unit(columns: jax.Array) -> jax.Array:
 
 def _orthogonal_columns(matrix: jax.Array) -> list[Column]:
     height, width = matrix.shape[:2]
-    num_sweeps = {1: 0, 2: 1, 3: 4}.get(width, 4 + width // 2)
     columns = [[matrix[i, j] for i in range(height)] for j in range(width)]
-    for _ in range(num_sweeps):
-        for i in range(width - 1):
-            for j in range(i + 1, width):
-                columns[i], columns[j] = _orthogonalize(columns[i], columns[j])
+    if width <= 3:
+        for _ in range({1: 0, 2: 1, 3: 4}[width]):
+            columns = _sweep(columns)
+        return columns
+    # A loop, for the sake of compile time: one sweep has width * (width - 1) / 2 rotations.
+    return jax.lax.fori_loop(0, 4 + width // 2, lambda _, c: _sweep(c), columns)
+
+
+def _sweep(columns: list[Column]) -> list[Column]:
+    columns = list(columns)
+    for i in range(len(columns) - 1):
+        for j in range(i + 1, len(columns)):
+            columns[i], columns[j] = _orthogonalize(columns[i], columns[j])
     return columns
 
 

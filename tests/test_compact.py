@@ -1,0 +1,142 @@
+"""The compacted network gives the masked network's logits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jnnk import models
+from jnnk.compact import compact
+from jnnk.mask_summary import conv_output_sizes, summarize
+from jnnk.masks import apply_masks, make_masks, masks_from_layers
+from jnnk.models.convnet import SIX, ConvNet
+from jnnk.models.resnet import ResNet
+
+IMAGES = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
+
+
+def random_variables(model):
+    """Variables with shifts and statistics of either sign, so that dead filters are not zero."""
+    shapes = jax.eval_shape(model.init, jax.random.key(1), IMAGES)
+    leaves, treedef = jax.tree.flatten(shapes)
+    rng = np.random.default_rng(0)
+    variables = treedef.unflatten([rng.normal(size=s.shape).astype(np.float32) for s in leaves])
+    scaled = jax.tree.map(
+        lambda v: jnp.asarray(v / max(1, np.prod(v.shape[:-1])) ** 0.5), variables
+    )
+    if "batch_stats" in scaled:
+        scaled["batch_stats"] = jax.tree.map(jnp.abs, scaled["batch_stats"])
+    return scaled
+
+
+def logits(model, variables, images=IMAGES):
+    return np.asarray(jax.jit(model.apply)(variables, images)[0])
+
+
+def check_same_logits(model, variables, masks, images=IMAGES):
+    small, small_variables = compact(model, variables, masks)
+    masked = {**variables, "params": apply_masks(variables["params"], masks)}
+    expected = logits(model, masked, images)
+    np.testing.assert_allclose(
+        logits(small, small_variables, images), expected, atol=1e-5 * np.abs(expected).max()
+    )
+    return small, small_variables
+
+
+def count(variables):
+    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"shortcut": "A"}, {"shortcut": "B"}, {"shortcut": "B", "bottleneck": True}],
+    ids=["A", "B", "bottleneck"],
+)
+@pytest.mark.parametrize("keep_rate", [0.3, 0.03])
+def test_residual_networks(options, keep_rate):
+    model = ResNet(5, (1, 1), (8, 16), **options)
+    variables = random_variables(model)
+    masks = make_masks(
+        variables["params"], criterion="weight", keep_rate=keep_rate, scope="layer", pointwise=True
+    )
+    _, small = check_same_logits(model, variables, masks)
+    assert count(small) < count(variables)
+
+
+def test_everything_dead():
+    model = ResNet(5, (1, 1), (8, 16), shortcut="B")
+    variables = random_variables(model)
+    masks = make_masks(variables["params"], criterion="weight", keep_rate=0.0, pointwise=True)
+    small, _ = check_same_logits(model, variables, masks)
+    assert small.thin["layer1_0/conv1"].width == 1
+
+
+def test_convnet_and_its_dense_reader():
+    model = ConvNet(num_classes=5, layers=SIX, channels=8)
+    variables = random_variables(model)
+    masks = make_masks(variables["params"], criterion="weight", keep_rate=0.02, scope="layer")
+    _, small = check_same_logits(model, variables, masks)
+    assert small["params"]["fc"]["kernel"].shape[0] < variables["params"]["fc"]["kernel"].shape[0]
+
+
+def test_a_filter_that_nothing_reads_goes_and_takes_others_along():
+    model = ResNet(5, (1,), (8,), bottleneck=True)
+    variables = random_variables(model)
+    keep = np.ones((8, 32), bool)
+    keep[2] = False  # conv3 ignores filter 2 of conv2, alone in reading filters 3 and 4 of conv1
+    inner = np.ones((8, 8), bool)
+    inner[3:5] = np.arange(8) == 2
+    masks = masks_from_layers(
+        variables["params"], {"layer1_0/conv3/kernel": keep, "layer1_0/conv2/kernel": inner}
+    )
+    small, _ = check_same_logits(model, variables, masks)
+    assert small.thin["layer1_0/conv2"].width == 7
+    assert small.thin["layer1_0/conv1"].width == 6
+    assert not small.thin["layer1_0/conv2"].constant  # unread is not constant
+
+
+def test_a_mask_that_keeps_all_changes_nothing():
+    model = ResNet(5, (1,), (8,))
+    variables = random_variables(model)
+    masks = masks_from_layers(variables["params"], {})
+    small, small_variables = compact(model, variables, masks)
+    assert small == model
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), small_variables, variables)
+    assert all(jax.tree.leaves(same))
+
+
+def test_resnet20_with_half_its_inner_filters(shared):
+    model = models.create("resnet20", num_classes=10)
+    variables = models.load_safetensors(model, shared / "weights/resnet20_cifar10.safetensors")
+    masks = make_masks(
+        variables["params"], criterion="weight", keep_rate=0.5, scope="layer",
+        whole_filters=True, include="layer*_*/conv1/kernel",
+    )  # fmt: skip
+    images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+    small, small_variables = check_same_logits(model, variables, masks, images)
+
+    def macs(model, variables, masks):
+        sizes = conv_output_sizes(model, variables, images)
+        return summarize(variables["params"], masks, output_sizes=sizes)
+
+    whole = macs(model, variables, masks)
+    left = macs(small, small_variables, masks_from_layers(small_variables["params"], {}))
+    # The mask kills conv1's filters; conv2 no longer reads them, but for the constants' kernels.
+    area = {1: 32 * 32, 2: 16 * 16, 3: 8 * 8}
+    constants = sum(
+        9 * area[stage] * 16 * 2 ** (stage - 1)
+        for stage in (1, 2, 3)
+        for block in range(3)
+        if f"layer{stage}_{block}/conv2" in small.thin
+    )
+    inner = sum(layer.macs[0] for layer in whole.layers if layer.path.startswith("layer"))
+    assert left.macs[0] == whole.macs[0] - inner // 2 + constants
+    assert left.params[0] < 0.55 * whole.params[0]
+
+
+def test_models_that_cannot_be_thinned_are_refused():
+    with pytest.raises(TypeError, match="model: expected one with convs"):
+        compact(object(), {}, {})
+    model = ResNet(5, (1,), (8,)).with_thin({"layer1_0/conv1": {"width": 4}})
+    with pytest.raises(ValueError, match="thinned"):
+        compact(model, {}, {})

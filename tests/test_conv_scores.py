@@ -1,0 +1,204 @@
+"""Criteria against numpy in float64, on any input and every platform."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from jnnk import conv_scores
+from jnnk.conv_scores import CRITERIA, kernel_magnitudes, kernel_scores, score_degree
+from jnnk.eigenvalues import eigenvalues
+
+KEY = jax.random.key(0)
+NETWORKS = [
+    "resnet20_cifar10",
+    "resnet32_cifar10",
+    "resnet20_projection_dense_cifar10",
+    "resnet20_projection_channel_regularized_cifar10",
+]
+MEASURED = [name for name in CRITERIA if name != "random"]
+
+
+def oracle(kernel, name):
+    """float64 scores (Cin, Cout) by numpy."""
+    matrices = np.asarray(kernel, np.float64).transpose(2, 3, 0, 1)
+    singular = np.linalg.svd(matrices, compute_uv=False)
+    square = matrices.shape[2] == matrices.shape[3]
+    values = np.linalg.eigvals(matrices) if square else singular
+    return {
+        "det": np.abs(np.prod(singular, axis=-1)),
+        "det_gram": np.prod(singular, axis=-1) ** 2,
+        "min_eig": np.abs(values).min(axis=-1),
+        "min_eig_real": np.abs(values.real).min(axis=-1),
+        "spectral_radius": np.abs(values).max(axis=-1),
+        "spectral_radius_real": np.abs(values.real).max(axis=-1),
+        "spectral_norm": singular.max(axis=-1),
+        "weight": np.abs(matrices).mean(axis=(-2, -1)),
+    }[name]
+
+
+def special_kernel(size, rng):
+    """Random, then one: random, zero, identity, nilpotent, defective, reversed, constant, tiny."""
+    kernel = rng.normal(size=(size, size, 2, 8)).astype(np.float32)
+    kernel[..., 0, 1] = 0
+    kernel[..., 0, 2] = np.eye(size)
+    kernel[..., 0, 3] = np.eye(size, k=1)
+    kernel[..., 0, 4] = 0.3 * np.eye(size) + np.eye(size, k=1)
+    kernel[..., 0, 5] = np.eye(size)[::-1]
+    kernel[..., 0, 6] = 1
+    kernel[..., 0, 7] *= 1e-15
+    return jnp.asarray(kernel)
+
+
+@pytest.mark.parametrize("name", MEASURED)
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (3, 3), (5, 5), (1, 7), (5, 3)])
+def test_scores_are_those_of_numpy(shape, name):
+    kernel = np.random.default_rng(0).normal(size=(*shape, 3, 20)).astype(np.float32)
+    scores = kernel_scores(jnp.asarray(kernel), name)
+    assert scores.shape == (3, 20)
+    assert scores.dtype == jnp.float32
+    degree = score_degree(name, shape)
+    tolerance = 5e-6 * np.linalg.norm(kernel, axis=(0, 1)) ** degree
+    assert (np.abs(scores - oracle(kernel, name)) <= tolerance).all()
+    np.testing.assert_allclose(
+        kernel_magnitudes(jnp.asarray(kernel), name), np.asarray(scores) ** (1 / degree), rtol=1e-5
+    )
+
+
+def test_eigenvalues_of_the_shared_networks(shared):
+    kernels = []
+    for network in NETWORKS:
+        tensors = load_file(shared / f"weights/{network}.safetensors").values()
+        kernels += [t.reshape(-1, 3, 3) for t in tensors if t.ndim == 4 and t.shape[2] == 3]
+    matrices = np.concatenate(kernels)
+    # As kernel_scores does: a power of two brings the weights near 1.
+    matrices = np.ldexp(matrices, -np.frexp(np.abs(matrices).max(axis=(1, 2), keepdims=True))[1])
+    values = jax.jit(eigenvalues)(jnp.asarray(np.moveaxis(matrices, 0, -1)))
+    ours = np.stack(values.real, -1) + 1j * np.stack(values.imag, -1)
+    expected = np.linalg.eigvals(matrices.astype(float))
+    orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]]
+    errors = np.min([np.abs(ours[:, p] - expected).max(axis=1) for p in orders], axis=0)
+    assert (errors <= 5e-6 * np.linalg.norm(matrices, axis=(1, 2))).all()
+
+
+def test_transposed_depthwise_and_grouped_shapes():
+    kernel = jax.random.normal(KEY, (3, 3, 1, 12))  # depthwise: one input channel a group
+    assert kernel_scores(kernel, "spectral_norm").shape == (1, 12)
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_scale_does_not_matter(name):
+    kernel = jax.random.normal(KEY, (3, 3, 2, 5))
+    expected = kernel_magnitudes(kernel, name)
+    for factor in (2.0**-60, 2.0**60):
+        # The determinants' powers leave the range of float32; magnitudes do not.
+        np.testing.assert_allclose(kernel_magnitudes(kernel * factor, name), expected * factor)
+
+
+def test_tiny_determinants_keep_their_order():
+    kernel = jnp.eye(7)[:, :, None, None] * jnp.asarray([1e-9, 2e-9])
+    assert (kernel_scores(kernel, "det_gram") == 0).all()
+    np.testing.assert_allclose(kernel_magnitudes(kernel, "det_gram"), [[1e-9, 2e-9]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_not_finite_scores_nan(name):
+    kernel = np.ones((3, 3, 1, 4), np.float32)
+    kernel[1, 1, 0, 1], kernel[0, 0, 0, 2] = np.nan, np.inf
+    for score_fn in (kernel_scores, kernel_magnitudes):
+        scores = score_fn(jnp.asarray(kernel), name, key=KEY)
+        np.testing.assert_array_equal(np.isnan(scores), [[False, True, True, False]])
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_gradients_are_finite_everywhere(size):
+    kernel = special_kernel(size, np.random.default_rng(0))
+
+    def total(k):
+        scores = [kernel_scores(k, name, key=KEY) for name in CRITERIA]
+        return sum(jnp.sum(s) for s in [*scores, *(kernel_magnitudes(k, n) for n in MEASURED)])
+
+    assert np.isfinite(jax.jit(jax.grad(total))(kernel)).all()
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_gradient_is_the_slope(name):
+    rng = np.random.default_rng(3)
+    kernel = rng.normal(size=(3, 3, 1, 30))
+    direction = rng.normal(size=kernel.shape)
+    step = 1e-5
+    ahead, behind = oracle(kernel + step * direction, name), oracle(kernel - step * direction, name)
+    slope, centre = (ahead - behind) / (2 * step), oracle(kernel, name)
+    smooth = np.abs(ahead + behind - 2 * centre) < 1e-7  # no kink or near-defect in between
+    assert smooth.sum() > 15
+    _, ours = jax.jvp(
+        lambda k: kernel_scores(k, name),
+        (jnp.asarray(kernel, jnp.float32),), (jnp.asarray(direction, jnp.float32),),
+    )  # fmt: skip
+    np.testing.assert_allclose(np.asarray(ours)[smooth], slope[smooth], rtol=2e-3, atol=2e-3)
+
+
+def test_jit_and_vmap_change_nothing():
+    kernels = jax.random.normal(KEY, (4, 3, 3, 2, 5))
+
+    def all_scores(kernel):
+        return {name: kernel_scores(kernel, name, key=KEY) for name in CRITERIA}
+
+    together = jax.jit(jax.vmap(all_scores))(kernels)
+    for name, scores in together.items():
+        one = kernel_scores(kernels[1], name, key=KEY)
+        np.testing.assert_allclose(scores[1], one, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_every_criterion_lowers(platform):
+    def all_scores(kernels):
+        return [kernel_scores(k, name, key=KEY) for k in kernels for name in CRITERIA]
+
+    def loss(kernels):
+        return sum(jnp.sum(s) for s in all_scores(kernels))
+
+    kernels = [
+        jax.ShapeDtypeStruct((*shape, 2, 5), jnp.float32) for shape in ((3, 3), (5, 5), (1, 3))
+    ]
+    for function in (all_scores, jax.grad(loss)):
+        exported = jax.export.export(jax.jit(function), platforms=[platform])(kernels)
+        assert exported.platforms == (platform,)
+        assert "f64" not in exported.mlir_module()
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("det", ("det", None)),
+        ("det_corr", ("det_gram", None)),
+        ("det_contrib", ("det", "contrib")),
+        ("min_eig_real_contrib", ("min_eig_real", "contrib")),
+        ("spectral_norm_sorted_kernels", ("spectral_norm", "kernels")),
+        ("weight_sorted_neurons", ("weight", "neurons")),
+        ("random_kernels", ("random", "kernels")),
+        ("random_neurons", ("random", "neurons")),
+    ],
+)
+def test_modes_of_the_authors(mode, expected):
+    assert conv_scores.parse_mode(mode) == expected
+
+
+def test_misuse_is_refused():
+    kernel = jnp.ones((3, 3, 2, 2))
+    with pytest.raises(ValueError, match=r"criterion: .*spectral_norm.*got 'norm'"):
+        kernel_scores(kernel, "norm")
+    with pytest.raises(ValueError, match=r"key: .*random"):
+        kernel_scores(kernel, "random")
+    with pytest.raises(ValueError, match=r"kernel: expected shape \(h, w, Cin, Cout\)"):
+        kernel_scores(kernel[0], "det")
+
+
+def test_options_are_keyword_only():
+    for function in (kernel_scores, kernel_magnitudes):
+        parameters = inspect.signature(function).parameters.values()
+        kinds = {p.name: p.kind for p in parameters}
+        assert kinds["key"] is inspect.Parameter.KEYWORD_ONLY

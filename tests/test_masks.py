@@ -1,0 +1,349 @@
+"""Selections against the authors' masks and by hand; masks applied, trained under, stored."""
+
+import inspect
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from jnnk.conv_scores import kernel_scores
+from jnnk.errors import InputError
+from jnnk.mask_files import load_masks, save_masks
+from jnnk.mask_summary import conv_output_sizes, summarize
+from jnnk.masks import apply_masks, conv_kernels, keep_pruned_zero, make_masks, masks_from_layers
+from jnnk.selection import cubic_schedule, num_pruned, one_shot_schedule
+
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def params():
+    rng = np.random.default_rng(0)
+
+    def normal(*shape):
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    return {
+        "conv1": {"kernel": normal(3, 3, 3, 8), "bias": jnp.ones(8)},
+        "block_0": {
+            "conv1": {"kernel": 0.1 * normal(3, 3, 8, 10)},
+            "down": {"kernel": normal(1, 1, 8, 10)},
+        },
+        "fc": {"kernel": normal(10, 4)},
+    }
+
+
+def kept(masks):
+    return {path: np.asarray(m[0, 0], bool) for path, m in conv_kernels(masks).items()}
+
+
+def shares(masks):
+    return {path: keep.mean() for path, keep in kept(masks).items()}
+
+
+def test_masks_of_the_authors(shared):
+    kernels, reference = {}, {}
+    for depth in ("20", "32"):
+        tensors = load_file(shared / f"weights/resnet{depth}_cifar10.safetensors").items()
+        kernels |= {f"{depth}/{k.removesuffix('.weight')}": t for k, t in tensors if t.ndim == 4}
+        masks = np.load(shared / f"reference/kernel_masks_resnet{depth}.npz").items()
+        reference |= {f"{depth}/{name}": packed for name, packed in masks}
+    params = {k: {"kernel": jnp.asarray(t.transpose(2, 3, 1, 0))} for k, t in kernels.items()}
+    rounded = 0
+    for mode, number in sorted({tuple(name.split("|")[1:]) for name in reference}):
+        value = float(number)
+        if mode.endswith("sorted_kernels"):
+            options = {"keep_rate": value}
+        else:
+            # Their weight_contrib divides a mean by a sum, so its shares add up to 1/9.
+            options = {"threshold": 9 * value if mode == "weight_contrib" else value}
+        ours = kept(make_masks(params, criterion=mode, **options))
+        for layer, tensor in kernels.items():
+            shape = tensor.shape[1::-1]
+            packed = reference[f"{layer}|{mode}|{number}"]
+            theirs = np.unpackbits(packed)[: shape[0] * shape[1]].reshape(shape).astype(bool)
+            differs = ours[f"{layer}/kernel"] != theirs
+            if not differs.any():
+                continue
+            # They take det(K'K) in float32, whose rounding error exceeds the threshold t ** 6 here.
+            matrices = tensor.transpose(1, 0, 2, 3)[differs].astype(np.float64)
+            scores, norms = np.linalg.det(matrices) ** 2, np.linalg.norm(matrices, axis=(1, 2))
+            assert mode == "det_corr"
+            assert (np.abs(scores - value**6) < 1e-6 * norms**6).all()
+            np.testing.assert_array_equal(ours[f"{layer}/kernel"][differs], scores >= value**6)
+            rounded += differs.sum()
+    assert rounded <= 8
+
+
+def test_threshold_is_in_the_unit_of_the_weights(params):
+    kernel = params["block_0"]["conv1"]["kernel"]
+    for name, power in (("det", 3), ("det_gram", 6), ("min_eig", 1), ("weight", 1)):
+        keep = kept(make_masks(params, criterion=name, threshold=0.05))["block_0/conv1/kernel"]
+        np.testing.assert_array_equal(keep, kernel_scores(kernel, name) >= 0.05**power)
+        assert 0 < keep.mean() < 1
+
+
+def test_treedef_shapes_and_layers_left_whole(params):
+    masks = make_masks(params, criterion="weight", keep_rate=0.5)
+    assert jax.tree.structure(masks) == jax.tree.structure(params)
+    assert masks["conv1"]["bias"].shape == masks["fc"]["kernel"].shape == ()
+    assert masks["block_0"]["down"]["kernel"].shape == (1, 1, 8, 10)
+    assert all(m.dtype == jnp.float32 for m in jax.tree.leaves(masks))
+    assert set(np.unique(np.concatenate([np.ravel(m) for m in jax.tree.leaves(masks)]))) == {0, 1}
+    assert shares(masks)["block_0/down/kernel"] == 1
+
+
+def test_keep_rate_scopes(params):
+    by_filter = kept(make_masks(params, criterion="det", keep_rate=0.5, scope="filter"))
+    assert (by_filter["block_0/conv1/kernel"].sum(axis=0) == 4).all()
+    assert (by_filter["conv1/kernel"].sum(axis=0) == 2).all()  # int(3 * 0.5) pruned
+    by_layer = shares(make_masks(params, criterion="det", keep_rate=0.5, scope="layer"))
+    assert by_layer["conv1/kernel"] == by_layer["block_0/conv1/kernel"] == 0.5
+    # The second layer's weights are ten times smaller: over the network it goes first.
+    network = shares(make_masks(params, criterion="det", keep_rate=24 / 104, scope="network"))
+    assert network["conv1/kernel"] > 0.9
+    assert network["block_0/conv1/kernel"] < 0.05
+
+
+def test_ranks_are_those_of_the_scores(params):
+    keep = kept(make_masks(params, criterion="spectral_norm", keep_rate=0.3, scope="layer"))
+    for path, kernel in conv_kernels(params).items():
+        if kernel.shape[0] == 3:
+            scores = np.asarray(kernel_scores(kernel, "spectral_norm"))
+            assert scores[keep[path]].min() > scores[~keep[path]].max()
+
+
+def test_contribution(params):
+    kernel = params["block_0"]["conv1"]["kernel"]
+    scores = np.asarray(kernel_scores(kernel, "weight"))
+    keep = kept(make_masks(params, criterion="weight", contribution=0.12))["block_0/conv1/kernel"]
+    np.testing.assert_array_equal(keep, scores / scores.sum(axis=0) >= 0.12)
+    same = kept(make_masks(params, criterion="weight_contrib", threshold=0.12))
+    np.testing.assert_array_equal(keep, same["block_0/conv1/kernel"])
+
+
+@pytest.mark.parametrize("scope", ["layer", "network"])
+def test_whole_filters_by_summed_score(params, scope):
+    options = {"keep_rate": 0.4, "scope": scope, "whole_filters": True}
+    keep = kept(make_masks(params, criterion="weight", **options))
+    for path in ("conv1/kernel", "block_0/conv1/kernel"):
+        assert (keep[path].all(axis=0) == keep[path].any(axis=0)).all()
+    sums = {p: kernel_scores(k, "weight").sum(axis=0) for p, k in conv_kernels(params).items()}
+    if scope == "layer":
+        neurons = kept(make_masks(params, criterion="weight_sorted_neurons", keep_rate=0.4))
+        for path, expected in (("conv1/kernel", 4), ("block_0/conv1/kernel", 4)):
+            order = np.argsort(-sums[path])
+            assert keep[path][0, order[:expected]].all()
+            assert keep[path][0].sum() == expected  # int(8 * 0.6) and int(10 * 0.6) pruned
+            np.testing.assert_array_equal(keep[path], neurons[path])
+    else:
+        both = np.concatenate([sums["block_0/conv1/kernel"], sums["conv1/kernel"]])
+        chosen = np.concatenate([keep["block_0/conv1/kernel"][0], keep["conv1/kernel"][0]])
+        assert chosen.sum() == 8
+        assert both[chosen].min() > both[~chosen].max()
+
+
+def test_random(params):
+    one = make_masks(params, criterion="random", keep_rate=0.5, key=KEY)
+    same = make_masks(params, criterion="random", keep_rate=0.5, key=KEY)
+    other = make_masks(params, criterion="random", keep_rate=0.5, key=jax.random.key(1))
+    assert all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), one, same)))
+    assert not all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), one, other)))
+    neurons = kept(make_masks(params, criterion="random_neurons", keep_rate=0.5, key=KEY))
+    assert neurons["conv1/kernel"].all(axis=0).sum() == 4
+
+
+def test_include_exclude_pointwise(params):
+    chosen = shares(make_masks(params, criterion="weight", keep_rate=0.0, include="block_*"))
+    assert chosen == {"conv1/kernel": 1, "block_0/conv1/kernel": 0, "block_0/down/kernel": 1}
+    rest = shares(
+        make_masks(params, criterion="weight", keep_rate=0.0, exclude=["block_0/conv1/*"])
+    )
+    assert rest == {"conv1/kernel": 0, "block_0/conv1/kernel": 1, "block_0/down/kernel": 1}
+    every = shares(make_masks(params, criterion="weight", keep_rate=0.0, pointwise=True))
+    assert set(every.values()) == {0}
+
+
+def test_earlier_masks_compose(params):
+    first = make_masks(params, criterion="random", keep_rate=0.6, key=KEY)
+    pruned = apply_masks(params, first)
+    for options in ({"keep_rate": 0.3}, {"keep_rate": 0.3, "scope": "layer"}, {"threshold": 0.05}):
+        second = make_masks(pruned, criterion="weight", previous=first, **options)
+        both = kept(first), kept(second)
+        assert all((both[1][path] <= both[0][path]).all() for path in both[0])
+    # The rate is of all kernels: what is pruned already counts.
+    assert sum(k.sum() for k in kept(make_masks(
+        params, criterion="weight", keep_rate=0.25, previous=first, exclude="*down*"
+    )).values()) == 26 + 80  # fmt: skip
+    same = make_masks(params, criterion="weight", keep_rate=1.0, previous=first)
+    assert all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), first, same)))
+
+
+def test_not_finite_kernels_go_first(params):
+    kernel = params["conv1"]["kernel"].at[0, 0, 1, 2].set(jnp.nan)
+    broken = {**params, "conv1": {**params["conv1"], "kernel": kernel}}
+    for options in ({"threshold": 1e-6}, {"keep_rate": 0.99}, {"contribution": 1e-6}):
+        masks = make_masks(broken, criterion="spectral_radius", **options)
+        assert masks["conv1"]["kernel"][0, 0, 1, 2] == 0
+        assert jnp.isfinite(apply_masks(broken, masks)["conv1"]["kernel"]).all()
+    assert (
+        kept(make_masks(broken, criterion="weight", contribution=1e-6))["conv1/kernel"].sum() == 23
+    )
+
+
+def test_schedules():
+    assert [one_shot_schedule(0.3, start=2)(step) for step in (0, 1, 2, 9)] == [1, 1, 0.3, 0.3]
+    gradual = cubic_schedule(0.2, start=10, stop=20)
+    assert [gradual(step) for step in (0, 10, 20, 99)] == [1, 1, 0.2, 0.2]
+    assert gradual(15) == pytest.approx(0.2 + 0.8 * 0.5**3)
+    with pytest.raises(ValueError, match="stop"):
+        cubic_schedule(0.2, start=10, stop=10)
+
+
+def test_number_pruned_rounds_as_the_authors_do():
+    assert [num_pruned(n, 0.2) for n in (3, 16, 32, 64)] == [2, 12, 25, 51]
+    assert num_pruned(10, 0.9) == 0  # 10 * (1 - 0.9) is a little less than 1
+
+
+def test_apply_gives_exact_positive_zeros():
+    weights = {"a": jnp.asarray([jnp.nan, jnp.inf, -0.0, -1.0, 2.0])}
+    out = apply_masks(weights, {"a": jnp.asarray([0.0, 0, 0, 0, 1])})["a"]
+    np.testing.assert_array_equal(out, [0, 0, 0, 0, 2])
+    assert not np.signbit(out).any()
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.adamw(1e-2, weight_decay=0.1),
+        optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.1, momentum=0.9, nesterov=True)),
+    ],
+    ids=["adamw", "sgd"],
+)
+def test_pruned_weights_stay_zero(params, optimizer):
+    optimizer = keep_pruned_zero(optimizer)
+    traces = []
+
+    @jax.jit
+    def step(params, state, masks):
+        traces.append(None)
+        gradients = jax.tree.map(lambda p: jnp.sin(3 * p) + 1, params)
+        updates, state = optimizer.update(gradients, state, params, masks=masks)
+        return optax.apply_updates(params, updates), state
+
+    with jax.numpy_dtype_promotion("standard"):  # Optax promotes its step count
+        weights, state = params, optimizer.init(params)
+        masks = make_masks(params, criterion="weight", keep_rate=0.7)
+        for new_rate in (0.7, 0.4):
+            masks = make_masks(weights, criterion="weight", keep_rate=new_rate, previous=masks)
+            for _ in range(3):
+                weights, state = step(weights, state, masks)
+    assert len(traces) == 1
+    pruned = jax.tree.map(lambda p, m: np.broadcast_to(m == 0, p.shape), params, masks)
+    moments = [s for s in jax.tree.leaves(state) if s.shape == params["conv1"]["kernel"].shape]
+    assert moments
+    for tree in (weights["conv1"]["kernel"], *moments):
+        np.testing.assert_array_equal(np.asarray(tree)[pruned["conv1"]["kernel"]], 0)
+        assert (np.asarray(tree)[~pruned["conv1"]["kernel"]] != 0).all()
+    assert np.asarray(pruned["block_0"]["conv1"]["kernel"]).any()
+
+
+def test_optimizer_needs_params(params):
+    optimizer = keep_pruned_zero(optax.sgd(0.1))
+    with pytest.raises(ValueError, match="params: keep_pruned_zero"):
+        optimizer.update(params, optimizer.init(params), masks=params)
+
+
+def test_selection_is_a_jittable_function(params):
+    function = jax.jit(lambda p: make_masks(p, criterion="min_eig", keep_rate=0.5))
+    expected = make_masks(params, criterion="min_eig", keep_rate=0.5)
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), function(params), expected)
+    assert all(jax.tree.leaves(same))
+    for platform in ("cpu", "cuda", "tpu"):
+        jax.export.export(function, platforms=[platform])(params)
+
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(8, (3, 3), name="conv1")(x))
+        x = nn.Conv(4, (3, 3), strides=2, use_bias=False, name="conv2")(x)
+        return nn.Dense(5)(x.mean(axis=(1, 2)))
+
+
+def test_summary():
+    images = jax.ShapeDtypeStruct((2, 12, 10, 3), jnp.float32)
+    model = Net()
+    variables = jax.tree.map(jnp.ones_like, jax.eval_shape(model.init, KEY, images))
+    weights = variables["params"]
+    sizes = conv_output_sizes(model, variables, images)
+    assert sizes == {"conv1": (12, 10), "conv2": (6, 5)}
+    keep = np.zeros((8, 4), bool)
+    keep[:3, 1] = True
+    masks = masks_from_layers(weights, {"conv2/kernel": keep})
+    summary = summarize(weights, masks, output_sizes=sizes)
+    first, second = summary.layers
+    assert (first.path, first.kernels, first.filters) == ("conv1/kernel", (24, 24), (8, 8))
+    assert (second.kernels, second.filters, second.params) == ((32, 3), (4, 1), (288, 27))
+    assert second.macs == (30 * 288, 30 * 27)
+    assert summary.params == (216 + 8 + 288 + 25, 216 + 8 + 27 + 25)
+    assert summary.macs == (120 * 216 + 30 * 288, 120 * 216 + 30 * 27)
+    assert summarize(weights, masks).macs is None
+
+
+def test_files(params, tmp_path):
+    path = tmp_path / "masks.safetensors"
+    masks = make_masks(params, criterion="weight", keep_rate=0.5)
+    save_masks(path, masks)
+    loaded = load_masks(path, params)
+    assert jax.tree.structure(loaded) == jax.tree.structure(masks)
+    assert all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), loaded, masks)))
+
+    other = {**params, "conv1": {"kernel": jnp.ones((3, 3, 3, 9))}}
+    with pytest.raises(InputError, match=r"another network: at 'conv1/kernel'.*\(3, 9\).*\(3, 8\)"):
+        load_masks(path, other)
+    with pytest.raises(InputError, match="'extra/kernel'"):
+        load_masks(path, {**params, "extra": {"kernel": jnp.ones((3, 3, 1, 1))}})
+    with pytest.raises(InputError, match="absent"):
+        load_masks(tmp_path / "absent", params)
+    layers = {p: np.ones(m.shape[2:], np.float32) for p, m in conv_kernels(masks).items()}
+    save_file(layers, path)
+    with pytest.raises(InputError, match="expected booleans"):
+        load_masks(path, params)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "exactly one"),
+        ({"threshold": 0.1, "keep_rate": 0.5}, "exactly one"),
+        ({"keep_rate": 1.5}, "keep_rate: expected a share"),
+        ({"contribution": -0.1}, "contribution: expected a share"),
+        ({"keep_rate": 0.5, "scope": "global"}, "scope: expected one of"),
+        ({"threshold": 0.1, "scope": "layer"}, "go with keep_rate"),
+        ({"keep_rate": 0.5, "scope": "filter", "whole_filters": True}, "whole filters"),
+        ({"criterion": "det_sorted_kernels", "threshold": 0.1}, "goes with keep_rate"),
+        ({"keep_rate": 0.5, "include": "layer9*"}, "include: no conv kernel"),
+        ({"keep_rate": 0.5, "criterion": "random"}, "key"),
+    ],
+)
+def test_misuse_is_refused(params, options, message):
+    with pytest.raises(ValueError, match=message):
+        make_masks(params, **{"criterion": "weight", **options})
+
+
+def test_layers_of_another_shape_are_refused(params):
+    with pytest.raises(ValueError, match=r"'conv1/kernel': expected shape \(3, 8\)"):
+        masks_from_layers(params, {"conv1/kernel": np.ones((8, 3))})
+    with pytest.raises(ValueError, match="'nowhere'"):
+        masks_from_layers(params, {"nowhere": np.ones((8, 3))})
+
+
+def test_options_are_keyword_only():
+    parameters = inspect.signature(make_masks).parameters
+    kinds = {name: p.kind for name, p in parameters.items() if name != "params"}
+    assert set(kinds.values()) == {inspect.Parameter.KEYWORD_ONLY}
