@@ -64,7 +64,13 @@ def test_results_of_pruning(run):
     # settings.json names the criterion pruned by; it is swept even if not in --criteria.
     assert set(pruning["sweep"]["criteria"]) == {"weight", "random", "spectral_radius"}
     first = pruning["sweep"]["criteria"]["weight"][0]
-    assert first == {"share": 0.0, "accuracy": pruning["sweep"]["accuracy"]}
+    assert (first["share"], first["score"]) == (0.0, 0.0)
+    assert first["accuracy"] == pruning["sweep"]["accuracy"]
+    assert {record["criterion"] for record in pruning["scores"]} == {"weight", "spectral_radius"}
+    assert [record["epoch"] for record in pruning["history"]] == [0, 2]
+    for table in ("sweep", "agreement", "eigenvalues", "history", "pruned_by_layer"):
+        assert (run / "prune" / "tables" / f"{table}.csv").stat().st_size > 0
+        assert (run / "prune" / "tables" / f"{table}.tex").stat().st_size > 0
 
 
 def test_report_needs_no_other_file(run):
