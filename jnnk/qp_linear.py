@@ -11,8 +11,8 @@ import jax.numpy as jnp
 def eliminate(gram: jax.Array, right: jax.Array, support: jax.Array) -> jax.Array:
     """Solves ``G_SS x_S = r_S``, ``x = 0`` off the support, by Gauss-Jordan elimination.
 
-    A candidate that depends on those before it (pivot at most ``4 K eps`` of its diagonal entry:
-    a duplicate, say) is left out of the system and gets 0.
+    A candidate that depends on those before it (pivot at most ``4 eps`` of its diagonal entry: a
+    duplicate, say) is left out of the system and gets 0.
 
     Args:
         gram: (B, K, K) symmetric positive semi-definite.
@@ -26,7 +26,7 @@ def eliminate(gram: jax.Array, right: jax.Array, support: jax.Array) -> jax.Arra
     both = support[:, :, None] & support[:, None, :]
     table = jnp.where(both, gram, jnp.eye(size, dtype=dtype))
     diagonal = jnp.diagonal(table, axis1=1, axis2=2)
-    smallest = 4 * size * jnp.finfo(dtype).eps * diagonal
+    smallest = 4 * jnp.finfo(dtype).eps * diagonal
     table = jnp.concatenate([table, jnp.where(support, right, 0)[:, :, None]], axis=2)
 
     def step(k, carry):

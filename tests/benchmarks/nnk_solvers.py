@@ -1,0 +1,264 @@
+"""Speed of the NNK engine beside other solvers.
+
+    python tests/benchmarks/nnk_solvers.py [ACTIVATIONS.npz]       table of solvers
+    python tests/benchmarks/nnk_solvers.py --end-to-end            64 channels x 10,000 x 64
+    python tests/benchmarks/nnk_solvers.py --scaling FIGURE.png    cost against N, C, K, D
+
+Problems are built from real activations, by default those of a ResNet-20 in the shared data.
+"""
+
+import argparse
+import concurrent.futures
+import os
+import resource
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import peers
+import timing
+
+from jnnk.channels import channelwise_nnk_graph
+from jnnk.neighbors import nearest_neighbors
+from jnnk.qp import solve_nnk
+from jnnk.similarity import cosine, gaussian
+
+_SIMILARITIES = {"gaussian": gaussian(), "cosine": cosine()}
+# Problems per timed call of the slow peers; rates are per problem.
+_FEW = 500
+
+
+def problems(points, kernel, num_neighbors):
+    """Gram matrices (N, K, K) and cross vectors (N, K) in float32, computed in float64."""
+    points = np.asarray(points, np.float64)
+    if kernel == "cosine":
+        points = points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
+    searched = jnp.asarray(points, jnp.float32)
+    indices = np.asarray(
+        nearest_neighbors(
+            searched, searched, num_neighbors=num_neighbors, exclude=jnp.arange(len(points))
+        )[0]
+    )
+    near = points[indices] - points[:, None]
+    norms = (near**2).sum(2)
+    inner = np.einsum("bkd,bjd->bkj", near, near, optimize=True)
+    square = np.maximum(norms[:, :, None] + norms[:, None] - 2 * inner, 0)
+    if kernel == "cosine":
+        gram, cross = 1 - square / 4, 1 - norms / 4
+    else:
+        width = np.maximum(norms[:, -1] / 9, 1e-12)
+        gram = np.exp(-square / (2 * width[:, None, None]))
+        cross = np.exp(-norms / (2 * width[:, None]))
+    gram[:, np.arange(num_neighbors), np.arange(num_neighbors)] = 1
+    return gram.astype(np.float32), cross.astype(np.float32)
+
+
+def residual(gram, cross, weights):
+    """Largest violation of the optimality conditions (N,), float64."""
+    gram, cross, weights = (np.asarray(x, np.float64) for x in (gram, cross, weights))
+    gradient = cross - np.einsum("bij,bj->bi", gram, weights, optimize=True)
+    return np.where(weights > 0, np.abs(gradient), np.maximum(gradient, 0)).max(1)
+
+
+def _fast(gram, cross):
+    """Solvers that are timed on all problems."""
+    device = jnp.asarray(gram), jnp.asarray(cross)
+    half = len(cross) // 2
+    halves = [tuple(x[:half] for x in device), tuple(x[half:] for x in device)]
+    threads = concurrent.futures.ThreadPoolExecutor(2)
+
+    def two_streams():
+        run = lambda part: jax.block_until_ready(solve_nnk(*part))  # noqa: E731
+        return jnp.concatenate([part.weights for part in threads.map(run, halves)])
+
+    solvers = {
+        "jnnk, one call": lambda: solve_nnk(*device).weights,
+        "jnnk, two host threads": two_streams,
+    }
+    if peers.available("numba"):
+        compiled = peers.numba_lawson_hanson()
+        wide = gram.astype(np.float64), cross.astype(np.float64)
+        solvers["Lawson-Hanson, numba f64, all cores"] = lambda: compiled(*wide)
+    return solvers
+
+
+def _slow(gram, cross):
+    """Solvers that are timed on the first problems only."""
+    solvers = {
+        "greedy removal loop": lambda: peers.greedy_loop(gram, cross),
+        "scipy.optimize.nnls loop": lambda: peers.scipy_nnls(gram, cross),
+        "optax.nnls, vmapped": lambda: peers.optax_nnls(gram, cross),
+    }
+    if peers.available("jaxopt"):
+        solvers["jaxopt.BoxCDQP, vmapped"] = lambda: peers.jaxopt_box_cdqp(gram, cross)
+    if peers.available("qpax"):
+        solvers["qpax f64, vmapped"] = lambda: peers.qpax_f64(gram, cross)
+    return solvers
+
+
+def table(points, sizes):
+    """Prints one markdown table per set of problems."""
+    peak = timing.matmul_peak()
+    print(f"measured float32 matmul peak: {peak / 1e9:.0f} GFLOP/s")
+    for size in sizes:
+        for kernel in _SIMILARITIES:
+            gram, cross = problems(points, kernel, size)
+            few = gram[:_FEW], cross[:_FEW]
+            print(f"\n### {kernel}, K = {size}\n")
+            print("| solver | problems/s | first call s | KKT < 1e-5 | worst KKT |")
+            print("|---|---|---|---|---|")
+            for solvers, part, repeats in (
+                (_fast(gram, cross), (gram, cross), 7),
+                (_slow(*few), few, 3),
+            ):
+                times = timing.interleaved(solvers, repeats=repeats)
+                for name, solve in solvers.items():
+                    first, seconds = times[name]
+                    violation = residual(*part, solve())
+                    print(
+                        f"| {name} | {len(part[1]) / seconds:,.0f} | {first:.1f} "
+                        f"| {100 * np.mean(violation < 1e-5):.2f} % | {violation.max():.0e} |",
+                        flush=True,
+                    )
+                    if name == "jnnk, one call":
+                        rate = len(cross) / seconds
+            steps = float(np.mean(solve_nnk(gram, cross).num_steps))
+            flops = rate * steps * 2 * size**2
+            print(
+                f"\njnnk, one call: {steps:.1f} products with G a problem, "
+                f"{flops / 1e9:.1f} GFLOP/s in them, {100 * flops / peak:.0f} % of the peak"
+            )
+
+
+def _layer(points, channels):
+    """Activations (N, D, channels): the stored channels, and mixtures of them made anew."""
+    stored = points.shape[2]
+    rng = np.random.default_rng(0)
+    mixed = [
+        points[:, :, c % stored] if c < stored else _mixture(points, rng) for c in range(channels)
+    ]
+    return np.stack(mixed, axis=2).astype(np.float32)
+
+
+def _mixture(points, rng):
+    weights = rng.dirichlet(np.ones(points.shape[2]))
+    return np.maximum((points * weights).sum(2) - 0.05 * points.mean(), 0)
+
+
+def end_to_end(points, channels, size):
+    """Times the whole pipeline, neighbours included, and the reference on a part of it."""
+    activations = jnp.asarray(_layer(points, channels))
+    print(
+        f"{channels} channels x {activations.shape[0]} points x {activations.shape[1]}, K = {size}"
+    )
+    for kernel, similarity in _SIMILARITIES.items():
+        run = lambda s=similarity: channelwise_nnk_graph(  # noqa: E731
+            activations, num_neighbors=size, similarity=s
+        )
+        first = timing.once(
+            lambda s=similarity: channelwise_nnk_graph(
+                activations[:, :, :1], num_neighbors=size, similarity=s
+            )
+        )
+        seconds = timing.once(run)
+        graph = run()
+        reference, share = _reference(np.asarray(activations[:, :, 0]), kernel, size)
+        total = reference * channels
+        print(
+            f"{kernel}: {seconds:.1f} s (compilation {first:.1f} s apart), "
+            f"KKT < 1e-5 {100 * float(jnp.mean(graph.kkt_residual < 1e-5)):.2f} %; "
+            f"reference pipeline {total:.0f} s (one channel, loop on {share} of its points, "
+            f"scaled), ratio {total / seconds:.0f}"
+        )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"peak memory {peak / 2**20:.2f} GiB")
+
+
+def _reference(points, kernel, size, part=500):
+    """Seconds of neighbours plus a Python loop for one channel, the loop scaled up from a part."""
+    start = time.perf_counter()
+    if kernel == "cosine":
+        points = points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
+    points = np.ascontiguousarray(points, np.float32)
+    if peers.available("faiss"):
+        import faiss
+
+        index = faiss.IndexFlatL2(points.shape[1])
+        index.add(points)
+        indices = index.search(points, size + 1)[1]
+    else:
+        indices = np.asarray(nearest_neighbors(points, points, num_neighbors=size + 1)[0])
+    search = time.perf_counter() - start
+    start = time.perf_counter()
+    for i in range(part):
+        near = indices[i][indices[i] != i][:size]
+        x = points[near]
+        if kernel == "cosine":
+            gram, cross = 0.5 + 0.5 * x @ x.T, 0.5 + 0.5 * x @ points[i]
+        else:
+            # The distance matrix entry by entry, as the public code computes it.
+            every = np.concatenate([points[i : i + 1], x])
+            square = np.array([[((a - b) ** 2).sum() for b in every] for a in every])
+            width = np.sqrt(square[0, -1]) / 3
+            similar = np.exp(-square / (2 * width**2))
+            gram, cross = similar[1:, 1:], similar[0, 1:]
+        peers.greedy_loop(gram[None], cross[None])
+    return search + (time.perf_counter() - start) * len(points) / part, part
+
+
+def scaling(points, path):
+    """Writes the figure of cost against N, C, K and D, each around one middle case."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    base = {"N": 4000, "C": 4, "K": 25, "D": 64}
+    ranges = {
+        "N": (1000, 2000, 4000, 8000),
+        "C": (1, 2, 4, 8),
+        "K": (5, 10, 25, 50),
+        "D": (16, 64, 256, 1024),
+    }
+    figure, axes = plt.subplots(1, 4, figsize=(13, 3), sharey=True, layout="constrained")
+    layer = _layer(points, max(ranges["C"]))
+    for axis, (name, values) in zip(axes, ranges.items(), strict=True):
+        seconds = []
+        for value in values:
+            case = {**base, name: value}
+            part = np.tile(layer[: case["N"]], (1, -(-case["D"] // layer.shape[1]), 1))
+            noise = np.random.default_rng(0).normal(size=part.shape) * 0.05 * part.std()
+            part = jnp.asarray((part + noise)[:, : case["D"], : case["C"]], jnp.float32)
+            run = lambda x=part, k=case["K"]: channelwise_nnk_graph(x, num_neighbors=k)  # noqa: E731
+            seconds.append(timing.interleaved({"run": run}, repeats=3)["run"][1])
+            print(case, f"{seconds[-1]:.3f} s", flush=True)
+        axis.loglog(values, seconds, "o-")
+        axis.set(xlabel=name, title=f"slope {np.polyfit(*np.log([values, seconds]), 1)[0]:.2f}")
+        axis.grid(alpha=0.3, which="both")
+    axes[0].set_ylabel("seconds")
+    figure.suptitle(", ".join(f"{name} = {value}" for name, value in base.items()))
+    figure.savefig(path, dpi=150)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    default = os.path.join(os.environ.get("JNNK_SHARED", ""), "reference/nnk_resnet20_layer3.npz")
+    parser.add_argument("activations", nargs="?", default=default)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[25, 50], metavar="K")
+    parser.add_argument("--end-to-end", action="store_true")
+    parser.add_argument("--channels", type=int, default=64)
+    parser.add_argument("--scaling", metavar="FIGURE")
+    options = parser.parse_args()
+    with np.load(options.activations) as stored:
+        points = stored["activations"]
+    if options.scaling:
+        scaling(points, options.scaling)
+    elif options.end_to_end:
+        end_to_end(points, options.channels, options.sizes[0])
+    else:
+        table(points[:, :, 0], options.sizes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Channel-wise graphs: each channel as if alone, dead channels, two streams, every platform."""
+
+import concurrent.futures
+import inspect
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jnnk.channels
+import jnnk.graph
+import jnnk.neighbors
+import jnnk.qp
+from jnnk.channels import channelwise_nnk_graph
+from jnnk.graph import nnk_graph
+from jnnk.similarity import cosine
+
+
+def _activations(channels=3):
+    rng = np.random.default_rng(0)
+    return np.maximum(rng.normal(size=(80, 3, 2, channels)), 0).astype(np.float32)
+
+
+def test_every_channel_is_as_if_alone():
+    activations = _activations()
+    streams = channelwise_nnk_graph(activations, num_neighbors=6)
+    jitted = jax.jit(lambda a: channelwise_nnk_graph(a, num_neighbors=6))(activations)
+    flat = channelwise_nnk_graph(activations.reshape(80, 6, 3), num_neighbors=6)
+    for channel in range(3):
+        alone = nnk_graph(activations[..., channel].reshape(80, 6), num_neighbors=6)
+        for graph in (streams, jitted, flat):
+            np.testing.assert_array_equal(graph.indices[channel], alone.indices)
+            np.testing.assert_allclose(graph.weights[channel], alone.weights, atol=1e-5)
+    assert streams.errors.shape == streams.converged.shape == (3, 80)
+
+
+@pytest.mark.parametrize("value", [0.0, 2.0])
+def test_a_dead_channel_has_no_edges(value):
+    activations = _activations()
+    activations[..., 1] = value
+    for similarity in (None, cosine()):
+        options = {} if similarity is None else {"similarity": similarity}
+        graph = channelwise_nnk_graph(activations, num_neighbors=6, **options)
+        assert (graph.weights[1] == 0).all() and (graph.errors[1] == 1).all()
+        assert ((np.asarray(graph.weights[::2]) > 0).sum(2) > 0).all()
+        assert graph.converged.all()
+
+
+def test_gradient_through_channels():
+    gradient = jax.grad(lambda a: channelwise_nnk_graph(a, num_neighbors=6).errors.sum())
+    values = gradient(jnp.asarray(_activations()))
+    assert jnp.isfinite(values).all() and (values != 0).any()
+
+
+def test_concurrent_programs_end():
+    """LAPACK calls in two programs at once deadlock (JAX 0.10.2): nothing here may make any."""
+    activations = jnp.asarray(_activations(channels=6))
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        runs = [
+            threads.submit(channelwise_nnk_graph, activations, num_neighbors=6) for _ in range(12)
+        ]
+        graphs = [run.result(timeout=120) for run in runs]
+    assert all((graph.weights == graphs[0].weights).all() for graph in graphs)
+    text = jax.jit(lambda a: channelwise_nnk_graph(a, num_neighbors=6)).lower(activations)
+    assert "lapack" not in text.as_text().lower()
+
+
+def test_wrong_shapes_are_named():
+    with pytest.raises(ValueError, match="activations must be"):
+        channelwise_nnk_graph(jnp.ones((8, 4)), num_neighbors=2)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_lowers_for_every_platform(platform):
+    shape = jax.ShapeDtypeStruct((500, 2, 2, 3), "float32")
+    build = jax.jit(lambda a: channelwise_nnk_graph(a, num_neighbors=4))
+    jax.export.export(build, platforms=[platform])(shape)
+    derivative = jax.jit(jax.grad(lambda a: channelwise_nnk_graph(a, num_neighbors=4).errors.sum()))
+    jax.export.export(derivative, platforms=[platform])(shape)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        jnnk.qp.solve_nnk,
+        jnnk.neighbors.nearest_neighbors,
+        jnnk.graph.nnk_graph,
+        jnnk.channels.channelwise_nnk_graph,
+    ],
+)
+def test_options_are_keyword_only(function):
+    parameters = inspect.signature(function).parameters.values()
+    optional = [p for p in parameters if p.default is not p.empty]
+    assert optional and all(p.kind is p.KEYWORD_ONLY for p in optional)

@@ -1,0 +1,162 @@
+"""NNK graphs: against an oracle built by hand, transforms, robustness, adjacency."""
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+
+from jnnk.adjacency import directed_adjacency, symmetric_adjacency
+from jnnk.graph import nnk_graph
+from jnnk.similarity import cosine, gaussian
+
+_N, _K = 60, 8
+
+
+def _points(number=_N, dim=4, seed=0):
+    return np.random.default_rng(seed).normal(size=(number, dim)).astype(np.float32)
+
+
+def _oracle(points, num_neighbors):
+    """Weights (N, N) and errors (N,) with the authors' bandwidth, float64."""
+    points = np.asarray(points, np.float64)
+    square = ((points[:, None] - points) ** 2).sum(-1)
+    weights, errors = np.zeros(square.shape), np.zeros(len(points))
+    for i in range(len(points)):
+        near = np.argsort(np.where(np.arange(len(points)) == i, np.inf, square[i]))[:num_neighbors]
+        width = np.sqrt(square[i, near[-1]]) / 3
+        gram = np.exp(-square[np.ix_(near, near)] / (2 * width**2))
+        cross = np.exp(-square[i, near] / (2 * width**2))
+        lower = np.linalg.cholesky(gram)
+        theta = scipy.optimize.nnls(lower.T, np.linalg.solve(lower, cross))[0]
+        weights[i, near] = theta
+        errors[i] = 1 - 2 * theta @ cross + theta @ gram @ theta
+    return weights, errors
+
+
+def test_agrees_with_an_oracle():
+    points = _points()
+    graph = jax.jit(lambda p: nnk_graph(p, num_neighbors=_K))(points)
+    weights, errors = _oracle(points, _K)
+    np.testing.assert_allclose(directed_adjacency(graph).toarray(), weights, atol=1e-5)
+    np.testing.assert_allclose(graph.errors, errors, atol=1e-5)
+    assert graph.indices.shape == graph.weights.shape == (_N, _K)
+    assert graph.indices.dtype == jnp.int32 and graph.converged.all()
+    for scale in (1e-20, 1e20):
+        scaled = nnk_graph(points * np.float32(scale), num_neighbors=_K)
+        np.testing.assert_array_equal(scaled.indices, graph.indices)
+        np.testing.assert_allclose(scaled.weights, graph.weights, atol=2e-5)
+
+
+def test_queries_against_points():
+    points, queries = _points(), _points(9, seed=1)
+    both = np.concatenate([points, queries])
+    graph = nnk_graph(points, queries=queries, num_neighbors=_K)
+    own = nnk_graph(points, num_neighbors=_K)
+    again = nnk_graph(points, queries=points, exclude=jnp.arange(_N), num_neighbors=_K)
+    np.testing.assert_array_equal(own.indices, again.indices)
+    square = ((queries[:, None] - both[:_N]) ** 2).sum(-1)
+    np.testing.assert_array_equal(graph.indices, np.argsort(square, axis=1)[:, :_K])
+
+
+def test_vmap_and_cosine():
+    points = jnp.stack([jnp.asarray(_points()), 2 * jnp.asarray(_points())])
+    graph = jax.vmap(lambda p: nnk_graph(p, num_neighbors=_K, similarity=cosine()))(points)
+    np.testing.assert_array_equal(graph.indices[0], graph.indices[1])
+    np.testing.assert_allclose(graph.weights[0], graph.weights[1], atol=1e-5)
+    assert graph.converged.all()
+
+
+def test_derivatives_reach_the_points():
+    rng = np.random.default_rng(2)
+    points, direction = rng.normal(size=(20, 3)), rng.normal(size=(20, 3))
+
+    @jax.jit
+    def graph_at(step):
+        return nnk_graph(points + step * direction, num_neighbors=4)
+
+    def value(step):
+        graph = graph_at(step)
+        return jnp.sum(graph.errors) + jnp.sum(jnp.sin(graph.weights))
+
+    with jax.enable_x64(True):
+        zero, step = jnp.zeros(()), 1e-6
+        forward = jax.jvp(value, (zero,), (jnp.ones(()),))[1]
+        reverse = jax.grad(value)(zero)
+        plus, minus = zero + step, zero - step
+        difference = (value(plus) - value(minus)) / (2 * step)
+        above, below = graph_at(plus), graph_at(minus)
+    np.testing.assert_array_equal(above.weights > 0, below.weights > 0)
+    np.testing.assert_allclose(forward, difference, atol=1e-6)
+    np.testing.assert_allclose(reverse, forward, atol=1e-9)
+
+
+@pytest.mark.parametrize("similarity", [gaussian(), gaussian(0.0), cosine()])
+def test_awkward_points_have_their_documented_outcome(similarity):
+    points = _points()
+    points[1] = points[0]  # a duplicate
+    points[2], points[3, 0] = np.nan, np.inf
+    points[4:8] = 0
+    graph = nnk_graph(points, num_neighbors=_K, similarity=similarity)
+    for field in graph[:3]:
+        assert not np.isnan(field).any()
+    assert (np.asarray(graph.indices)[2:4] == -1).all()
+    assert (graph.weights[2:4] == 0).all() and (graph.errors[2:4] == 1).all()
+    assert not graph.converged[2:4].any() and graph.converged.sum() == _N - 2
+    assert not np.isin(graph.indices, [2, 3]).any()
+    # The duplicate explains its query entirely.
+    np.testing.assert_allclose(graph.errors[:2], 0, atol=2e-6)
+
+
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_fewer_points_than_candidates(number):
+    graph = nnk_graph(_points(number), num_neighbors=_K)
+    assert graph.indices.shape == (number, _K)
+    assert (np.asarray(graph.indices)[:, number - 1 :] == -1).all()
+    assert (np.asarray(graph.weights)[:, number - 1 :] == 0).all()
+    assert (np.asarray(graph.weights)[:, : number - 1].sum(1) > 0).all() or number == 1
+    assert graph.converged.all()
+
+
+def test_points_that_all_coincide_have_no_edges():
+    for similarity in (gaussian(), cosine(), gaussian(1.0)):
+        graph = nnk_graph(
+            np.full((_N, 4), 0.3, np.float32), num_neighbors=_K, similarity=similarity
+        )
+        assert (graph.weights == 0).all() and (graph.errors == 1).all() and graph.converged.all()
+
+
+def test_symmetric_adjacency_keeps_the_trusted_direction():
+    graph = nnk_graph(_points(), num_neighbors=_K)
+    directed, errors = directed_adjacency(graph).toarray(), np.asarray(graph.errors)
+    trusted = symmetric_adjacency(graph).toarray()
+    larger = symmetric_adjacency(graph, keep="larger_weight").toarray()
+    np.testing.assert_array_equal(larger, np.maximum(directed, directed.T))
+    better = np.where(errors[:, None] <= errors[None], directed, directed.T)
+    np.testing.assert_array_equal(trusted, better)
+    with pytest.raises(ValueError, match="keep"):
+        symmetric_adjacency(graph, keep="both")
+    with pytest.raises(ValueError, match="num_points"):
+        directed_adjacency(graph, num_points=3)
+
+
+def test_misuse_raises():
+    points = jnp.ones((4, 2))
+    with pytest.raises(ValueError, match="points"):
+        nnk_graph(points[0], num_neighbors=1)
+    with pytest.raises(ValueError, match="num_neighbors"):
+        nnk_graph(points, num_neighbors=0)
+    with pytest.raises(ValueError, match="exclude"):
+        nnk_graph(points, num_neighbors=1, exclude=jnp.arange(4))
+    with pytest.raises(ValueError, match="queries"):
+        nnk_graph(points, num_neighbors=1, queries=jnp.ones((4, 3)))
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_lowers_for_every_platform(platform):
+    shape = jax.ShapeDtypeStruct((700, 8), "float32")
+    build = jax.jit(lambda p: nnk_graph(p, num_neighbors=4))
+    jax.export.export(build, platforms=[platform])(shape)
+    derivative = jax.jit(jax.grad(lambda p: nnk_graph(p, num_neighbors=4).errors.sum()))
+    jax.export.export(derivative, platforms=[platform])(shape)

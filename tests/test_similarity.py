@@ -1,0 +1,88 @@
+"""Similarities: values, bandwidths, limits, and that they are static arguments."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jnnk import similarity
+from jnnk.graph import nnk_graph
+
+
+def _similarities(points, chosen):
+    """The weights of the nearest candidate alone: with K = 1 the weight is the similarity."""
+    return np.asarray(nnk_graph(points, num_neighbors=1, similarity=chosen).weights)[:, 0]
+
+
+def test_a_single_candidate_gets_its_similarity():
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(40, 3)).astype(np.float32)
+    distances = np.linalg.norm(points[:, None].astype(np.float64) - points, axis=2)
+    np.fill_diagonal(distances, np.inf)
+    nearest = distances.min(axis=1)
+    fixed = _similarities(points, similarity.gaussian(0.7))
+    np.testing.assert_allclose(fixed, np.exp(-0.5 * (nearest / 0.7) ** 2), atol=2e-6)
+    relative = _similarities(points, similarity.gaussian(factor=2.0))
+    np.testing.assert_allclose(relative, np.exp(-2.0), rtol=1e-5)
+    median = _similarities(points, similarity.gaussian("median", factor=1.0))
+    expected = np.exp(-0.5 * (nearest / np.median(nearest)) ** 2)
+    np.testing.assert_allclose(median, expected, atol=2e-6)
+    unit = points / np.linalg.norm(points, axis=1, keepdims=True)
+    cosines = unit @ unit.T
+    np.fill_diagonal(cosines, -1)
+    np.testing.assert_allclose(
+        _similarities(points, similarity.cosine()), 0.5 + 0.5 * cosines.max(axis=1), atol=2e-6
+    )
+
+
+def test_zero_vectors_are_like_each_other_and_half_like_the_rest():
+    points = jnp.array([[0.0, 0.0], [0.0, 0.0], [3.0, 0.0], [0.0, 2.0]])
+    embedded = similarity.cosine().embed(points)
+    squared = jnp.sum((embedded[:, None] - embedded) ** 2, axis=2)
+    similar = similarity.cosine().of_squared_distances(squared, jnp.ones(()))
+    expected = [[1, 1, 0.5, 0.5], [1, 1, 0.5, 0.5], [0.5, 0.5, 1, 0.5], [0.5, 0.5, 0.5, 1]]
+    np.testing.assert_allclose(similar, expected, atol=1e-6)
+
+
+def test_bandwidth_zero_is_the_limit():
+    squared = jnp.array([0.0, 1e-30, 1.0])
+    value = similarity.gaussian(0.0).of_squared_distances(squared, jnp.zeros(()))
+    assert value.tolist() == [1.0, 0.0, 0.0]
+
+
+def test_the_callers_own_function():
+    rng = np.random.default_rng(1)
+    points = rng.normal(size=(30, 3)).astype(np.float32)
+
+    def own(x, y):
+        return jnp.exp(-0.5 * jnp.sum((x - y) ** 2))
+
+    ours = nnk_graph(points, num_neighbors=6, similarity=similarity.gaussian(1.0))
+    theirs = nnk_graph(points, num_neighbors=6, similarity=own)
+    np.testing.assert_allclose(ours.weights, theirs.weights, atol=2e-5)
+    np.testing.assert_allclose(ours.errors, theirs.errors, atol=1e-5)
+
+
+def test_equal_similarities_are_one_static_argument():
+    assert hash(similarity.gaussian()) == hash(similarity.gaussian(factor=3))
+    assert similarity.cosine() == similarity.cosine() != similarity.gaussian()
+    counted = []
+
+    def trace(x, chosen):
+        counted.append(chosen)
+        return chosen.embed(x)
+
+    jitted = jax.jit(trace, static_argnums=1)
+    jitted(jnp.ones((2, 2)), similarity.gaussian(1))
+    jitted(jnp.ones((2, 2)), similarity.gaussian(1.0))
+    assert len(counted) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"bandwidth": -1.0}, {"bandwidth": float("nan")}, {"bandwidth": "mean"}, {"factor": 0.0}],
+)
+def test_bad_options_are_named(arguments):
+    (name,) = arguments
+    with pytest.raises(ValueError, match=name):
+        similarity.gaussian(**arguments)
