@@ -13,7 +13,7 @@ from jnnk.masks import apply_masks, make_masks
 
 SETTINGS = job.Settings(
     criteria=("weight", "random"),
-    resolution=0.05,
+    steps=10,
     bracket_images=40,
     batch_size=16,
     learning_rate=1e-3,
@@ -67,6 +67,8 @@ def test_every_case_is_measured_at_its_turning_point(done):
     for record in records:
         assert 100 * (record["accuracy_before"] - record["accuracy"]) <= 0.5 + 1e-9
         assert 100 * (record["accuracy_before"] - record["next_accuracy"]) > 0.5
+        roots = np.sqrt([record["share"], record["next_share"]])
+        np.testing.assert_allclose(roots[1] - roots[0], 1 / SETTINGS.steps)
         kept = 1 - record["share"]
         assert record["score"] == pytest.approx(
             record["accuracy"] / record["accuracy_before"] * (1 - record["params"])

@@ -39,7 +39,8 @@ class Settings(NamedTuple):
         criteria: names in ``CRITERIA``.
         tolerance: accuracy that may be lost, in percentage points of all test images, against the
             network that is pruned (the fine-tuned one after a fine-tune).
-        resolution: shares are multiples of it.
+        steps: shares are ``(step / steps) ** 2``, finer where criteria that lose accuracy at once
+            differ.
         bracket_images: first test images, on which the search begins.
         epochs: of the L1 fine-tune.
         batch_size: images a step.
@@ -50,7 +51,7 @@ class Settings(NamedTuple):
 
     criteria: tuple[str, ...] = tuple(CRITERIA)
     tolerance: float = 0.5
-    resolution: float = 0.01
+    steps: int = 100
     bracket_images: int = 2000
     epochs: int = 1
     batch_size: int = 128
@@ -159,43 +160,48 @@ def measure(accuracies: Accuracies, criterion: str, settings: Settings) -> dict[
     """The largest share one criterion can prune, searched on few images and settled on all.
 
     The share is a turning point: it keeps the accuracy within the tolerance and the next larger
-    multiple of the resolution does not. Accuracy is not quite monotone, so a larger share further
+    one of the grid does not. Accuracy is not quite monotone, so a larger share further
     on may by chance be within it again.
 
     Args:
         accuracies: of the network.
         criterion: a key of ``CRITERIA``.
-        settings: tolerance, resolution and images of the search.
+        settings: tolerance, grid and images of the search.
 
     Returns:
         ``criterion``, ``share`` (in [0, 1]), ``accuracy`` at it and ``accuracy_before`` on all test
-        images, ``next_accuracy`` at the next share, ``params`` and ``score`` (the paper's).
+        images, ``next_share`` and ``next_accuracy`` there, ``params`` and ``score`` (the paper's).
     """
     params = accuracies.variables["params"]
     key = jax.random.key(settings.seed) if criterion == "random" else None
 
+    def share(step: int) -> float:
+        return (step / settings.steps) ** 2
+
     def masks(step: int) -> Any:
-        keep_rate = max(1 - step * settings.resolution, 0.0)
-        return make_masks(params, criterion=criterion, keep_rate=keep_rate, key=key)
+        return make_masks(params, criterion=criterion, keep_rate=1 - share(step), key=key)
 
     def is_within(step: int, num_images: int) -> bool:
         lost = accuracies(None, num_images) - accuracies(masks(step), num_images)
         return 100 * lost <= settings.tolerance + 1e-9
 
-    everything = round(1 / settings.resolution)
     few = min(settings.bracket_images, accuracies.num_images)
-    guess = last_true(partial(is_within, num_images=few), low=0, high=everything)
+    guess = last_true(partial(is_within, num_images=few), low=0, high=settings.steps)
     step = last_true(
-        partial(is_within, num_images=accuracies.num_images), low=0, high=everything, guess=guess
+        partial(is_within, num_images=accuracies.num_images),
+        low=0,
+        high=settings.steps,
+        guess=guess,
     )
     before = accuracies(None, accuracies.num_images)
     accuracy = accuracies(masks(step), accuracies.num_images)
     whole, kept = summarize(params, masks(step)).params
     return {
         "criterion": criterion,
-        "share": step * settings.resolution,
+        "share": share(step),
         "accuracy": accuracy,
         "accuracy_before": before,
+        "next_share": share(step + 1),
         "next_accuracy": accuracies(masks(step + 1), accuracies.num_images),
         "params": kept / whole,
         "score": pruning_score(accuracy, before, kept, whole),
