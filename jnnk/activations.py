@@ -159,17 +159,17 @@ def _windows(values: Array, window: int, start: float, combine: Callable) -> Arr
 
 
 class _Plan(NamedTuple):
-    """What to keep of one layer."""
+    """What to keep of one layer; hashable, a static argument of the program that does it."""
 
     name: str
     shape: tuple[int, ...]  # of one image
-    channels: np.ndarray
+    channels: tuple[int, ...]
     pooling: str
     window: int
 
     def reduce(self, values: Array, dtype: np.dtype) -> Array:
         """(B, H, W, C) to (B, *shape)."""
-        kept = jnp.take(values, self.channels, axis=-1).astype(jnp.float32)
+        kept = jnp.take(values, np.asarray(self.channels), axis=-1).astype(jnp.float32)
         return POOLINGS[self.pooling](kept, self.window).astype(dtype)
 
 
@@ -203,7 +203,11 @@ def _run(
         while group:  # popped, so that what the caller drops is freed
             plan = group.pop(0)
             yield LayerActivations(
-                plan.name, stored.pop(0), plan.channels, plan.pooling, plan.window
+                plan.name,
+                stored.pop(0),
+                np.asarray(plan.channels),
+                plan.pooling,
+                plan.window,
             )
 
 
@@ -216,18 +220,33 @@ def _fill(
     dtype: np.dtype,
     batch_size: int,
 ) -> None:
-    @jax.jit
-    def step(variables, batch):
-        activations = apply_fn(variables, batch)[1]
-        return [plan.reduce(activations[plan.name], dtype) for plan in group]
-
     for start in range(0, len(images), batch_size):
         batch = np.asarray(images[start : start + batch_size])
         number = len(batch)
         filling = np.repeat(batch[:1], batch_size - number, axis=0)  # one shape, one compilation
-        results = step(variables, np.concatenate([batch, filling]))
+        results = _reduced_activations(
+            variables,
+            np.concatenate([batch, filling]),
+            apply_fn=apply_fn,
+            plans=tuple(group),
+            dtype=dtype,
+        )
         for target, result in zip(stored, results, strict=True):
             target[start : start + number] = np.asarray(result)[:number]
+
+
+# Compiled once for a network and its layers, whatever the variables: runs measure many epochs.
+@partial(jax.jit, static_argnames=("apply_fn", "plans", "dtype"))
+def _reduced_activations(
+    variables: Any,
+    batch: Array,
+    *,
+    apply_fn: ApplyFunction,
+    plans: tuple[_Plan, ...],
+    dtype: np.dtype,
+) -> list[Array]:
+    activations = apply_fn(variables, batch)[1]
+    return [plan.reduce(activations[plan.name], dtype) for plan in plans]
 
 
 def _plan(
@@ -259,7 +278,7 @@ def _plan(
         raise InputError(f"size must be at least 1; got {size}")
     window = 1 if size is None else -(-max(height, width) // size)
     shape = (-(-height // window), -(-width // window), len(kept))
-    return _Plan(name, shape, kept, pooling, window)
+    return _Plan(name, shape, tuple(kept.tolist()), pooling, window)
 
 
 def _known(argument: str, name: str, shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -63,9 +63,9 @@ def measures_by_depth(records: list[dict]) -> Figure:
             axis.set_ylabel(label)
             axis.set_ylim(bottom=0)
         for axis in axes[-1]:
-            axis.tick_params(axis="x", labelrotation=60)
+            axis.tick_params(axis="x", labelrotation=90)
             axis.set_xlabel("layer")
-        axes[0, 0].legend()
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
 
