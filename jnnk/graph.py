@@ -14,6 +14,8 @@ from jnnk.similarity import DEFAULT, Cosine, Gaussian, Similarity
 
 # Queries whose Gram matrices are held at once, in floats of all matrices together.
 _GRAM_FLOATS = 2**23
+# Queries whose differences to their candidates are held at once.
+_LOCAL_QUERIES = 128
 
 
 class NNKGraph(NamedTuple):
@@ -119,18 +121,26 @@ def nnk_graph(
         similarity = similarity.resolved(distances, indices >= 0, unit)
     finite = jnp.all(jnp.isfinite(embedded_queries), axis=1)
 
-    def block(inputs):
+    def local(inputs):
         index, query, raw = inputs
         valid = index >= 0
         near = jnp.where(valid[:, :, None], embedded[index] - query[:, None], 0)
+        norms = jnp.sum(near * near, axis=2)
+        mask = valid & jnp.any(norms > 0, axis=1, keepdims=True)
         if radial:
-            gram, cross = _radial(similarity, near, valid, unit)
+            gram, cross = _radial(similarity, near, norms, valid, unit)
         else:
             gram, cross = _pairwise(similarity, points[index], raw, valid)
-        some = jnp.any(jnp.where(valid[:, :, None], near, 0) != 0, axis=(1, 2))
-        mask = valid & some[:, None]
-        solution = solve_nnk(gram, cross, mask=mask, tol=tol, max_steps=max_steps)
-        weights = solution.weights
+        # A masked candidate is a problem of its own whose answer is 0.
+        both = mask[:, :, None] & mask[:, None, :]
+        identity = jnp.eye(num_neighbors, dtype=dtype)
+        return jnp.where(both, gram, identity), jnp.where(mask, cross, 0), mask
+
+    def block(inputs):
+        # Similarities in smaller blocks, whose differences fit the caches.
+        gram, cross, mask = map_blocks(local, inputs, block_size=_LOCAL_QUERIES)
+        solution = solve_nnk(gram, cross, tol=tol, max_steps=max_steps)
+        weights = jnp.where(mask, solution.weights, 0)
         quadratic = jnp.sum(weights * jnp.einsum("bij,bj->bi", gram, weights), axis=1)
         linear = jnp.sum(weights * cross, axis=1)
         return weights, 1 - 2 * linear + quadratic, solution.kkt_residual, solution.converged
@@ -150,9 +160,11 @@ def nnk_graph(
     )
 
 
-def _radial(similarity, near, valid, unit):
-    """Gram (B, K, K) and cross (B, K) from candidates (B, K, D) relative to their query."""
-    norms = jnp.sum(near * near, axis=2)
+def _radial(similarity, near, norms, valid, unit):
+    """Gram (B, K, K) and cross (B, K) from candidates (B, K, D) relative to their query.
+
+    ``norms`` (B, K) are their squared lengths.
+    """
     inner = jnp.einsum("bkd,bjd->bkj", near, near, precision=jax.lax.Precision.HIGHEST)
     between = norms[:, :, None] + norms[:, None, :] - 2 * inner
     different = ~jnp.eye(near.shape[1], dtype=bool)

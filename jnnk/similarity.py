@@ -61,11 +61,11 @@ class Gaussian:
 
         At width 0 it is the limit: 1 for coinciding points and 0 for all others.
         """
-        positive = widths > 0
-        # Division before squaring: the square of a small width underflows.
-        scaled = _safe_sqrt(squared_distances) / jnp.where(positive, widths, 1)
+        squares = widths * widths
+        positive = squares > 0
+        rate = 0.5 / jnp.where(positive, squares, 1)
         limit = (squared_distances == 0).astype(squared_distances.dtype)
-        return jnp.where(positive, jnp.exp(-0.5 * scaled * scaled), limit)
+        return jnp.where(positive, jnp.exp(-rate * squared_distances), limit)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -87,7 +87,7 @@ def test_derivatives_reach_the_points():
         plus, minus = zero + step, zero - step
         difference = (value(plus) - value(minus)) / (2 * step)
         above, below = graph_at(plus), graph_at(minus)
-    np.testing.assert_array_equal(above.weights > 0, below.weights > 0)
+    np.testing.assert_array_equal(np.asarray(above.weights) > 0, np.asarray(below.weights) > 0)
     np.testing.assert_allclose(forward, difference, atol=1e-6)
     np.testing.assert_allclose(reverse, forward, atol=1e-9)
 
