@@ -13,11 +13,11 @@ import scipy.optimize
 
 
 def scipy_nnls(gram, cross):
-    """scipy.optimize.nnls on the Cholesky factor, one problem after the other, float64."""
+    """scipy.optimize.nnls on the Cholesky factor (ridge 1e-6), one problem after the other, float64."""
     size = cross.shape[1]
     weights = np.zeros(cross.shape)
     for i, (matrix, vector) in enumerate(zip(gram, cross, strict=True)):
-        lower = np.linalg.cholesky(matrix + 1e-10 * np.eye(size))
+        lower = np.linalg.cholesky(matrix + 1e-6 * np.eye(size))
         right = scipy.linalg.solve_triangular(lower, vector, lower=True, check_finite=False)
         weights[i] = scipy.optimize.nnls(lower.T, right, maxiter=20 * size)[0]
     return weights
