@@ -13,7 +13,7 @@ import scipy.optimize
 
 
 def scipy_nnls(gram, cross):
-    """scipy.optimize.nnls on the Cholesky factor (ridge 1e-6), one problem after the other, float64."""
+    """scipy.optimize.nnls on Cholesky factors (ridge 1e-6), one problem after another, float64."""
     size = cross.shape[1]
     weights = np.zeros(cross.shape)
     for i, (matrix, vector) in enumerate(zip(gram, cross, strict=True)):
