@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jnnk.cli import main
 from jnnk.data import Dataset
 from jnnk.errors import InputError
 from jnnk.jobs import reproduce_pruning as job
@@ -111,3 +112,10 @@ def test_other_settings_are_refused(done, network, dataset):
         job.reproduce_pruning(
             done[0], [network], dataset, settings=SETTINGS._replace(tolerance=1.0)
         )
+
+
+def test_the_command_says_what_is_missing(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["reproduce", "pruning", "--shared", str(tmp_path), "--out", str(out)]) == 2
+    assert "cifar10" in capsys.readouterr().err
+    assert not out.exists()
