@@ -325,18 +325,25 @@ def _select_by_rank(
         ranked = {path: jnp.where(alive[path], scores[path], -jnp.inf) for path in kernels}
 
     if scope == "network":
-        keep = keep_largest(jnp.concatenate([r.ravel() for r in ranked.values()]), counts[scope])
+        columns = {path: r.reshape(-1, 1) for path, r in ranked.items()}
+        keep = keep_largest(jnp.concatenate(list(columns.values())), counts[scope])
         parts = dict(zip(ranked, _split(keep, [r.size for r in ranked.values()]), strict=True))
-    elif scope == "layer":
-        parts = {path: keep_largest(r.ravel(), counts[path]) for path, r in ranked.items()}
     else:
-        parts = {path: keep_largest(r, counts[path]) for path, r in ranked.items()}
+        columns = {path: r if scope == "filter" else r.reshape(-1, 1) for path, r in ranked.items()}
+        # Columns of one length are sorted together: a sort for each layer is slow to compile.
+        parts = {}
+        for length in sorted({len(column) for column in columns.values()}):
+            paths = [path for path, column in columns.items() if len(column) == length]
+            together = jnp.concatenate([columns[path] for path in paths], axis=1)
+            keep = keep_largest(together, counts[paths[0]])
+            widths = [columns[path].shape[1] for path in paths]
+            parts |= dict(zip(paths, _split(keep, widths, axis=1), strict=True))
     return {
         path: jnp.broadcast_to(parts[path].reshape(r.shape), kernels[path].shape[2:])
         for path, r in ranked.items()
     }
 
 
-def _split(x: jax.Array, sizes: Sequence[int]) -> list[jax.Array]:
-    """Cut a vector into pieces of the given sizes."""
-    return jnp.split(x, list(itertools.accumulate(sizes))[:-1])
+def _split(x: jax.Array, sizes: Sequence[int], axis: int = 0) -> list[jax.Array]:
+    """Cut an array into pieces of the given sizes."""
+    return jnp.split(x, list(itertools.accumulate(sizes))[:-1], axis=axis)

@@ -49,9 +49,8 @@ def main():
     for name, (m, v) in networks.items():
         sizes = conv_output_sizes(m, v, images)
         counts = summarize(v["params"], masks_from_layers(v["params"], {}), output_sizes=sizes)
-        print(
-            f"{name:10s} {medians[name]:6.1f} ms  {counts.macs[0]:,} MACs  {counts.params[0]:,} parameters"
-        )
+        size = f"{counts.macs[0]:,} MACs, {counts.params[0]:,} parameters"
+        print(f"{name:10s} {medians[name]:6.1f} ms, {size}")
     print(
         f"batch {batch}: {medians['masked'] / medians['compacted']:.2f}x faster, "
         f"logits differ by {np.abs(logits['masked'] - logits['compacted']).max():.1e}"
