@@ -11,7 +11,7 @@ import fnmatch
 import functools
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -160,15 +160,15 @@ def make_masks(
     if previous is not None:
         alive = {path: conv_kernels(previous)[path][0, 0] != 0 for path in kernels}
 
-    if keep_rate is None:
-        value = threshold if contribution is None else contribution
-        kind = "threshold" if contribution is None else "contribution"
-        keep = _select_by_value(kernels, alive, value, key, name, kind)
+    # Not under one jit with the selection: XLA would put the layers together again in every step.
+    scores = _layer_scores(kernels, key, name, raw=contribution is not None or whole_filters)
+    if threshold is not None:
+        keep = _select_by_value(scores, alive, threshold, above_threshold)
+    elif contribution is not None:
+        keep = _select_by_value(scores, alive, contribution, contributes)
     else:
-        keep = _select_by_rank(
-            kernels, alive, _counts(kernels, keep_rate, scope, whole_filters), key,
-            name, scope, whole_filters,
-        )  # fmt: skip
+        counts = _counts(kernels, keep_rate, scope, whole_filters)
+        keep = _select_by_rank(scores, alive, counts, scope, whole_filters)
     masks = masks_from_layers(params, keep)
     return masks if previous is None else jax.tree.map(jnp.minimum, masks, previous)
 
@@ -292,37 +292,30 @@ def _layer_scores(
     return {path: scores[path] for path in kernels}
 
 
-@functools.partial(jax.jit, static_argnames=("name", "kind"))
+@functools.partial(jax.jit, static_argnames="select")
 def _select_by_value(
-    kernels: Mapping[str, jax.Array],
+    scores: Mapping[str, jax.Array],
     alive: Mapping[str, jax.Array],
     value: float,
-    key: jax.Array | None,
-    name: str,
-    kind: str,
+    select: Callable[[jax.Array, float], jax.Array],
 ) -> dict[str, jax.Array]:
-    scores = _layer_scores(kernels, key, name, raw=kind == "contribution")
-    select = contributes if kind == "contribution" else above_threshold
-    return {path: select(jnp.where(alive[path], scores[path], 0), value) for path in kernels}
+    return {path: select(jnp.where(alive[path], scores[path], 0), value) for path in scores}
 
 
-@functools.partial(jax.jit, static_argnames=("name", "scope", "whole_filters"))
+@functools.partial(jax.jit, static_argnames=("scope", "whole_filters"))
 def _select_by_rank(
-    kernels: Mapping[str, jax.Array],
+    scores: Mapping[str, jax.Array],
     alive: Mapping[str, jax.Array],
     counts: Mapping[str, int],
-    key: jax.Array | None,
-    name: str,
     scope: str,
     whole_filters: bool,
 ) -> dict[str, jax.Array]:
-    scores = _layer_scores(kernels, key, name, raw=whole_filters)
     if whole_filters:
         ranked = {
-            path: jnp.nansum(jnp.where(alive[path], scores[path], 0), axis=0) for path in kernels
+            path: jnp.nansum(jnp.where(alive[path], scores[path], 0), axis=0) for path in scores
         }
     else:
-        ranked = {path: jnp.where(alive[path], scores[path], -jnp.inf) for path in kernels}
+        ranked = {path: jnp.where(alive[path], scores[path], -jnp.inf) for path in scores}
 
     if scope == "network":
         columns = {path: r.reshape(-1, 1) for path, r in ranked.items()}
@@ -339,7 +332,7 @@ def _select_by_rank(
             widths = [columns[path].shape[1] for path in paths]
             parts |= dict(zip(paths, _split(keep, widths, axis=1), strict=True))
     return {
-        path: jnp.broadcast_to(parts[path].reshape(r.shape), kernels[path].shape[2:])
+        path: jnp.broadcast_to(parts[path].reshape(r.shape), scores[path].shape)
         for path, r in ranked.items()
     }
 
