@@ -7,6 +7,7 @@ out, as :func:`jnnk.masks.make_masks` leaves them whole. Results are host data, 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -50,10 +51,10 @@ class Intersection(NamedTuple):
     kernels: int
 
 
-def pruned_kernels(params: Any) -> dict[str, np.ndarray]:
-    """The kernels ``(h, w, Cin, Cout)`` of every layer that pruning looks at, on the host."""
+def pruned_kernels(params: Any) -> dict[str, jax.Array]:
+    """The kernels ``(h, w, Cin, Cout)`` of every layer that pruning looks at."""
     return {
-        path.removesuffix("/kernel"): np.asarray(kernel)
+        path.removesuffix("/kernel"): kernel
         for path, kernel in conv_kernels(params).items()
         if kernel.shape[:2] != (1, 1)
     }
@@ -75,7 +76,7 @@ def network_magnitudes(params: Any, criteria: Sequence[str]) -> Magnitudes:
     for size in dict.fromkeys(kernel.shape[:2] for kernel in kernels.values()):
         layers = [layer for layer, kernel in kernels.items() if kernel.shape[:2] == size]
         flat = [kernels[layer].reshape(*size, 1, -1) for layer in layers]
-        batch = jnp.asarray(np.concatenate(flat, axis=3))
+        batch = jnp.concatenate(flat, axis=3)
         ends = np.cumsum([part.shape[3] for part in flat])[:-1]
         for criterion in criteria:
             scores = np.asarray(kernel_magnitudes(batch, criterion))[0]
@@ -136,7 +137,7 @@ def eigenvalue_kinds(params: Any, masks: Any) -> list[EigenvalueKinds]:
     return records
 
 
-def has_real_eigenvalues(kernel: np.ndarray) -> np.ndarray:
+def has_real_eigenvalues(kernel: np.ndarray | jax.Array) -> np.ndarray:
     """Which square kernels have only real eigenvalues, by LAPACK in float64.
 
     Args:
@@ -145,7 +146,7 @@ def has_real_eigenvalues(kernel: np.ndarray) -> np.ndarray:
     Returns:
         bool ``(Cin, Cout)``.
     """
-    matrices = np.moveaxis(np.nan_to_num(kernel.astype(np.float64)), (0, 1), (2, 3))
+    matrices = np.moveaxis(np.nan_to_num(np.asarray(kernel, np.float64)), (0, 1), (2, 3))
     return np.all(np.linalg.eigvals(matrices).imag == 0, axis=-1)
 
 
