@@ -44,9 +44,8 @@ def intrinsic_dimension(graph: NNKGraph) -> IntrinsicDimension:
     Raises:
         ValueError: for graphs with a single candidate.
     """
-    support = graph.weights > 0
-    degree = support.sum(-1, dtype=jnp.int32)
-    steps = jnp.arange(support.shape[-1] + 1)
+    degree = nnk_degree(graph)
+    steps = jnp.arange(graph.weights.shape[-1] + 1)
     counts = (degree[..., None, :] == steps[:, None]).sum(-1, dtype=jnp.int32)
     return IntrinsicDimension(
         degree,
@@ -58,6 +57,16 @@ def intrinsic_dimension(graph: NNKGraph) -> IntrinsicDimension:
 
 
 @partial(jax.jit, static_argnames="discard")
+@jax.jit
+def nnk_degree(graph: NNKGraph) -> Array:
+    """Number of NNK neighbours of every image, (..., Q) int32.
+
+    Args:
+        graph: weights (..., Q, K).
+    """
+    return (graph.weights > 0).sum(-1, dtype=jnp.int32)
+
+
 def two_nn(squared_distances: Array, *, discard: float = 0.1) -> Array:
     """The TwoNN estimate (Facco et al. 2017, doi 10.1038/s41598-017-11873-y).
 

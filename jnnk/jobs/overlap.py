@@ -1,5 +1,6 @@
 """``jnnk overlap``: channel-wise NNK graphs of a run's layers and epochs, and what they tell."""
 
+import concurrent.futures
 import fnmatch
 import io
 import pathlib
@@ -14,7 +15,7 @@ from jnnk import similarity
 from jnnk.activations import capture, layer_shapes
 from jnnk.channels import channelwise_nnk_graph
 from jnnk.data import Dataset, epoch_order
-from jnnk.dimension import intrinsic_dimension
+from jnnk.dimension import intrinsic_dimension, nnk_degree
 from jnnk.errors import InputError
 from jnnk.generalization import channel_vote, error_rate, label_interpolation, loo_error
 from jnnk.graph import nnk_graph
@@ -147,11 +148,14 @@ def measure_layer(
         ``loo_error`` are of one graph over the whole layer's vectors.
     """
     options = {"num_neighbors": config.neighbors, "similarity": SIMILARITIES[config.similarity]()}
-    graph = channelwise_nnk_graph(jnp.asarray(activations), **options)
-    whole = nnk_graph(jnp.asarray(activations.reshape(len(activations), -1)), **options)
+    vectors = jnp.asarray(activations.reshape(len(activations), -1))
+    with concurrent.futures.ThreadPoolExecutor(1) as beside:  # compilation takes one core alone
+        whole = beside.submit(nnk_graph, vectors, **options)
+        graph = channelwise_nnk_graph(jnp.asarray(activations), **options)
+        whole = whole.result()
     arrays = LayerArrays(
         overlap=np.asarray(channel_overlap(graph)),
-        degree=np.asarray(intrinsic_dimension(graph).mean_degree),
+        degree=np.asarray(nnk_degree(graph)).mean(axis=-1),
         loo_error=np.asarray(loo_error(graph, labels, num_classes)),
     )
     live = np.isfinite(np.diagonal(arrays.overlap))
