@@ -56,7 +56,6 @@ def intrinsic_dimension(graph: NNKGraph) -> IntrinsicDimension:
     )
 
 
-@partial(jax.jit, static_argnames="discard")
 @jax.jit
 def nnk_degree(graph: NNKGraph) -> Array:
     """Number of NNK neighbours of every image, (..., Q) int32.
@@ -67,6 +66,7 @@ def nnk_degree(graph: NNKGraph) -> Array:
     return (graph.weights > 0).sum(-1, dtype=jnp.int32)
 
 
+@partial(jax.jit, static_argnames="discard")
 def two_nn(squared_distances: Array, *, discard: float = 0.1) -> Array:
     """The TwoNN estimate (Facco et al. 2017, doi 10.1038/s41598-017-11873-y).
 
