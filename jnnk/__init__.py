@@ -7,7 +7,7 @@ The names below are the public API in short; every submodule (``jnnk.similarity`
 import importlib
 
 from jnnk.channels import channelwise_nnk_graph
-from jnnk.compact import compact
+from jnnk.compaction import compact
 from jnnk.conv_scores import kernel_scores
 from jnnk.errors import InputError
 from jnnk.graph import NNKGraph, nnk_graph

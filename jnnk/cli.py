@@ -78,13 +78,16 @@ def _study(args: argparse.Namespace) -> None:
 def _train(args: argparse.Namespace) -> None:
     from jnnk.jobs.train import train
     from jnnk.runs import create_run, locked
+    from jnnk.training import make_evaluate
 
     config = options.train_config(args)
     model, dataset, variables = _load(config)
     with locked(args.out):
         run = create_run(args.out, config._asdict(), resume=args.resume)
-        train(run, model, dataset, variables=variables, progress=_progress())
-        _show_summary(run)
+        state = train(run, model, dataset, variables=variables, progress=_progress())
+    evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std)
+    accuracy = evaluate(state.variables, dataset.test_images, dataset.test_labels)
+    _out.print(f"test accuracy: {100 * accuracy:.2f} %\nrun folder: {escape(str(run.path))}")
 
 
 def _import_weights(args: argparse.Namespace) -> None:

@@ -161,7 +161,9 @@ def make_masks(
         alive = {path: conv_kernels(previous)[path][0, 0] != 0 for path in kernels}
 
     # Not under one jit with the selection: XLA would put the layers together again in every step.
-    scores = _layer_scores(kernels, key, name, raw=contribution is not None or whole_filters)
+    raw = contribution is not None or whole_filters
+    score = kernel_scores if raw else kernel_magnitudes
+    scores = layer_scores(kernels, name, score=score, key=key)
     if threshold is not None:
         keep = _select_by_value(scores, alive, threshold, above_threshold)
     elif contribution is not None:
@@ -274,19 +276,32 @@ def _counts(
     return {name: num_pruned(size, keep_rate) for name, size in sizes.items()}
 
 
-def _layer_scores(
-    kernels: Mapping[str, jax.Array], key: jax.Array | None, name: str, *, raw: bool
+def layer_scores(
+    kernels: Mapping[str, jax.Array],
+    criterion: str,
+    *,
+    score: Callable[..., jax.Array] = kernel_magnitudes,
+    key: jax.Array | None = None,
 ) -> dict[str, jax.Array]:
-    """Scores ``(Cin, Cout)`` of each layer, computed in one batch for each kernel size."""
+    """Scores of every kernel of a network, computed in one batch for each size of kernel.
+
+    Args:
+        kernels: layer -> weights ``(h, w, Cin, Cout)``.
+        criterion: as in ``kernel_scores``.
+        score: ``kernel_magnitudes`` or ``kernel_scores``.
+        key: a PRNG key, for ``random`` only.
+
+    Returns:
+        Layer -> float32 ``(Cin, Cout)``.
+    """
     sizes: dict[tuple[int, int], list[str]] = {}
     for path, kernel in kernels.items():
         sizes.setdefault(kernel.shape[:2], []).append(path)
-    score_fn = kernel_scores if raw else kernel_magnitudes
     scores = {}
     for i, (size, paths) in enumerate(sizes.items()):
         flat = [kernels[path].astype(jnp.float32).reshape(*size, 1, -1) for path in paths]
         size_key = None if key is None else jax.random.fold_in(key, i)
-        batch = score_fn(jnp.concatenate(flat, axis=3), name, key=size_key)[0]
+        batch = score(jnp.concatenate(flat, axis=3), criterion, key=size_key)[0]
         for path, part in zip(paths, _split(batch, [f.shape[3] for f in flat]), strict=True):
             scores[path] = part.reshape(kernels[path].shape[2:])
     return {path: scores[path] for path in kernels}

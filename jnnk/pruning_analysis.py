@@ -8,11 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jnnk.conv_scores import kernel_magnitudes
-from jnnk.masks import conv_kernels
+from jnnk.masks import conv_kernels, layer_scores
 from jnnk.selection import above_threshold
 
 Magnitudes = dict[str, dict[str, np.ndarray]]
@@ -72,19 +70,9 @@ def network_magnitudes(params: Any, criteria: Sequence[str]) -> Magnitudes:
         to the unit of the weights, so that one threshold means the same to all.
     """
     kernels = pruned_kernels(params)
-    magnitudes: Magnitudes = {criterion: {} for criterion in criteria}
-    for size in dict.fromkeys(kernel.shape[:2] for kernel in kernels.values()):
-        layers = [layer for layer, kernel in kernels.items() if kernel.shape[:2] == size]
-        flat = [kernels[layer].reshape(*size, 1, -1) for layer in layers]
-        batch = jnp.concatenate(flat, axis=3)
-        ends = np.cumsum([part.shape[3] for part in flat])[:-1]
-        for criterion in criteria:
-            scores = np.asarray(kernel_magnitudes(batch, criterion))[0]
-            for layer, part in zip(layers, np.split(scores, ends), strict=True):
-                magnitudes[criterion][layer] = part.reshape(kernels[layer].shape[2:])
     return {
-        criterion: {layer: found[layer] for layer in kernels}
-        for criterion, found in magnitudes.items()
+        criterion: jax.tree.map(np.asarray, layer_scores(kernels, criterion))
+        for criterion in criteria
     }
 
 

@@ -7,7 +7,7 @@ import pytest
 import safetensors.numpy
 
 from jnnk.cli import main
-from jnnk.runs import read_json_lines
+from jnnk.runs import read_json_lines, write_json
 
 STUDY = [
     "study", "--epochs", "2", "--batch-size", "128", "--measure-epochs", "0", "2",
@@ -105,6 +105,8 @@ def test_weights_of_a_run_go_into_another(run, tmp_path, capsys):
     models.save_safetensors(model, state.variables, tmp_path / "net.safetensors")
     out = tmp_path / "imported"
     assert main(["import-weights", str(tmp_path / "net.safetensors"), "--out", str(out)]) == 0
+    accuracy = read_json_lines(run / "metrics.jsonl")[-1]["test_accuracy"]
+    assert f"test accuracy: {100 * accuracy:.2f} %" in capsys.readouterr().out
     imported = load_state(open_run(out), model, load("digits"))
     np.testing.assert_array_equal(
         imported.params["conv1"]["kernel"], state.params["conv1"]["kernel"]
@@ -158,6 +160,11 @@ def test_bad_folders(run, tmp_path, capsys):
     assert "neighbors 6 -> 7" in fails(capsys, "overlap", run, "--neighbors", "7")
     assert "no such layer" in fails(capsys, "overlap", run, "--layers", "conv9")
     assert "cannot write" in fails(capsys, "train", "--out", tmp_path / "notes.txt" / "run")
+
+
+def test_a_run_of_another_version(tmp_path, capsys):
+    write_json(tmp_path / "config.json", {"format": 1, "model": "resnet8"})
+    assert "another version of jnnk wrote it" in fails(capsys, "overlap", tmp_path)
 
 
 def test_a_run_that_was_only_begun(tmp_path, capsys):

@@ -27,6 +27,12 @@ _NEVER_MIRRORED = ("digits", "mnist", "emnist", "kmnist", "svhn_cropped")
 
 def train_config(run: Run) -> TrainConfig:
     """The training settings a run folder was made with."""
+    missing = [name for name in TrainConfig._fields if name not in run.config]
+    if missing:
+        raise InputError(
+            f"{run.path / 'config.json'} lacks {', '.join(missing)}: "
+            "another version of jnnk wrote it"
+        )
     return TrainConfig(
         **{
             name: tuple(value) if isinstance(value := run.config[name], list) else value

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jnnk import models
-from jnnk.compact import compact
+from jnnk.compaction import compact
 from jnnk.mask_summary import conv_output_sizes, summarize
 from jnnk.masks import apply_masks, make_masks, masks_from_layers
 

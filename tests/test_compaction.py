@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jnnk import models
-from jnnk.compact import compact
+from jnnk.compaction import compact
 from jnnk.mask_summary import conv_output_sizes, summarize
 from jnnk.masks import apply_masks, make_masks, masks_from_layers
 from jnnk.models.convnet import SIX, ConvNet
