@@ -2,22 +2,18 @@
 
 Block principal pivoting (Kim and Park 2011, doi:10.1137/110821172): solve on the support, let all
 violators change sides at once, and one at a time where that stops helping, which ends on every
-non-singular problem. The first rounds solve by conjugate gradients, the few problems left after
-them by elimination.
+non-singular problem.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jnnk.qp_gradient import chunk_size, conjugate_gradient, conjugate_steps, mean_off_diagonal
 from jnnk.qp_linear import eliminate
 
-_CONJUGATE_ROUNDS = 6
-# Problems packed together where a round is an elimination: few are left, and it is dear.
-_ELIMINATION_CHUNK = 32
+# Problems packed together: few are left, and an elimination is dear.
+_CHUNK = 16
 _PATIENCE = 3
 # Added to the diagonal in eliminations, in units of rounding: 1e-6 of it in float32.
 _RIDGE = 8
@@ -73,38 +69,24 @@ def refine_support(
         done=jnp.zeros((count,), bool),
     )
     state = _judge(gram, cross, state, exact=False)
-    conjugate_bound = min(max_steps, _CONJUGATE_ROUNDS * (conjugate_steps(size) + 3) + 1)
-    state = _rounds(gram, cross, state, _conjugate_attempt, conjugate_bound, exact=False)
-    return _rounds(gram, cross, state, _elimination_attempt, max_steps, exact=True)
-
-
-def _rounds(gram, cross, state, attempt, max_steps, *, exact):
-    """Rounds of ``attempt`` on the unfinished problems, packed into chunks."""
-    count, size = cross.shape
-    chunk = min(_ELIMINATION_CHUNK if exact else chunk_size(size), count)
+    chunk = min(_CHUNK, count)
 
     def pending(state):
         return ~state.done & (state.steps < max_steps)
 
     def once(state):
-        rows = jnp.nonzero(pending(state), size=chunk, fill_value=count)[0]
-        # Rows beyond the last problem fill the chunk with zeros and are not written back.
-        take = functools.partial(jnp.take, indices=rows, axis=0, mode="fill", fill_value=0)
-        matrix, vector, part = jax.tree.map(take, (gram, cross, state))
-        part = _judge(matrix, vector, attempt(matrix, vector, part), exact=exact)
+        waiting, rows = jax.lax.top_k(pending(state).astype(jnp.float32), chunk)
+        matrix, vector, part = jax.tree.map(lambda x: x[rows], (gram, cross, state))
+        part = _judge(matrix, vector, _attempt(matrix, vector, part), exact=True)
+        # Where fewer are left than a chunk holds, the others stay as they are.
+        rows = jnp.where(waiting > 0, rows, count)
         return jax.tree.map(lambda x, y: x.at[rows].set(y, mode="drop"), state, part)
 
     return jax.lax.while_loop(lambda state: jnp.any(pending(state)), once, state)
 
 
-def _conjugate_attempt(gram, cross, state):
-    constant = mean_off_diagonal(gram)
-    start = jnp.where(state.support, jnp.maximum(state.trial, 0), 0)
-    trial = conjugate_gradient(gram, cross.T, constant, start.T, state.support.T).T
-    return state._replace(trial=trial, steps=state.steps + conjugate_steps(cross.shape[1]) + 2)
-
-
-def _elimination_attempt(gram, cross, state):
+def _attempt(gram, cross, state):
+    """The state with the solution on its support as the trial."""
     # The ridge makes every problem one that single changes of side solve, and adds less to the
     # optimality conditions than rounding allows.
     ridge = _RIDGE * jnp.finfo(cross.dtype).eps * jnp.diagonal(gram, axis1=1, axis2=2)

@@ -16,18 +16,12 @@ _BURST, _MAX_BURSTS = 4, 8
 _UNSETTLED = 1 / 8
 # Accelerated steps are stable up to 4/3 of the length that M alone makes safe.
 _SHORTENED = 0.76
+# Larger problems are cut down to the most promising candidates once few have weight.
+_LARGE, _SCREENED, _SCREENING_BURSTS = 30, 24, 3
+# Conjugate gradient steps for one support.
+_CONJUGATE_STEPS = 12
 # Entries of the Gram matrices of one chunk: about what a second-level cache holds.
 _CHUNK_FLOATS = 160_000
-
-
-def chunk_size(size: int) -> int:
-    """Problems of ``size`` candidates that are solved together."""
-    return max(32, min(256, _CHUNK_FLOATS // size**2))
-
-
-def conjugate_steps(size: int) -> int:
-    """Conjugate gradient steps for one support."""
-    return 10 if size <= 30 else 14
 
 
 def find_support(gram: jax.Array, cross: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -45,12 +39,56 @@ def find_support(gram: jax.Array, cross: jax.Array) -> tuple[jax.Array, jax.Arra
 
     def block(inputs):
         gram, cross = inputs[0], inputs[1].T
-        diagonal, constant = metric_of(gram)
-        weights, spent = projected_gradient(gram, cross, diagonal, constant)
-        weights = conjugate_gradient(gram, cross, constant, weights, weights > 0)
-        return weights.T, jnp.full(cross.shape[1:], spent + 3 + conjugate_steps(size), jnp.int32)
+        metric = metric_of(gram)
+        few = _SCREENED if size > _LARGE else 0
+        weights, spent = projected_gradient(gram, cross, metric, jnp.zeros_like(cross), few=few)
+        finish = _conjugate
+        if few:
+            finish = lambda *problem: jax.lax.cond(  # noqa: E731
+                crowded(weights, few), _conjugate, _screened, *problem
+            )
+        weights, more = finish(gram, cross, metric, weights)
+        return weights.T, jnp.full(cross.shape[1:], 2 + spent + more, jnp.int32)
 
-    return map_blocks(block, (gram, cross), block_size=chunk_size(size))
+    return map_blocks(block, (gram, cross), block_size=max(32, min(256, _CHUNK_FLOATS // size**2)))
+
+
+def crowded(weights: jax.Array, few: int) -> jax.Array:
+    """Whether more than a few of the problems (K, B) have more than ``few`` positive weights."""
+    number = jnp.sum(weights > 0, axis=0)
+    return jnp.mean((number > few).astype(weights.dtype)) > _UNSETTLED
+
+
+def _conjugate(gram, cross, metric, weights):
+    """Weights (K, B) by conjugate gradients on their own support, and products spent."""
+    weights = conjugate_gradient(gram, cross, metric[1], weights, weights > 0)
+    return weights, jnp.int32(_CONJUGATE_STEPS + 1)
+
+
+def _screened(gram, cross, metric, weights):
+    """As `_conjugate`, on the candidates of the largest pull alone, with supports corrected once.
+
+    What it leaves out wrongly, the second phase lets in.
+    """
+    pull = metric[0] * weights + cross - product(gram, weights)
+    kept = jax.lax.top_k(pull.T, _SCREENED)[1]
+    take = jax.vmap(lambda rows, indices: rows[indices])
+    gram = take(take(gram, kept).mT, kept)
+    cross, start = take(cross.T, kept).T, take(weights.T, kept).T
+    metric = metric_of(gram)
+    inner, spent = projected_gradient(gram, cross, metric, start)
+    margin = 16 * jnp.finfo(cross.dtype).eps * jnp.max(jnp.abs(cross), axis=0)
+
+    def correct(_, trial):
+        start = jnp.maximum(trial, 0)
+        enters = (trial == 0) & (cross - product(gram, start) > margin)
+        return conjugate_gradient(gram, cross, metric[1], start, (start > 0) | enters)
+
+    inner = jax.lax.fori_loop(0, 2, correct, inner)
+    put = jax.vmap(lambda row, indices, values: row.at[indices].set(values))
+    weights = put(jnp.zeros_like(weights.T), kept, inner.T).T
+    # Those products are with matrices of a quarter the size or less, but count.
+    return weights, 3 + spent + 2 * (_CONJUGATE_STEPS + 2)
 
 
 def product(gram: jax.Array, vectors: jax.Array) -> jax.Array:
@@ -58,24 +96,33 @@ def product(gram: jax.Array, vectors: jax.Array) -> jax.Array:
     return jnp.einsum("bij,jb->ib", gram, vectors, precision=jax.lax.Precision.HIGHEST)
 
 
-def mean_off_diagonal(gram: jax.Array) -> jax.Array:
-    """The mean off-diagonal entry (B,), at least 0."""
-    size = gram.shape[1]
-    trace = jnp.sum(jnp.diagonal(gram, axis1=1, axis2=2), axis=1)
-    total = jnp.sum(product(gram, jnp.ones((size, gram.shape[0]), gram.dtype)), axis=0)
-    return jnp.maximum((total - trace) / max(size * (size - 1), 1), 0)
-
-
 def metric_of(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The diagonal (K, B) and the constant (B,) of the metric of each problem."""
-    constant = mean_off_diagonal(gram)
-    ones = jnp.ones((gram.shape[1], gram.shape[0]), gram.dtype)
+    """The diagonal (K, B) and the constant (B,), at least 0, of the metric of each problem."""
+    count, size, _ = gram.shape
+    ones = jnp.ones((size, count), gram.dtype)
+    trace = jnp.sum(jnp.diagonal(gram, axis1=1, axis2=2), axis=1)
+    # Sums as products with ones: those use vector instructions on a CPU.
+    every = jnp.ones(size**2, gram.dtype)
+    total = jnp.matmul(gram.reshape(count, -1), every, precision=jax.lax.Precision.HIGHEST)
+    constant = jnp.maximum((total - trace) / max(size * (size - 1), 1), 0)
     diagonal = _SHORTENED * product(jnp.abs(gram - constant[:, None, None]), ones)
     return jnp.where(diagonal > 0, diagonal, 1), constant
 
 
-def projected_gradient(gram, cross, diagonal, constant) -> tuple[jax.Array, jax.Array]:
-    """Accelerated projected gradient from 0 with restarts: weights (K, B), and () products."""
+def projected_gradient(gram, cross, metric, start, *, few=0) -> tuple[jax.Array, jax.Array]:
+    """Accelerated projected gradient with restarts.
+
+    Args:
+        gram: (B, K, K).
+        cross: (K, B).
+        metric: of `metric_of`.
+        start: (K, B), at least 0.
+        few: stop early once nearly all problems have no more than this many positive weights.
+
+    Returns:
+        Weights (K, B) and int32 () products spent.
+    """
+    diagonal, constant = metric
     inverse = 1 / diagonal
 
     def step(_, carry):
@@ -101,13 +148,16 @@ def projected_gradient(gram, cross, diagonal, constant) -> tuple[jax.Array, jax.
         before = state[0] > 0
         state = jax.lax.fori_loop(0, _BURST, step, state)
         changed = jnp.any((state[0] > 0) != before, axis=0)
-        return bursts + 1, jnp.mean(changed.astype(cross.dtype)) > _UNSETTLED, state
+        unsettled = jnp.mean(changed.astype(cross.dtype)) > _UNSETTLED
+        if few:
+            unsettled &= (bursts + 1 < _SCREENING_BURSTS) | crowded(state[0], few)
+        return bursts + 1, unsettled, state
 
-    zeros, ones = jnp.zeros_like(cross), jnp.ones_like(cross[0])
+    total = jnp.sum(start, axis=0)
     bursts, _, (weights, *_) = jax.lax.while_loop(
         lambda carry: carry[1] & (carry[0] < _MAX_BURSTS),
         burst,
-        (jnp.zeros((), jnp.int32), jnp.array(True), (zeros, zeros, ones, 0 * ones)),
+        (jnp.zeros((), jnp.int32), jnp.array(True), (start, start, jnp.ones_like(total), total)),
     )
     return weights, bursts * _BURST
 
@@ -152,4 +202,4 @@ def conjugate_gradient(gram, cross, constant, weights, support) -> jax.Array:
     direction = precondition(residual)
     energy = jnp.sum(residual * direction, axis=0)
     start = (weights, residual, direction, energy)
-    return jax.lax.fori_loop(0, conjugate_steps(cross.shape[0]), step, start)[0]
+    return jax.lax.fori_loop(0, _CONJUGATE_STEPS, step, start)[0]
