@@ -17,9 +17,9 @@ _UNSETTLED = 1 / 8
 # Accelerated steps are stable up to 4/3 of the length that M alone makes safe.
 _SHORTENED = 0.76
 # Larger problems are cut down to the most promising candidates once few have weight.
-_LARGE, _SCREENED, _SCREENING_BURSTS = 30, 24, 3
+_LARGE, _SCREENED, _SCREENING_BURSTS = 30, 24, 2
 # Conjugate gradient steps for one support.
-_CONJUGATE_STEPS = 12
+_CONJUGATE_STEPS = 10
 # Entries of the Gram matrices of one chunk: about what a second-level cache holds.
 _CHUNK_FLOATS = 160_000
 
