@@ -194,7 +194,7 @@ def _prune_options(sub: argparse.ArgumentParser) -> None:
         help=f"test images of the sweep (default: {defaults.sweep_images})",
     )
     sub.add_argument(
-        "--finetune-epochs", type=int, help=f"under the mask (default: {defaults.finetune_epochs})"
+        "--finetune-epochs", type=int, help="under the mask (default: a tenth of the training's)"
     )
     sub.add_argument("--finetune-learning-rate", type=float, metavar="RATE")
 

@@ -74,17 +74,18 @@ class PruneConfig(NamedTuple):
         share: share pruned in the end; None picks the largest of ``shares`` within ``tolerance``.
         tolerance: accuracy that may be lost before fine-tuning, in percentage points.
         sweep_images: test images used by the sweep, the first ones; the final accuracies use all.
-        finetune_epochs: epochs of training under the mask.
+        finetune_epochs: epochs of training under the mask; None takes a tenth of the training's,
+            at least one.
         finetune_learning_rate: peak rate of it.
     """
 
     criteria: tuple[str, ...]
     criterion: str = "spectral_radius"
-    shares: tuple[float, ...] = tuple(round(0.05 * step, 2) for step in range(20))
+    shares: tuple[float, ...] = (*(round(0.05 * n, 2) for n in range(11)), 0.6, 0.7, 0.8, 0.9)
     share: float | None = None
     tolerance: float = 1.0
-    sweep_images: int = 2000
-    finetune_epochs: int = 3
+    sweep_images: int = 1000
+    finetune_epochs: int | None = None
     finetune_learning_rate: float = 0.01
 
 

@@ -168,7 +168,10 @@ def _finetune(
     """Trains under the mask; returns the accuracies before and after and what is exactly zero."""
     settings = train_config(run)
     folder = run.path / "prune"
-    num_steps = config.finetune_epochs * (len(dataset.train_images) // settings.batch_size)
+    epochs = config.finetune_epochs
+    if epochs is None:
+        epochs = max(settings.epochs // 10, 1)
+    num_steps = epochs * (len(dataset.train_images) // settings.batch_size)
     optimizer = make_optimizer(
         settings.optimizer,
         learning_rate=config.finetune_learning_rate,
@@ -190,7 +193,7 @@ def _finetune(
         ),
         dataset,
         evaluate=evaluate,
-        epochs=config.finetune_epochs,
+        epochs=epochs,
         batch_size=settings.batch_size,
         seed=settings.seed + 1,
         folder=folder,
@@ -201,7 +204,7 @@ def _finetune(
         "accuracy_pruned": accuracy,
         "accuracy_finetuned": evaluate(state.variables, dataset.test_images, dataset.test_labels),
         "revived_weights": count_revived(state.params, state.masks),
-        "finetune_epochs": config.finetune_epochs,
+        "finetune_epochs": epochs,
     }
 
 
