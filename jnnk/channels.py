@@ -63,7 +63,7 @@ def channelwise_nnk_graph(
     num_images, num_channels = activations.shape[0], activations.shape[-1]
     points = activations.reshape(num_images, -1, num_channels)
     on_cpu = jax.default_backend() == "cpu"
-    if isinstance(points, jax.core.Tracer) or not on_cpu or num_channels < 2:
+    if isinstance(points, jax.core.Tracer) or not on_cpu or num_channels == 0:
         return jax.lax.map(graph_of, jnp.moveaxis(points, -1, 0))
 
     def channel(index):

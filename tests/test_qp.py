@@ -67,8 +67,12 @@ def reference(shared, kernel, size):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_reference_problems(shared, kernel, size, dtype):
     gram, cross, theta = reference(shared, kernel, size)
+    number = len(cross)
+    # The sets differ by a few problems; repeating some lets both kernels share one compilation.
+    padded = [np.resize(x, (240, *x.shape[1:])) for x in (gram, cross)]
     with jax.enable_x64(dtype == "float64"):
-        solution = solve_nnk(jnp.asarray(gram, dtype), jnp.asarray(cross, dtype))
+        solution = solve_nnk(*(jnp.asarray(x, dtype) for x in padded))
+    solution = jax.tree.map(lambda x: x[:number], solution)
     weights = np.asarray(solution.weights, np.float64)
     violation = residual(gram, cross, weights)
     assert np.mean(violation < 1e-5) >= 0.999
@@ -144,6 +148,19 @@ def test_more_problems_than_a_chunk_are_all_solved():
     solution = solve_nnk(jnp.asarray(gram, jnp.float32), jnp.asarray(cross, jnp.float32))
     assert residual(gram, cross, np.asarray(solution.weights, np.float64)).max() < 1e-5
     assert solution.converged.all()
+
+
+def test_large_problems_with_few_and_with_many_neighbors():
+    """Those that are cut down to the most promising candidates, and those beside them that lose."""
+    few, many = problems(120, 40, dim=2, width=0.4), problems(6, 40, dim=12, width=1.0)
+    gram, cross = (np.concatenate(x) for x in zip(few, many, strict=True))
+    gram[-1, 0, 1] = np.nan
+    solution = solve_nnk(jnp.asarray(gram, jnp.float32), jnp.asarray(cross, jnp.float32))
+    weights = np.asarray(solution.weights, np.float64)
+    assert (weights[:100] > 0).sum(1).max() <= 24 < (weights[120:-1] > 0).sum(1).min()
+    assert residual(gram[:-1], cross[:-1], weights[:-1]).max() < 1e-5
+    assert solution.converged[:-1].all() and not solution.converged[-1]
+    assert (weights[-1] == 0).all()
 
 
 def _strict_problems(count):
