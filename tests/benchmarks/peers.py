@@ -11,13 +11,16 @@ import numpy as np
 import scipy.linalg
 import scipy.optimize
 
+# What factors of Gram matrices rounded to float32 need at K = 50.
+_RIDGE = 1e-5
+
 
 def scipy_nnls(gram, cross):
-    """scipy.optimize.nnls on Cholesky factors (ridge 1e-6), one problem after another, float64."""
+    """scipy.optimize.nnls on Cholesky factors (ridge), one problem after another, float64."""
     size = cross.shape[1]
     weights = np.zeros(cross.shape)
     for i, (matrix, vector) in enumerate(zip(gram, cross, strict=True)):
-        lower = np.linalg.cholesky(matrix + 1e-6 * np.eye(size))
+        lower = np.linalg.cholesky(matrix + _RIDGE * np.eye(size))
         right = scipy.linalg.solve_triangular(lower, vector, lower=True, check_finite=False)
         weights[i] = scipy.optimize.nnls(lower.T, right, maxiter=20 * size)[0]
     return weights
@@ -52,7 +55,7 @@ def optax_nnls(gram, cross):
 def _optax(gram, cross):
     import optax
 
-    lower = jnp.linalg.cholesky(gram + 1e-6 * jnp.eye(gram.shape[1], dtype=gram.dtype))
+    lower = jnp.linalg.cholesky(gram + _RIDGE * jnp.eye(gram.shape[1], dtype=gram.dtype))
     right = jax.scipy.linalg.solve_triangular(lower, cross[..., None], lower=True)[..., 0]
     return jax.vmap(lambda a, b: optax.nnls(a, b, iters=200))(lower.mT, right)
 

@@ -2,8 +2,17 @@
 
 import statistics
 import time
+from typing import NamedTuple
 
 import jax
+
+
+class Times(NamedTuple):
+    """Seconds of the first call, and medians of the later ones: wall clock and processor."""
+
+    first: float
+    wall: float
+    processor: float
 
 
 def once(function) -> float:
@@ -13,21 +22,25 @@ def once(function) -> float:
     return time.perf_counter() - start
 
 
-def interleaved(functions: dict, *, repeats: int = 5) -> dict:
-    """Name -> (seconds of the first call, median seconds of the later ones).
+def interleaved(functions: dict, *, repeats: int = 5) -> dict[str, Times]:
+    """The times of each function by name.
 
-    The functions take turns, so that what else the machine does meets them alike.
+    The functions take turns, so that what else the machine does meets them alike. Processor
+    seconds (all threads summed) are what a busy machine changes least.
     """
     first = {name: once(function) for name, function in functions.items()}
-    times = {name: [] for name in functions}
+    wall, processor = ({name: [] for name in functions} for _ in range(2))
     for _ in range(repeats):
         for name, function in functions.items():
-            times[name].append(once(function))
-    return {name: (first[name], statistics.median(times[name])) for name in functions}
+            start = time.process_time()
+            wall[name].append(once(function))
+            processor[name].append(time.process_time() - start)
+    median = statistics.median
+    return {name: Times(first[name], median(wall[name]), median(processor[name])) for name in first}
 
 
 def matmul_peak(size: int = 2048) -> float:
-    """Measured float32 matrix product, FLOP/s."""
+    """Measured float32 matrix product, FLOP a second of one core."""
     matrix = jax.random.normal(jax.random.key(0), (size, size))
     product = jax.jit(lambda a: a @ a)
-    return 2 * size**3 / interleaved({"product": lambda: product(matrix)})["product"][1]
+    return 2 * size**3 / interleaved({"product": lambda: product(matrix)})["product"].processor
