@@ -11,7 +11,7 @@ from jnnk.runs import read_json_lines, write_json
 
 STUDY = [
     "study", "--epochs", "2", "--batch-size", "128", "--measure-epochs", "0", "2",
-    "--images", "60", "--neighbors", "6", "--layers", "conv1", "layer3*",
+    "--images", "60", "--neighbors", "6", "--layers", "layer3*",
     "--criteria", "weight", "random", "--sweep-images", "100", "--share", "0.5",
     "--finetune-epochs", "1",
 ]  # fmt: skip
@@ -46,7 +46,7 @@ def test_study_leaves_everything_it_promises(run):
 def test_results_hold_every_layer_and_epoch_asked_for(run):
     results = json.loads((run / "results.json").read_text())
     measured = [(record["epoch"], record["layer"]) for record in results["overlap"]]
-    layers = ["conv1", "layer3_0/conv1", "layer3_0/conv2"]
+    layers = ["layer3_0/conv1", "layer3_0/conv2"]
     assert measured == [(epoch, layer) for epoch in (0, 2) for layer in layers]
     for record in results["overlap"]:
         assert record["converged"] == 1

@@ -19,8 +19,8 @@ from jnnk.runs import open_run, read_json_lines
 
 EPOCHS = 12
 COMMAND = [
-    sys.executable, "-c", "import sys; from jnnk.cli import main; sys.exit(main(sys.argv[1:]))",
-    "train", "--epochs", str(EPOCHS), "--batch-size", "256", "--measure-epochs", "0", "3",
+    str(pathlib.Path(sys.executable).with_name("jnnk")), "train",
+    "--epochs", str(EPOCHS), "--batch-size", "256", "--measure-epochs", "0", "3",
 ]  # fmt: skip
 
 

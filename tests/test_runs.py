@@ -113,7 +113,10 @@ def test_a_second_process_is_kept_out(tmp_path):
     code = "import sys; from jnnk.runs import locked\nwith locked(sys.argv[1]): pass"
     with runs.locked(tmp_path):
         other = subprocess.run(
-            [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
+            [sys.executable, "-P", "-c", code, str(tmp_path)],
+            capture_output=True,
+            text=True,
+            check=False,
         )
     assert "is in use by another jnnk process" in other.stderr
     with runs.locked(tmp_path):

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +32,14 @@ def make_batch(size=16, seed=0):
     return Batch(images, rng.integers(0, 3, size, dtype=np.int32))
 
 
-def make(optimizer="sgd", *, weight_decay=5e-4, masks_for=None, **options):
+def make(*args, **options):
+    """Model, a state of its own and the step, which is compiled once for all tests."""
+    model, state, step = made(*args, **options)
+    return model, jax.tree.map(jnp.copy, state), step
+
+
+@functools.cache
+def made(optimizer="sgd", *, weight_decay=5e-4, masks_for=None, **options):
     model = Net()
     transform = training.make_optimizer(
         optimizer, learning_rate=0.1, num_steps=50, weight_decay=weight_decay
