@@ -36,7 +36,9 @@ def problems(points, kernel, num_neighbors):
     """Gram matrices (N, K, K) and cross vectors (N, K) in float32, computed in float64."""
     points = np.asarray(points, np.float64)
     if kernel == "cosine":
-        points = points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
+        norms = np.linalg.norm(points, axis=1, keepdims=True)
+        # Zero vectors are orthogonal to all others, as in `jnnk.similarity.cosine`.
+        points = np.hstack([points / np.where(norms > 0, norms, 1), norms == 0])
     searched = jnp.asarray(points, jnp.float32)
     indices = np.asarray(
         nearest_neighbors(
@@ -253,7 +255,9 @@ def scaling(points, path):
             print(case, f"{seconds[-1]:.3f} s", flush=True)
         axis.loglog(values, seconds, "o-")
         axis.set(xlabel=name, title=f"slope {np.polyfit(*np.log([values, seconds]), 1)[0]:.2f}")
-        axis.grid(alpha=0.3, which="both")
+        axis.set_xticks(values, labels=[str(value) for value in values])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
     axes[0].set_ylabel("processor seconds")
     figure.suptitle(", ".join(f"{name} = {value}" for name, value in base.items()))
     figure.savefig(path, dpi=150)
