@@ -66,8 +66,11 @@ def channelwise_nnk_graph(
     if isinstance(points, jax.core.Tracer) or not on_cpu or num_channels == 0:
         return jax.lax.map(graph_of, jnp.moveaxis(points, -1, 0))
 
+    is_double = jax.dtypes.canonicalize_dtype(points.dtype) == jnp.float64
+
     def channel(index):
-        return jax.block_until_ready(graph_of(jnp.asarray(points[:, :, index])))
+        with jax.enable_x64(is_double):  # as a context it holds for the thread that set it alone
+            return jax.block_until_ready(graph_of(jnp.asarray(points[:, :, index])))
 
     with concurrent.futures.ThreadPoolExecutor(_CPU_STREAMS) as streams:
         graphs = list(streams.map(channel, range(num_channels)))

@@ -94,3 +94,12 @@ def test_options_are_keyword_only(function):
     parameters = inspect.signature(function).parameters.values()
     optional = [p for p in parameters if p.default is not p.empty]
     assert optional and all(p.kind is p.KEYWORD_ONLY for p in optional)
+
+
+def test_double_precision_reaches_the_threads():
+    with jax.enable_x64(True):
+        points = jnp.asarray(np.random.default_rng(0).normal(size=(20, 4, 2)))
+        graph = jnnk.channelwise_nnk_graph(points, num_neighbors=5)
+        assert graph.weights.dtype == jnp.float64
+        alone = jnnk.nnk_graph(points[:, :, 1], num_neighbors=5)
+        np.testing.assert_allclose(graph.weights[1], alone.weights, rtol=1e-12, atol=1e-14)
