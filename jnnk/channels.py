@@ -1,17 +1,14 @@
 """One NNK graph per channel of a layer."""
 
-import concurrent.futures
 import functools
 
 import jax
 import jax.numpy as jnp
 
 from jnnk.graph import NNKGraph, nnk_graph
+from jnnk.precision import working_dtype
 from jnnk.similarity import DEFAULT, Similarity
-
-# Channels in flight on a CPU. XLA runs most of a channel's program on one core; the programs hold
-# no LAPACK calls, which deadlock when two run at once (JAX 0.10.2).
-_CPU_STREAMS = 2
+from jnnk.streams import can_stream, map_streams
 
 
 def channelwise_nnk_graph(
@@ -51,27 +48,20 @@ def channelwise_nnk_graph(
             "activations must be (N, H, W, C) or (N, D, C), got shape "
             f"{activations.shape}; give dense features (N, C) as (N, 1, C)"
         )
-    graph_of = functools.partial(
-        nnk_graph,
-        num_neighbors=num_neighbors,
-        similarity=similarity,
-        tol=tol,
-        max_steps=max_steps,
-        block_size=block_size,
-        method=method,
-    )
+    static = {
+        "num_neighbors": num_neighbors,
+        "similarity": similarity,
+        "max_steps": max_steps,
+        "block_size": block_size,
+        "method": method,
+    }
     num_images, num_channels = activations.shape[0], activations.shape[-1]
     points = activations.reshape(num_images, -1, num_channels)
-    on_cpu = jax.default_backend() == "cpu"
-    if isinstance(points, jax.core.Tracer) or not on_cpu or num_channels == 0:
+    if num_channels == 0 or not can_stream(points):
+        graph_of = functools.partial(nnk_graph, tol=tol, **static)
         return jax.lax.map(graph_of, jnp.moveaxis(points, -1, 0))
 
-    is_double = jax.dtypes.canonicalize_dtype(points.dtype) == jnp.float64
-
-    def channel(index):
-        with jax.enable_x64(is_double):  # as a context it holds for the thread that set it alone
-            return jax.block_until_ready(graph_of(jnp.asarray(points[:, :, index])))
-
-    with concurrent.futures.ThreadPoolExecutor(_CPU_STREAMS) as streams:
-        graphs = list(streams.map(channel, range(num_channels)))
+    channels = ((jnp.asarray(points[:, :, channel]),) for channel in range(num_channels))
+    shared = {"tol": jnp.asarray(tol, working_dtype(points.dtype))}
+    graphs = map_streams(nnk_graph, channels, static=static, shared=shared)
     return jax.tree.map(lambda *fields: jnp.stack(fields), *graphs)

@@ -72,8 +72,9 @@ def nnk_graph(
         num_neighbors: K, the candidates of each query; may exceed the number of points.
         similarity: `jnnk.similarity.gaussian`, `jnnk.similarity.cosine`, or a hashable callable
             ``k(x, y)`` of two (D,) vectors, positive semi-definite with ``k(x, x) = 1``, whose
-            candidates are the Euclidean neighbours. By default the Gaussian with a third of the
-            distance to the K-th neighbour, the authors' choice, which no scaling changes.
+            candidates are the Euclidean neighbours; a query for which it gives NaN or infinity is
+            one with NaN itself. By default the Gaussian with a third of the distance to the K-th
+            neighbour, the authors' choice, which no scaling changes.
         queries: (Q, D); None means the points themselves, each left out of its own candidates.
         exclude: (Q,) integer, with ``queries``: the index of a point to leave out, -1 for none.
         tol: see `jnnk.qp.solve_nnk`.
@@ -141,6 +142,10 @@ def nnk_graph(
         gram, cross, mask = map_blocks(local, inputs, block_size=_LOCAL_QUERIES)
         solution = solve_nnk(gram, cross, tol=tol, max_steps=max_steps)
         weights = jnp.where(mask, solution.weights, 0)
+        if not radial:
+            # Where a user's similarity is NaN, weights are 0 but must not be multiplied by it.
+            sound = jnp.isfinite(solution.kkt_residual)
+            gram, cross = jnp.where(sound[:, None, None], gram, 0), jnp.where(sound[:, None], cross, 0)
         quadratic = jnp.sum(weights * jnp.einsum("bij,bj->bi", gram, weights), axis=1)
         linear = jnp.sum(weights * cross, axis=1)
         return weights, 1 - 2 * linear + quadratic, solution.kkt_residual, solution.converged

@@ -15,6 +15,12 @@ from jnnk.precision import working_dtype
 from jnnk.qp_active_set import refine_support
 from jnnk.qp_gradient import find_support
 from jnnk.qp_linear import solve_on_support
+from jnnk.streams import can_stream, map_streams
+
+# Problems from which on two programs at once save more than they cost.
+_STREAMED = 4096
+# Rows of any dtype that make up whole cache lines.
+_ALIGNED = 64
 
 
 class QPSolution(NamedTuple):
@@ -35,7 +41,6 @@ class QPSolution(NamedTuple):
     converged: jax.Array
 
 
-@functools.partial(jax.jit, static_argnames=("max_steps",))
 def solve_nnk(
     gram: jax.Array,
     cross: jax.Array,
@@ -48,7 +53,8 @@ def solve_nnk(
 
     Accelerated projected gradient in the metric "diagonal + constant" guesses the supports, linear
     solves on them with variables leaving and re-entering make them exact; only unfinished problems
-    go on. The tolerance is what ``converged`` judges: work goes on to about rounding.
+    go on. The tolerance is what ``converged`` judges: work goes on to about rounding. On a CPU, and
+    outside of transformations, a large batch is solved as two halves at once.
 
     Differentiable in ``gram`` and ``cross``, forward and reverse: on the support S the weights are
     ``G_SS^-1 g_S`` (see `jnnk.qp_linear.solve_on_support` for nearly singular ``G_SS``); the
@@ -71,6 +77,41 @@ def solve_nnk(
         ValueError: on shapes or dtypes that do not fit.
     """
     _check(gram, cross, mask)
+    tol = jnp.asarray(tol, working_dtype(gram.dtype))
+    arrays = (gram, cross) if mask is None else (gram, cross, mask)
+    if np.prod(cross.shape[:-1]) >= _STREAMED and can_stream(*arrays):
+        return _solve_in_halves(arrays, tol, max_steps)
+    return _solve_batch(*arrays, tol=tol, max_steps=max_steps)
+
+
+def _solve_in_halves(arrays, tol, max_steps) -> QPSolution:
+    """`solve_nnk` as two programs at once."""
+    batch = arrays[1].shape[:-1]
+    # NumPy's views, which no half copies if it begins at an aligned address.
+    rows = [np.asarray(x).reshape(-1, *x.shape[len(batch) :]) for x in arrays]
+    count = len(rows[0])
+    half = -(-count // (2 * _ALIGNED)) * _ALIGNED
+    # Both of one shape, for one program; they overlap where the count is not a multiple.
+    starts = (0, count - half)
+    first, second = map_streams(
+        _solve_batch,
+        [
+            tuple(jax.device_put(x[start : start + half], may_alias=True) for x in rows)
+            for start in starts
+        ],
+        static={"max_steps": max_steps},
+        shared={"tol": tol},
+    )
+
+    def join(x, y):
+        return jnp.concatenate([x, y[2 * half - count :]]).reshape(batch + x.shape[1:])
+
+    return jax.tree.map(join, first, second)
+
+
+@functools.partial(jax.jit, static_argnames=("max_steps",))
+def _solve_batch(gram, cross, mask=None, *, tol, max_steps) -> QPSolution:
+    """`solve_nnk` as one program."""
     dtype = working_dtype(gram.dtype)
     gram, cross = gram.astype(dtype), cross.astype(dtype)
     size, batch = cross.shape[-1], cross.shape[:-1]
@@ -87,7 +128,6 @@ def solve_nnk(
             jnp.zeros(batch, jnp.int32),
             jnp.ones(batch, bool),
         )
-    tol = jnp.asarray(tol, dtype)
     solution = _solve(gram.reshape(count, size, size), cross.reshape(count, size), tol, max_steps)
     solution = jax.tree.map(lambda x: x.reshape(batch + x.shape[1:]), solution)
     if mask is not None:

@@ -18,8 +18,9 @@ _UNSETTLED = 1 / 8
 _SHORTENED = 0.76
 # Larger problems are cut down to the most promising candidates once few have weight.
 _LARGE, _SCREENED, _SCREENING_BURSTS = 30, 24, 2
-# Conjugate gradient steps for one support.
+# Conjugate gradient steps for one support, fewer once nearly all problems are solved to rounding.
 _CONJUGATE_STEPS = 10
+_UNSOLVED = 1 / 16
 # Entries of the Gram matrices of one chunk: about what a second-level cache holds.
 _CHUNK_FLOATS = 160_000
 
@@ -61,8 +62,7 @@ def crowded(weights: jax.Array, few: int) -> jax.Array:
 
 def _conjugate(gram, cross, metric, weights):
     """Weights (K, B) by conjugate gradients on their own support, and products spent."""
-    weights = conjugate_gradient(gram, cross, metric[1], weights, weights > 0)
-    return weights, jnp.int32(_CONJUGATE_STEPS + 1)
+    return conjugate_gradient(gram, cross, metric[1], weights, weights > 0)
 
 
 def _screened(gram, cross, metric, weights):
@@ -79,16 +79,18 @@ def _screened(gram, cross, metric, weights):
     inner, spent = projected_gradient(gram, cross, metric, start)
     margin = 16 * jnp.finfo(cross.dtype).eps * jnp.max(jnp.abs(cross), axis=0)
 
-    def correct(_, trial):
+    def correct(_, carry):
+        trial, spent = carry
         start = jnp.maximum(trial, 0)
         enters = (trial == 0) & (cross - product(gram, start) > margin)
-        return conjugate_gradient(gram, cross, metric[1], start, (start > 0) | enters)
+        trial, more = conjugate_gradient(gram, cross, metric[1], start, (start > 0) | enters)
+        return trial, spent + 1 + more
 
-    inner = jax.lax.fori_loop(0, 2, correct, inner)
+    inner, spent = jax.lax.fori_loop(0, 2, correct, (inner, spent))
     put = jax.vmap(lambda row, indices, values: row.at[indices].set(values))
     weights = put(jnp.zeros_like(weights.T), kept, inner.T).T
     # Those products are with matrices of a quarter the size or less, but count.
-    return weights, 3 + spent + 2 * (_CONJUGATE_STEPS + 2)
+    return weights, 3 + spent
 
 
 def product(gram: jax.Array, vectors: jax.Array) -> jax.Array:
@@ -162,7 +164,9 @@ def projected_gradient(gram, cross, metric, start, *, few=0) -> tuple[jax.Array,
     return weights, bursts * _BURST
 
 
-def conjugate_gradient(gram, cross, constant, weights, support) -> jax.Array:
+def conjugate_gradient(
+    gram, cross, constant, weights, support
+) -> tuple[jax.Array, jax.Array]:
     """Conjugate gradients on a support, preconditioned by "diagonal + constant" restricted to it.
 
     Args:
@@ -173,7 +177,7 @@ def conjugate_gradient(gram, cross, constant, weights, support) -> jax.Array:
         support: bool (K, B).
 
     Returns:
-        (K, B), 0 off the support; entries on it may be negative.
+        (K, B), 0 off the support, entries on it may be negative; and int32 () products spent.
     """
     diagonal = jnp.diagonal(gram, axis1=1, axis2=2).T - constant
     inside = support.astype(cross.dtype)
@@ -185,7 +189,7 @@ def conjugate_gradient(gram, cross, constant, weights, support) -> jax.Array:
         scaled = inverse * residual
         return scaled - coupling * jnp.sum(scaled, axis=0) * inverse
 
-    def step(_, carry):
+    def step(carry):
         weights, residual, direction, energy = carry
         applied = product(gram, direction)
         curvature = jnp.sum(direction * applied, axis=0)
@@ -201,5 +205,15 @@ def conjugate_gradient(gram, cross, constant, weights, support) -> jax.Array:
     residual = (cross - product(gram, weights)) * inside
     direction = precondition(residual)
     energy = jnp.sum(residual * direction, axis=0)
+    margin = 8 * jnp.finfo(cross.dtype).eps * jnp.max(jnp.abs(cross), axis=0)
+
+    def unsolved(carry):
+        number, (_, residual, *_) = carry
+        far = jnp.max(jnp.abs(residual), axis=0) > margin
+        return (number < _CONJUGATE_STEPS) & (jnp.mean(far.astype(cross.dtype)) > _UNSOLVED)
+
     start = (weights, residual, direction, energy)
-    return jax.lax.fori_loop(0, _CONJUGATE_STEPS, step, start)[0]
+    number, (weights, *_) = jax.lax.while_loop(
+        unsolved, lambda carry: (carry[0] + 1, step(carry[1])), (jnp.int32(0), start)
+    )
+    return weights, number + 1

@@ -109,6 +109,22 @@ def test_awkward_points_have_their_documented_outcome(similarity):
     np.testing.assert_allclose(graph.errors[:2], 0, atol=2e-6)
 
 
+def test_a_similarity_that_fails_for_a_query_says_so():
+    def similarity(x, y):
+        return jnp.exp(-jnp.sum((x - y) ** 2)) / jnp.where((x[0] > 9) | (y[0] > 9), jnp.nan, 1)
+
+    points = _points()
+    points[3, 0] = 10
+
+    graph = nnk_graph(points, num_neighbors=_K, similarity=similarity)
+    failed = (np.asarray(graph.indices) == 3).any(1) | (np.arange(_N) == 3)
+    assert not failed.all()
+    np.testing.assert_array_equal(graph.converged, ~failed)
+    np.testing.assert_array_equal(np.isinf(graph.kkt_residual), failed)
+    assert (graph.weights[failed] == 0).all() and (graph.errors[failed] == 1).all()
+    assert ((np.asarray(graph.weights) > 0).any(1) == ~failed).all()
+
+
 @pytest.mark.parametrize("number", [1, 2, 5])
 def test_fewer_points_than_candidates(number):
     graph = nnk_graph(_points(number), num_neighbors=_K)

@@ -174,6 +174,24 @@ def _strict_problems(count):
     return gram[chosen], cross[chosen]
 
 
+@pytest.mark.parametrize("double", [False, True])
+def test_large_batches_are_solved_in_halves_that_join(double):
+    gram, cross = problems(4201, 5)
+    mask = np.random.default_rng(1).random(cross.shape) < 0.8
+    with jax.enable_x64(double):
+        arguments = jnp.asarray(gram), jnp.asarray(cross)
+        halves = solve_nnk(*arguments, mask=mask, max_steps=90)
+        one = jax.jit(functools.partial(solve_nnk, max_steps=90))(*arguments, mask=mask)
+        nested = solve_nnk(
+            *(np.asarray(x)[None, 1:] for x in arguments), mask=mask[None, 1:], max_steps=90
+        )
+    assert halves.weights.dtype == nested.weights.dtype == arguments[0].dtype
+    atol = 1e-12 if double else 2e-5
+    np.testing.assert_allclose(halves.weights, one.weights, atol=atol)
+    np.testing.assert_allclose(nested.weights[0], one.weights[1:], atol=atol)
+    assert halves.converged.all() and nested.converged.shape == (1, 4200)
+
+
 def test_derivatives_agree_with_finite_differences():
     gram, cross = _strict_problems(60)
     rng = np.random.default_rng(0)

@@ -1,0 +1,59 @@
+"""Two programs at once on a CPU, where XLA runs most of one program on one core."""
+
+import collections
+import concurrent.futures
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import numpy as np
+
+# Programs in flight. They hold no LAPACK calls, which deadlock when two run at once (JAX 0.10.2).
+_STREAMS = 2
+
+
+def can_stream(*arrays: jax.Array | np.ndarray) -> bool:
+    """Whether `map_streams` may compute with the arrays: concrete, and on the one CPU device."""
+    return jax.default_backend() == "cpu" and all(
+        isinstance(array, np.ndarray)
+        or (not isinstance(array, jax.core.Tracer) and len(array.devices()) == 1)
+        for array in arrays
+    )
+
+
+def map_streams(
+    function: Callable[..., Any],
+    calls: Iterable[tuple],
+    *,
+    static: dict[str, Any],
+    shared: dict[str, jax.Array],
+) -> list[Any]:
+    """``[function(*arguments, **static, **shared) for arguments in calls]``, two at a time.
+
+    The program is traced and compiled once, by the calling thread: JAX's contexts (x64, dtype
+    promotion, default device) hold for the thread that set them alone, and the streams only run
+    what is compiled.
+
+    Args:
+        function: jitted.
+        calls: arrays for each call, the same shapes and dtypes in all; taken as they are needed.
+        static: arguments that ``function`` is compiled for.
+        shared: arrays that all calls get.
+
+    Returns:
+        The results, computed, in the order of the calls.
+    """
+    results, waiting, program = [], collections.deque(), None
+
+    def run(arguments):
+        return jax.block_until_ready(program(*arguments, **shared))
+
+    with concurrent.futures.ThreadPoolExecutor(_STREAMS) as streams:
+        for arguments in calls:
+            if program is None:
+                program = function.lower(*arguments, **static, **shared).compile()
+            if len(waiting) > _STREAMS:
+                results.append(waiting.popleft().result())
+            waiting.append(streams.submit(run, arguments))
+        results += [future.result() for future in waiting]
+    return results
