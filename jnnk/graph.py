@@ -145,7 +145,8 @@ def nnk_graph(
         if not radial:
             # Where a user's similarity is NaN, weights are 0 but must not be multiplied by it.
             sound = jnp.isfinite(solution.kkt_residual)
-            gram, cross = jnp.where(sound[:, None, None], gram, 0), jnp.where(sound[:, None], cross, 0)
+            gram = jnp.where(sound[:, None, None], gram, 0)
+            cross = jnp.where(sound[:, None], cross, 0)
         quadratic = jnp.sum(weights * jnp.einsum("bij,bj->bi", gram, weights), axis=1)
         linear = jnp.sum(weights * cross, axis=1)
         return weights, 1 - 2 * linear + quadratic, solution.kkt_residual, solution.converged

@@ -164,9 +164,7 @@ def projected_gradient(gram, cross, metric, start, *, few=0) -> tuple[jax.Array,
     return weights, bursts * _BURST
 
 
-def conjugate_gradient(
-    gram, cross, constant, weights, support
-) -> tuple[jax.Array, jax.Array]:
+def conjugate_gradient(gram, cross, constant, weights, support) -> tuple[jax.Array, jax.Array]:
     """Conjugate gradients on a support, preconditioned by "diagonal + constant" restricted to it.
 
     Args:
