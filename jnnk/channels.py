@@ -72,6 +72,8 @@ def channelwise_nnk_graph(
         with jax.enable_x64(is_double):  # as a context it holds for the thread that set it alone
             return jax.block_until_ready(graph_of(jnp.asarray(points[:, :, index])))
 
+    # The first one alone: threads that meet a program not yet compiled would compile it each.
+    graphs = [channel(0)]
     with concurrent.futures.ThreadPoolExecutor(_CPU_STREAMS) as streams:
-        graphs = list(streams.map(channel, range(num_channels)))
+        graphs += streams.map(channel, range(1, num_channels))
     return jax.tree.map(lambda *fields: jnp.stack(fields), *graphs)
