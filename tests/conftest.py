@@ -7,7 +7,21 @@ import pathlib
 os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
 os.environ.setdefault("MPLBACKEND", "agg")
 
+import jax
 import pytest
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compilation(request):
+    """Modules marked ``quick_compile`` compile without LLVM's optimisations, in half the time.
+
+    For tests of compositions, whose programs run once on tiny arrays. What is numerically tight
+    (qp, eigenvalues, conv_scores, ...) is compiled as users compile it.
+    """
+    is_marked = request.node.get_closest_marker("quick_compile") is not None
+    jax.config.update("jax_disable_most_optimizations", is_marked)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,8 @@ from jnnk.adjacency import directed_adjacency, symmetric_adjacency
 from jnnk.graph import nnk_graph
 from jnnk.similarity import cosine, gaussian
 
+pytestmark = pytest.mark.quick_compile
+
 _N, _K = 60, 8
 
 
@@ -37,7 +39,7 @@ def _oracle(points, num_neighbors):
 
 def test_agrees_with_an_oracle():
     points = _points()
-    graph = jax.jit(lambda p: nnk_graph(p, num_neighbors=_K))(points)
+    graph = nnk_graph(points, num_neighbors=_K)  # jitted as it is
     weights, errors = _oracle(points, _K)
     np.testing.assert_allclose(directed_adjacency(graph).toarray(), weights, atol=1e-5)
     np.testing.assert_allclose(graph.errors, errors, atol=1e-5)

@@ -11,6 +11,8 @@ from jnnk.generalization import loo_error
 from jnnk.overlap import OVERLAP_KINDS, chance_overlap, channel_overlap
 from jnnk.redundancy import channels_to_cover, redundancy, redundancy_curve
 
+pytestmark = pytest.mark.quick_compile
+
 NUM_IMAGES = 200
 CHANNELS = ("first", "copy", "scaled", "noisy", "independent", "permuted", "dead")
 COPIES = np.array([0, 1, 2])

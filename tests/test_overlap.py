@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from jnnk.graph import NNKGraph
 from jnnk.overlap import OVERLAP_KINDS, chance_overlap, channel_overlap, overlap_interval
 
+pytestmark = pytest.mark.quick_compile
+
 KINDS = tuple(OVERLAP_KINDS)
 
 

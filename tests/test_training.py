@@ -180,8 +180,7 @@ def test_batch_that_does_not_fit_the_mesh_is_named():
         training.shard_batch(make_batch(), jax.sharding.AbstractMesh((3,), ("data",)))
 
 
-@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
-def test_the_whole_step_lowers(platform, optax_promotion):
+def test_the_whole_step_lowers(optax_promotion):
     _, state, step = make("adam", l1=1e-4)
     state = state._replace(key=jax.random.key_data(state.key))
 
@@ -189,8 +188,10 @@ def test_the_whole_step_lowers(platform, optax_promotion):
         new, metrics = step(state._replace(key=jax.random.wrap_key_data(state.key)), batch)
         return new._replace(key=jax.random.key_data(new.key)), metrics
 
-    exported = jax.export.export(jax.jit(raw), platforms=[platform])(state, make_batch())
-    assert exported.platforms == (platform,)
+    exported = jax.export.export(jax.jit(raw), platforms=["cpu", "cuda", "tpu"])(
+        state, make_batch()
+    )
+    assert exported.platforms == ("cpu", "cuda", "tpu")
 
 
 def test_cosine_schedule_ends_at_zero():
