@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -22,9 +23,10 @@ from jnnk.graph import nnk_graph
 from jnnk.jobs.config import OverlapConfig
 from jnnk.jobs.progress import Progress, Silent
 from jnnk.jobs.train import kept_epochs, load_state, train_config
-from jnnk.overlap import chance_overlap, channel_overlap
+from jnnk.overlap import chance_overlap, overlap_interval
 from jnnk.redundancy import redundancy
 from jnnk.runs import Run, read_json, require_settings, write_bytes, write_json
+from jnnk.statistics import mean_interval
 from jnnk.training import Model, make_predict
 
 SIMILARITIES = {"gaussian": similarity.gaussian, "cosine": similarity.cosine}
@@ -145,7 +147,8 @@ def measure_layer(
         The measures by name, and the arrays by channel. ``overlap`` and ``overlap_by_chance`` are
         means over the pairs of different live channels; ``channel_`` marks means over the live
         channels' graphs, ``vote`` the channels' common vote; ``degree``, the two dimensions and
-        ``loo_error`` are of one graph over the whole layer's vectors.
+        ``loo_error`` are of one graph over the whole layer's vectors. ``_lower`` and ``_upper``
+        are 95 % bootstrap limits over images of the measure before.
     """
     options = {"num_neighbors": config.neighbors, "similarity": SIMILARITIES[config.similarity]()}
     vectors = jnp.asarray(activations.reshape(len(activations), -1))
@@ -153,8 +156,9 @@ def measure_layer(
         whole = beside.submit(nnk_graph, vectors, **options)
         graph = channelwise_nnk_graph(jnp.asarray(activations), **options)
         whole = whole.result()
+    pairs = overlap_interval(graph, jax.random.key(0))
     arrays = LayerArrays(
-        overlap=np.asarray(channel_overlap(graph)),
+        overlap=np.asarray(pairs.pairs),
         degree=np.asarray(nnk_degree(graph)).mean(axis=-1),
         loo_error=np.asarray(loo_error(graph, labels, num_classes)),
     )
@@ -162,20 +166,28 @@ def measure_layer(
     dimension = intrinsic_dimension(whole)
     chance = chance_overlap(graph, num_candidates=len(labels) - 1)
     votes = channel_vote(label_interpolation(graph, labels, num_classes))
+    redundant = mean_interval(np.asarray(redundancy(graph, per_image=True)))
+    degree = mean_interval(np.asarray(dimension.degree))
     measures = {
         "channels": len(live),
         "dead_channels": int((~live).sum()),
         "overlap": _mean_of_pairs(arrays.overlap, live),
         "overlap_by_chance": _mean_of_pairs(np.asarray(chance), live),
-        "redundancy": float(redundancy(graph)),
+        "redundancy": redundant.mean,
         "channel_degree": float(arrays.degree[live].mean()) if live.any() else None,
-        "degree": float(dimension.mean_degree),
+        "degree": degree.mean,
         "two_nn_dimension": float(dimension.two_nn),
         "mle_dimension": float(dimension.mle),
         "channel_loo_error": float(arrays.loo_error[live].mean()) if live.any() else None,
         "vote_loo_error": float(error_rate(votes, labels)),
         "loo_error": float(loo_error(whole, labels, num_classes)),
         "converged": float(np.mean(np.asarray(graph.converged))),
+        "overlap_lower": float(pairs.mean_lower),
+        "overlap_upper": float(pairs.mean_upper),
+        "redundancy_lower": redundant.lower,
+        "redundancy_upper": redundant.upper,
+        "degree_lower": degree.lower,
+        "degree_upper": degree.upper,
     }
     return measures, arrays
 
