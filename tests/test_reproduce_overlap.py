@@ -23,6 +23,7 @@ SETTINGS = Settings(
     sizes=(40,),
     dropouts=(0.0,),
     weight_decays=(0.0,),
+    repeats=2,
     steps=7,
     batch_size=16,
 )
@@ -157,7 +158,7 @@ def test_the_files_hold_the_records(done):
 def test_what_a_kill_cost_is_measured_again_and_nothing_else(done, inputs, monkeypatch):
     folder, results = done
     lost = [
-        folder / "runs" / "size40-dropout0-decay0-seed1.json",
+        folder / "runs" / "001-size40-dropout0-decay0.json",
         folder / "epochs/net/epoch0001.json",
     ]
     before = [path.read_bytes() for path in lost]
@@ -165,10 +166,10 @@ def test_what_a_kill_cost_is_measured_again_and_nothing_else(done, inputs, monke
         path.unlink()
     monkeypatch.setattr(overlap_pair, "make_evaluate", lambda *_, **__: pytest.fail("again"))
     monkeypatch.setattr(job, "save_figure", lambda *_: None)  # slow, and drawn once already
-    kept_run = (folder / "runs" / "size40-dropout0-decay0-seed0.json").stat().st_mtime_ns
+    kept_run = (folder / "runs" / "000-size40-dropout0-decay0.json").stat().st_mtime_ns
     assert job.reproduce_overlap(folder, inputs, settings=SETTINGS) == results
     assert [path.read_bytes() for path in lost] == before
-    assert (folder / "runs" / "size40-dropout0-decay0-seed0.json").stat().st_mtime_ns == kept_run
+    assert (folder / "runs" / "000-size40-dropout0-decay0.json").stat().st_mtime_ns == kept_run
 
 
 def test_other_settings_are_refused(done, inputs):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from jnnk.activations import capture, layer_shapes
 from jnnk.baselines import knn_graph
@@ -131,11 +132,11 @@ def measure_epoch(
 
 
 def _interpolation_errors(
-    points: jnp.ndarray,
+    points: Array,
     labels: np.ndarray,
     num_classes: int,
     num_neighbors: int,
-    queries: jnp.ndarray,
+    queries: Array,
     truth: np.ndarray,
     exclude: np.ndarray,
 ) -> tuple[float, float]:

@@ -65,16 +65,14 @@ def measure_runs(
         A record a case; see :meth:`Trainer.measure`.
     """
     trainer = Trainer(create, choose_classes(dataset, settings.classes), settings)
-    cases = [
-        Case(*values)
-        for values in itertools.product(
-            settings.seeds, settings.sizes, settings.dropouts, settings.weight_decays
-        )
-    ]
+    combinations = itertools.product(
+        range(settings.repeats), settings.sizes, settings.dropouts, settings.weight_decays
+    )
+    cases = [Case(seed, *values) for seed, (_, *values) in enumerate(combinations)]
 
     def record(case: Case) -> dict[str, Any]:
         seed, size, dropout, weight_decay = case
-        name = f"size{size}-dropout{dropout:g}-decay{weight_decay:g}-seed{seed}.json"
+        name = f"{seed:03d}-size{size}-dropout{dropout:g}-decay{weight_decay:g}.json"
         return kept(folder / name, lambda: trainer.measure(case))
 
     records = []
@@ -154,7 +152,7 @@ class Trainer:
         variables = self._train(case, images, labels)
         train_accuracy = self._evaluate(variables, images, labels)
         test_accuracy = self._evaluate(variables, dataset.test_images, dataset.test_labels)
-        few = slice(min(settings.sizes))  # of a small choice and a large one with the same seed
+        few = slice(min(settings.sizes))  # the same number for all: overlap depends on it
         last = list(layer_shapes(self._predict, variables, images))[-1]
         (captured,) = capture(self._predict, variables, images[few], layers=[last])
         measures, _ = measure_layer(

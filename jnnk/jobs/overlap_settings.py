@@ -26,7 +26,8 @@ class Settings(NamedTuple):
         sizes: training images of those; the first many measure the channels.
         dropouts: rates.
         weight_decays: of AdamW, decoupled.
-        seeds: of the choice of images, the start and the order.
+        repeats: trainings of every combination of size, rate and decay, each with a seed of its
+            own: few seeds shared by all would make clusters of networks with the same start.
         steps: of every training.
         batch_size: images a step.
         learning_rate: peak rate, falling to 0 by a cosine.
@@ -39,10 +40,10 @@ class Settings(NamedTuple):
     label_queries: int = 10_000
     label_side: int = 4
     classes: tuple[str, str] = ("airplane", "ship")
-    sizes: tuple[int, ...] = (1000, 2500, 5000, 10_000)
-    dropouts: tuple[float, ...] = (0.0, 0.1, 0.3)
+    sizes: tuple[int, ...] = (1000, 3000, 10_000)
+    dropouts: tuple[float, ...] = (0.0, 0.2)
     weight_decays: tuple[float, ...] = (0.0, 1.0)
-    seeds: tuple[int, ...] = (0, 1)
+    repeats: int = 4
     steps: int = 1200
     batch_size: int = 50
     learning_rate: float = 1e-3
