@@ -181,9 +181,10 @@ def _reproduce_overlap(args: argparse.Namespace) -> None:
     )
     with locked(args.out):
         results = reproduce_overlap(args.out, inputs, progress=_progress())
-    for table in ("last_errors", "pair_means", "run_correlations", "epoch_correlations"):
+    for table in ("last_errors", "pair_means"):
         _show_table(results[table])
-    _say_where(args.out / "results.json")
+    for table in ("run_correlations", "epoch_correlations"):
+        _say_where(args.out / f"{table}.md")
 
 
 def _normalized(dataset, mean: float, std: float):

@@ -11,8 +11,9 @@ _OVERLAP = "mean channel overlap (Jaccard)"
 _MARKERS = "osD^vP*X"
 _MEASURES = {
     "overlap": _OVERLAP,
-    "redundancy": "redundancy (0 disjoint, 1 equal)",
-    "degree": "NNK degree of the layer\n(neighbours an image)",
+    "redundancy": "redundancy\n(0 disjoint, 1 equal)",
+    "channel_degree": "NNK degree of a channel\n(neighbours an image)",
+    "mle_dimension": "dimension of the layer\n(maximum likelihood)",
 }
 
 
@@ -53,7 +54,7 @@ def errors_by_epoch(records: list[dict]) -> Figure:
 
 
 def layers_by_epoch(records: list[dict]) -> Figure:
-    """Overlap, redundancy and NNK degree of every layer against the epoch.
+    """Overlap, redundancy and dimension of every layer against the epoch.
 
     Args:
         records: of :func:`jnnk.jobs.overlap_epochs.measure_epochs`.
@@ -63,7 +64,7 @@ def layers_by_epoch(records: list[dict]) -> Figure:
     colours = mpl.colormaps["viridis"](np.linspace(0.9, 0.1, len(layers)))
     with mpl.rc_context(STYLE):
         figure, axes = make_axes(
-            len(_MEASURES), len(networks), (4.6 * len(networks), 8),
+            len(_MEASURES), len(networks), (4.6 * len(networks), 10),
             sharex=True, sharey="row", squeeze=False,
         )  # fmt: skip
         for row, (field, label) in zip(axes, _MEASURES.items(), strict=True):
@@ -130,18 +131,15 @@ def pair_by_depth(records: list[dict]) -> Figure:
     Args:
         records: of :func:`jnnk.jobs.overlap_pair.measure_pair`.
     """
-    panels = {**_MEASURES, "mle_dimension": "dimension of the layer\n(maximum likelihood)"}
     with mpl.rc_context(STYLE):
         figure, axes = make_axes(2, 2, (10, 7), sharex=True)
-        for axis, (field, label) in zip(axes.flat, panels.items(), strict=True):
+        for axis, (field, label) in zip(axes.flat, _MEASURES.items(), strict=True):
             for network, colour in zip(_names(records, "network"), PALETTE, strict=False):
                 rows = [record for record in records if record["network"] == network]
                 values = _values(rows, field)
-                errors = None
-                if f"{field}_lower" in rows[0]:
-                    lower, upper = (_values(rows, f"{field}_{end}") for end in ("lower", "upper"))
-                    # The mean of resamples may miss the mean itself by rounding.
-                    errors = np.maximum([values - lower, upper - values], 0)
+                lower, upper = (_values(rows, f"{field}_{end}") for end in ("lower", "upper"))
+                # The interval may miss the mean where hardly anything varies, by rounding.
+                errors = np.maximum([values - lower, upper - values], 0)
                 axis.errorbar(
                     [record["layer"] for record in rows], values, yerr=errors,
                     fmt="o-", markersize=4, capsize=2, color=colour, label=network,

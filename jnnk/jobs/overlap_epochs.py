@@ -88,8 +88,8 @@ def measure_epoch(
         Errors in [0, 1]: ``train_error`` and ``test_error`` of the network itself on all images,
         ``gap`` their difference; ``knn_error`` and ``nnk_error`` on all test images with the
         training images as points; ``knn_loo_error`` and ``loo_error``, the same leaving out
-        training images one by one. ``overlap``, ``redundancy`` and ``degree`` of the last layer,
-        and all layers' measures in ``layers``.
+        training images one by one. ``overlap``, ``redundancy`` and ``mle_dimension`` of the last
+        layer, and all layers' measures in ``layers``.
     """
     variables = network.load(epoch)
     last = list(layer_shapes(predict, variables, dataset.train_images))[-1]
@@ -126,7 +126,7 @@ def measure_epoch(
         "nnk_error": on_test[1],
         "knn_loo_error": on_train[0],
         "loo_error": on_train[1],
-        **{name: layers[-1][name] for name in ("overlap", "redundancy", "degree")},
+        **{name: layers[-1][name] for name in ("overlap", "redundancy", "mle_dimension")},
         "layers": layers,
     }
 

@@ -166,7 +166,7 @@ def pair_means(pair: Records) -> Records:
     Args:
         pair: of :func:`jnnk.jobs.overlap_pair.measure_pair`.
     """
-    fields = ("overlap", "overlap_by_chance", "redundancy", "degree", "mle_dimension")
+    fields = ("overlap", "overlap_by_chance", "redundancy", "channel_degree", "mle_dimension")
     rows = []
     for name in dict.fromkeys(record["network"] for record in pair):
         layers = [record for record in pair if record["network"] == name]
