@@ -23,9 +23,10 @@ SETTINGS = Settings(
     sizes=(40,),
     dropouts=(0.0,),
     weight_decays=(0.0,),
-    repeats=2,
+    repeats=1,
     steps=7,
     batch_size=16,
+    learning_rate=0.03,
 )
 LAYERS = (LayerSpec(3, 1, False), LayerSpec(3, 1, True))
 MODEL = ConvNet(num_classes=3, layers=LAYERS, channels=3)
@@ -110,14 +111,12 @@ def test_equal_networks_have_equal_channels(done):
             assert record[f"{field}_lower"] <= record[field] <= record[f"{field}_upper"]
 
 
-def test_training_tells_the_classes_apart(done):
-    runs = done[1]["runs"]
-    assert [record["seed"] for record in runs] == [0, 1]
-    for record in runs:
-        assert record["gap"] == record["train_accuracy"] - record["test_accuracy"]
-    assert runs[0]["overlap"] != runs[1]["overlap"]
-    # With a learning rate of 1e-3 seven steps do not finish, but the grounds differ a lot.
-    assert max(record["test_accuracy"] for record in runs) > 0.5
+def test_a_run_is_measured_as_it_was_trained(done):
+    (record,) = done[1]["runs"]
+    assert (record["seed"], record["size"], record["dropout"]) == (0, 40, 0.0)
+    assert record["gap"] == record["train_accuracy"] - record["test_accuracy"]
+    assert record["channels"] == 3
+    assert record["test_accuracy"] > 0.5  # bright from dark
 
 
 def test_correlations_are_of_the_records(done, inputs):
