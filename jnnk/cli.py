@@ -127,6 +127,10 @@ def _report(args: argparse.Namespace) -> None:
 
 
 def _reproduce(args: argparse.Namespace) -> None:
+    {"pruning": _reproduce_pruning, "overlap": _reproduce_overlap}[args.claim](args)
+
+
+def _reproduce_pruning(args: argparse.Namespace) -> None:
     from jnnk.jobs.reproduce_pruning import Network, reproduce_pruning, summary_table
     from jnnk.runs import locked
 
@@ -142,6 +146,58 @@ def _reproduce(args: argparse.Namespace) -> None:
         records = reproduce_pruning(args.out, networks, dataset, progress=_progress())
     _show_table(summary_table(records))
     _say_where(args.out / "table.md")
+
+
+def _reproduce_overlap(args: argparse.Namespace) -> None:
+    from jnnk import models
+    from jnnk.jobs.overlap_epochs import Trajectory
+    from jnnk.jobs.overlap_pair import Network
+    from jnnk.jobs.reproduce_overlap import Inputs, reproduce_overlap
+    from jnnk.runs import locked
+
+    config = TrainConfig(dataset="cifar10", data_dir=str(args.shared / "tfds"), model="convnet6")
+    convnet, dataset, _ = _load(config)
+    resnet = models.create("resnet20", num_classes=10, shortcut="B")
+    trajectories, pair = [], []
+    try:
+        for name in ("dropout", "overfit"):
+            archive = args.shared / "reference" / f"deepnnk_ch32_{name}.npz"
+            load = functools.partial(_load_epoch, convnet, archive)
+            load(0)  # is the file there?
+            trajectories.append(Trajectory(f"ch32_{name}", convnet, 20, load))
+        for name in ("dense", "channel_regularized"):
+            file = args.shared / "weights" / f"resnet20_projection_{name}_cifar10.safetensors"
+            weights = models.load_safetensors(resnet, file)
+            pair.append(Network(name.replace("_", " "), resnet, weights))
+    except models.WeightsError as error:
+        raise InputError(str(error)) from None
+    inputs = Inputs(
+        create=lambda rate: models.create("convnet5", num_classes=2, dropout=rate),
+        run_dataset=dataset,
+        pair=pair,
+        pair_dataset=_normalized(dataset, 0.5, 0.5),
+        trajectories=trajectories,
+        trajectory_dataset=_normalized(dataset, 0.0, 1.0),
+    )
+    with locked(args.out):
+        results = reproduce_overlap(args.out, inputs, progress=_progress())
+    for table in ("last_errors", "pair_means"):
+        _show_table(results[table])
+    for table in ("run_correlations", "epoch_correlations"):
+        _say_where(args.out / f"{table}.md")
+
+
+def _normalized(dataset, mean: float, std: float):
+    """The data set with the normalisation that public weights were trained with."""
+    return dataset._replace(
+        mean=np.full_like(dataset.mean, mean), std=np.full_like(dataset.std, std)
+    )
+
+
+def _load_epoch(model, archive: pathlib.Path, epoch: int) -> dict:
+    from jnnk import models
+
+    return models.load_npz(model, archive, prefix=f"epoch{epoch:02d}/")
 
 
 def _prepare(args: argparse.Namespace) -> None:
@@ -238,8 +294,14 @@ def _show_summary(run) -> None:
 def _show_table(records: list[dict]) -> None:
     table = rich.table.Table(*records[0])
     for record in records:
-        table.add_row(*(f"{v:.1f}" if isinstance(v, float) else str(v) for v in record.values()))
+        table.add_row(*map(_cell, record.values()))
     _out.print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _say_where(path: pathlib.Path) -> None:

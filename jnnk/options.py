@@ -99,10 +99,15 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("run", type=pathlib.Path, help="run folder")
     sub = add("reproduce", help="measure a published claim anew on the shared data")
     sub.add_argument(
-        "claim", choices=("pruning",), help="pruning: kernels each criterion can spare"
-    )
+        "claim", choices=("pruning", "overlap"),
+        help="pruning: kernels each criterion can spare; overlap: channel overlap and "
+        "generalisation",
+    )  # fmt: skip
     sub.add_argument(
-        "--shared", type=pathlib.Path, required=True, help="folder that holds weights/ and tfds/"
+        "--shared",
+        type=pathlib.Path,
+        required=True,
+        help="folder that holds weights/, reference/ and tfds/",
     )
     sub.add_argument(
         "--out",

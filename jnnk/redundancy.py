@@ -1,5 +1,6 @@
 """Redundancy of a layer: how much its channels' neighbourhoods repeat each other."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -27,8 +28,8 @@ class RedundancyCurve(NamedTuple):
     coverage: Array
 
 
-@jax.jit
-def redundancy(graph: NNKGraph) -> Array:
+@partial(jax.jit, static_argnames="per_image")
+def redundancy(graph: NNKGraph, *, per_image: bool = False) -> Array:
     """How far the channels' neighbourhoods repeat each other: 0 disjoint, 1 all equal.
 
     For image n let ``s_c`` be the sizes of the supports that are not empty, C' of them, and u the
@@ -42,9 +43,10 @@ def redundancy(graph: NNKGraph) -> Array:
 
     Args:
         graph: leading axis C: indices and weights of shape (C, Q, K).
+        per_image: return the single images' values, (Q,), NaN where left out.
 
     Returns:
-        () float; NaN where no image has two neighbourhoods to compare.
+        () float; NaN where no image has two neighbourhoods to compare. Or (Q,).
 
     Raises:
         ValueError: for a graph that has not three axes.
@@ -68,6 +70,9 @@ def redundancy(graph: NNKGraph) -> Array:
     union, total, present = (x.astype(dtype) for x in (union, total, present))
     share = 1 - union / jnp.where(compared, total, 1)
     value = share * present / jnp.where(compared, present - 1, 1)
+    if per_image:
+        images = jnp.where(compared, value, jnp.nan).reshape(-1)
+        return images[: graph.weights.shape[1]]
     return jnp.mean(value, where=compared)
 
 

@@ -44,10 +44,14 @@ def test_redundancy_is_the_formula_on_sets():
     values = []
     for image in zip(*supports, strict=True):
         present = [set(s) for s in image if s]
+        value = np.nan
         if len(present) > 1:
             share = 1 - len(set.union(*present)) / sum(map(len, present))
-            values.append(share * len(present) / (len(present) - 1))
-    assert redundancy(graph_of(supports)) == pytest.approx(np.mean(values), rel=1e-5)
+            value = share * len(present) / (len(present) - 1)
+        values.append(value)
+    graph = graph_of(supports)
+    assert redundancy(graph) == pytest.approx(np.nanmean(values), rel=1e-5)
+    np.testing.assert_allclose(redundancy(graph, per_image=True), values, rtol=1e-5, atol=1e-6)
 
 
 def test_curve_is_the_greedy_choice_on_sets():

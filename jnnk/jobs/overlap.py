@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -15,16 +16,17 @@ from jnnk import similarity
 from jnnk.activations import capture, layer_shapes
 from jnnk.channels import channelwise_nnk_graph
 from jnnk.data import Dataset, epoch_order
-from jnnk.dimension import intrinsic_dimension, nnk_degree
+from jnnk.dimension import maximum_likelihood_dimension, nnk_degree, two_nn
 from jnnk.errors import InputError
 from jnnk.generalization import channel_vote, error_rate, label_interpolation, loo_error
-from jnnk.graph import nnk_graph
+from jnnk.graph import NNKGraph, nnk_graph
 from jnnk.jobs.config import OverlapConfig
 from jnnk.jobs.progress import Progress, Silent
 from jnnk.jobs.train import kept_epochs, load_state, train_config
-from jnnk.overlap import chance_overlap, channel_overlap
+from jnnk.overlap import chance_overlap, overlap_interval
 from jnnk.redundancy import redundancy
 from jnnk.runs import Run, read_json, require_settings, write_bytes, write_json
+from jnnk.statistics import MeanInterval, mean_interval
 from jnnk.training import Model, make_predict
 
 SIMILARITIES = {"gaussian": similarity.gaussian, "cosine": similarity.cosine}
@@ -145,7 +147,8 @@ def measure_layer(
         The measures by name, and the arrays by channel. ``overlap`` and ``overlap_by_chance`` are
         means over the pairs of different live channels; ``channel_`` marks means over the live
         channels' graphs, ``vote`` the channels' common vote; ``degree``, the two dimensions and
-        ``loo_error`` are of one graph over the whole layer's vectors.
+        ``loo_error`` are of one graph over the whole layer's vectors. ``_lower`` and ``_upper``
+        are 95 % bootstrap limits over images of the measure before.
     """
     options = {"num_neighbors": config.neighbors, "similarity": SIMILARITIES[config.similarity]()}
     vectors = jnp.asarray(activations.reshape(len(activations), -1))
@@ -153,25 +156,24 @@ def measure_layer(
         whole = beside.submit(nnk_graph, vectors, **options)
         graph = channelwise_nnk_graph(jnp.asarray(activations), **options)
         whole = whole.result()
+    pairs = overlap_interval(graph, jax.random.key(0))
     arrays = LayerArrays(
-        overlap=np.asarray(channel_overlap(graph)),
+        overlap=np.asarray(pairs.pairs),
         degree=np.asarray(nnk_degree(graph)).mean(axis=-1),
         loo_error=np.asarray(loo_error(graph, labels, num_classes)),
     )
     live = np.isfinite(np.diagonal(arrays.overlap))
-    dimension = intrinsic_dimension(whole)
     chance = chance_overlap(graph, num_candidates=len(labels) - 1)
     votes = channel_vote(label_interpolation(graph, labels, num_classes))
     measures = {
         "channels": len(live),
         "dead_channels": int((~live).sum()),
         "overlap": _mean_of_pairs(arrays.overlap, live),
+        "overlap_lower": float(pairs.mean_lower),
+        "overlap_upper": float(pairs.mean_upper),
         "overlap_by_chance": _mean_of_pairs(np.asarray(chance), live),
-        "redundancy": float(redundancy(graph)),
-        "channel_degree": float(arrays.degree[live].mean()) if live.any() else None,
-        "degree": float(dimension.mean_degree),
-        "two_nn_dimension": float(dimension.two_nn),
-        "mle_dimension": float(dimension.mle),
+        **_image_means(graph, whole, live),
+        "two_nn_dimension": float(two_nn(whole.squared_distances)),
         "channel_loo_error": float(arrays.loo_error[live].mean()) if live.any() else None,
         "vote_loo_error": float(error_rate(votes, labels)),
         "loo_error": float(loo_error(whole, labels, num_classes)),
@@ -210,6 +212,27 @@ def write_npz(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
 def _part(folder: pathlib.Path, epoch: int, layer: str, kind: str) -> pathlib.Path:
     """The file of one layer's results at one epoch."""
     return folder / "overlap" / f"epoch{epoch:04d}" / f"{layer.replace('/', '-')}.{kind}"
+
+
+def _image_means(graph: NNKGraph, whole: NNKGraph, live: np.ndarray) -> dict[str, float]:
+    """The measures that are means over images, each with the limits of its interval."""
+    degrees = np.asarray(nnk_degree(graph), np.float64)[live]
+    # A batch of one image each: the layer's estimate is the inverse of their inverses' mean.
+    dimensions = np.asarray(maximum_likelihood_dimension(whole.squared_distances[:, None]))
+    inverse = mean_interval(1 / dimensions)
+    intervals = {
+        "redundancy": mean_interval(np.asarray(redundancy(graph, per_image=True))),
+        "channel_degree": mean_interval(degrees.mean(0) if live.any() else np.array([np.nan])),
+        "degree": mean_interval(np.asarray(nnk_degree(whole))),
+        "mle_dimension": MeanInterval(
+            *(1 / limit if limit else np.inf for limit in (inverse.mean, *inverse[:0:-1]))
+        ),
+    }
+    return {
+        name + suffix: value
+        for name, interval in intervals.items()
+        for suffix, value in zip(("", "_lower", "_upper"), interval, strict=True)
+    }
 
 
 def _mean_of_pairs(matrix: np.ndarray, live: np.ndarray) -> float | None:

@@ -1,0 +1,183 @@
+"""Pictures of ``jnnk reproduce overlap``, each a function from records to a figure."""
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from jnnk.figure_style import PALETTE, STYLE, make_axes
+
+_OVERLAP = "mean channel overlap (Jaccard)"
+_MARKERS = "osD^vP*X"
+_MEASURES = {
+    "overlap": _OVERLAP,
+    "redundancy": "redundancy\n(0 disjoint, 1 equal)",
+    "channel_degree": "NNK degree of a channel\n(neighbours an image)",
+    "mle_dimension": "dimension of the layer\n(maximum likelihood)",
+}
+
+
+def errors_by_epoch(records: list[dict]) -> Figure:
+    """Errors of a network and of label interpolation against the epoch, a panel a network.
+
+    Args:
+        records: of :func:`jnnk.jobs.overlap_epochs.measure_epochs`.
+    """
+    lines = {
+        "test_error": ("softmax, test", PALETTE[0], "-"),
+        "knn_error": ("weighted kNN, test", PALETTE[1], "-"),
+        "nnk_error": ("NNK, test", PALETTE[2], "-"),
+        "loo_error": ("NNK, leave-one-out on training images", PALETTE[2], "--"),
+        "train_error": ("softmax, training images", PALETTE[0], "--"),
+    }
+    networks = _names(records, "network")
+    with mpl.rc_context(STYLE):
+        figure, axes = make_axes(
+            1, len(networks), (4.6 * len(networks), 4), sharey=True, squeeze=False
+        )
+        for axis, network in zip(axes[0], networks, strict=True):
+            rows = [record for record in records if record["network"] == network]
+            for field, (label, colour, style) in lines.items():
+                axis.plot(
+                    _values(rows, "epoch"),
+                    100 * _values(rows, field),
+                    style,
+                    color=colour,
+                    label=label,
+                )
+            axis.set(xlabel="epoch", title=network)
+            axis.xaxis.get_major_locator().set_params(integer=True)
+        axes[0, 0].set_ylabel("error (%)")
+        axes[0, 0].set_ylim(bottom=0)
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+def layers_by_epoch(records: list[dict]) -> Figure:
+    """Overlap, redundancy and dimension of every layer against the epoch.
+
+    Args:
+        records: of :func:`jnnk.jobs.overlap_epochs.measure_epochs`.
+    """
+    networks = _names(records, "network")
+    layers = [layer["layer"] for layer in records[0]["layers"]]
+    colours = mpl.colormaps["viridis"](np.linspace(0.9, 0.1, len(layers)))
+    with mpl.rc_context(STYLE):
+        figure, axes = make_axes(
+            len(_MEASURES), len(networks), (4.6 * len(networks), 10),
+            sharex=True, sharey="row", squeeze=False,
+        )  # fmt: skip
+        for row, (field, label) in zip(axes, _MEASURES.items(), strict=True):
+            for axis, network in zip(row, networks, strict=True):
+                rows = [record for record in records if record["network"] == network]
+                for depth, (layer, colour) in enumerate(zip(layers, colours, strict=True)):
+                    values = _values([record["layers"][depth] for record in rows], field)
+                    axis.plot(_values(rows, "epoch"), values, color=colour, label=layer)
+            row[0].set_ylabel(label)
+            row[0].set_ylim(bottom=0)
+        for axis, network in zip(axes[0], networks, strict=True):
+            axis.set_title(network)
+        for axis in axes[-1]:
+            axis.set_xlabel("epoch")
+            axis.xaxis.get_major_locator().set_params(integer=True)
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper")
+    return figure
+
+
+def overlap_of_epochs(records: list[dict]) -> Figure:
+    """Test error and generalisation gap against the last layer's overlap, a point an epoch.
+
+    Args:
+        records: of :func:`jnnk.jobs.overlap_epochs.measure_epochs`.
+    """
+    with mpl.rc_context(STYLE):
+        figure, axes = make_axes(1, 2, (9.5, 4))
+        for axis, field, label in (
+            (axes[0], "test_error", "softmax error on test images (%)"),
+            (axes[1], "gap", "test minus training error (points)"),
+        ):
+            points = _scatter(axis, records, field, colour="epoch", marker="network")
+            axis.set(xlabel=f"{_OVERLAP}, last layer", ylabel=label)
+            axis.legend(title="network")
+        figure.colorbar(points, ax=axes, label="epoch")
+    return figure
+
+
+def overlap_of_runs(records: list[dict]) -> Figure:
+    """Test accuracy and generalisation gap against the last layer's overlap, a point a run.
+
+    Args:
+        records: of :func:`jnnk.jobs.overlap_runs.measure_runs`.
+    """
+    with mpl.rc_context(STYLE):
+        figure, axes = make_axes(1, 2, (9.5, 4))
+        for axis, field, label in (
+            (axes[0], "test_accuracy", "accuracy on test images (%)"),
+            (axes[1], "gap", "training minus test accuracy (points)"),
+        ):
+            points = _scatter(axis, records, field, colour="size", marker="dropout", log=True)
+            axis.set(xlabel=f"{_OVERLAP}, last layer", ylabel=label)
+        axes[0].legend(title="dropout")
+        bar = figure.colorbar(points, ax=axes, label="training images")
+        sizes = sorted({record["size"] for record in records})
+        bar.set_ticks(sizes, labels=[str(size) for size in sizes])
+        bar.minorticks_off()
+    return figure
+
+
+def pair_by_depth(records: list[dict]) -> Figure:
+    """Overlap, redundancy and dimension of networks layer by layer, with 95 % limits.
+
+    Args:
+        records: of :func:`jnnk.jobs.overlap_pair.measure_pair`.
+    """
+    with mpl.rc_context(STYLE):
+        figure, axes = make_axes(2, 2, (10, 7), sharex=True)
+        for axis, (field, label) in zip(axes.flat, _MEASURES.items(), strict=True):
+            for network, colour in zip(_names(records, "network"), PALETTE, strict=False):
+                rows = [record for record in records if record["network"] == network]
+                values = _values(rows, field)
+                lower, upper = (_values(rows, f"{field}_{end}") for end in ("lower", "upper"))
+                # The interval may miss the mean where hardly anything varies, by rounding.
+                errors = np.maximum([values - lower, upper - values], 0)
+                axis.errorbar(
+                    [record["layer"] for record in rows], values, yerr=errors,
+                    fmt="o-", markersize=4, capsize=2, color=colour, label=network,
+                )  # fmt: skip
+            axis.set_ylabel(label)
+            axis.set_ylim(bottom=0)
+        for axis in axes[-1]:
+            axis.tick_params(axis="x", labelrotation=90)
+            axis.set_xlabel("layer")
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return figure
+
+
+def _scatter(
+    axis: Axes, records: list[dict], field: str, *, colour: str, marker: str, log: bool = False
+):
+    """Points of ``field`` (in percent) against overlap, coloured and marked by other fields."""
+    values = _values(records, colour)
+    scale = (mpl.colors.LogNorm if log else mpl.colors.Normalize)(values.min(), values.max())
+    for name, symbol in zip(_names(records, marker), _MARKERS, strict=False):
+        rows = [record for record in records if record[marker] == name]
+        points = axis.scatter(
+            _values(rows, "overlap"),
+            100 * _values(rows, field),
+            c=_values(rows, colour),
+            norm=scale,
+            marker=symbol,
+            edgecolors="black",
+            linewidths=0.4,
+            label=str(name),
+        )
+    return points
+
+
+def _names(records: list[dict], field: str) -> list:
+    return list(dict.fromkeys(record[field] for record in records))
+
+
+def _values(records: list[dict], field: str) -> np.ndarray:
+    """A field of all records, NaN where there is none."""
+    return np.array([record[field] for record in records], np.float64)

@@ -1,0 +1,195 @@
+import csv
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jnnk.cli import main
+from jnnk.data import Dataset
+from jnnk.errors import InputError
+from jnnk.jobs import overlap_epochs, overlap_pair, overlap_runs
+from jnnk.jobs import reproduce_overlap as job
+from jnnk.jobs.overlap_settings import Settings
+from jnnk.models.convnet import ConvNet, LayerSpec
+
+SETTINGS = Settings(
+    neighbors=6,
+    images=40,
+    label_neighbors=6,
+    label_queries=60,
+    classes=("ship", "plane"),
+    sizes=(40,),
+    dropouts=(0.0,),
+    weight_decays=(0.0,),
+    repeats=1,
+    steps=7,
+    batch_size=16,
+    learning_rate=0.03,
+)
+LAYERS = (LayerSpec(3, 1, False), LayerSpec(3, 1, True))
+MODEL = ConvNet(num_classes=3, layers=LAYERS, channels=3)
+ZERO, ONE = np.zeros(1, np.float32), np.ones(1, np.float32)
+
+
+def create(rate):
+    return ConvNet(num_classes=2, layers=LAYERS, channels=3, dropout=rate)
+
+
+INIT = jax.jit(MODEL.init, static_argnames="train")
+
+
+def weights(epoch):
+    return INIT(jax.random.key(epoch), jnp.zeros((1, 8, 8, 1)), train=False)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    """Noise on a bright or dark ground, or on half of each."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(180, dtype=np.int32) % 3
+    ground = np.stack([np.full((8, 8), 40), np.full((8, 8), 160), np.indices((8, 8))[0] // 4 * 120])
+    images = (ground[labels] + rng.integers(0, 90, (180, 8, 8)))[..., None].astype(np.uint8)
+    names = ("plane", "ship", "both")
+    return Dataset(
+        "noise", images[:120], labels[:120], images[120:], labels[120:], names, ZERO, ONE
+    )
+
+
+@pytest.fixture(scope="module")
+def inputs(dataset):
+    return job.Inputs(
+        create=create,
+        run_dataset=dataset,
+        pair=[overlap_pair.Network(name, MODEL, weights(7)) for name in ("one", "same")],
+        pair_dataset=dataset,
+        trajectories=[overlap_epochs.Trajectory("net", MODEL, 2, weights)],
+        trajectory_dataset=dataset,
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def optax_mixes_dtypes():
+    """In every thread: the trainings run beside each other."""
+    jax.config.update("jax_numpy_dtype_promotion", "standard")
+    yield
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture(scope="module")
+def done(inputs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reproduce")
+    return folder, job.reproduce_overlap(folder, inputs, settings=SETTINGS)
+
+
+def test_errors_of_an_epoch_are_the_networks(done, dataset):
+    record = done[1]["epochs"][1]
+    assert (record["network"], record["epoch"]) == ("net", 2)
+    for field, images, labels in (
+        ("train_error", dataset.train_images, dataset.train_labels),
+        ("test_error", dataset.test_images, dataset.test_labels),
+    ):
+        logits, _ = MODEL.apply(weights(1), images.astype(np.float32) / 255)
+        assert record[field] == pytest.approx(np.mean(np.asarray(logits).argmax(1) != labels))
+    assert record["gap"] == record["test_error"] - record["train_error"]
+    # Chance is 2 in 3; a random network keeps the grounds apart.
+    assert max(record["nnk_error"], record["knn_error"], record["loo_error"]) < 0.3
+    assert [layer["layer"] for layer in record["layers"]] == ["conv0", "conv1"]
+    assert record["overlap"] == record["layers"][1]["overlap"]
+
+
+def test_equal_networks_have_equal_channels(done):
+    one, same = (
+        [{**r, "network": None} for r in done[1]["pair"] if r["network"] == name]
+        for name in ("one", "same")
+    )
+    assert one == same
+    assert [record["layer"] for record in one] == ["conv0", "conv1"]
+    for record in one:
+        for field in ("overlap", "redundancy", "degree"):
+            assert record[f"{field}_lower"] <= record[field] <= record[f"{field}_upper"]
+
+
+def test_a_run_is_measured_as_it_was_trained(done):
+    (record,) = done[1]["runs"]
+    assert (record["seed"], record["size"], record["dropout"]) == (0, 40, 0.0)
+    assert record["gap"] == record["train_accuracy"] - record["test_accuracy"]
+    assert record["channels"] == 3
+    assert record["test_accuracy"] > 0.5  # bright from dark
+
+
+def test_correlations_are_of_the_records(done, inputs):
+    rng = np.random.default_rng(3)
+    records = [
+        {"network": name, "epoch": epoch, "overlap": -epoch, "test_error": epoch + noise, "gap": 1}
+        for name in ("a", "b")
+        for epoch, noise in enumerate(rng.normal(size=8))
+    ]
+    rows = job.correlations(
+        job.by_network(records),
+        ("test_error", "gap"),
+        {"": lambda r: (), "epoch": lambda r: (r["epoch"],)},
+    )
+    by_case = {(r["group"], r["quantity"], r["method"], r["given"]): r for r in rows}
+    assert len(by_case) == len(rows) == 3 * 2 * 2 * 2
+    row = by_case["a", "test_error", "pearson", ""]
+    expected = np.corrcoef([(r["overlap"], r["test_error"]) for r in records[:8]], rowvar=False)
+    assert row["correlation"] == pytest.approx(expected[0, 1])
+    assert row["lower"] < row["correlation"] < row["upper"]
+    assert by_case["pooled", "test_error", "spearman", ""]["number"] == 16
+    # Overlap is the epoch's mirror here, so nothing is left of it; the gap is constant.
+    assert by_case["a", "test_error", "pearson", "epoch"]["correlation"] is None
+    assert by_case["b", "gap", "spearman", ""]["correlation"] is None
+
+
+def test_the_files_hold_the_records(done):
+    folder, results = done
+    assert json.loads((folder / "results.json").read_text()) == results
+    rows = list(csv.DictReader((folder / "last_errors.csv").read_text().splitlines()))
+    assert float(rows[0]["NNK"]) == 100 * results["epochs"][-1]["nnk_error"]
+    for name in ("run_correlations", "epoch_correlations", "pair_means"):
+        assert (folder / f"{name}.md").read_text().count("\n") == len(results[name]) + 2
+    for name in ("runs", "pair", "errors", "layers", "epochs"):
+        assert (folder / f"{name}.svg").stat().st_size > 0
+
+
+def test_what_a_kill_cost_is_measured_again_and_nothing_else(done, inputs, monkeypatch):
+    folder, results = done
+    lost = folder / "epochs" / "net" / "epoch0001.json"
+    before = lost.read_bytes()
+    lost.unlink()
+    monkeypatch.setattr(overlap_pair, "make_evaluate", lambda *_, **__: pytest.fail("again"))
+    monkeypatch.setattr(overlap_runs.Trainer, "measure", lambda *_: pytest.fail("again"))
+    monkeypatch.setattr(job, "save_figure", lambda *_: None)  # slow, and drawn once already
+    assert job.reproduce_overlap(folder, inputs, settings=SETTINGS) == results
+    assert lost.read_bytes() == before
+
+
+def test_other_settings_are_refused(done, inputs):
+    with pytest.raises(InputError, match="steps"):
+        job.reproduce_overlap(done[0], inputs, settings=SETTINGS._replace(steps=8))
+
+
+def test_classes_are_chosen_by_name(dataset):
+    chosen = overlap_runs.choose_classes(dataset, ("ship", "plane"))
+    assert chosen.class_names == ("ship", "plane")
+    assert len(chosen.train_images) == 80
+    bright = chosen.train_images.mean((1, 2, 3)) > 128
+    np.testing.assert_array_equal(chosen.train_labels == 0, bright)
+
+
+def test_every_training_takes_its_steps():
+    case = overlap_runs.Case(seed=0, size=40, dropout=0.0, weight_decay=0.0)
+    batches = list(overlap_runs.batches(case, 16, 7))
+    assert [len(rows) for rows in batches] == [16] * 7
+    for first in (0, 2, 4):  # two batches of an epoch share no image
+        assert len(np.unique(np.concatenate(batches[first : first + 2]))) == 32
+    assert not np.array_equal(batches[0], batches[2])
+
+
+def test_the_command_says_what_is_missing(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["reproduce", "overlap", "--shared", str(tmp_path), "--out", str(out)]) == 2
+    assert "cifar10" in capsys.readouterr().err
+    assert not out.exists()
