@@ -11,7 +11,7 @@ import logging
 import pathlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,9 @@ from rich.markup import escape
 from jnnk import options
 from jnnk.errors import InputError
 from jnnk.jobs.config import TrainConfig
+
+# Does what is left of a reproduction and returns the table to show.
+_Reproduction = Callable[..., list[dict]]
 
 _out = Console()
 _err = Console(stderr=True)
@@ -127,21 +130,43 @@ def _report(args: argparse.Namespace) -> None:
 
 
 def _reproduce(args: argparse.Namespace) -> None:
-    from jnnk.jobs.reproduce_pruning import Network, reproduce_pruning, summary_table
     from jnnk.runs import locked
+
+    job = _REPRODUCTIONS[args.claim](args)  # before the folder: bad input should leave none
+    with locked(args.out):
+        _show_table(job(progress=_progress()))
+    _say_where(args.out)
+
+
+def _reproduce_pruning(args: argparse.Namespace) -> _Reproduction:
+    from jnnk.jobs.reproduce_pruning import Network, reproduce_pruning, summary_table
 
     networks = []
     for name in ("resnet20", "resnet32"):
-        weights = args.shared / "weights" / f"{name}_cifar10.safetensors"
-        config = TrainConfig(
-            dataset="cifar10", data_dir=str(args.shared / "tfds"), model=name, weights=str(weights)
-        )
-        model, dataset, variables = _load(config)
+        model, dataset, variables = _public_network(args, name)
         networks.append(Network(name, model, variables))
-    with locked(args.out):
-        records = reproduce_pruning(args.out, networks, dataset, progress=_progress())
-    _show_table(summary_table(records))
-    _say_where(args.out / "table.md")
+    return lambda progress: summary_table(
+        reproduce_pruning(args.out, networks, dataset, progress=progress)
+    )
+
+
+def _reproduce_regularizer(args: argparse.Namespace) -> _Reproduction:
+    from jnnk.jobs.reproduce_regularizer import reproduce_regularizer
+
+    model, dataset, _ = _load(
+        _cifar10(args)._replace(model="convnet5", model_options=("channels=16",))
+    )
+    return functools.partial(reproduce_regularizer, args.out, model, dataset)
+
+
+def _cifar10(args: argparse.Namespace) -> TrainConfig:
+    return TrainConfig(dataset="cifar10", data_dir=str(args.shared / "tfds"))
+
+
+def _public_network(args: argparse.Namespace, name: str) -> tuple:
+    """A CIFAR ResNet with its published weights, and CIFAR-10."""
+    weights = args.shared / "weights" / f"{name}_cifar10.safetensors"
+    return _load(_cifar10(args)._replace(model=name, weights=str(weights)))
 
 
 def _prepare(args: argparse.Namespace) -> None:
@@ -238,7 +263,7 @@ def _show_summary(run) -> None:
 def _show_table(records: list[dict]) -> None:
     table = rich.table.Table(*records[0])
     for record in records:
-        table.add_row(*(f"{v:.1f}" if isinstance(v, float) else str(v) for v in record.values()))
+        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in record.values()))
     _out.print(table)
 
 
@@ -316,6 +341,10 @@ def _values(values: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
+_REPRODUCTIONS = {
+    "pruning": _reproduce_pruning,
+    "regularizer": _reproduce_regularizer,
+}
 _COMMANDS = {
     "study": _study,
     "train": _train,

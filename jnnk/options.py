@@ -8,7 +8,13 @@ from jnnk.conv_scores import CRITERIA
 from jnnk.errors import InputError
 from jnnk.jobs.config import OverlapConfig, PruneConfig, TrainConfig, spread_epochs
 from jnnk.jobs.protocols import PROTOCOLS, ProtocolConfig
+from jnnk.regularizers import PENALTIES
 from jnnk.runs import read_json
+
+REPRODUCTIONS = {
+    "pruning": "kernels each criterion can spare",
+    "regularizer": "what a penalty on channel overlap does",
+}
 
 
 def train_config(args: argparse.Namespace) -> TrainConfig:
@@ -99,7 +105,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("run", type=pathlib.Path, help="run folder")
     sub = add("reproduce", help="measure a published claim anew on the shared data")
     sub.add_argument(
-        "claim", choices=("pruning",), help="pruning: kernels each criterion can spare"
+        "claim",
+        choices=tuple(REPRODUCTIONS),
+        help="; ".join(f"{name}: {what}" for name, what in REPRODUCTIONS.items()),
     )
     sub.add_argument(
         "--shared", type=pathlib.Path, required=True, help="folder that holds weights/ and tfds/"
@@ -152,6 +160,16 @@ def _train_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--learning-rate", type=float, help=f"default: {defaults.learning_rate}")
     sub.add_argument("--weight-decay", type=float, help=f"default: {defaults.weight_decay}")
     sub.add_argument("--l1", type=float, help="L1 penalty on conv kernels (default: 0)")
+    sub.add_argument(
+        "--regularizer", choices=tuple(PENALTIES), help="on pairs of channels (default: none)"
+    )
+    sub.add_argument(
+        "--regularizer-strength", type=float, metavar="X",
+        help=f"negative rewards what is penalised (default: {defaults.regularizer_strength})",
+    )  # fmt: skip
+    sub.add_argument(
+        "--regularizer-layers", nargs="+", metavar="PATTERN", help="default: all layers"
+    )
     sub.add_argument("--augment", action=argparse.BooleanOptionalAction, help="default: on")
     sub.add_argument("--seed", type=int, help="default: 0")
     sub.add_argument(

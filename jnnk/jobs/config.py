@@ -22,6 +22,9 @@ class TrainConfig(NamedTuple):
         learning_rate: peak rate.
         weight_decay: on kernels only.
         l1: strength of the L1 penalty on conv kernels.
+        regularizer: a key of ``jnnk.regularizers.PENALTIES``, or None.
+        regularizer_strength: of its mean over the layers, in the loss; negative rewards.
+        regularizer_layers: patterns of the layers it is taken on.
         augment: pad-crop-flip on device.
         seed: of initialisation, order and augmentation.
         measure_epochs: epochs whose checkpoint is kept for measuring; 0 is the start.
@@ -41,6 +44,9 @@ class TrainConfig(NamedTuple):
     learning_rate: float = 0.1
     weight_decay: float = 5e-4
     l1: float = 0.0
+    regularizer: str | None = None
+    regularizer_strength: float = 0.1
+    regularizer_layers: tuple[str, ...] = ("*",)
     augment: bool = True
     seed: int = 0
     measure_epochs: tuple[int, ...] = (0,)

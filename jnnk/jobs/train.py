@@ -10,9 +10,11 @@ from jnnk.errors import InputError
 from jnnk.jobs.config import TrainConfig
 from jnnk.jobs.fit import fit
 from jnnk.jobs.progress import Progress, Silent
+from jnnk.regularizers import make_regularizer
 from jnnk.runs import Run
 from jnnk.training import (
     Model,
+    Regularizer,
     TrainState,
     init_state,
     make_evaluate,
@@ -62,7 +64,8 @@ def train(
         The state after the last epoch.
 
     Raises:
-        InputError: if a batch is larger than the training set.
+        InputError: if a batch is larger than the training set, or the regularizer is unknown or
+            matches no layer.
     """
     config = train_config(run)
     if config.batch_size > len(dataset.train_images):
@@ -80,6 +83,7 @@ def train(
             augment=config.augment,
             flip=mirrors(dataset),
             l1=config.l1,
+            regularizer=_regularizer(config),
         ),
         dataset,
         evaluate=make_evaluate(model, mean=dataset.mean, std=dataset.std),
@@ -135,6 +139,14 @@ def _optimizer(dataset: Dataset, config: TrainConfig):
         learning_rate=config.learning_rate,
         num_steps=num_steps,
         weight_decay=config.weight_decay,
+    )
+
+
+def _regularizer(config: TrainConfig) -> Regularizer | None:
+    if config.regularizer is None:
+        return None
+    return make_regularizer(
+        config.regularizer, strength=config.regularizer_strength, layers=config.regularizer_layers
     )
 
 
