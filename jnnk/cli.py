@@ -111,8 +111,14 @@ def _overlap(args: argparse.Namespace) -> None:
 def _prune(args: argparse.Namespace) -> None:
     from jnnk.jobs.protocol import protocol
     from jnnk.jobs.prune import prune
+    from jnnk.jobs.prune_channels import prune_channels
 
     with _opened(args) as (run, model, dataset):
+        if args.channels is not None:
+            config = options.channel_config(args, run.path)
+            record = prune_channels(run, model, dataset, config, progress=_progress())
+            _show_table([{k: v for k, v in record.items() if not isinstance(v, dict)}])
+            return
         if args.protocol is None:
             prune(run, model, dataset, options.prune_config(args, run.path), progress=_progress())
         else:
@@ -139,12 +145,9 @@ def _reproduce(args: argparse.Namespace) -> None:
 
 
 def _reproduce_pruning(args: argparse.Namespace) -> _Reproduction:
-    from jnnk.jobs.reproduce_pruning import Network, reproduce_pruning, summary_table
+    from jnnk.jobs.reproduce_pruning import reproduce_pruning, summary_table
 
-    networks = []
-    for name in ("resnet20", "resnet32"):
-        model, dataset, variables = _public_network(args, name)
-        networks.append(Network(name, model, variables))
+    networks, dataset = _public_networks(args)
     return lambda progress: summary_table(
         reproduce_pruning(args.out, networks, dataset, progress=progress)
     )
@@ -154,19 +157,45 @@ def _reproduce_regularizer(args: argparse.Namespace) -> _Reproduction:
     from jnnk.jobs.reproduce_regularizer import reproduce_regularizer
 
     model, dataset, _ = _load(
-        _cifar10(args)._replace(model="convnet5", model_options=("channels=16",))
+        _shared(args)._replace(
+            dataset="fashion_mnist", model="convnet5", model_options=("channels=8",)
+        )
     )
     return functools.partial(reproduce_regularizer, args.out, model, dataset)
 
 
-def _cifar10(args: argparse.Namespace) -> TrainConfig:
+def _reproduce_early_stopping(args: argparse.Namespace) -> _Reproduction:
+    from jnnk import models
+    from jnnk.data import only_classes
+    from jnnk.jobs.reproduce_early_stopping import CLASSES, reproduce_early_stopping
+
+    _, dataset, _ = _load(_shared(args))
+    dataset = only_classes(dataset, CLASSES)
+    model = models.create("convnet5", num_classes=len(CLASSES))
+    return functools.partial(reproduce_early_stopping, args.out, model, dataset)
+
+
+def _shared(args: argparse.Namespace) -> TrainConfig:
     return TrainConfig(dataset="cifar10", data_dir=str(args.shared / "tfds"))
 
 
-def _public_network(args: argparse.Namespace, name: str) -> tuple:
-    """A CIFAR ResNet with its published weights, and CIFAR-10."""
-    weights = args.shared / "weights" / f"{name}_cifar10.safetensors"
-    return _load(_cifar10(args)._replace(model=name, weights=str(weights)))
+def _reproduce_channel_pruning(args: argparse.Namespace) -> _Reproduction:
+    from jnnk.jobs.reproduce_channel_pruning import reproduce_channel_pruning
+
+    return functools.partial(reproduce_channel_pruning, args.out, *_public_networks(args))
+
+
+def _public_networks(args: argparse.Namespace) -> tuple:
+    """The CIFAR ResNets with their published weights, and CIFAR-10."""
+    from jnnk.jobs.reproduce_pruning import Network
+
+    networks = []
+    for name in ("resnet20", "resnet32"):
+        weights = args.shared / "weights" / f"{name}_cifar10.safetensors"
+        config = _shared(args)._replace(model=name, weights=str(weights))
+        model, dataset, variables = _load(config)
+        networks.append(Network(name, model, variables))
+    return networks, dataset
 
 
 def _prepare(args: argparse.Namespace) -> None:
@@ -344,6 +373,8 @@ def _values(values: dict[str, float]) -> str:
 _REPRODUCTIONS = {
     "pruning": _reproduce_pruning,
     "regularizer": _reproduce_regularizer,
+    "early-stopping": _reproduce_early_stopping,
+    "channel-pruning": _reproduce_channel_pruning,
 }
 _COMMANDS = {
     "study": _study,

@@ -6,6 +6,7 @@ accuracy, the gap to the training accuracy, and the share of kernels that can be
 trained network has a folder of its own, so the command goes on where it was stopped.
 """
 
+import itertools
 import pathlib
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +25,6 @@ from jnnk.jobs.progress import Progress, Silent
 from jnnk.jobs.reproduce_pruning import Accuracies
 from jnnk.jobs.reproduce_pruning import Settings as PruningSettings
 from jnnk.jobs.reproduce_pruning import measure as measure_pruning
-from jnnk.jobs.train import mirrors
 from jnnk.lever_figures import regularizer_effects
 from jnnk.regularizers import make_regularizer
 from jnnk.runs import read_json, require_settings, write_bytes, write_json
@@ -42,36 +42,41 @@ from jnnk.training import (
 
 MEASURES = ("overlap", "accuracy", "gap", "prunable", "channel_loo_error", "redundancy")
 
+# Settings that choose which networks are trained, not how.
+_FREE = ("seeds", "strengths", "baselines", "baseline_strengths")
+
 
 class Settings(NamedTuple):
     """What is trained and measured; two folders with the same settings hold the same numbers.
 
     Attributes:
         strengths: of each sign.
-        seeds: of initialisation, order and augmentation.
-        baselines: other penalties, taken at the positive strengths alone.
+        seeds: of initialisation and order; there is no augmentation.
+        baselines: other penalties.
+        baseline_strengths: of those.
         layers: patterns of the layers penalised and measured.
         train_images: first training images, trained on.
         test_images: first test images, for every accuracy.
         epochs: passes over them.
         batch_size: images a step, and of the penalty's graphs.
-        learning_rate: peak rate of SGD.
+        learning_rate: peak rate of Adam.
         overlap_images: training images whose overlap is measured.
         neighbors: candidates K of that.
         tolerance: accuracy that pruning may lose, in points.
         criterion: by which kernels are ranked over the network.
     """
 
-    strengths: tuple[float, ...] = (0.1, 0.5, 2.5)
+    strengths: tuple[float, ...] = (0.3, 1.0, 3.0)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     baselines: tuple[str, ...] = ("decorrelation", "cka")
+    baseline_strengths: tuple[float, ...] = (1.0,)
     layers: tuple[str, ...] = ("conv2", "conv3")
-    train_images: int = 4000
-    test_images: int = 4000
-    epochs: int = 8
+    train_images: int = 3000
+    test_images: int = 3000
+    epochs: int = 6
     batch_size: int = 100
-    learning_rate: float = 0.02
-    overlap_images: int = 1000
+    learning_rate: float = 3e-3
+    overlap_images: int = 600
     neighbors: int = 25
     tolerance: float = 1.0
     criterion: str = "weight"
@@ -79,7 +84,7 @@ class Settings(NamedTuple):
     def cases(self) -> list[tuple[str, float]]:
         """Penalty and strength of every case, the one without a penalty first."""
         signed = sorted({sign * strength for strength in self.strengths for sign in (-1, 1)})
-        others = [(name, strength) for name in self.baselines for strength in self.strengths]
+        others = itertools.product(self.baselines, self.baseline_strengths)
         return [("none", 0.0), *(("overlap", strength) for strength in signed), *others]
 
 
@@ -109,7 +114,7 @@ def reproduce_regularizer(
     """
     settings = settings or Settings()
     progress = progress or Silent()
-    require_settings(folder, settings, free=("seeds", "strengths", "baselines"))
+    require_settings(folder, settings, free=_FREE)
     dataset = dataset._replace(
         train_images=dataset.train_images[: settings.train_images],
         train_labels=dataset.train_labels[: settings.train_images],
@@ -167,7 +172,7 @@ class _Study:
         self._predict = make_predict(model, mean=dataset.mean, std=dataset.std)
         num_steps = settings.epochs * (len(dataset.train_images) // settings.batch_size)
         self._optimizer = make_optimizer(
-            "sgd", learning_rate=settings.learning_rate, num_steps=num_steps, weight_decay=5e-4
+            "adam", learning_rate=settings.learning_rate, num_steps=num_steps, weight_decay=5e-4
         )
         self._steps: dict[str, Callable] = {}
 
@@ -192,7 +197,7 @@ class _Study:
                     penalty = lambda *inputs: strength * of_layers(*inputs)  # noqa: E731
                 return make_train_step(
                     self._model, self._optimizer, mean=self._dataset.mean, std=self._dataset.std,
-                    flip=mirrors(self._dataset), regularizer=penalty,
+                    augment=False, regularizer=penalty,
                 )(state, batch)  # fmt: skip
 
             self._steps[name] = jax.jit(step, donate_argnums=0)
