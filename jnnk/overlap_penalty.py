@@ -171,6 +171,8 @@ def soft_channel_overlap(
         raise ValueError(f"kind must be one of {', '.join(SOFT_OVERLAP_KINDS)}; got {kind!r}")
     if not isinstance(similarity, Gaussian | Cosine):
         raise ValueError(f"similarity must be gaussian() or cosine(), got {similarity!r}")
+    if points.shape[1] < 2:
+        raise ValueError(f"activations must be of at least 2 images, got {points.shape[1]}")
     if num_neighbors < 1:
         raise ValueError(f"num_neighbors must be at least 1, got {num_neighbors}")
     finite = jnp.all(jnp.isfinite(points), axis=2)

@@ -196,6 +196,8 @@ def test_misuse_raises():
     batch = jnp.ones((8, 3, 3, 4))
     with pytest.raises(ValueError, match="activations"):
         overlap_penalty(batch[:, 0, 0])
+    with pytest.raises(ValueError, match="at least 2 images, got 1"):
+        overlap_penalty(batch[:1])
     with pytest.raises(ValueError, match="floating"):
         overlap_penalty(jnp.ones((8, 3, 3, 4), int))
     with pytest.raises(ValueError, match="kind must be one of ruzicka"):
