@@ -149,4 +149,5 @@ def freeze(opt_state: FreezeState, trainable: Any) -> FreezeState:
     like = opt_state.trainable
     if jax.tree.structure(like) != jax.tree.structure(trainable):
         raise ValueError("trainable: expected the treedef of the parameters")
-    return opt_state._replace(trainable=trainable)
+    # Copies: leaves that share a buffer cannot be donated to the training step.
+    return opt_state._replace(trainable=jax.tree.map(jnp.copy, trainable))

@@ -49,9 +49,10 @@ def test_regularizer_study(dataset, tmp_path, monkeypatch):
     )  # fmt: skip
 
     def study(**changes):
-        return regularizer.reproduce_regularizer(
-            tmp_path, Net(), dataset, settings=settings._replace(**changes)
-        )
+        with jax.numpy_dtype_promotion("standard"):  # Optax's Adam
+            return regularizer.reproduce_regularizer(
+                tmp_path, Net(), dataset, settings=settings._replace(**changes)
+            )
 
     summary = study()
     assert [(row["penalty"], row["strength"]) for row in summary] == [

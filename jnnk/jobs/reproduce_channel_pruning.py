@@ -53,7 +53,7 @@ class Settings(NamedTuple):
     """
 
     criteria: tuple[str, ...] = tuple(CHANNEL_CRITERIA)
-    keep_rates: tuple[float, ...] = (0.75, 0.5, 0.25)
+    keep_rates: tuple[float, ...] = (0.9, 0.75, 0.5)
     tuned_networks: tuple[str, ...] = ("resnet20",)
     tuned_rates: tuple[float, ...] = (0.5,)
     seeds: tuple[int, ...] = (0, 1, 2)
