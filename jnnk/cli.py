@@ -156,11 +156,7 @@ def _reproduce_pruning(args: argparse.Namespace) -> _Reproduction:
 def _reproduce_regularizer(args: argparse.Namespace) -> _Reproduction:
     from jnnk.jobs.reproduce_regularizer import reproduce_regularizer
 
-    model, dataset, _ = _load(
-        _shared(args)._replace(
-            dataset="fashion_mnist", model="convnet5", model_options=("channels=8",)
-        )
-    )
+    model, dataset, _ = _load(_shared(args)._replace(dataset="fashion_mnist", model="resnet8"))
     return functools.partial(reproduce_regularizer, args.out, model, dataset)
 
 

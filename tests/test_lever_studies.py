@@ -45,7 +45,7 @@ def test_regularizer_study(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(regularizer, "measure_layer", measure_layer)
     settings = regularizer.Settings(
         strengths=(), seeds=(0,), baselines=("cka",), baseline_strengths=(0.5, 2.0),
-        layers=("conv1",), epochs=1, batch_size=16, overlap_images=20,
+        layers=("conv1",), pool=2, epochs=1, batch_size=16, overlap_images=20,
     )  # fmt: skip
 
     def study(**changes):
@@ -58,7 +58,7 @@ def test_regularizer_study(dataset, tmp_path, monkeypatch):
     assert [(row["penalty"], row["strength"]) for row in summary] == [
         ("none", 0), ("cka", 0.5), ("cka", 2.0)
     ]  # fmt: skip
-    assert measured == [(20, 8, 8, 4)] * 3
+    assert measured == [(20, 4, 4, 4)] * 3
     for row in summary:
         assert row["overlap"] == 0.25 and row["channel_loo_error"] is None
         assert 0 <= row["accuracy"] <= 1 and 0 <= row["prunable"] < 1 and row["seeds"] == 1
