@@ -25,13 +25,13 @@ def regularizer_effects(summary: list[dict]) -> Figure:
     with mpl.rc_context(STYLE):
         figure, axes = make_axes(1, 4, (13, 3.4))
         for axis, (name, label, factor) in zip(axes, _PANELS, strict=True):
-            for penalty in penalties:
+            for marker, penalty in zip("osD^v", penalties, strict=False):
                 rows = [record for record in summary if record["penalty"] == penalty]
                 axis.errorbar(
                     [row["strength"] for row in rows],
                     [_scaled(factor, row[name]) for row in rows],
                     yerr=[factor * (row[f"{name}_std"] or 0) for row in rows],
-                    marker="o", markersize=4, capsize=2, linewidth=1, label=penalty,
+                    marker=marker, markersize=5, capsize=2, linewidth=1, label=penalty,
                 )  # fmt: skip
             if none is not None:
                 middle, spread = _scaled(factor, none[name]), factor * (none[f"{name}_std"] or 0)
@@ -39,8 +39,12 @@ def regularizer_effects(summary: list[dict]) -> Figure:
                 axis.axhspan(
                     middle - spread, middle + spread, color="grey", alpha=0.15, linewidth=0
                 )
-            least = min((abs(r["strength"]) for r in summary if r["strength"]), default=1)
+            strengths = sorted({record["strength"] for record in summary})
+            least = min((abs(strength) for strength in strengths if strength), default=1)
             axis.set_xscale("symlog", linthresh=least)
+            axis.set_xticks(strengths, [f"{strength:g}" for strength in strengths], minor=False)
+            axis.minorticks_off()
+            axis.margins(x=0.08)
             axis.set(xlabel="strength", ylabel=label)
         axes[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
