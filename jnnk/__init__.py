@@ -14,6 +14,7 @@ from jnnk.graph import NNKGraph, nnk_graph
 from jnnk.masks import apply_masks, keep_pruned_zero, make_masks
 from jnnk.neighbors import nearest_neighbors
 from jnnk.overlap import channel_overlap
+from jnnk.overlap_penalty import overlap_penalty
 from jnnk.qp import QPSolution, solve_nnk
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "make_masks",
     "nearest_neighbors",
     "nnk_graph",
+    "overlap_penalty",
     "solve_nnk",
 ]
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jnnk.graph import NNKGraph
+from jnnk.precision import working_dtype
 from jnnk.similarity import RadialSimilarity
 
 
@@ -86,7 +87,7 @@ def linear_cka(features: Array, others: Array) -> Array:
             "both representations must be of the same images; "
             f"got {features.shape[0]} and {others.shape[0]}"
         )
-    x, y = (_standardised(z.reshape(z.shape[0], -1)) for z in (features, others))
+    x, y = (standardised(z.reshape(z.shape[0], -1)) for z in (features, others))
     norms = [jnp.sqrt(_squared_covariance(z, z)) for z in (x, y)]
     return _squared_covariance(x, y) / (norms[0] * norms[1])
 
@@ -102,7 +103,7 @@ def channel_cka(activations: Array) -> Array:
         (C, C) symmetric, 1 on the diagonal; NaN for dead channels.
     """
     points = activations.reshape(activations.shape[0], -1, activations.shape[-1])
-    channels = jax.vmap(_standardised, in_axes=2)(points)
+    channels = jax.vmap(standardised, in_axes=2)(points)
 
     def row(channel):
         return jax.lax.map(lambda other: _squared_covariance(channel, other), channels)
@@ -112,12 +113,12 @@ def channel_cka(activations: Array) -> Array:
     return squares / (norms[:, None] * norms[None, :])
 
 
-def _standardised(x: Array) -> Array:
-    """Centred columns with largest entry 1, in float32 at least.
+def standardised(x: Array) -> Array:
+    """Centred columns of (N, p) with largest entry 1, in float32 at least; constant ones become 0.
 
     Squares then neither over- nor underflow, and CKA does not see the scale.
     """
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = x.astype(working_dtype(x.dtype))
     centred = x - x.mean(0)
     # A constant column leaves rounding behind, which would pass for a signal.
     constant = (x == x[:1]).all(0)

@@ -11,7 +11,7 @@ import logging
 import pathlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,9 @@ from rich.markup import escape
 from jnnk import options
 from jnnk.errors import InputError
 from jnnk.jobs.config import TrainConfig
+
+# Does what is left of a reproduction and returns the table to show.
+_Reproduction = Callable[..., list[dict]]
 
 _out = Console()
 _err = Console(stderr=True)
@@ -108,8 +111,14 @@ def _overlap(args: argparse.Namespace) -> None:
 def _prune(args: argparse.Namespace) -> None:
     from jnnk.jobs.protocol import protocol
     from jnnk.jobs.prune import prune
+    from jnnk.jobs.prune_channels import prune_channels
 
     with _opened(args) as (run, model, dataset):
+        if args.channels is not None:
+            config = options.channel_config(args, run.path)
+            record = prune_channels(run, model, dataset, config, progress=_progress())
+            _show_table([{k: v for k, v in record.items() if not isinstance(v, dict)}])
+            return
         if args.protocol is None:
             prune(run, model, dataset, options.prune_config(args, run.path), progress=_progress())
         else:
@@ -127,36 +136,71 @@ def _report(args: argparse.Namespace) -> None:
 
 
 def _reproduce(args: argparse.Namespace) -> None:
-    {"pruning": _reproduce_pruning, "overlap": _reproduce_overlap}[args.claim](args)
-
-
-def _reproduce_pruning(args: argparse.Namespace) -> None:
-    from jnnk.jobs.reproduce_pruning import Network, reproduce_pruning, summary_table
     from jnnk.runs import locked
+
+    job = _REPRODUCTIONS[args.claim](args)  # before the folder: bad input should leave none
+    with locked(args.out):
+        _show_table(job(progress=_progress()))
+    _say_where(args.out)
+
+
+def _reproduce_pruning(args: argparse.Namespace) -> _Reproduction:
+    from jnnk.jobs.reproduce_pruning import reproduce_pruning, summary_table
+
+    networks, dataset = _public_networks(args)
+    return lambda progress: summary_table(
+        reproduce_pruning(args.out, networks, dataset, progress=progress)
+    )
+
+
+def _reproduce_regularizer(args: argparse.Namespace) -> _Reproduction:
+    from jnnk.jobs.reproduce_regularizer import reproduce_regularizer
+
+    model, dataset, _ = _load(_shared(args)._replace(dataset="fashion_mnist", model="resnet8"))
+    return functools.partial(reproduce_regularizer, args.out, model, dataset)
+
+
+def _reproduce_early_stopping(args: argparse.Namespace) -> _Reproduction:
+    from jnnk import models
+    from jnnk.data import only_classes
+    from jnnk.jobs.reproduce_early_stopping import CLASSES, reproduce_early_stopping
+
+    _, dataset, _ = _load(_shared(args))
+    dataset = only_classes(dataset, CLASSES)
+    model = models.create("convnet5", num_classes=len(CLASSES))
+    return functools.partial(reproduce_early_stopping, args.out, model, dataset)
+
+
+def _shared(args: argparse.Namespace) -> TrainConfig:
+    return TrainConfig(dataset="cifar10", data_dir=str(args.shared / "tfds"))
+
+
+def _reproduce_channel_pruning(args: argparse.Namespace) -> _Reproduction:
+    from jnnk.jobs.reproduce_channel_pruning import reproduce_channel_pruning
+
+    return functools.partial(reproduce_channel_pruning, args.out, *_public_networks(args))
+
+
+def _public_networks(args: argparse.Namespace) -> tuple:
+    """The CIFAR ResNets with their published weights, and CIFAR-10."""
+    from jnnk.jobs.reproduce_pruning import Network
 
     networks = []
     for name in ("resnet20", "resnet32"):
         weights = args.shared / "weights" / f"{name}_cifar10.safetensors"
-        config = TrainConfig(
-            dataset="cifar10", data_dir=str(args.shared / "tfds"), model=name, weights=str(weights)
-        )
+        config = _shared(args)._replace(model=name, weights=str(weights))
         model, dataset, variables = _load(config)
         networks.append(Network(name, model, variables))
-    with locked(args.out):
-        records = reproduce_pruning(args.out, networks, dataset, progress=_progress())
-    _show_table(summary_table(records))
-    _say_where(args.out / "table.md")
+    return networks, dataset
 
 
-def _reproduce_overlap(args: argparse.Namespace) -> None:
+def _reproduce_overlap(args: argparse.Namespace) -> _Reproduction:
     from jnnk import models
     from jnnk.jobs.overlap_epochs import Trajectory
     from jnnk.jobs.overlap_pair import Network
     from jnnk.jobs.reproduce_overlap import Inputs, reproduce_overlap
-    from jnnk.runs import locked
 
-    config = TrainConfig(dataset="cifar10", data_dir=str(args.shared / "tfds"), model="convnet6")
-    convnet, dataset, _ = _load(config)
+    convnet, dataset, _ = _load(_shared(args)._replace(model="convnet6"))
     resnet = models.create("resnet20", num_classes=10, shortcut="B")
     trajectories, pair = [], []
     try:
@@ -179,12 +223,7 @@ def _reproduce_overlap(args: argparse.Namespace) -> None:
         trajectories=trajectories,
         trajectory_dataset=_normalized(dataset, 0.0, 1.0),
     )
-    with locked(args.out):
-        results = reproduce_overlap(args.out, inputs, progress=_progress())
-    for table in ("last_errors", "pair_means"):
-        _show_table(results[table])
-    for table in ("run_correlations", "epoch_correlations"):
-        _say_where(args.out / f"{table}.md")
+    return lambda progress: reproduce_overlap(args.out, inputs, progress=progress)["last_errors"]
 
 
 def _normalized(dataset, mean: float, std: float):
@@ -378,6 +417,13 @@ def _values(values: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
+_REPRODUCTIONS = {
+    "overlap": _reproduce_overlap,
+    "pruning": _reproduce_pruning,
+    "regularizer": _reproduce_regularizer,
+    "early-stopping": _reproduce_early_stopping,
+    "channel-pruning": _reproduce_channel_pruning,
+}
 _COMMANDS = {
     "study": _study,
     "train": _train,

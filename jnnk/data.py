@@ -5,6 +5,7 @@ Reading happens once, on the host; :func:`normalize` and :mod:`jnnk.augment` run
 
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -95,6 +96,37 @@ def load(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> Datase
     else:
         mean, std = _channel_statistics(train[0])
     return Dataset(name, *train, *test, class_names, mean, std)
+
+
+def only_classes(dataset: Dataset, names: Sequence[str]) -> Dataset:
+    """The images of some classes.
+
+    Args:
+        dataset: the whole set.
+        names: classes kept; they are numbered in this order.
+
+    Returns:
+        A set of those classes, its images in the order of the whole.
+
+    Raises:
+        InputError: for a class that the set has not.
+    """
+    unknown = sorted(set(names) - set(dataset.class_names))
+    if unknown:
+        raise InputError(
+            f"{dataset.name} has no class {', '.join(unknown)}; "
+            f"known: {', '.join(dataset.class_names)}"
+        )
+    number = np.full(len(dataset.class_names), -1, np.int32)
+    number[[dataset.class_names.index(name) for name in names]] = np.arange(len(names))
+
+    def chosen(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        kept = number[labels] >= 0
+        return images[kept], number[labels[kept]]
+
+    train = chosen(dataset.train_images, dataset.train_labels)
+    test = chosen(dataset.test_images, dataset.test_labels)
+    return Dataset(dataset.name, *train, *test, tuple(names), dataset.mean, dataset.std)
 
 
 def prepare(name: str, data_dir: str | os.PathLike[str]) -> None:

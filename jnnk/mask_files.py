@@ -1,6 +1,7 @@
 """Masks on disk, as safetensors."""
 
 import os
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +11,11 @@ import safetensors.numpy
 
 from jnnk.errors import InputError
 from jnnk.masks import PyTree, conv_kernels, masks_from_layers
+from jnnk.runs import write_bytes
 
 
 def save_masks(path: str | os.PathLike[str], masks: PyTree) -> None:
-    """Write a mask.
+    """Write a mask, the whole file or nothing.
 
     Args:
         path: file to write; one boolean tensor ``(Cin, Cout)`` for each conv kernel, named by its
@@ -21,7 +23,8 @@ def save_masks(path: str | os.PathLike[str], masks: PyTree) -> None:
         masks: a mask.
     """
     layers = {name: np.asarray(leaf[0, 0]) != 0 for name, leaf in conv_kernels(masks).items()}
-    safetensors.numpy.save_file(layers, path, metadata={"format": "jnnk masks"})
+    content = safetensors.numpy.save(layers, metadata={"format": "jnnk masks"})
+    write_bytes(pathlib.Path(path), content)
 
 
 def load_masks(path: str | os.PathLike[str], params: PyTree) -> PyTree:

@@ -6,9 +6,26 @@ from typing import Any
 
 from jnnk.conv_scores import CRITERIA
 from jnnk.errors import InputError
-from jnnk.jobs.config import OverlapConfig, PruneConfig, TrainConfig, spread_epochs
+from jnnk.jobs.config import (
+    CHANNEL_CRITERIA,
+    REGULARIZERS,
+    STOPPING_RULES,
+    ChannelConfig,
+    OverlapConfig,
+    PruneConfig,
+    TrainConfig,
+    spread_epochs,
+)
 from jnnk.jobs.protocols import PROTOCOLS, ProtocolConfig
 from jnnk.runs import read_json
+
+REPRODUCTIONS = {
+    "overlap": "what channel overlap tells of generalisation",
+    "pruning": "kernels each criterion can spare",
+    "regularizer": "what a penalty on channel overlap does",
+    "early-stopping": "channel-wise early stopping against validation",
+    "channel-pruning": "inner channels removed by redundancy and by what others use",
+}
 
 
 def train_config(args: argparse.Namespace) -> TrainConfig:
@@ -17,6 +34,8 @@ def train_config(args: argparse.Namespace) -> TrainConfig:
     config = _merged(TrainConfig(), found, args)
     if config.epochs < 0 or config.batch_size < 1:
         raise InputError("--epochs must be 0 or more and --batch-size 1 or more")
+    if config.patience < 1:
+        raise InputError(f"--patience must be 1 or more, got {config.patience}")
     if args.measure_epochs is None and "measure_epochs" not in found:
         config = config._replace(measure_epochs=spread_epochs(config.epochs))
     beyond = [epoch for epoch in config.measure_epochs if not 0 <= epoch <= config.epochs]
@@ -45,6 +64,15 @@ def prune_config(args: argparse.Namespace, folder: pathlib.Path) -> PruneConfig:
         raise InputError(f"--share must be 0 or more and less than 1, got {config.share}")
     if config.criterion not in config.criteria:
         config = config._replace(criteria=(*config.criteria, config.criterion))
+    return config
+
+
+def channel_config(args: argparse.Namespace, folder: pathlib.Path) -> ChannelConfig:
+    """The options given, over those a run folder was pruned with, over the defaults."""
+    found = _found(folder / "channels" / args.channels / "settings.json")
+    config = _merged(ChannelConfig(channels=args.channels), found, args)
+    if not 0 <= config.share < 1:
+        raise InputError(f"--share must be 0 or more and less than 1, got {config.share}")
     return config
 
 
@@ -94,15 +122,16 @@ def parser() -> argparse.ArgumentParser:
         "--at-epochs", type=int, nargs="+", metavar="E", help="default: all checkpoints kept"
     )
     sub = add("prune", _run_options, _prune_options, help="score and prune the kernels of a run")
+    _channel_options(sub)
     _protocol_options(sub)
     sub = add("report", help="write the report of what a run folder holds")
     sub.add_argument("run", type=pathlib.Path, help="run folder")
     sub = add("reproduce", help="measure a published claim anew on the shared data")
     sub.add_argument(
-        "claim", choices=("pruning", "overlap"),
-        help="pruning: kernels each criterion can spare; overlap: channel overlap and "
-        "generalisation",
-    )  # fmt: skip
+        "claim",
+        choices=tuple(REPRODUCTIONS),
+        help="; ".join(f"{name}: {what}" for name, what in REPRODUCTIONS.items()),
+    )
     sub.add_argument(
         "--shared",
         type=pathlib.Path,
@@ -157,6 +186,24 @@ def _train_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--learning-rate", type=float, help=f"default: {defaults.learning_rate}")
     sub.add_argument("--weight-decay", type=float, help=f"default: {defaults.weight_decay}")
     sub.add_argument("--l1", type=float, help="L1 penalty on conv kernels (default: 0)")
+    sub.add_argument(
+        "--regularizer", choices=REGULARIZERS, help="on pairs of channels (default: none)"
+    )
+    sub.add_argument(
+        "--regularizer-strength", type=float, metavar="X",
+        help=f"negative rewards what is penalised (default: {defaults.regularizer_strength})",
+    )  # fmt: skip
+    sub.add_argument(
+        "--regularizer-layers", nargs="+", metavar="PATTERN", help="default: all layers"
+    )
+    sub.add_argument(
+        "--stop", choices=STOPPING_RULES, help="end early: by the leave-one-out error of each "
+        "channel or of the last layer, or on a fifth of the images held out (default: never)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--patience", type=int, metavar="EPOCHS",
+        help=f"without a smaller error before it stops (default: {defaults.patience})",
+    )  # fmt: skip
     sub.add_argument("--augment", action=argparse.BooleanOptionalAction, help="default: on")
     sub.add_argument("--seed", type=int, help="default: 0")
     sub.add_argument(
@@ -202,6 +249,14 @@ def _prune_options(sub: argparse.ArgumentParser) -> None:
         "--finetune-epochs", type=int, help="under the mask (default: a tenth of the training's)"
     )
     sub.add_argument("--finetune-learning-rate", type=float, metavar="RATE")
+
+
+def _channel_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--channels", choices=CHANNEL_CRITERIA,
+        help="instead: remove the share of every layer's inner channels and fine-tune "
+        f"(default share: {ChannelConfig._field_defaults['share']})",
+    )  # fmt: skip
 
 
 def _protocol_options(sub: argparse.ArgumentParser) -> None:

@@ -77,15 +77,18 @@ def redundancy(graph: NNKGraph, *, per_image: bool = False) -> Array:
 
 
 @jax.jit
-def redundancy_curve(graph: NNKGraph) -> RedundancyCurve:
+def redundancy_curve(graph: NNKGraph, *, weights: Array | None = None) -> RedundancyCurve:
     """Greedy choice of channels whose neighbourhoods together cover those of the layer.
 
     Args:
         graph: leading axis C: indices and weights of shape (C, Q, K).
+        weights: (C,) not negative: the choice falls on the largest product with what a channel
+            adds, instead of on what it adds.
 
     Returns:
-        The order of choice and the coverage; see `channels_to_cover`. The greedy coverage with m
-        channels is at least ``1 - 1/e`` of the best possible with m (coverage is submodular).
+        The order of choice and the coverage; see `channels_to_cover`. Without weights the greedy
+        coverage with m channels is at least ``1 - 1/e`` of the best possible with m (coverage is
+        submodular).
 
     Raises:
         ValueError: for a graph that has not three axes.
@@ -95,8 +98,9 @@ def redundancy_curve(graph: NNKGraph) -> RedundancyCurve:
 
     def choose(state, _):
         left, chosen = state
-        gains = jnp.where(chosen, -1, left.sum((0, 2, 3), dtype=jnp.int32))
-        best = jnp.argmax(gains)
+        gains = left.sum((0, 2, 3), dtype=jnp.int32)
+        value = gains if weights is None else gains.astype(weights.dtype) * weights
+        best = jnp.argmax(jnp.where(chosen, -1, value))
         left = jax.lax.map(lambda block: _without(*block, best), (left, indices, support))
         return (left, chosen.at[best].set(True)), (best.astype(jnp.int32), gains[best])
 

@@ -20,8 +20,8 @@ from jnnk.masks import apply_masks, conv_kernels, keep_pruned_zero, masks_from_l
 
 OPTIMIZERS = ("sgd", "adam")
 
-# (activations {layer: (B, H, W, C)}, labels (B,)) -> scalar, added to the loss as it is.
-Regularizer = Callable[[dict[str, jax.Array], jax.Array], jax.Array]
+# (activations {layer: (B, H, W, C)}, labels (B,), PRNG key) -> scalar, added to the loss as it is.
+Regularizer = Callable[[dict[str, jax.Array], jax.Array, jax.Array], jax.Array]
 
 
 class Model(Protocol):
@@ -213,7 +213,8 @@ def make_train_step(
         augment: pad by an eighth of the image, crop and (with ``flip``) mirror, on device.
         flip: mirror at random; off for digits and other images where left and right differ.
         l1: strength of the L1 penalty on conv kernels.
-        regularizer: adds ``regularizer(activations, labels)`` to the loss.
+        regularizer: adds ``regularizer(activations, labels, key)`` to the loss; see
+            :mod:`jnnk.regularizers`.
     """
 
     def loss_fn(params, batch_stats, images, labels, dropout_key):
@@ -227,7 +228,8 @@ def make_train_step(
         cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
         penalty = l1 * l1_penalty(params)
         if regularizer is not None:
-            penalty = penalty + regularizer(activations, labels)
+            key = jax.random.fold_in(dropout_key, 1)
+            penalty = penalty + regularizer(activations, labels, key)
         accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == labels, dtype=jnp.float32)
         return cross_entropy + penalty, (
             updated.get("batch_stats", {}),

@@ -143,7 +143,7 @@ def test_l1_is_the_sum_over_conv_kernels_alone():
 
 
 def test_regularizer_sees_activations_and_labels_and_is_differentiated():
-    def regularizer(activations, labels):
+    def regularizer(activations, labels, key):
         assert set(activations) == {"conv1", "conv2"} and labels.shape == (16,)
         return 3.0 * jnp.square(activations["conv2"]).mean()
 

@@ -2,6 +2,14 @@
 
 from typing import NamedTuple
 
+# The keys of tables whose modules are slow to import: the options name them.
+REGULARIZERS = ("overlap", "decorrelation", "cka")
+STOPPING_RULES = ("channel-nnk", "nnk", "validation")
+CHANNEL_CRITERIA = (
+    "redundancy", "weighted_redundancy", "l1_norm", "bn_scale", "spectral_radius",
+    "geometric_median", "random",
+)  # fmt: skip
+
 
 class TrainConfig(NamedTuple):
     """How a network is trained.
@@ -22,6 +30,11 @@ class TrainConfig(NamedTuple):
         learning_rate: peak rate.
         weight_decay: on kernels only.
         l1: strength of the L1 penalty on conv kernels.
+        regularizer: a key of ``jnnk.regularizers.PENALTIES``, or None.
+        regularizer_strength: of its mean over the layers, in the loss; negative rewards.
+        regularizer_layers: patterns of the layers it is taken on.
+        stop: a key of ``jnnk.jobs.stopping.STOPPING``, or None to train all epochs.
+        patience: epochs without a smaller error before it stops.
         augment: pad-crop-flip on device.
         seed: of initialisation, order and augmentation.
         measure_epochs: epochs whose checkpoint is kept for measuring; 0 is the start.
@@ -41,6 +54,11 @@ class TrainConfig(NamedTuple):
     learning_rate: float = 0.1
     weight_decay: float = 5e-4
     l1: float = 0.0
+    regularizer: str | None = None
+    regularizer_strength: float = 0.1
+    regularizer_layers: tuple[str, ...] = ("*",)
+    stop: str | None = None
+    patience: int = 3
     augment: bool = True
     seed: int = 0
     measure_epochs: tuple[int, ...] = (0,)
@@ -85,6 +103,27 @@ class PruneConfig(NamedTuple):
     share: float | None = None
     tolerance: float = 1.0
     sweep_images: int = 1000
+    finetune_epochs: int | None = None
+    finetune_learning_rate: float = 0.01
+
+
+class ChannelConfig(NamedTuple):
+    """How inner channels are chosen and the network fine-tuned.
+
+    Attributes:
+        channels: a key of ``jnnk.channel_pruning.CHANNEL_CRITERIA``.
+        share: of the inner channels of every layer that are removed.
+        images: training images of the graphs.
+        neighbors: their candidates K.
+        finetune_epochs: epochs of training under the mask; None takes a tenth of the training's,
+            at least one.
+        finetune_learning_rate: peak rate of it.
+    """
+
+    channels: str
+    share: float = 0.5
+    images: int = 1000
+    neighbors: int = 15
     finetune_epochs: int | None = None
     finetune_learning_rate: float = 0.01
 

@@ -3,6 +3,7 @@
 import pathlib
 import time
 from collections.abc import Callable, Collection
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,6 +13,10 @@ from jnnk.data import Dataset, epoch_order
 from jnnk.jobs.progress import Progress
 from jnnk.runs import read_json_lines, write_json_lines
 from jnnk.training import Batch, Metrics, TrainState, data_mesh, replicate, shard_batch
+
+# (state, records of the epochs before) -> (state, values for this epoch's record); a true value
+# "stopped" ends the training. What it needs to remember it finds in those records.
+Monitor = Callable[[TrainState, list[dict]], tuple[TrainState, dict[str, Any]]]
 
 _SHOW_EVERY = 5  # steps; reading a metric waits for the device
 
@@ -29,6 +34,7 @@ def fit(
     keep: Collection[int] = (),
     progress: Progress,
     description: str,
+    monitor: Monitor | None = None,
 ) -> TrainState:
     """Trains to the end of ``epochs``, going on from the last checkpoint in ``folder``.
 
@@ -48,6 +54,7 @@ def fit(
         keep: epochs whose checkpoints are kept.
         progress: shows a bar over all steps.
         description: names the bar.
+        monitor: looks at the state after every epoch; may change it, and end the training.
 
     Returns:
         The state after the last epoch.
@@ -69,6 +76,8 @@ def fit(
         with progress.task(description, total=epochs * num_batches, unit="batch") as task:
             task.advance(done * num_batches)
             for epoch in range(done + 1, epochs + 1):
+                if records and records[-1].get("stopped", False):
+                    break
                 started = time.perf_counter()
                 order = epoch_order(len(dataset.train_images), seed=seed, epoch=epoch)
                 history = []
@@ -86,12 +95,16 @@ def fit(
                 mean = Metrics(*np.mean(jax.device_get(history), axis=0, dtype=np.float64).tolist())
                 seconds = time.perf_counter() - started
                 test_accuracy = evaluate(state.variables, dataset.test_images, dataset.test_labels)
+                values = {}
+                if monitor is not None:
+                    state, values = monitor(state, records)
                 records.append(
                     {
                         "epoch": epoch,
                         **mean._asdict(),
                         "test_accuracy": test_accuracy,
                         "seconds": seconds,
+                        **values,
                     }
                 )
                 write_json_lines(metrics_path, records)

@@ -1,5 +1,7 @@
 """``jnnk prune``: scores the conv kernels of a run, sweeps how many can go, prunes, fine-tunes."""
 
+import pathlib
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -68,10 +70,12 @@ def prune(
 
     share = config.share if config.share is not None else choose_share(sweep, config)
     masks = _masks(state.params, config.criterion, share, run)
-    partial = folder / ".masks.safetensors.partial"
-    save_masks(partial, masks)
-    partial.replace(folder / "masks.safetensors")
-    pruned = _finetune(run, model, dataset, state.variables, masks, evaluate, config, progress)
+    save_masks(folder / "masks.safetensors", masks)
+    tuned, pruned = finetune(
+        run, model, dataset, state.variables, masks, evaluate, folder=folder,
+        epochs=config.finetune_epochs, learning_rate=config.finetune_learning_rate,
+        progress=progress,
+    )  # fmt: skip
     record = {
         "criterion": config.criterion,
         "share_requested": share,
@@ -79,6 +83,7 @@ def prune(
         "pruned": {
             "accuracy_before": evaluate(state.variables, dataset.test_images, dataset.test_labels),
             **pruned,
+            "revived_weights": count_revived(tuned.params, tuned.masks),
         },
         "kept": summarize(state.params, masks, output_sizes=_output_sizes(model, state, dataset)),
         **_analysis(run, model, dataset, state.params, masks, share, config),
@@ -155,26 +160,43 @@ def _sweep(variables, dataset, evaluate, config: PruneConfig, run: Run, progress
     }
 
 
-def _finetune(
+def finetune(
     run: Run,
     model: Model,
     dataset: Dataset,
     variables: dict,
     masks: Any,
-    evaluate,
-    config: PruneConfig,
+    evaluate: Callable[[dict, np.ndarray, np.ndarray], float],
+    *,
+    folder: pathlib.Path,
+    epochs: int | None,
+    learning_rate: float,
     progress: Progress,
-) -> dict[str, Any]:
-    """Trains under the mask; returns the accuracies before and after and what is exactly zero."""
+) -> tuple[TrainState, dict[str, Any]]:
+    """Trains under a mask, as the run's config trains but for what is given here.
+
+    Args:
+        run: the run folder.
+        model: the network named in its config.
+        dataset: the data set named in its config.
+        variables: the trained network.
+        masks: what is pruned.
+        evaluate: from :func:`jnnk.training.make_evaluate`.
+        folder: gets checkpoints and metrics.
+        epochs: None takes a tenth of the training's, at least one.
+        learning_rate: peak rate.
+        progress: shows how far it is.
+
+    Returns:
+        The last state, and ``accuracy_pruned``, ``accuracy_finetuned``, ``finetune_epochs``.
+    """
     settings = train_config(run)
-    folder = run.path / "prune"
-    epochs = config.finetune_epochs
     if epochs is None:
         epochs = max(settings.epochs // 10, 1)
     num_steps = epochs * (len(dataset.train_images) // settings.batch_size)
     optimizer = make_optimizer(
         settings.optimizer,
-        learning_rate=config.finetune_learning_rate,
+        learning_rate=learning_rate,
         num_steps=num_steps,
         weight_decay=settings.weight_decay,
     )
@@ -200,10 +222,9 @@ def _finetune(
         progress=progress,
         description="fine-tune",
     )
-    return {
+    return state, {
         "accuracy_pruned": accuracy,
         "accuracy_finetuned": evaluate(state.variables, dataset.test_images, dataset.test_labels),
-        "revived_weights": count_revived(state.params, state.masks),
         "finetune_epochs": epochs,
     }
 

@@ -6,13 +6,17 @@ import jax
 
 from jnnk.checkpoints import Checkpoints
 from jnnk.data import Dataset
+from jnnk.early_stopping import freezable
 from jnnk.errors import InputError
 from jnnk.jobs.config import TrainConfig
 from jnnk.jobs.fit import fit
 from jnnk.jobs.progress import Progress, Silent
+from jnnk.jobs.stopping import stopping
+from jnnk.regularizers import make_regularizer
 from jnnk.runs import Run
 from jnnk.training import (
     Model,
+    Regularizer,
     TrainState,
     init_state,
     make_evaluate,
@@ -62,7 +66,8 @@ def train(
         The state after the last epoch.
 
     Raises:
-        InputError: if a batch is larger than the training set.
+        InputError: if a batch is larger than the training set, or the regularizer is unknown or
+            matches no layer.
     """
     config = train_config(run)
     if config.batch_size > len(dataset.train_images):
@@ -70,6 +75,7 @@ def train(
             f"--batch-size {config.batch_size} is larger than the "
             f"{len(dataset.train_images)} training images of {dataset.name}"
         )
+    dataset, monitor = stopping(config.stop, model, dataset, patience=config.patience)
     return fit(
         partial(_start, model, dataset, config, variables),
         make_train_step(
@@ -80,6 +86,7 @@ def train(
             augment=config.augment,
             flip=mirrors(dataset),
             l1=config.l1,
+            regularizer=_regularizer(config),
         ),
         dataset,
         evaluate=make_evaluate(model, mean=dataset.mean, std=dataset.std),
@@ -90,6 +97,7 @@ def train(
         keep=config.measure_epochs,
         progress=progress or Silent(),
         description="train",
+        monitor=monitor,
     )
 
 
@@ -130,11 +138,20 @@ def mirrors(dataset: Dataset) -> bool:
 
 def _optimizer(dataset: Dataset, config: TrainConfig):
     num_steps = config.epochs * (len(dataset.train_images) // config.batch_size)
-    return make_optimizer(
+    optimizer = make_optimizer(
         config.optimizer,
         learning_rate=config.learning_rate,
         num_steps=num_steps,
         weight_decay=config.weight_decay,
+    )
+    return freezable(optimizer) if config.stop == "channel-nnk" else optimizer
+
+
+def _regularizer(config: TrainConfig) -> Regularizer | None:
+    if config.regularizer is None:
+        return None
+    return make_regularizer(
+        config.regularizer, strength=config.regularizer_strength, layers=config.regularizer_layers
     )
 
 

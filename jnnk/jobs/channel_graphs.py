@@ -1,0 +1,41 @@
+"""The channel-wise graphs by which inner channels are chosen."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jnnk.activations import capture
+from jnnk.channel_pruning import inner_convs
+from jnnk.channels import channelwise_nnk_graph
+from jnnk.data import Dataset
+from jnnk.graph import NNKGraph
+from jnnk.training import Model, make_predict
+
+_SIZE = 8  # maps are averaged to at most so many positions a side
+
+
+def inner_graphs(
+    model: Model, variables: dict[str, Any], dataset: Dataset, *, images: int, neighbors: int
+) -> dict[str, NNKGraph]:
+    """A channel-wise NNK graph of every inner conv's activations on the first training images.
+
+    Args:
+        model: the network; tells its ``convs()``.
+        variables: its variables.
+        dataset: its first training images are used, maps averaged to at most 8 x 8.
+        images: how many.
+        neighbors: candidates K.
+
+    Returns:
+        Path of the conv -> graph with a leading axis C.
+    """
+    layers = [info.conv for info in inner_convs(model.convs())]
+    predict = make_predict(model, mean=dataset.mean, std=dataset.std)
+    chosen = np.asarray(dataset.train_images[:images])
+    return {
+        captured.name: channelwise_nnk_graph(jnp.asarray(captured.values), num_neighbors=neighbors)
+        for captured in capture(
+            predict, variables, chosen, layers=layers, pooling="mean", size=_SIZE
+        )
+    }

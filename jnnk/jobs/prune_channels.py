@@ -1,0 +1,92 @@
+"""``jnnk prune --channels``: removes inner channels of a run's network, fine-tunes, compacts."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from jnnk.channel_pruning import OF_GRAPHS, channel_masks
+from jnnk.compaction import compact
+from jnnk.data import Dataset
+from jnnk.errors import InputError
+from jnnk.jobs.channel_graphs import inner_graphs
+from jnnk.jobs.config import ChannelConfig
+from jnnk.jobs.progress import Progress, Silent
+from jnnk.jobs.prune import count_revived, finetune
+from jnnk.jobs.train import load_state, train_config
+from jnnk.mask_files import save_masks
+from jnnk.mask_summary import conv_output_sizes, summarize
+from jnnk.runs import Run, read_json, require_settings, write_json
+from jnnk.training import Model, make_evaluate
+
+
+def prune_channels(
+    run: Run,
+    model: Model,
+    dataset: Dataset,
+    config: ChannelConfig,
+    *,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Removes channels from the trained network of a run, and goes on with what is not done yet.
+
+    Args:
+        run: a trained run folder; results go to its ``channels/CRITERION``.
+        model: the network named in its config.
+        dataset: the data set named in its config.
+        config: criterion, share, fine-tuning.
+        progress: shows how far it is.
+
+    Returns:
+        The record that ``result.json`` there holds: accuracies before, at once and fine-tuned,
+        ``kept`` (a :class:`jnnk.mask_summary.MaskSummary`), and ``compacted``, how far the logits
+        of the compacted network differ.
+
+    Raises:
+        InputError: if the network does not tell its wiring or has no inner channels, or the folder
+            holds a pruning with other settings.
+    """
+    progress = progress or Silent()
+    folder = run.path / "channels" / config.channels
+    if not hasattr(model, "convs"):
+        raise InputError("--channels needs a network that tells its wiring")
+    require_settings(folder, config)
+    path = folder / "result.json"
+    if path.exists():
+        return read_json(path)
+    variables = load_state(run, model, dataset).variables
+    evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std)
+    graphs = None
+    if config.channels in OF_GRAPHS:
+        graphs = inner_graphs(
+            model, variables, dataset, images=config.images, neighbors=config.neighbors
+        )
+    masks = channel_masks(
+        variables["params"], model.convs(), config.channels, keep_rate=1 - config.share,
+        graphs=graphs, key=jax.random.key(train_config(run).seed),
+    )  # fmt: skip
+    save_masks(folder / "masks.safetensors", masks)
+    before = evaluate(variables, dataset.test_images, dataset.test_labels)
+    tuned, measured = finetune(
+        run, model, dataset, variables, masks, evaluate, folder=folder,
+        epochs=config.finetune_epochs, learning_rate=config.finetune_learning_rate,
+        progress=progress,
+    )  # fmt: skip
+    small, small_variables = compact(model, tuned.variables, masks)
+    images = dataset.test_images[:64].astype(np.float32) / 255
+    whole_logits = model.apply(tuned.variables, images)[0]
+    difference = np.abs(small.apply(small_variables, images)[0] - whole_logits).max()
+    image = jax.ShapeDtypeStruct((1, *dataset.train_images.shape[1:]), np.float32)
+    record = {
+        "criterion": config.channels,
+        "share": config.share,
+        "accuracy_before": before,
+        **measured,
+        "revived_weights": count_revived(tuned.params, masks),
+        "kept": summarize(
+            variables["params"], masks, output_sizes=conv_output_sizes(model, variables, image)
+        ),
+        "compacted": {"largest_difference_of_logits": float(difference)},
+    }
+    write_json(path, record)
+    return read_json(path)

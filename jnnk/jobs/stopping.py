@@ -1,0 +1,127 @@
+"""``jnnk train --stop``: when a training ends early, by one of three rules."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jnnk.activations import capture
+from jnnk.channels import channelwise_nnk_graph
+from jnnk.data import Dataset
+from jnnk.early_stopping import freeze, start_patience, trainable_masks, update_patience
+from jnnk.errors import InputError
+from jnnk.generalization import loo_error
+from jnnk.graph import nnk_graph
+from jnnk.jobs.fit import Monitor
+from jnnk.similarity import cosine
+from jnnk.training import Model, TrainState, make_evaluate, make_predict
+
+# The settings of arXiv 2107.12972, on fewer images and maps averaged to at most 8 x 8.
+_IMAGES, _NEIGHBORS, _SIZE = 1000, 25, 8
+_HELD_OUT = 5  # one image in so many is for validation
+
+Error = Callable[[TrainState], dict[str, np.ndarray]]
+
+
+def stopping(
+    name: str | None, model: Model, dataset: Dataset, *, patience: int
+) -> tuple[Dataset, Monitor | None]:
+    """What to train on and when to stop.
+
+    Args:
+        name: a key of ``STOPPING``, or None for never.
+        model: the network; for ``"channel-nnk"`` one that tells its ``convs()``.
+        dataset: what it is trained on.
+        patience: epochs without a smaller error.
+
+    Returns:
+        The data set, without a fifth of its training images for ``"validation"``, and a monitor for
+        :func:`jnnk.jobs.fit.fit`: it adds ``errors`` and ``stopped_channels`` by what is watched,
+        and ``stopped``, whether all of them are. ``"channel-nnk"`` also freezes the channels, in
+        the state of :func:`jnnk.early_stopping.freezable`.
+
+    Raises:
+        InputError: for an unknown name, or a model that does not tell its convs.
+    """
+    if name is None:
+        return dataset, None
+    if name not in STOPPING:
+        raise InputError(f"--stop: expected one of {', '.join(STOPPING)}, got {name!r}")
+    dataset, error = STOPPING[name](model, dataset)
+
+    def monitor(state: TrainState, records: list[dict]) -> tuple[TrainState, dict[str, Any]]:
+        errors = error(state)
+        history = [record["errors"] for record in records] + [errors]
+        stopped = {layer: _stopped([each[layer] for each in history], patience) for layer in errors}
+        if name == "channel-nnk":
+            trainable = trainable_masks(state.params, model.convs(), stopped)
+            state = state._replace(opt_state=freeze(state.opt_state, trainable))
+        return state, {
+            "errors": errors,
+            "stopped_channels": {layer: int(each.sum()) for layer, each in stopped.items()},
+            "stopped": bool(all(each.all() for each in stopped.values())),
+        }
+
+    return dataset, monitor
+
+
+def _stopped(history: list, patience: int) -> np.ndarray:
+    """Which are out of patience after a history of errors, each (C,)."""
+    state = start_patience(np.shape(history[0]))
+    for errors in history:
+        state = update_patience(state, jnp.asarray(errors, jnp.float32), patience=patience)
+    return np.asarray(state.stopped)
+
+
+def _channel_nnk(model: Model, dataset: Dataset) -> tuple[Dataset, Error]:
+    """The leave-one-out error of each channel of each conv."""
+    if not hasattr(model, "convs"):
+        raise InputError("--stop channel-nnk needs a model that tells its convs")
+    layers = [info.conv for info in model.convs() if info.conv == info.activation]
+    return dataset, _loo_errors(model, dataset, layers, channelwise_nnk_graph, flat=False)
+
+
+def _nnk(model: Model, dataset: Dataset) -> tuple[Dataset, Error]:
+    """The leave-one-out error of the last layer as a whole (DeepNNK)."""
+    last = [info.activation for info in model.convs()][-1:]
+    return dataset, _loo_errors(model, dataset, last, nnk_graph, flat=True)
+
+
+def _validation(model: Model, dataset: Dataset) -> tuple[Dataset, Error]:
+    """The error on images held out of the training."""
+    kept = len(dataset.train_images) - len(dataset.train_images) // _HELD_OUT
+    evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std)
+    images, labels = dataset.train_images[kept:], dataset.train_labels[kept:]
+
+    def errors(state: TrainState) -> dict[str, np.ndarray]:
+        return {"validation": np.array([1 - evaluate(state.variables, images, labels)])}
+
+    rest = dataset._replace(
+        train_images=dataset.train_images[:kept], train_labels=dataset.train_labels[:kept]
+    )
+    return rest, errors
+
+
+def _loo_errors(
+    model: Model, dataset: Dataset, layers: list[str], graph_of: Callable, *, flat: bool
+) -> Error:
+    predict = make_predict(model, mean=dataset.mean, std=dataset.std)
+    images, labels = dataset.train_images[:_IMAGES], dataset.train_labels[:_IMAGES]
+    num_classes = len(dataset.class_names)
+
+    def errors(state: TrainState) -> dict[str, np.ndarray]:
+        found = {}
+        for layer in capture(
+            predict, state.variables, images, layers=layers, pooling="mean", size=_SIZE
+        ):
+            values = layer.values.reshape(len(images), -1) if flat else layer.values
+            graph = graph_of(jnp.asarray(values), num_neighbors=_NEIGHBORS, similarity=cosine())
+            found[layer.name] = np.atleast_1d(loo_error(graph, labels, num_classes))
+        return found
+
+    return errors
+
+
+STOPPING = {"channel-nnk": _channel_nnk, "nnk": _nnk, "validation": _validation}
+"""Rule -> ``(model, dataset) -> (data to train on, errors of a state)``."""

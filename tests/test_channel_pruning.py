@@ -1,0 +1,102 @@
+"""Channels chosen, masked and dropped."""
+
+import jax
+import numpy as np
+import pytest
+
+from jnnk.channel_pruning import CHANNEL_CRITERIA, ChannelView, channel_masks, inner_convs
+from jnnk.compaction import compact
+from jnnk.graph import NNKGraph
+from jnnk.masks import apply_masks, conv_kernels
+from jnnk.models import create
+from jnnk.redundancy import redundancy_curve
+
+
+def _graph(supports):
+    """A graph of one image per entry, from each channel's neighbours."""
+    size = max(len(each) for each in supports)
+    indices = np.full((len(supports), 1, size), -1, np.int32)
+    for channel, each in enumerate(supports):
+        indices[channel, 0, : len(each)] = each
+    weights = (indices >= 0).astype(np.float32)
+    nothing = np.zeros(weights.shape[:2], np.float32)
+    return NNKGraph(indices, weights, nothing, nothing, nothing == 0, weights)
+
+
+def _view(**fields):
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 2, 4)).astype(np.float32)
+    return ChannelView(
+        **{"kernel": kernel, "scale": None, "graph": None, "key": jax.random.key(0)} | fields
+    )
+
+
+def test_redundancy_keeps_what_the_kept_do_not_cover():
+    graph = _graph([[1, 2], [1, 2, 3], [4, 5], [1]])
+    scores = np.asarray(CHANNEL_CRITERIA["redundancy"](_view(graph=graph)))
+    assert scores.tolist() == [2, 4, 3, 1]
+    # A weight can bring a channel forward, coverage stays that of the neighbours.
+    curve = redundancy_curve(graph, weights=np.float32([1, 1, 1, 9]))
+    assert curve.order.tolist()[:2] == [3, 1] or curve.order.tolist()[:2] == [3, 2]
+    np.testing.assert_allclose(curve.coverage[0], 1 / 5)
+
+
+def test_scores_of_the_others():
+    view = _view(scale=np.float32([1, -3, 2, 0]))
+    kernel = np.asarray(view.kernel, np.float64)
+    expected = np.abs(kernel).sum((0, 1, 2))
+    np.testing.assert_allclose(CHANNEL_CRITERIA["l1_norm"](view), expected, rtol=1e-5)
+    assert CHANNEL_CRITERIA["bn_scale"](view).tolist() == [1, 3, 2, 0]
+    radii = np.abs(np.linalg.eigvals(np.moveaxis(kernel, (0, 1), (2, 3)))).max(-1).sum(0)
+    np.testing.assert_allclose(CHANNEL_CRITERIA["spectral_radius"](view), radii, rtol=1e-4)
+    filters = kernel.reshape(-1, 4).T
+    distances = np.linalg.norm(filters[:, None] - filters, axis=-1).sum(1)
+    np.testing.assert_allclose(CHANNEL_CRITERIA["geometric_median"](view), distances, rtol=1e-4)
+    draws = [CHANNEL_CRITERIA["random"](_view(key=jax.random.key(n))).tolist() for n in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2]
+
+
+@pytest.mark.parametrize("criterion", ["bn_scale", "random"])
+def test_masked_channels_are_dropped_whole(criterion):
+    model = create("resnet8", num_classes=3)
+    images = np.random.default_rng(1).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    variables = jax.jit(model.init)(jax.random.key(0), images)
+    params = variables["params"]
+    for block in ("layer1_0", "layer2_0", "layer3_0"):  # shifts that ReLU does not silence
+        norm = params[block]["bn1"]
+        norm["bias"] = np.random.default_rng(2).uniform(0.1, 1, norm["bias"].shape).astype("f4")
+        norm["scale"] = norm["bias"]
+    masks = channel_masks(params, model.convs(), criterion, keep_rate=0.25, key=jax.random.key(3))
+    inner = [info.conv for info in inner_convs(model.convs())]
+    assert inner == ["layer1_0/conv1", "layer2_0/conv1", "layer3_0/conv1"]
+    keep = {path: np.asarray(leaf[0, 0]) != 0 for path, leaf in conv_kernels(masks).items()}
+    for conv, width in zip(inner, (4, 8, 16), strict=True):
+        kept = keep[f"{conv}/kernel"]
+        assert (kept == kept[0]).all() and kept[0].sum() == width
+        readers = keep[f"{conv[:-1]}2/kernel"]
+        np.testing.assert_array_equal(readers, np.repeat(kept[0][:, None], readers.shape[1], 1))
+        if criterion == "bn_scale":
+            scale = params[conv.split("/")[0]]["bn1"]["scale"]
+            assert scale[kept[0]].min() >= scale[~kept[0]].max()
+    small, small_variables = compact(model, variables, masks)
+    assert dict(small.thin) == {conv: small.thin[conv] for conv in inner}
+    assert [small.thin[conv].width for conv in inner] == [4, 8, 16]
+    assert not any(entry.constant for entry in small.thin.values())
+    masked = {**variables, "params": apply_masks(params, masks)}
+    np.testing.assert_allclose(
+        small.apply(small_variables, images)[0], model.apply(masked, images)[0], atol=1e-4
+    )
+
+
+def test_misuse_raises():
+    model = create("resnet8", num_classes=3)
+    params = {}
+    with pytest.raises(ValueError, match="expected one of redundancy"):
+        channel_masks(params, model.convs(), "l2", keep_rate=0.5)
+    with pytest.raises(ValueError, match="keep_rate"):
+        channel_masks(params, model.convs(), "l1_norm", keep_rate=1.5)
+    with pytest.raises(ValueError, match="graphs"):
+        CHANNEL_CRITERIA["redundancy"](_view())
+    with pytest.raises(ValueError, match="BatchNorm"):
+        CHANNEL_CRITERIA["bn_scale"](_view())
+    with pytest.raises(ValueError, match="key"):
+        CHANNEL_CRITERIA["random"](_view(key=None))
