@@ -42,11 +42,12 @@ def _hessenberg(matrix: jax.Array) -> jax.Array:
         reflector = column.at[0].add(jnp.copysign(length, column[0]))
         square = jnp.sum(reflector**2, axis=0)
         factor = jnp.where(square > 0, 2 / jnp.where(square > 0, square, 1), 0)
+        # Term by term: jaxlib 0.10.2 gets jnp.sum of these products wrong for large batches on CPU.
         rows = matrix[k + 1 :]
-        rows = rows - factor * reflector[:, None] * jnp.sum(reflector[:, None] * rows, axis=0)
-        matrix = matrix.at[k + 1 :].set(rows)
+        along = sum(entry * row for entry, row in zip(reflector, rows, strict=True))
+        matrix = matrix.at[k + 1 :].set(rows - factor * reflector[:, None] * along)
         columns = matrix[:, k + 1 :]
-        along = jnp.sum(columns * reflector[None], axis=1)
+        along = sum(entry * columns[:, i] for i, entry in enumerate(reflector))
         matrix = matrix.at[:, k + 1 :].set(columns - factor * along[:, None] * reflector[None])
         matrix = matrix.at[k + 2 :, k].set(0)
     return matrix

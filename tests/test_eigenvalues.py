@@ -11,8 +11,9 @@ from jnnk.eigenvalues import determinant, eigenvalues
 from jnnk.singular_values import singular_values
 
 BOUND = 5e-6  # of the Frobenius norm
-# Batches are filled up to this many matrices: one compilation for each size of matrix.
-BATCH = 4101
+# Batches are filled up to this many matrices: one compilation for each size of matrix. Large, since
+# XLA compiles some reductions of large arrays differently, and jaxlib 0.10.2 some of them wrongly.
+BATCH = 20_011
 
 
 def as_arrays(matrices):
