@@ -10,6 +10,23 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import jax
 import pytest
 
+#: The files that take longest, the longest first.
+LONGEST = (
+    "cli", "conv_scores", "qp", "weights", "graph", "eigenvalues", "resume", "masks", "readme",
+    "channels", "models", "compaction", "training", "overlap", "measures", "consistency", "data",
+    "baselines", "protocol", "reproduce_pruning", "neighbors",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files come first: of several workers, none ends long after the others."""
+
+    def place(item):
+        name = item.path.stem.removeprefix("test_")
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+    items.sort(key=place)
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _compilation(request):

@@ -9,6 +9,8 @@ import pytest
 from jnnk.activations import capture, layer_shapes
 from jnnk.errors import InputError
 
+pytestmark = pytest.mark.quick_compile
+
 
 class Net(nn.Module):
     """Names in reverse alphabetical order, an odd map, a dense layer in front of the logits."""
@@ -27,8 +29,8 @@ class Net(nn.Module):
 def network():
     images = np.random.default_rng(0).integers(0, 256, (37, 13, 13, 3)).astype(np.uint8)
     net = Net()
-    variables = net.init(jax.random.key(0), images[:1])
-    return net.apply, variables, images, net.apply(variables, images)[1]
+    variables = jax.jit(net.init)(jax.random.key(0), images[:1])
+    return net.apply, variables, images, jax.jit(net.apply)(variables, images)[1]
 
 
 def test_layers_in_the_networks_order(network):

@@ -11,6 +11,8 @@ from jnnk.graph import NNKGraph, nnk_graph
 from jnnk.overlap import channel_overlap
 from jnnk.similarity import cosine, gaussian
 
+pytestmark = pytest.mark.quick_compile
+
 
 def expected_cka(x, y):
     """By Gram matrices, the other way round."""

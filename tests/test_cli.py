@@ -1,6 +1,7 @@
 """The command line in one process: bad input, and one small study from start to report."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -88,10 +89,12 @@ def test_resume_does_nothing_twice_and_needs_no_options(run):
     assert times == {path: path.stat().st_mtime_ns for path in (run / "overlap").rglob("*.npz")}
 
 
-def test_report_alone(run):
-    (run / "report.html").unlink()
-    assert main(["report", str(run)]) == 0
-    assert (run / "report.html").exists()
+def test_report_of_training_alone(run, tmp_path):
+    for name in ("config.json", "metrics.jsonl"):
+        shutil.copy(run / name, tmp_path)
+    assert main(["report", str(tmp_path)]) == 0
+    assert (tmp_path / "report.html").read_text().count("data:image/svg+xml;base64,") == 1
+    assert [path.stem for path in (tmp_path / "figures").glob("*.svg")] == ["training"]
 
 
 def test_weights_of_a_run_go_into_another(run, tmp_path, capsys):

@@ -9,6 +9,8 @@ from scipy.spatial import cKDTree
 from jnnk.dimension import intrinsic_dimension, maximum_likelihood_dimension, two_nn
 from jnnk.graph import NNKGraph
 
+pytestmark = pytest.mark.quick_compile
+
 
 def distances_of(points, num_neighbors):
     return cKDTree(points).query(points, num_neighbors + 1)[0][:, 1:]

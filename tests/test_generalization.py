@@ -15,6 +15,8 @@ from jnnk.generalization import (
 )
 from jnnk.graph import NNKGraph
 
+pytestmark = pytest.mark.quick_compile
+
 NUM_CLASSES = 4
 
 

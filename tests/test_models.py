@@ -13,6 +13,8 @@ from scipy.signal import correlate
 
 from jnnk import models
 
+pytestmark = pytest.mark.quick_compile
+
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from jnnk.qp import solve_nnk
 
+#: Problems and candidates of the tests in float32 that need no shape of their own: one program.
+COUNT, SIZE = 50, 8
 _REFERENCE = [(kernel, size) for kernel in ("gaussian", "cosine") for size in (15, 25, 50)]
 
 
@@ -133,14 +135,14 @@ def test_masked_candidates_are_as_if_absent():
 
 
 def test_batch_shapes_jit_and_vmap_agree():
-    gram, cross = (jnp.asarray(x, jnp.float32) for x in problems(6, 7))
+    gram, cross = (jnp.asarray(x, jnp.float32) for x in problems(COUNT, SIZE))
     flat = solve_nnk(gram, cross)
-    nested = jax.jit(solve_nnk)(gram.reshape(2, 3, 7, 7), cross.reshape(2, 3, 7))
+    nested = jax.jit(solve_nnk)(gram.reshape(2, 25, SIZE, SIZE), cross.reshape(2, 25, SIZE))
     mapped = jax.vmap(solve_nnk)(gram, cross)
-    assert nested.weights.shape == (2, 3, 7) and nested.converged.shape == (2, 3)
-    np.testing.assert_allclose(nested.weights.reshape(6, 7), flat.weights, atol=1e-6)
+    assert nested.weights.shape == (2, 25, SIZE) and nested.converged.shape == (2, 25)
+    np.testing.assert_allclose(nested.weights.reshape(flat.weights.shape), flat.weights, atol=1e-6)
     np.testing.assert_allclose(mapped.weights, flat.weights, atol=1e-6)
-    assert solve_nnk(gram[:0], cross[:0]).weights.shape == (0, 7)
+    assert solve_nnk(gram[:0], cross[:0]).weights.shape == (0, SIZE)
 
 
 def test_more_problems_than_a_chunk_are_all_solved():
@@ -207,10 +209,8 @@ def test_derivatives_agree_with_finite_differences():
         _, forward = jax.jit(lambda p, t: jax.jvp(weights, p, t))(
             arguments, (jnp.asarray(gram_dot), jnp.asarray(cross_dot))
         )
-        _, pull = jax.vjp(weights, *arguments)
-        gram_bar, cross_bar = pull(jnp.asarray(cotangent))
-        mapped = jax.vmap(jax.grad(lambda g, c: solve_nnk(g, c).weights @ jnp.arange(8.0), (0, 1)))
-        assert all(jnp.isfinite(x).all() for x in mapped(*arguments))
+        mapped = jax.vmap(jax.grad(lambda g, c, t: weights(g, c) @ t, (0, 1)))
+        gram_bar, cross_bar = jax.jit(mapped)(*arguments, jnp.asarray(cotangent))
         step = 1e-6
         plus, minus = (
             weights(arguments[0] + s * gram_dot, arguments[1] + s * cross_dot)
@@ -234,7 +234,7 @@ def test_derivatives_are_finite_where_the_problem_is_degenerate():
 
 @pytest.mark.parametrize("scale", [1e-20, 1e20])
 def test_scale_changes_nothing_in_float32(scale):
-    gram, cross = (jnp.asarray(x, jnp.float32) for x in problems(16, 8))
+    gram, cross = (jnp.asarray(x, jnp.float32) for x in problems(COUNT, SIZE))
     plain = solve_nnk(gram, cross)
     scaled = solve_nnk(gram * scale, cross * scale)
     assert scaled.converged.all()
@@ -245,20 +245,20 @@ def test_scale_changes_nothing_in_float32(scale):
 
 
 def test_bad_numbers_stay_in_their_problem():
-    gram, cross = (np.asarray(x, np.float32) for x in problems(5, 8))
+    gram, cross = (np.asarray(x, np.float32) for x in problems(COUNT, SIZE))
     gram[1, 2, 3], cross[2, 0], cross[3] = np.nan, np.inf, -1
     gram[4], cross[4] = 1, 1
     solution = solve_nnk(gram, cross)
     assert np.isfinite(solution.weights).all()
     assert (solution.weights[1:4] == 0).all()
-    assert solution.converged.tolist() == [True, False, False, True, True]
+    assert (~solution.converged).nonzero()[0].tolist() == [1, 2]
     assert np.isinf(solution.kkt_residual[1:3]).all()
     np.testing.assert_allclose(solution.weights[4].sum(), 1, atol=1e-5)
 
 
 def test_duplicates_have_an_optimum_too():
-    gram, cross = problems(50, 6, width=0.4, seed=5)
-    twice = np.repeat(np.arange(6), 2)
+    gram, cross = problems(COUNT, SIZE // 2, width=0.4, seed=5)
+    twice = np.repeat(np.arange(SIZE // 2), 2)
     gram, cross = gram[:, twice][:, :, twice], cross[:, twice]
     solution = solve_nnk(jnp.asarray(gram, jnp.float32), jnp.asarray(cross, jnp.float32))
     assert residual(gram, cross, np.asarray(solution.weights, np.float64)).max() < 1e-5
@@ -275,7 +275,7 @@ def test_converged_is_honest_when_stopped_early():
 
 
 def test_half_precisions_are_computed_in_float32():
-    gram, cross = (jnp.asarray(x, jnp.bfloat16) for x in problems(16, 8))
+    gram, cross = (jnp.asarray(x, jnp.bfloat16) for x in problems(COUNT, SIZE))
     solution = solve_nnk(gram, cross)
     assert solution.weights.dtype == jnp.float32
     wide = solve_nnk(gram.astype(jnp.float32), cross.astype(jnp.float32))
@@ -298,6 +298,10 @@ def test_misuse_raises(arguments, match):
 def test_lowers_for_every_platform():
     platforms = ["cpu", "cuda", "tpu"]
     shapes = jax.ShapeDtypeStruct((300, 9, 9), "float32"), jax.ShapeDtypeStruct((300, 9), "float32")
-    jax.export.export(jax.jit(solve_nnk), platforms=platforms)(*shapes)
-    derivative = jax.jit(jax.grad(lambda g, c: solve_nnk(g, c).weights.sum(), (0, 1)))
-    jax.export.export(derivative, platforms=platforms)(*shapes)
+
+    def total(gram, cross):
+        solution = solve_nnk(gram, cross)
+        return solution.weights.sum(), solution
+
+    program = jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))
+    jax.export.export(program, platforms=platforms)(*shapes)

@@ -10,7 +10,11 @@ from jnnk import training
 from jnnk.masks import apply_masks, make_masks
 from jnnk.training import Batch
 
+pytestmark = pytest.mark.quick_compile
+
 MEAN, STD = np.float32([0.5]), np.float32([0.25])
+#: Options of a step under a mask, compiled once for all tests that need one.
+MASKED = {"weight_decay": 0.1, "masks_for": "weight", "l1": 1e-3}
 
 
 class Net(nn.Module):
@@ -39,15 +43,22 @@ def make(*args, **options):
 
 
 @functools.cache
+def initial():
+    """A fresh state: its draws take longer to compile than all the rest."""
+    transform = training.make_optimizer("sgd", learning_rate=0.1, num_steps=50)
+    return training.init_state(Net(), transform, jax.random.key(0), image_shape=(8, 8, 1))
+
+
+@functools.cache
 def made(optimizer="sgd", *, weight_decay=5e-4, masks_for=None, **options):
     model = Net()
     transform = training.make_optimizer(
         optimizer, learning_rate=0.1, num_steps=50, weight_decay=weight_decay
     )
-    state = training.init_state(model, transform, jax.random.key(0), image_shape=(8, 8, 1))
+    masks = None
     if masks_for is not None:
-        masks = make_masks(state.params, criterion=masks_for, keep_rate=0.5)
-        state = training.start_state(transform, state.key, state.variables, masks=masks)
+        masks = make_masks(initial().params, criterion=masks_for, keep_rate=0.5)
+    state = training.start_state(transform, initial().key, initial().variables, masks=masks)
     step = training.make_train_step(model, transform, mean=MEAN, std=STD, **options)
     return model, state, step
 
@@ -106,7 +117,7 @@ def test_batch_statistics_move():
 
 @pytest.mark.parametrize("optimizer", training.OPTIMIZERS)
 def test_pruned_weights_stay_exactly_zero(optimizer, optax_promotion):
-    _, state, step = make(optimizer, weight_decay=0.1, masks_for="weight", l1=1e-3)
+    _, state, step = make(optimizer, **MASKED)
     state, _ = run(state, step, 30)
     zeros = jax.tree.map(lambda p, m: p * (1 - m), state.params, state.masks)
     assert sum(int((m == 0).sum()) for m in jax.tree.leaves(state.masks)) == 14
@@ -132,13 +143,13 @@ def test_weight_decay_spares_batchnorm_and_biases(optimizer, optax_promotion):
 
 
 def test_l1_is_the_sum_over_conv_kernels_alone():
-    _, state, step = make(l1=0.01, augment=False)
+    _, state, step = make(**MASKED)
     expected = sum(
         np.abs(np.asarray(state.params[name]["kernel"], np.float64)).sum()
         for name in ("conv1", "conv2")
     )
     _, metrics = step(state, make_batch())
-    np.testing.assert_allclose(metrics.penalty, 0.01 * expected, rtol=1e-5)
+    np.testing.assert_allclose(metrics.penalty, MASKED["l1"] * expected, rtol=1e-5)
     np.testing.assert_allclose(metrics.loss, metrics.cross_entropy + metrics.penalty, rtol=1e-6)
 
 
@@ -181,7 +192,7 @@ def test_batch_that_does_not_fit_the_mesh_is_named():
 
 
 def test_the_whole_step_lowers(optax_promotion):
-    _, state, step = make("adam", l1=1e-4)
+    _, state, step = make("adam", **MASKED)
     state = state._replace(key=jax.random.key_data(state.key))
 
     def raw(state, batch):
