@@ -61,7 +61,9 @@ def prune(
     if result_path.exists():
         return read_json(result_path)
     state = load_state(run, model, dataset)
-    evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std)
+    # The sweep is most of the work: its images should fill the batches.
+    batch_size = min(500, config.sweep_images, len(dataset.test_images))
+    evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std, batch_size=batch_size)
 
     sweep_path = folder / "sweep.json"
     if not sweep_path.exists():
