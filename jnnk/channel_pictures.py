@@ -1,5 +1,6 @@
 """What single channels answer to, as pictures: their top images, and one image's neighbours."""
 
+import itertools
 from typing import NamedTuple
 
 import matplotlib as mpl
@@ -67,12 +68,13 @@ def pick_pictures(
     )
 
 
-def channel_rows(layer: str, pictures: ChannelPictures) -> Figure:
+def channel_rows(layer: str, pictures: ChannelPictures, overlap: np.ndarray) -> Figure:
     """Two rows a channel: its top images, and the example with its neighbours.
 
     Args:
         layer: its name.
         pictures: of some of its channels.
+        overlap: (C, C) of all of its channels.
     """
     number, columns = pictures.top_images.shape[:2]
     columns = max(columns, 1 + pictures.neighbor_images.shape[1])
@@ -94,13 +96,27 @@ def channel_rows(layer: str, pictures: ChannelPictures) -> Figure:
                 strict=False,
             ):  # fmt: skip
                 if weight > 0:
-                    _show(axis, image, f"{weight:.2f}")
+                    _show(axis, image, f"{weight:.2g}")
         for axis in axes.flat:
             axis.set(xticks=[], yticks=[])
             if not axis.images:
                 axis.spines[:].set_visible(False)
-        figure.suptitle(layer, fontsize=10)
+        figure.suptitle(layer + _overlap_note(pictures.channels, overlap), fontsize=10)
     return figure
+
+
+def _overlap_note(channels: np.ndarray, overlap: np.ndarray) -> str:
+    """Which two of the channels overlap most, and which least."""
+    pairs = [
+        (overlap[pair], "{} and {}".format(*pair))
+        for pair in itertools.combinations(channels.tolist(), 2)
+        if np.isfinite(overlap[pair])
+    ]
+    if not pairs:
+        return ""
+    (most, first), (least, last) = max(pairs), min(pairs)
+    note = f": channels {first} overlap {most:.3f}"
+    return note if len(pairs) == 1 else f"{note} (most), {last} {least:.3f} (least)"
 
 
 def _label(axis: Axes, text: str) -> None:

@@ -26,7 +26,7 @@ class ChannelTree(NamedTuple):
 
 
 def cluster_channels(overlap: np.ndarray) -> ChannelTree:
-    """Clusters channels by their overlap; among the orders of the tree, like neighbours like.
+    """Clusters channels by their overlap.
 
     Args:
         overlap: (C, C), NaN rows and columns for dead channels.
@@ -41,7 +41,7 @@ def cluster_channels(overlap: np.ndarray) -> ChannelTree:
     distance = 1 - overlap[np.ix_(live, live)].astype(np.float64)
     distance = (distance + distance.T) / 2
     np.fill_diagonal(distance, 0)
-    tree = linkage(squareform(distance, checks=False), "average", optimal_ordering=True)
+    tree = linkage(squareform(distance, checks=False), "average")
     order = leaves_list(tree)
     return ChannelTree(live[order], dead, np.argsort(order), tree)
 

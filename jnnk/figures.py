@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from jnnk.clustering import cluster_channels, tree_lines
+from jnnk.clustering import ChannelTree, cluster_channels, tree_lines
 from jnnk.figure_style import STYLE, line_with_limits, make_axes
 
 _MEASURES = {
@@ -131,12 +131,23 @@ def _heat_map(axis: Axes, layer: str, matrix: np.ndarray):
     axis.set_title(layer, fontsize=9)
     axis.set(xticks=[], yticks=[], xlabel="channels" + _dead_names(tree.dead))
     if tree.linkage is not None:
-        beside = axis.inset_axes([-0.32, 0, 0.3, 1], sharey=axis)
-        beside.add_collection(LineCollection(tree_lines(tree), colors="0.3", linewidths=0.8))
-        beside.set(xlim=(1, 0), xticks=[0, 1], xlabel="1 - overlap")
-        beside.tick_params(labelsize=7)
-        beside.spines[["left", "right", "top"]].set_visible(False)
+        _draw_tree(axis.inset_axes([-0.32, 0, 0.3, 1], sharey=axis), tree)
     return image
+
+
+def _draw_tree(axis: Axes, tree: ChannelTree) -> None:
+    """The dendrogram, from the overlap at which its last groups merge to that of its first pair."""
+    lines = tree_lines(tree)
+    lines[..., 0] = 1 - lines[..., 0]  # the leaves stand at 1, beyond the panel
+    axis.add_collection(LineCollection(lines, colors="0.3", linewidths=0.8))
+    merged = 1 - tree.linkage[:, 2]
+    low, high = merged.min(), merged.max()
+    space = 0.1 * (high - low) or 0.05
+    axis.set(xlim=(low - space, high + space), xlabel="overlap of\nmerged groups")
+    axis.set_xticks((low, high), [f"{low:.2g}", f"{high:.2g}"])
+    axis.tick_params(labelsize=7)
+    axis.xaxis.label.set_size(8)
+    axis.spines[["left", "right", "top"]].set_visible(False)
 
 
 def _dead_names(dead: np.ndarray) -> str:

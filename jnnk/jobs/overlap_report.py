@@ -54,7 +54,7 @@ def overlap_sections(run: Run, results: dict[str, Any]) -> list[Section]:
             [
                 *_measures(run, records),
                 _heat_maps(run, last, results["overlap_matrices"]),
-                *_pictures(run, last),
+                *_pictures(run, last, results["overlap_matrices"]),
             ],
             (list(_COLUMNS.values()), [[record[field] for field in _COLUMNS] for record in last]),
         )
@@ -126,7 +126,9 @@ def _heat_maps(run: Run, last: list[dict], matrices: dict[str, np.ndarray]):
     )
 
 
-def _pictures(run: Run, last: list[dict]) -> list[tuple[str, bytes, str]]:
+def _pictures(
+    run: Run, last: list[dict], matrices: dict[str, np.ndarray]
+) -> list[tuple[str, bytes, str]]:
     """A picture for each layer of which channels were chosen."""
     drawn = []
     for record in last:
@@ -139,7 +141,7 @@ def _pictures(run: Run, last: list[dict]) -> list[tuple[str, bytes, str]]:
                 _save(
                     run,
                     f"channels_{layer.replace('/', '-')}",
-                    channel_rows(layer, pictures),
+                    channel_rows(layer, pictures, matrices[layer]),
                     f"Images with the largest mean activation in channels {names} of {layer}, and "
                     "one image with its NNK neighbours in each of them, the weight below each.",
                 )
