@@ -129,7 +129,8 @@ def _heat_map(axis: Axes, layer: str, matrix: np.ndarray):
     largest = np.nanmax(shown, initial=0) or 1
     image = axis.imshow(shown, cmap=colours, vmin=0, vmax=largest, interpolation="nearest")
     axis.set_title(layer, fontsize=9)
-    axis.set(xticks=[], yticks=[], xlabel="channels" + _dead_names(tree.dead))
+    axis.set(xticks=[], yticks=[])
+    axis.set_xlabel("channels" + _dead_names(tree.dead), fontsize=8)
     if tree.linkage is not None:
         _draw_tree(axis.inset_axes([-0.32, 0, 0.3, 1], sharey=axis), tree)
     return image
@@ -151,8 +152,8 @@ def _draw_tree(axis: Axes, tree: ChannelTree) -> None:
 
 
 def _dead_names(dead: np.ndarray) -> str:
-    """A line that names the dead channels, as many as there is room for."""
+    """Names the dead channels, as many as there is room for."""
     if not len(dead):
         return ""
-    names = textwrap.shorten(", ".join(map(str, dead)), 40, placeholder=" ...")
-    return f"\n{len(dead)} dead (last, grey): {names}"
+    names = textwrap.shorten(", ".join(map(str, dead)), 36, placeholder=" ...")
+    return f"; {len(dead)} dead at the end, grey:\n{names}"

@@ -136,6 +136,7 @@ def test_weights_of_a_run_go_into_another(run, tmp_path, capsys):
     own = json.loads((run / "results.json").read_text())["overlap"]
     assert random == {**own[0], "epoch": "random"} and given == {**own[2], "epoch": 0}
     assert (out / "figures" / "channels_layer3_0-conv1.png").exists()
+    capsys.readouterr()
     line = fails(
         capsys, "import-weights", tmp_path / "net.safetensors", "--model", "resnet20",
         "--out", tmp_path / "other",

@@ -61,7 +61,7 @@ def test_too_few_channels_for_a_tree():
 def test_the_heat_map_names_dead_channels_and_shows_them_last():
     figure = overlap_heat_maps({"layer": groups()})
     axis = figure.axes[0]
-    assert axis.get_xlabel().endswith("1 dead (last, grey): 2")
+    assert axis.get_xlabel().endswith("1 dead at the end, grey:\n2")
     shown = axis.images[0].get_array()
     assert shown.mask[-1].all() and shown.mask[:, -1].all()
     assert shown.mask.sum() == 13  # and the diagonal

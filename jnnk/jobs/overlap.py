@@ -22,7 +22,8 @@ from jnnk.jobs.config import OverlapConfig
 from jnnk.jobs.overlap_files import RANDOM, Epoch, LayerArrays, layer_file, write_npz
 from jnnk.jobs.progress import Progress, Silent
 from jnnk.jobs.train import kept_epochs, load_state, random_state, train_config
-from jnnk.overlap import chance_overlap, overlap_interval
+from jnnk.overlap import chance_overlap
+from jnnk.overlap_bootstrap import overlap_resamples
 from jnnk.redundancy import redundancy
 from jnnk.runs import Run, read_json, require_settings, write_json
 from jnnk.statistics import MeanInterval, mean_interval
@@ -94,7 +95,7 @@ def overlap(
                 write_npz(layer_file(run.path, epoch, name, "npz"), arrays)
                 record = {"epoch": epoch, "depth": layers[name], "layer": name, **measures}
                 write_json(paths[name], record)
-                task.advance(overlap=measures["overlap"] or 0.0)
+                task.advance(overlap=np.nan_to_num(measures["overlap"]))
         records += [read_json(path) for path in paths.values()]
     if channels is None:
         channels = default_channels(run, records[-1])
@@ -147,22 +148,24 @@ def measure_layer(
         whole = beside.submit(nnk_graph, vectors, **options)
         graph = channelwise_nnk_graph(jnp.asarray(activations), **options)
         whole = whole.result()
-    pairs = overlap_interval(graph, jax.random.key(0))
+    resamples = np.asarray(overlap_resamples(graph, jax.random.key(0)))
     arrays = LayerArrays(
-        overlap=np.asarray(pairs.pairs),
+        overlap=resamples[0],
         degree=np.asarray(nnk_degree(graph)).mean(axis=-1),
         loo_error=np.asarray(loo_error(graph, labels, num_classes)),
     )
     live = np.isfinite(np.diagonal(arrays.overlap))
     chance = chance_overlap(graph, num_candidates=len(labels) - 1)
+    mean, *means = _means_of_pairs(resamples, live).tolist()
+    lower, upper = np.quantile(means, (0.025, 0.975)).tolist()
     votes = channel_vote(label_interpolation(graph, labels, num_classes))
     measures = {
         "channels": len(live),
         "dead_channels": int((~live).sum()),
-        "overlap": _mean_of_pairs(arrays.overlap, live),
-        "overlap_lower": float(pairs.mean_lower),
-        "overlap_upper": float(pairs.mean_upper),
-        "overlap_by_chance": _mean_of_pairs(np.asarray(chance), live),
+        "overlap": mean,
+        "overlap_lower": lower,
+        "overlap_upper": upper,
+        "overlap_by_chance": _means_of_pairs(np.asarray(chance), live).item(),
         **_image_means(graph, whole, live),
         "two_nn_dimension": float(two_nn(whole.squared_distances)),
         "channel_loo_error": float(arrays.loo_error[live].mean()) if live.any() else None,
@@ -222,7 +225,7 @@ def _image_means(graph: NNKGraph, whole: NNKGraph, live: np.ndarray) -> dict[str
     }
 
 
-def _mean_of_pairs(matrix: np.ndarray, live: np.ndarray) -> float | None:
-    """Mean over the pairs of two different live channels."""
-    pairs = matrix[~np.eye(len(matrix), dtype=bool) & live & live[:, None]]
-    return float(pairs.mean()) if pairs.size else None
+def _means_of_pairs(matrices: np.ndarray, live: np.ndarray) -> np.ndarray:
+    """Mean over the pairs of two different live channels, (...,) for (..., C, C)."""
+    pairs = matrices[..., ~np.eye(len(live), dtype=bool) & live & live[:, None]]
+    return pairs.mean(-1) if pairs.size else np.full(matrices.shape[:-2], np.nan)
