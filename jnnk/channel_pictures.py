@@ -7,6 +7,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from jnnk.figure_style import PALETTE, STYLE, make_axes
 from jnnk.graph import NNKGraph
@@ -76,33 +77,46 @@ def channel_rows(layer: str, pictures: ChannelPictures, overlap: np.ndarray) -> 
         pictures: of some of its channels.
         overlap: (C, C) of all of its channels.
     """
-    number, columns = pictures.top_images.shape[:2]
-    columns = max(columns, 1 + pictures.neighbor_images.shape[1])
+    rows = []
+    for row, channel in enumerate(pictures.channels):
+        means = [f"{mean:.3g}" for mean in pictures.top_means[row]]
+        label = f"channel {channel}:\nlargest mean\nactivation"
+        rows.append((label, pictures.top_images[row], means))
+        weights = pictures.neighbor_weights[row]
+        near = pictures.neighbor_images[row][weights > 0]
+        label = f"channel {channel}:\nNNK neighbours\nof one image"
+        texts = ["the image", *(f"{weight:.2g}" for weight in weights[weights > 0])]
+        rows.append((label, np.concatenate([pictures.example[None], near]), texts))
+    columns = max(len(images) for _, images, _ in rows)
+    height, width = pictures.example.shape[:2]
+    pitch = height / width + 0.25
+    # One panel for all: a panel an image takes seconds to lay out.
     with mpl.rc_context({**STYLE, "axes.grid": False}):
-        figure, axes = make_axes(
-            2 * number, columns, (1.6 + columns, 0.3 + 2.5 * number), squeeze=False
-        )
-        for row, channel in enumerate(pictures.channels):
-            top, near = axes[2 * row], axes[2 * row + 1]
-            _label(top[0], f"channel {channel}:\nlargest mean\nactivation")
-            for axis, image, mean in zip(
-                top, pictures.top_images[row], pictures.top_means[row], strict=False
-            ):
-                _show(axis, image, f"{mean:.3g}")
-            _label(near[0], f"channel {channel}:\nNNK neighbours\nof one image")
-            _show(near[0], pictures.example, "the image", frame=PALETTE[1])
-            for axis, image, weight in zip(
-                near[1:], pictures.neighbor_images[row], pictures.neighbor_weights[row],
-                strict=False,
-            ):  # fmt: skip
-                if weight > 0:
-                    _show(axis, image, f"{weight:.2g}")
-        for axis in axes.flat:
-            axis.set(xticks=[], yticks=[])
-            if not axis.images:
-                axis.spines[:].set_visible(False)
+        figure, axis = make_axes(1, 1, (1.4 + columns, 0.4 + len(rows) * pitch))
+        for number, row in enumerate(rows):
+            _show_row(axis, number * pitch, *row, is_framed=number % 2 == 1)
+        axis.set(xlim=(-1.35, columns), ylim=(len(rows) * pitch, -0.05))
+        axis.set_axis_off()
         figure.suptitle(layer + _overlap_note(pictures.channels, overlap), fontsize=10)
     return figure
+
+
+def _show_row(
+    axis: Axes, top: float, label: str, images: np.ndarray, texts: list[str], *, is_framed: bool
+) -> None:
+    """Images side by side, each one wide, with a line below each; the first may have a frame."""
+    height = images.shape[1] / images.shape[2]
+    axis.text(-0.05, top + height / 2, label, ha="right", va="center", fontsize=8)
+    for left, (image, text) in enumerate(zip(images, texts, strict=True)):
+        axis.imshow(
+            image[..., 0] if image.shape[-1] == 1 else image,
+            extent=(left + 0.04, left + 0.96, top + 0.96 * height, top + 0.04 * height),
+            cmap="gray", vmin=0, vmax=255, interpolation="nearest",
+        )  # fmt: skip
+        axis.text(left + 0.5, top + height, text, ha="center", va="top", fontsize=8)
+    if is_framed:
+        corner = (0.04, top + 0.04 * height)
+        axis.add_patch(Rectangle(corner, 0.92, 0.92 * height, fill=False, ec=PALETTE[1], lw=2))
 
 
 def _overlap_note(channels: np.ndarray, overlap: np.ndarray) -> str:
@@ -117,19 +131,3 @@ def _overlap_note(channels: np.ndarray, overlap: np.ndarray) -> str:
     (most, first), (least, last) = max(pairs), min(pairs)
     note = f": channels {first} overlap {most:.3f}"
     return note if len(pairs) == 1 else f"{note} (most), {last} {least:.3f} (least)"
-
-
-def _label(axis: Axes, text: str) -> None:
-    axis.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=8)
-
-
-def _show(axis: Axes, image: np.ndarray, text: str, *, frame: str | None = None) -> None:
-    """One image with a line below it."""
-    axis.imshow(
-        image[..., 0] if image.shape[-1] == 1 else image,
-        cmap="gray", vmin=0, vmax=255, interpolation="nearest",
-    )  # fmt: skip
-    axis.set_xlabel(text, fontsize=8)
-    axis.spines[:].set_visible(frame is not None)
-    if frame is not None:
-        axis.spines[:].set(color=frame, linewidth=2)
