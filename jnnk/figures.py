@@ -44,20 +44,20 @@ def training_curves(metrics: list[dict]) -> Figure:
     return figure
 
 
-def measures_by_depth(records: list[dict], *, control: int | str | None = None) -> Figure:
+def measures_by_depth(records: list[dict], *, control: int | str = 0) -> Figure:
     """Overlap, redundancy, dimensions and leave-one-out error against depth, a line an epoch.
 
     Args:
         records: of :func:`jnnk.jobs.overlap.overlap`.
-        control: the epoch at which the network had random weights; drawn as a line of its own
-            kind.
+        control: the epoch at which the network had random weights, drawn as a line of its own
+            kind; where it is another than 0, training started from given weights.
     """
     panels = {**_MEASURES, "loo_error": "leave-one-out error (%)"}
     epochs = dict.fromkeys(record["epoch"] for record in records)
     trained = [epoch for epoch in epochs if epoch != control]
     colours = mpl.colormaps["viridis"](np.linspace(0.9, 0.1, len(trained)))
     styles = {
-        epoch: {"color": colour, "label": f"epoch {epoch}"}
+        epoch: {"color": colour, "label": f"epoch {epoch}" if epoch else "given weights"}
         for epoch, colour in zip(trained, colours, strict=True)
     }
     styles[control] = {"color": "0.4", "fmt": "s--", "label": "random weights (control)"}
