@@ -104,7 +104,14 @@ def _overlap(args: argparse.Namespace) -> None:
     from jnnk.jobs.overlap import overlap
 
     with _opened(args) as (run, model, dataset):
-        overlap(run, model, dataset, options.overlap_config(args, run.path), progress=_progress())
+        overlap(
+            run,
+            model,
+            dataset,
+            options.overlap_config(args, run.path),
+            channels=options.chosen_channels(args),
+            progress=_progress(),
+        )
         _report_on(run)
 
 

@@ -1,6 +1,9 @@
 """The look that all figures share."""
 
+from collections.abc import Sequence
+
 import matplotlib as mpl
+import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -31,3 +34,35 @@ def make_axes(rows: int, columns: int, size: tuple[float, float], **options) -> 
     """
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, **options)
+
+
+def values_of(records: Sequence[dict], field: str) -> np.ndarray:
+    """A field of all records, NaN where there is none: (number of records,) float64.
+
+    Args:
+        records: have the field.
+        field: its name.
+    """
+    return np.array([record[field] for record in records], np.float64)
+
+
+def line_with_limits(
+    axis: Axes, records: Sequence[dict], x: str, y: str, *, factor: float = 1, **style
+) -> None:
+    """A line of ``y`` against ``x``, with bars up to ``y_lower`` and ``y_upper`` where they exist.
+
+    Args:
+        axis: to draw on.
+        records: a point each.
+        x: field of numbers or names.
+        y: field of numbers, None for missing.
+        factor: multiplies ``y`` and its limits.
+        **style: of ``Axes.errorbar``.
+    """
+    values, errors = factor * values_of(records, y), None
+    if records and f"{y}_lower" in records[0]:
+        lower, upper = (factor * values_of(records, f"{y}_{end}") for end in ("lower", "upper"))
+        # The interval may miss the mean where hardly anything varies, by rounding.
+        errors = np.maximum([values - lower, upper - values], 0)
+    style = {"fmt": "o-", "markersize": 4, "capsize": 2, **style}
+    axis.errorbar([record[x] for record in records], values, yerr=errors, **style)

@@ -1,12 +1,23 @@
 """The report's pictures, each a function from the content of ``results.json`` to a figure."""
 
+import textwrap
+
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from scipy.cluster.hierarchy import leaves_list, linkage
-from scipy.spatial.distance import squareform
 
-from jnnk.figure_style import STYLE, make_axes
+from jnnk.clustering import ChannelTree, cluster_channels, tree_lines
+from jnnk.figure_style import STYLE, line_with_limits, make_axes
+
+_MEASURES = {
+    "overlap": "mean channel overlap (Jaccard)",
+    "redundancy": "redundancy (0 disjoint, 1 equal)",
+    "channel_degree": "NNK degree of a channel\n(neighbours an image)",
+    "degree": "NNK degree of the layer\n(neighbours an image)",
+    "mle_dimension": "dimension of the layer\n(maximum likelihood)",
+}
 
 
 def training_curves(metrics: list[dict]) -> Figure:
@@ -33,33 +44,30 @@ def training_curves(metrics: list[dict]) -> Figure:
     return figure
 
 
-def measures_by_depth(records: list[dict]) -> Figure:
-    """Overlap, redundancy, dimension and leave-one-out error against depth, a line an epoch.
+def measures_by_depth(records: list[dict], *, control: int | str = 0) -> Figure:
+    """Overlap, redundancy, dimensions and leave-one-out error against depth, a line an epoch.
 
     Args:
         records: of :func:`jnnk.jobs.overlap.overlap`.
+        control: the epoch at which the network had random weights, drawn as a line of its own
+            kind; where it is another than 0, training started from given weights.
     """
-    panels = [
-        ("overlap", "mean channel overlap (Jaccard)", 1),
-        ("redundancy", "redundancy (0 disjoint, 1 equal)", 1),
-        ("degree", "NNK degree of the layer\n(neighbours an image)", 1),
-        ("loo_error", "leave-one-out error (%)", 100),
-    ]
-    epochs = sorted({record["epoch"] for record in records})
-    colours = mpl.colormaps["viridis"](np.linspace(0.9, 0.1, len(epochs)))
+    panels = {**_MEASURES, "loo_error": "leave-one-out error (%)"}
+    epochs = dict.fromkeys(record["epoch"] for record in records)
+    trained = [epoch for epoch in epochs if epoch != control]
+    colours = mpl.colormaps["viridis"](np.linspace(0.9, 0.1, len(trained)))
+    styles = {
+        epoch: {"color": colour, "label": f"epoch {epoch}" if epoch else "given weights"}
+        for epoch, colour in zip(trained, colours, strict=True)
+    }
+    styles[control] = {"color": "0.4", "fmt": "s--", "label": "random weights (control)"}
     with mpl.rc_context(STYLE):
-        figure, axes = make_axes(2, 2, (9, 6.4), sharex=True)
-        for axis, (field, label, factor) in zip(axes.flat, panels, strict=True):
-            for epoch, colour in zip(epochs, colours, strict=True):
+        figure, axes = make_axes(3, 2, (10, 9), sharex=True)
+        for axis, (field, label) in zip(axes.flat, panels.items(), strict=True):
+            for epoch in epochs:
                 rows = [record for record in records if record["epoch"] == epoch]
-                axis.plot(
-                    [record["layer"] for record in rows],
-                    [_number(record[field]) * factor for record in rows],
-                    "o-",
-                    markersize=4,
-                    color=colour,
-                    label=f"epoch {epoch}" + (" (random start)" if epoch == 0 else ""),
-                )
+                factor = 100 if field == "loo_error" else 1
+                line_with_limits(axis, rows, "layer", field, factor=factor, **styles[epoch])
             axis.set_ylabel(label)
             axis.set_ylim(bottom=0)
         for axis in axes[-1]:
@@ -70,33 +78,31 @@ def measures_by_depth(records: list[dict]) -> Figure:
 
 
 def measures_by_epoch(records: list[dict]) -> Figure:
-    """Mean channel overlap of every layer against the epoch.
+    """Overlap, redundancy and dimensions of every layer against the epoch.
 
     Args:
-        records: of :func:`jnnk.jobs.overlap.overlap`.
+        records: of :func:`jnnk.jobs.overlap.overlap`, of epochs that are numbers.
     """
-    layers = list(dict.fromkeys(record["layer"] for record in records))
+    panels = {field: label for field, label in _MEASURES.items() if field != "channel_degree"}
+    layers = dict.fromkeys(record["layer"] for record in records)
     colours = mpl.colormaps["viridis"](np.linspace(0.9, 0.1, len(layers)))
     with mpl.rc_context(STYLE):
-        figure, axis = make_axes(1, 1, (7, 3.6))
-        for layer, colour in zip(layers, colours, strict=True):
-            rows = [record for record in records if record["layer"] == layer]
-            axis.plot(
-                [record["epoch"] for record in rows],
-                [_number(record["overlap"]) for record in rows],
-                "o-",
-                markersize=4,
-                color=colour,
-                label=layer,
-            )
-        axis.set(xlabel="epoch", ylabel="mean channel overlap (Jaccard)")
-        axis.set_ylim(bottom=0)
-        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        figure, axes = make_axes(2, 2, (10, 6.4), sharex=True)
+        for axis, (field, label) in zip(axes.flat, panels.items(), strict=True):
+            for layer, colour in zip(layers, colours, strict=True):
+                rows = [record for record in records if record["layer"] == layer]
+                line_with_limits(axis, rows, "epoch", field, color=colour, label=layer)
+            axis.set_ylabel(label)
+            axis.set_ylim(bottom=0)
+        for axis in axes[-1]:
+            axis.set_xlabel("epoch")
+            axis.xaxis.get_major_locator().set_params(integer=True)
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper")
     return figure
 
 
 def overlap_heat_maps(matrices: dict[str, np.ndarray]) -> Figure:
-    """Channel overlap of several layers, channels ordered so that like ones stand together.
+    """Channel overlap of several layers, channels in the order of the dendrogram beside it.
 
     Args:
         matrices: layer name to (C, C) overlap; NaN rows and columns are dead channels.
@@ -104,39 +110,50 @@ def overlap_heat_maps(matrices: dict[str, np.ndarray]) -> Figure:
     columns = min(len(matrices), 3)
     rows = -(-len(matrices) // columns)
     with mpl.rc_context({**STYLE, "axes.grid": False}):
-        figure, axes = make_axes(rows, columns, (3.2 * columns, 3.1 * rows), squeeze=False)
+        figure, axes = make_axes(rows, columns, (4.4 * columns, 3.6 * rows), squeeze=False)
         for axis, (layer, matrix) in zip(axes.flat, matrices.items(), strict=False):
-            order = cluster_order(matrix)
-            shown = matrix[np.ix_(order, order)].copy()
-            np.fill_diagonal(shown, np.nan)  # a channel's overlap with itself says nothing
-            image = axis.imshow(shown, cmap="viridis", vmin=0, interpolation="nearest")
-            dead = len(matrix) - len(order)
-            note = f", {dead} dead left out" if dead else ""
-            axis.set_title(f"{layer}{note}", fontsize=9)
-            axis.set(xticks=[], yticks=[], xlabel="channel", ylabel="channel")
+            image = _heat_map(axis, layer, matrix)
             figure.colorbar(image, ax=axis, shrink=0.8, label="Jaccard")
         for axis in axes.flat[len(matrices) :]:
             axis.remove()
     return figure
 
 
-def cluster_order(matrix: np.ndarray) -> np.ndarray:
-    """Live channels in the order of average-linkage clustering on 1 - overlap.
+def _heat_map(axis: Axes, layer: str, matrix: np.ndarray):
+    """The overlap of live channels in clustered order, dead ones after them in grey."""
+    tree = cluster_channels(matrix)
+    order = np.concatenate([tree.live, tree.dead])
+    shown = matrix[np.ix_(order, order)]
+    np.fill_diagonal(shown, np.nan)  # a channel's overlap with itself says nothing
+    colours = mpl.colormaps["viridis"].with_extremes(bad="0.85")
+    largest = np.nanmax(shown, initial=0) or 1
+    image = axis.imshow(shown, cmap=colours, vmin=0, vmax=largest, interpolation="nearest")
+    axis.set_title(layer, fontsize=9)
+    axis.set(xticks=[], yticks=[])
+    axis.set_xlabel("channels" + _dead_names(tree.dead), fontsize=8)
+    if tree.linkage is not None:
+        _draw_tree(axis.inset_axes([-0.32, 0, 0.3, 1], sharey=axis), tree)
+    return image
 
-    Args:
-        matrix: (C, C) overlap, NaN rows and columns for dead channels.
 
-    Returns:
-        Indices of the live channels.
-    """
-    live = np.flatnonzero(np.isfinite(np.diagonal(matrix)))
-    if len(live) < 3:
-        return live
-    distance = 1 - np.nan_to_num(matrix[np.ix_(live, live)])
-    distance = (distance + distance.T) / 2
-    np.fill_diagonal(distance, 0)
-    return live[leaves_list(linkage(squareform(distance, checks=False), "average"))]
+def _draw_tree(axis: Axes, tree: ChannelTree) -> None:
+    """The dendrogram, from the overlap at which its last groups merge to that of its first pair."""
+    lines = tree_lines(tree)
+    lines[..., 0] = 1 - lines[..., 0]  # the leaves stand at 1, beyond the panel
+    axis.add_collection(LineCollection(lines, colors="0.3", linewidths=0.8))
+    merged = 1 - tree.linkage[:, 2]
+    low, high = merged.min(), merged.max()
+    space = 0.1 * (high - low) or 0.05
+    axis.set(xlim=(low - space, high + space), xlabel="overlap of\nmerged groups")
+    axis.set_xticks((low, high), [f"{low:.2g}", f"{high:.2g}"])
+    axis.tick_params(labelsize=7)
+    axis.xaxis.label.set_size(8)
+    axis.spines[["left", "right", "top"]].set_visible(False)
 
 
-def _number(value: float | None) -> float:
-    return np.nan if value is None else value
+def _dead_names(dead: np.ndarray) -> str:
+    """Names the dead channels, as many as there is room for."""
+    if not len(dead):
+        return ""
+    names = textwrap.shorten(", ".join(map(str, dead)), 36, placeholder=" ...")
+    return f"; {len(dead)} dead at the end, grey:\n{names}"

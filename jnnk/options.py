@@ -52,6 +52,19 @@ def overlap_config(args: argparse.Namespace, folder: pathlib.Path) -> OverlapCon
     return config
 
 
+def chosen_channels(args: argparse.Namespace) -> dict[str, tuple[int, ...]] | None:
+    """The channels given as ``LAYER:INDEX,...``, layer by layer; None where none are given."""
+    if args.channels is None:
+        return None
+    chosen: dict[str, tuple[int, ...]] = {}
+    for text in args.channels.split(","):
+        layer, _, index = text.strip().rpartition(":")
+        if not layer or not index.isdecimal():
+            raise InputError(f"--channels: expected LAYER:INDEX,..., got {text!r}")
+        chosen[layer] = tuple(dict.fromkeys((*chosen.get(layer, ()), int(index))))
+    return chosen
+
+
 def prune_config(args: argparse.Namespace, folder: pathlib.Path) -> PruneConfig:
     """The options given, over those a run folder was pruned with, over the defaults."""
     found = _found(folder / "prune" / "settings.json")
@@ -119,8 +132,14 @@ def parser() -> argparse.ArgumentParser:
     add("import-weights", _weights_options, help="put weights into a run folder")
     sub = add("overlap", _run_options, _overlap_options, help="measure the channels of a run")
     sub.add_argument(
-        "--at-epochs", type=int, nargs="+", metavar="E", help="default: all checkpoints kept"
-    )
+        "--at-epochs", type=int, nargs="+", metavar="E",
+        help="default: all checkpoints kept; random weights are measured besides",
+    )  # fmt: skip
+    sub.add_argument(
+        "--channels", metavar="LAYER:INDEX,...",
+        help="channels shown by pictures (default: of the last layer, the pairs that overlap most "
+        "and least)",
+    )  # fmt: skip
     sub = add("prune", _run_options, _prune_options, help="score and prune the kernels of a run")
     _channel_options(sub)
     _protocol_options(sub)

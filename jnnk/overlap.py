@@ -41,24 +41,6 @@ class OverlapKind(NamedTuple):
     similarity: Callable[[Array, Array, Array], Array]
 
 
-class OverlapInterval(NamedTuple):
-    """Bootstrap percentile intervals of the overlap, resampling images.
-
-    Attributes:
-        pairs: (C, C) the overlap itself, as `channel_overlap` gives it.
-        pairs_lower, pairs_upper: (C, C) the interval of each pair.
-        mean: () mean over the pairs of different live channels; NaN with fewer than two.
-        mean_lower, mean_upper: () its interval.
-    """
-
-    pairs: Array
-    pairs_lower: Array
-    pairs_upper: Array
-    mean: Array
-    mean_lower: Array
-    mean_upper: Array
-
-
 def _ratio(numerator: Array, denominator: Array, otherwise: float = 0.0) -> Array:
     """``numerator / denominator``, and ``otherwise`` (no NaN in the gradient) over zero."""
     positive = denominator > 0
@@ -144,75 +126,48 @@ def channel_overlap(
     """
     check_channels(graph)
     weights = support_weights(graph)
-    dead = _dead_pairs(weights)
+    num_queries = weights.shape[1]
+    if not per_image:
+        every_image = jnp.ones((1, num_queries), weights.dtype)
+        return weighted_overlap(graph, every_image, kind=kind, block_size=block_size)[0]
     blocks = split_blocks(graph.indices, overlap_kind(kind).strength(weights), block_size)
     compare = _comparison(overlap_kind(kind))
-    num_queries = weights.shape[1]
-    if per_image:
 
-        def values(block):
-            value, counted = compare(*block)
-            return jnp.where(counted, value, jnp.nan)
+    def values(block):
+        value, counted = compare(*block)
+        return jnp.where(counted, value, jnp.nan)
 
-        images = jnp.moveaxis(jax.lax.map(values, blocks), -1, 1)
-        images = images.reshape(-1, *images.shape[2:])[:num_queries]
-        return jnp.where(dead, jnp.nan, images)
-    every_image = jnp.ones((1, num_queries), weights.dtype)
-    return jnp.where(dead, jnp.nan, _means(compare, blocks, every_image, block_size)[0])
+    images = jnp.moveaxis(jax.lax.map(values, blocks), -1, 1)
+    images = images.reshape(-1, *images.shape[2:])[:num_queries]
+    return jnp.where(_dead_pairs(weights), jnp.nan, images)
 
 
-@partial(jax.jit, static_argnames=("kind", "num_resamples", "level", "block_size"))
-def overlap_interval(
-    graph: NNKGraph,
-    key: Array,
-    *,
-    kind: str = "jaccard",
-    num_resamples: int = 200,
-    level: float = 0.95,
-    block_size: int = 128,
-) -> OverlapInterval:
-    """Percentile bootstrap of `channel_overlap` over images.
+@partial(jax.jit, static_argnames=("kind", "block_size"))
+def weighted_overlap(
+    graph: NNKGraph, multiplicities: Array, *, kind: str = "jaccard", block_size: int = 128
+) -> Array:
+    """`channel_overlap` as if every image were there several times or not at all.
 
-    Every resample draws Q images with replacement; the overlap of a resample is the mean over
-    its images, so all of them come from one pass over the images, as a product of the (R, Q)
-    multiplicities with the values of each block.
+    All samples come from one pass over the images, as a product of the multiplicities with the
+    values of each block.
 
     Args:
         graph: leading axis C, as for `channel_overlap`.
-        key: a JAX random key.
+        multiplicities: (R, Q), at least 0: how often each image counts in each of R samples.
         kind: which comparison.
-        num_resamples: R.
-        level: the interval's coverage, between 0 and 1.
         block_size: images compared at once.
 
     Returns:
-        The intervals; they reflect which images were seen, not the training of the network.
+        (R, C, C); NaN for dead channels, and where a sample has no image that says anything.
 
     Raises:
-        ValueError: as `channel_overlap`, or for a level outside (0, 1).
+        ValueError: as `channel_overlap`.
     """
     check_channels(graph)
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie strictly between 0 and 1; got {level}")
     weights = support_weights(graph)
-    num_channels, num_queries, _ = weights.shape
-    dead = _dead_pairs(weights)
-
-    def multiplicities(key):
-        drawn = jax.random.randint(key, (num_queries,), 0, num_queries)
-        return jnp.zeros(num_queries, weights.dtype).at[drawn].add(1)
-
-    drawn = jax.lax.map(multiplicities, jax.random.split(key, num_resamples))
-    samples = jnp.concatenate([jnp.ones((1, num_queries), weights.dtype), drawn])
-    compare = _comparison(overlap_kind(kind))
     blocks = split_blocks(graph.indices, overlap_kind(kind).strength(weights), block_size)
-    pairs = jnp.where(dead, jnp.nan, _means(compare, blocks, samples, block_size))
-    others = ~jnp.eye(num_channels, dtype=bool)
-    layer = jnp.nanmean(pairs, axis=(1, 2), where=others)
-    tails = jnp.array([(1 - level) / 2, (1 + level) / 2], weights.dtype)
-    pair_limits = jnp.nanquantile(pairs[1:], tails, axis=0)
-    layer_limits = jnp.nanquantile(layer[1:], tails)
-    return OverlapInterval(pairs[0], *pair_limits, layer[0], *layer_limits)
+    means = _means(_comparison(overlap_kind(kind)), blocks, multiplicities, block_size)
+    return jnp.where(_dead_pairs(weights), jnp.nan, means)
 
 
 @partial(jax.jit, static_argnames=("num_candidates", "kind", "block_size"))

@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jnnk.figure_style import PALETTE, STYLE, make_axes
+from jnnk.figure_style import PALETTE, STYLE, line_with_limits, make_axes, values_of
 
 _OVERLAP = "mean channel overlap (Jaccard)"
 _MARKERS = "osD^vP*X"
@@ -39,8 +39,8 @@ def errors_by_epoch(records: list[dict]) -> Figure:
             rows = [record for record in records if record["network"] == network]
             for field, (label, colour, style) in lines.items():
                 axis.plot(
-                    _values(rows, "epoch"),
-                    100 * _values(rows, field),
+                    values_of(rows, "epoch"),
+                    100 * values_of(rows, field),
                     style,
                     color=colour,
                     label=label,
@@ -71,8 +71,8 @@ def layers_by_epoch(records: list[dict]) -> Figure:
             for axis, network in zip(row, networks, strict=True):
                 rows = [record for record in records if record["network"] == network]
                 for depth, (layer, colour) in enumerate(zip(layers, colours, strict=True)):
-                    values = _values([record["layers"][depth] for record in rows], field)
-                    axis.plot(_values(rows, "epoch"), values, color=colour, label=layer)
+                    values = values_of([record["layers"][depth] for record in rows], field)
+                    axis.plot(values_of(rows, "epoch"), values, color=colour, label=layer)
             row[0].set_ylabel(label)
             row[0].set_ylim(bottom=0)
         for axis, network in zip(axes[0], networks, strict=True):
@@ -136,14 +136,7 @@ def pair_by_depth(records: list[dict]) -> Figure:
         for axis, (field, label) in zip(axes.flat, _MEASURES.items(), strict=True):
             for network, colour in zip(_names(records, "network"), PALETTE, strict=False):
                 rows = [record for record in records if record["network"] == network]
-                values = _values(rows, field)
-                lower, upper = (_values(rows, f"{field}_{end}") for end in ("lower", "upper"))
-                # The interval may miss the mean where hardly anything varies, by rounding.
-                errors = np.maximum([values - lower, upper - values], 0)
-                axis.errorbar(
-                    [record["layer"] for record in rows], values, yerr=errors,
-                    fmt="o-", markersize=4, capsize=2, color=colour, label=network,
-                )  # fmt: skip
+                line_with_limits(axis, rows, "layer", field, color=colour, label=network)
             axis.set_ylabel(label)
             axis.set_ylim(bottom=0)
         for axis in axes[-1]:
@@ -157,14 +150,14 @@ def _scatter(
     axis: Axes, records: list[dict], field: str, *, colour: str, marker: str, log: bool = False
 ):
     """Points of ``field`` (in percent) against overlap, coloured and marked by other fields."""
-    values = _values(records, colour)
+    values = values_of(records, colour)
     scale = (mpl.colors.LogNorm if log else mpl.colors.Normalize)(values.min(), values.max())
     for name, symbol in zip(_names(records, marker), _MARKERS, strict=False):
         rows = [record for record in records if record[marker] == name]
         points = axis.scatter(
-            _values(rows, "overlap"),
-            100 * _values(rows, field),
-            c=_values(rows, colour),
+            values_of(rows, "overlap"),
+            100 * values_of(rows, field),
+            c=values_of(rows, colour),
             norm=scale,
             marker=symbol,
             edgecolors="black",
@@ -176,8 +169,3 @@ def _scatter(
 
 def _names(records: list[dict], field: str) -> list:
     return list(dict.fromkeys(record[field] for record in records))
-
-
-def _values(records: list[dict], field: str) -> np.ndarray:
-    """A field of all records, NaN where there is none."""
-    return np.array([record[field] for record in records], np.float64)

@@ -5,7 +5,8 @@ Layout of a run folder::
     config.json       what was asked for; written first
     checkpoints/      training, one folder an epoch (orbax)
     metrics.jsonl     one line an epoch of training
-    overlap/          one .npz and .json per epoch and layer measured
+    overlap/          one .npz and .json per epoch and layer measured, random/ for the control,
+                      pictures of channels, tables/ of all records and matrices
     prune/            sweep.json, masks.safetensors, checkpoints/ and metrics.jsonl of fine-tuning
     results.json      every number the report shows
     figures/          the report's pictures, PNG and SVG

@@ -1,5 +1,6 @@
 """The command line in one process: bad input, and one small study from start to report."""
 
+import csv
 import json
 import shutil
 
@@ -41,6 +42,7 @@ def test_study_leaves_everything_it_promises(run):
     figures = {path.stem for path in (run / "figures").glob("*.png")}
     assert figures == {path.stem for path in (run / "figures").glob("*.svg")}
     assert {"training", "measures_by_depth", "overlap_heat_maps", "pruning_sweep"} <= figures
+    assert {"overlap_by_epoch", "channels_layer3_0-conv2"} <= figures
     assert [line["epoch"] for line in read_json_lines(run / "metrics.jsonl")] == [1, 2]
 
 
@@ -55,6 +57,20 @@ def test_results_hold_every_layer_and_epoch_asked_for(run):
     matrix = np.array(results["overlap_matrices"]["layer3_0/conv1"], float)
     assert matrix.shape == (64, 64)
     np.testing.assert_array_equal(matrix, matrix.T)
+
+
+def test_tables_of_overlap_hold_what_the_results_hold(run):
+    results = json.loads((run / "results.json").read_text())
+    folder = run / "overlap" / "tables"
+    with (folder / "measures.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [
+        {key: float(value) for key, value in row.items() if key != "layer"} for row in rows
+    ] == [{k: v for k, v in record.items() if k != "layer"} for record in results["overlap"]]
+    with (folder / "overlap_layer3_0-conv2.csv").open() as file:
+        matrix = [[float(row[str(d)]) if row[str(d)] else None for d in range(64)]
+                  for row in csv.DictReader(file)]  # fmt: skip
+    assert matrix == results["overlap_matrices"]["layer3_0/conv2"]
 
 
 def test_results_of_pruning(run):
@@ -114,6 +130,16 @@ def test_weights_of_a_run_go_into_another(run, tmp_path, capsys):
     np.testing.assert_array_equal(
         imported.params["conv1"]["kernel"], state.params["conv1"]["kernel"]
     )
+    # Given weights have no random start: the control is made, of the same seed as the run's own.
+    assert main(
+        ["overlap", str(out), "--images", "60", "--neighbors", "6", "--layers", "layer3_0/conv1",
+         "--channels", "layer3_0/conv1:5,layer3_0/conv1:3"]
+    ) == 0  # fmt: skip
+    random, given = json.loads((out / "results.json").read_text())["overlap"]
+    own = json.loads((run / "results.json").read_text())["overlap"]
+    assert random == {**own[0], "epoch": "random"} and given == {**own[2], "epoch": 0}
+    assert (out / "figures" / "channels_layer3_0-conv1.png").exists()
+    capsys.readouterr()
     line = fails(
         capsys, "import-weights", tmp_path / "net.safetensors", "--model", "resnet20",
         "--out", tmp_path / "other",
@@ -162,6 +188,7 @@ def test_bad_folders(run, tmp_path, capsys):
     assert "seed 0 -> 1" in fails(capsys, "study", "--out", run, "--resume", "--seed", "1")
     assert "neighbors 6 -> 7" in fails(capsys, "overlap", run, "--neighbors", "7")
     assert "no such layer" in fails(capsys, "overlap", run, "--layers", "conv9")
+    assert "expected LAYER:INDEX" in fails(capsys, "overlap", run, "--channels", "conv1")
     assert "cannot write" in fails(capsys, "train", "--out", tmp_path / "notes.txt" / "run")
 
 

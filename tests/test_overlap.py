@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jnnk.graph import NNKGraph
-from jnnk.overlap import OVERLAP_KINDS, chance_overlap, channel_overlap, overlap_interval
+from jnnk.overlap import OVERLAP_KINDS, chance_overlap, channel_overlap
+from jnnk.overlap_bootstrap import overlap_interval
 
 pytestmark = pytest.mark.quick_compile
 

@@ -2,11 +2,8 @@
 
 import concurrent.futures
 import fnmatch
-import io
-import pathlib
-import zipfile
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,30 +17,19 @@ from jnnk.dimension import maximum_likelihood_dimension, nnk_degree, two_nn
 from jnnk.errors import InputError
 from jnnk.generalization import channel_vote, error_rate, label_interpolation, loo_error
 from jnnk.graph import NNKGraph, nnk_graph
+from jnnk.jobs.channel_pictures import check_channels, default_channels, keep_pictures
 from jnnk.jobs.config import OverlapConfig
+from jnnk.jobs.overlap_files import RANDOM, Epoch, LayerArrays, layer_file, write_npz
 from jnnk.jobs.progress import Progress, Silent
-from jnnk.jobs.train import kept_epochs, load_state, train_config
-from jnnk.overlap import chance_overlap, overlap_interval
+from jnnk.jobs.train import kept_epochs, load_state, random_state, train_config
+from jnnk.overlap import chance_overlap
+from jnnk.overlap_bootstrap import overlap_resamples
 from jnnk.redundancy import redundancy
-from jnnk.runs import Run, read_json, require_settings, write_bytes, write_json
+from jnnk.runs import Run, read_json, require_settings, write_json
 from jnnk.statistics import MeanInterval, mean_interval
 from jnnk.training import Model, make_predict
 
 SIMILARITIES = {"gaussian": similarity.gaussian, "cosine": similarity.cosine}
-
-
-class LayerArrays(NamedTuple):
-    """The arrays kept of one layer at one epoch.
-
-    Attributes:
-        overlap: (C, C) mean Jaccard overlap of the channels' neighbourhoods, NaN for dead channels.
-        degree: (C,) mean NNK degree over images.
-        loo_error: (C,) leave-one-out error of each channel's NNK label interpolation.
-    """
-
-    overlap: np.ndarray
-    degree: np.ndarray
-    loo_error: np.ndarray
 
 
 def overlap(
@@ -52,48 +38,51 @@ def overlap(
     dataset: Dataset,
     config: OverlapConfig,
     *,
+    channels: Mapping[str, Sequence[int]] | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Measures every chosen layer at every chosen epoch, leaving out what is measured already.
+
+    A network with random weights is measured first, as the control: the run's own start, or, where
+    it did not start from one (given weights) or did not keep it, a start made from the run's seed.
 
     Args:
         run: a trained run folder; results go to its ``overlap/``.
         model: the network named in its config.
         dataset: the data set named in its config.
         config: what to measure.
+        channels: layer name to the channels whose pictures are kept, at the last chosen epoch;
+            by default the most and the least overlapping pair of the last chosen layer.
         progress: shows how far it is.
 
     Returns:
         One record an epoch and layer, in that order (see :func:`measure_layer`).
 
     Raises:
-        InputError: for epochs that are not kept, layers that do not exist, or a folder that holds
-            measurements made with other settings.
+        InputError: for epochs that are not kept, layers or channels that do not exist, or a folder
+            that holds measurements made with other settings.
     """
     progress = progress or Silent()
-    folder = run.path / "overlap"
-    require_settings(folder, config, free=("layers", "at_epochs"))
-    kept = kept_epochs(run)
-    epochs = kept if config.at_epochs is None else list(config.at_epochs)
-    missing = sorted(set(epochs) - set(kept))
-    if missing:
-        raise InputError(f"--at-epochs {missing}: this run kept only the checkpoints of {kept}")
-    if not epochs:
-        raise InputError(f"{run.path} holds no trained network yet; run jnnk train first")
-
+    require_settings(run.path / "overlap", config, free=("layers", "at_epochs"))
     rows = epoch_order(len(dataset.train_images), seed=train_config(run).seed, epoch=0)
     rows = np.sort(rows[: config.images])
     images, labels = dataset.train_images[rows], dataset.train_labels[rows]
     predict = make_predict(model, mean=dataset.mean, std=dataset.std)
+    shapes: dict[str, tuple[int, ...]] = {}
     records = []
-    layers: dict[str, int] | None = None
-    for epoch in epochs:
-        variables = load_state(run, model, dataset, epoch=epoch).variables
-        if layers is None:
-            layers = chosen_layers(layer_shapes(predict, variables, images), config.layers)
-        paths = {name: _part(run.path, epoch, name, "json") for name in layers}
-        todo = [name for name, path in paths.items() if not path.exists()]
-        with progress.task(f"overlap, epoch {epoch}", total=len(layers), unit="layer") as task:
+    for epoch in _epochs(run, config):
+        variables = _variables(run, model, dataset, epoch)
+        if not shapes:
+            shapes = layer_shapes(predict, variables, images)
+            layers = chosen_layers(shapes, config.layers)
+            check_channels(channels or {}, {name: shapes[name] for name in layers})
+        paths = {name: layer_file(run.path, epoch, name, "json") for name in layers}
+        todo = [
+            name
+            for name, path in paths.items()
+            if not (path.exists() and layer_file(run.path, epoch, name, "npz").exists())
+        ]
+        with progress.task(f"overlap, {_name(epoch)}", total=len(layers), unit="layer") as task:
             task.advance(len(layers) - len(todo))
             for captured in capture(predict, variables, images, layers=todo):
                 measures, arrays = measure_layer(
@@ -103,11 +92,14 @@ def overlap(
                     config=config,
                 )
                 name = captured.name
-                write_npz(_part(run.path, epoch, name, "npz"), arrays._asdict())
+                write_npz(layer_file(run.path, epoch, name, "npz"), arrays)
                 record = {"epoch": epoch, "depth": layers[name], "layer": name, **measures}
                 write_json(paths[name], record)
-                task.advance(overlap=measures["overlap"] or 0.0)
+                task.advance(overlap=np.nan_to_num(measures["overlap"]))
         records += [read_json(path) for path in paths.values()]
+    if channels is None:
+        channels = default_channels(run, records[-1])
+    keep_pictures(run, epoch, channels, predict, variables, images, options=_graph_options(config))
     return records
 
 
@@ -150,28 +142,30 @@ def measure_layer(
         ``loo_error`` are of one graph over the whole layer's vectors. ``_lower`` and ``_upper``
         are 95 % bootstrap limits over images of the measure before.
     """
-    options = {"num_neighbors": config.neighbors, "similarity": SIMILARITIES[config.similarity]()}
+    options = _graph_options(config)
     vectors = jnp.asarray(activations.reshape(len(activations), -1))
     with concurrent.futures.ThreadPoolExecutor(1) as beside:  # compilation takes one core alone
         whole = beside.submit(nnk_graph, vectors, **options)
         graph = channelwise_nnk_graph(jnp.asarray(activations), **options)
         whole = whole.result()
-    pairs = overlap_interval(graph, jax.random.key(0))
+    resamples = np.asarray(overlap_resamples(graph, jax.random.key(0)))
     arrays = LayerArrays(
-        overlap=np.asarray(pairs.pairs),
+        overlap=resamples[0],
         degree=np.asarray(nnk_degree(graph)).mean(axis=-1),
         loo_error=np.asarray(loo_error(graph, labels, num_classes)),
     )
     live = np.isfinite(np.diagonal(arrays.overlap))
     chance = chance_overlap(graph, num_candidates=len(labels) - 1)
+    mean, *means = _means_of_pairs(resamples, live).tolist()
+    lower, upper = np.quantile(means, (0.025, 0.975)).tolist()
     votes = channel_vote(label_interpolation(graph, labels, num_classes))
     measures = {
         "channels": len(live),
         "dead_channels": int((~live).sum()),
-        "overlap": _mean_of_pairs(arrays.overlap, live),
-        "overlap_lower": float(pairs.mean_lower),
-        "overlap_upper": float(pairs.mean_upper),
-        "overlap_by_chance": _mean_of_pairs(np.asarray(chance), live),
+        "overlap": mean,
+        "overlap_lower": lower,
+        "overlap_upper": upper,
+        "overlap_by_chance": _means_of_pairs(np.asarray(chance), live).item(),
         **_image_means(graph, whole, live),
         "two_nn_dimension": float(two_nn(whole.squared_distances)),
         "channel_loo_error": float(arrays.loo_error[live].mean()) if live.any() else None,
@@ -182,36 +176,32 @@ def measure_layer(
     return measures, arrays
 
 
-def read_arrays(folder: pathlib.Path, record: dict[str, Any]) -> LayerArrays:
-    """The arrays that belong to a record of :func:`overlap`.
-
-    Args:
-        folder: the run folder.
-        record: has ``epoch`` and ``layer``.
-
-    Raises:
-        InputError: if the file is missing or damaged.
-    """
-    path = _part(folder, record["epoch"], record["layer"], "npz")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return LayerArrays(**{name: arrays[name] for name in LayerArrays._fields})
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path}: cannot be read ({error}); delete its .json to measure again"
-        ) from None
+def _epochs(run: Run, config: OverlapConfig) -> list[Epoch]:
+    """The control and what is asked for, in the order of training."""
+    kept = kept_epochs(run)
+    if not kept:
+        raise InputError(f"{run.path} holds no trained network yet; run jnnk train first")
+    chosen = kept if config.at_epochs is None else sorted(set(config.at_epochs))
+    missing = sorted(set(chosen) - set(kept))
+    if missing:
+        raise InputError(f"--at-epochs {missing}: this run kept only the checkpoints of {kept}")
+    control = 0 if train_config(run).weights is None and 0 in kept else RANDOM
+    return list(dict.fromkeys([control, *chosen]))
 
 
-def write_npz(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes an .npz atomically."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    write_bytes(path, buffer.getvalue())
+def _variables(run: Run, model: Model, dataset: Dataset, epoch: Epoch) -> dict:
+    """The network's variables at an epoch, or those of the random control."""
+    if epoch == RANDOM:
+        return random_state(run, model, dataset).variables
+    return load_state(run, model, dataset, epoch=epoch).variables
 
 
-def _part(folder: pathlib.Path, epoch: int, layer: str, kind: str) -> pathlib.Path:
-    """The file of one layer's results at one epoch."""
-    return folder / "overlap" / f"epoch{epoch:04d}" / f"{layer.replace('/', '-')}.{kind}"
+def _name(epoch: Epoch) -> str:
+    return "random weights" if epoch == RANDOM else f"epoch {epoch}"
+
+
+def _graph_options(config: OverlapConfig) -> dict[str, Any]:
+    return {"num_neighbors": config.neighbors, "similarity": SIMILARITIES[config.similarity]()}
 
 
 def _image_means(graph: NNKGraph, whole: NNKGraph, live: np.ndarray) -> dict[str, float]:
@@ -235,7 +225,7 @@ def _image_means(graph: NNKGraph, whole: NNKGraph, live: np.ndarray) -> dict[str
     }
 
 
-def _mean_of_pairs(matrix: np.ndarray, live: np.ndarray) -> float | None:
-    """Mean over the pairs of two different live channels."""
-    pairs = matrix[~np.eye(len(matrix), dtype=bool) & live & live[:, None]]
-    return float(pairs.mean()) if pairs.size else None
+def _means_of_pairs(matrices: np.ndarray, live: np.ndarray) -> np.ndarray:
+    """Mean over the pairs of two different live channels, (...,) for (..., C, C)."""
+    pairs = matrices[..., ~np.eye(len(live), dtype=bool) & live & live[:, None]]
+    return pairs.mean(-1) if pairs.size else np.full(matrices.shape[:-2], np.nan)

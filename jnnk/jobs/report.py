@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from jnnk import figures
 from jnnk.errors import InputError
 from jnnk.jobs.output import percent, save_figure
-from jnnk.jobs.overlap import read_arrays
+from jnnk.jobs.overlap_files import read_arrays, read_records
+from jnnk.jobs.overlap_report import last_epoch, overlap_sections
 from jnnk.jobs.protocol_report import protocol_sections
 from jnnk.jobs.prune_report import prune_sections
 from jnnk.report import Section, render
@@ -31,7 +32,7 @@ def report(run: Run) -> pathlib.Path:
     write_json(run.path / "results.json", results)
     sections = [
         *_training_section(run, results),
-        *_overlap_section(run, results),
+        *overlap_sections(run, results),
         *prune_sections(run, results["pruning"]),
         *protocol_sections(run, results["protocols"]),
     ]
@@ -53,21 +54,19 @@ def collect(run: Run) -> dict[str, Any]:
     """Everything a run folder knows, as ``results.json`` holds it.
 
     Keys: ``config``; ``training``, the lines of metrics.jsonl; ``overlap``, one record an epoch
-    and layer; ``overlap_matrices``, layer to (C, C) of the last epoch measured; ``pruning``, the
-    record of :func:`jnnk.jobs.prune.prune`, and ``finetuning``, its lines; ``protocols``, name to
-    record of :func:`jnnk.jobs.protocol.protocol`. Empty where not run.
+    and layer, the epoch ``"random"`` being a control made for it; ``overlap_matrices``, layer to
+    (C, C) of the last epoch measured; ``pruning``, the record of :func:`jnnk.jobs.prune.prune`,
+    and ``finetuning``, its lines; ``protocols``, name to record of
+    :func:`jnnk.jobs.protocol.protocol`. Empty where not run.
     """
-    folder = run.path / "overlap"
-    records = [read_json(path) for path in sorted(folder.glob("epoch*/*.json"))]
-    records.sort(key=lambda record: (record["epoch"], record["depth"]))
-    last = [record for record in records if record["epoch"] == records[-1]["epoch"]]
+    records = read_records(run.path)
     pruning = run.path / "prune" / "result.json"
     return {
         "config": run.config,
         "training": read_json_lines(run.path / "metrics.jsonl"),
         "overlap": records,
         "overlap_matrices": {
-            record["layer"]: read_arrays(run.path, record).overlap for record in last
+            record["layer"]: read_arrays(run.path, record).overlap for record in last_epoch(records)
         },
         "pruning": read_json(pruning) if pruning.exists() else None,
         "finetuning": read_json_lines(run.path / "prune" / "metrics.jsonl"),
@@ -88,7 +87,7 @@ def summary(results: dict[str, Any]) -> list[tuple[str, str]]:
     if results["training"]:
         cards.append((percent(results["training"][-1]["test_accuracy"]), "test accuracy"))
     if results["overlap"]:
-        last = _last_epoch(results["overlap"])
+        last = last_epoch(results["overlap"])
         deepest = last[-1]
         most = max(last, key=lambda record: record["redundancy"] or 0.0)
         cards.append((f"{deepest['overlap'] or 0:.3f}", f"channel overlap in {deepest['layer']}"))
@@ -123,66 +122,6 @@ def _training_section(run: Run, results: dict[str, Any]) -> list[Section]:
     ]
 
 
-def _overlap_section(run: Run, results: dict[str, Any]) -> list[Section]:
-    records = results["overlap"]
-    if not records:
-        return []
-    settings = read_json(run.path / "overlap" / "settings.json")
-    last = _last_epoch(records)
-    lowest = min(last, key=lambda record: record["loo_error"])
-    drawn = [
-        _save(
-            run,
-            "measures_by_depth",
-            figures.measures_by_depth(records),
-            "Mean overlap of channel pairs, redundancy of the layer's channels, NNK degree and "
-            "leave-one-out error of the whole layer, against depth.",
-        ),
-        _save(
-            run,
-            "overlap_heat_maps",
-            figures.overlap_heat_maps(results["overlap_matrices"]),
-            f"Overlap of every pair of channels at epoch {last[0]['epoch']}, channels in clustered "
-            "order; dead channels are left out.",
-        ),
-    ]
-    if len({record["epoch"] for record in records}) > 1:
-        drawn.insert(
-            1,
-            _save(
-                run,
-                "overlap_by_epoch",
-                figures.measures_by_epoch(records),
-                "Mean overlap of channel pairs in every layer as training goes on.",
-            ),
-        )
-    fields = (
-        "channels", "dead_channels", "overlap", "overlap_by_chance", "redundancy",
-        "channel_degree", "degree", "mle_dimension", "channel_loo_error", "vote_loo_error",
-        "loo_error",
-    )  # fmt: skip
-    header = [
-        "layer", "channels", "dead", "overlap", "by chance", "redundancy", "degree, channels",
-        "degree, layer", "dimension (MLE)", "LOO error, channels", "channels' vote", "layer",
-    ]  # fmt: skip
-    return [
-        Section(
-            "Which channels say the same?",
-            f"NNK graphs of {settings['images']} training images a channel "
-            f"({settings['similarity']} similarity, K = {settings['neighbors']}). Overlap is the "
-            "mean Jaccard index of two channels' neighbourhoods; the table shows the last epoch. "
-            f"The whole layer with the lowest leave-one-out error is {lowest['layer']}, with "
-            f"{percent(lowest['loo_error'])}.",
-            drawn,
-            (header, [[r["layer"], *(r[field] for field in fields)] for r in last]),
-        )
-    ]
-
-
 def _save(run: Run, name: str, figure: Figure, caption: str) -> tuple[str, bytes, str]:
     """Writes the figure; returns what a section needs."""
     return name, save_figure(run.path / "figures", name, figure), caption
-
-
-def _last_epoch(records: list[dict]) -> list[dict]:
-    return [record for record in records if record["epoch"] == records[-1]["epoch"]]

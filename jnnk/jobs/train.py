@@ -123,6 +123,17 @@ def load_state(run: Run, model: Model, dataset: Dataset, *, epoch: int | None = 
         return checkpoints.restore(epoch, jax.eval_shape(start))
 
 
+def random_state(run: Run, model: Model, dataset: Dataset) -> TrainState:
+    """A state with random weights drawn from the run's seed, whatever weights it started from.
+
+    Args:
+        run: the run folder.
+        model: the network named in its config.
+        dataset: the data set named in its config.
+    """
+    return _start(model, dataset, train_config(run), None)
+
+
 def kept_epochs(run: Run) -> list[int]:
     """The epochs whose checkpoints a run folder holds, ascending."""
     with Checkpoints(

@@ -1,0 +1,88 @@
+"""Pictures of what single channels answer to, kept beside the measurements of ``jnnk overlap``."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jnnk.activations import capture
+from jnnk.channel_pictures import ChannelPictures, pick_pictures
+from jnnk.channels import channelwise_nnk_graph
+from jnnk.errors import InputError
+from jnnk.jobs.overlap_files import Epoch, layer_file, read_arrays, read_npz, write_npz
+from jnnk.runs import Run
+
+
+def check_channels(
+    channels: Mapping[str, Sequence[int]], shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Refuses channels that are not measured.
+
+    Args:
+        channels: layer name to channels.
+        shapes: (H, W, C) of every layer that is measured.
+
+    Raises:
+        InputError: for a layer that is not among them, or a channel that it does not have.
+    """
+    for layer, picked in channels.items():
+        if layer not in shapes:
+            raise InputError(f"--channels {layer}: not measured; measured: {', '.join(shapes)}")
+        number = shapes[layer][-1]
+        if beyond := [channel for channel in picked if channel >= number]:
+            raise InputError(f"--channels {layer}: {beyond} are not among its {number} channels")
+
+
+def default_channels(run: Run, record: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Of one layer the two channels that overlap most and the two that overlap least.
+
+    Args:
+        run: the run folder.
+        record: the layer's, of `jnnk.jobs.overlap.overlap`.
+
+    Returns:
+        Layer name to channels; nothing where pictures of the layer are there already or where
+        there are no two live channels.
+    """
+    if layer_file(run.path, record["epoch"], record["layer"], "pictures.npz").exists():
+        return {}
+    overlap = read_arrays(run.path, record).overlap
+    first, second = np.triu_indices(len(overlap), 1)
+    of_pairs = overlap[first, second]
+    if not np.isfinite(of_pairs).any():
+        return {}
+    pairs = (np.nanargmax(of_pairs), np.nanargmin(of_pairs))
+    chosen = [int(side[pair]) for pair in pairs for side in (first, second)]
+    return {record["layer"]: tuple(dict.fromkeys(chosen))}
+
+
+def keep_pictures(
+    run: Run,
+    epoch: Epoch,
+    channels: Mapping[str, Sequence[int]],
+    predict: Callable,
+    variables: dict,
+    images: np.ndarray,
+    *,
+    options: dict[str, Any],
+) -> None:
+    """Writes the pictures of the channels, leaving out what is there already.
+
+    Args:
+        run: the run folder.
+        epoch: whose network this is.
+        channels: layer name to channels.
+        predict: from `jnnk.training.make_predict`.
+        variables: the network's.
+        images: (N, H, W, D) uint8, those that were measured.
+        options: of the NNK graphs.
+    """
+    for layer, picked in channels.items():
+        path = layer_file(run.path, epoch, layer, "pictures.npz")
+        if path.exists() and tuple(read_npz(path, ChannelPictures).channels) == tuple(picked):
+            continue
+        (captured,) = capture(predict, variables, images, layers=[layer], channels={layer: picked})
+        graph = channelwise_nnk_graph(jnp.asarray(captured.values), **options)
+        means = captured.values.mean((1, 2), dtype=np.float64)
+        write_npz(path, pick_pictures(images, means, graph, captured.channels))

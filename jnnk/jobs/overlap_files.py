@@ -1,0 +1,97 @@
+"""The files of ``overlap/`` in a run folder: one .npz and .json per epoch and layer measured."""
+
+import io
+import pathlib
+import zipfile
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jnnk.errors import InputError
+from jnnk.runs import read_json, write_bytes
+
+Epoch = int | str
+RANDOM = "random"
+"""In place of an epoch: a freshly initialised network, where the run has none of its own."""
+
+
+class LayerArrays(NamedTuple):
+    """The arrays kept of one layer at one epoch.
+
+    Attributes:
+        overlap: (C, C) mean Jaccard overlap of the channels' neighbourhoods, NaN for dead channels.
+        degree: (C,) mean NNK degree over images.
+        loo_error: (C,) leave-one-out error of each channel's NNK label interpolation.
+    """
+
+    overlap: np.ndarray
+    degree: np.ndarray
+    loo_error: np.ndarray
+
+
+def layer_file(folder: pathlib.Path, epoch: Epoch, layer: str, kind: str) -> pathlib.Path:
+    """The file of one layer's results at one epoch.
+
+    Args:
+        folder: the run folder.
+        epoch: a kept epoch, or ``RANDOM``.
+        layer: its name.
+        kind: ``"json"``, ``"npz"`` or ``"pictures.npz"``.
+    """
+    part = epoch if epoch == RANDOM else f"epoch{epoch:04d}"
+    return folder / "overlap" / part / f"{layer.replace('/', '-')}.{kind}"
+
+
+def read_records(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """All records of `jnnk.jobs.overlap.overlap`: ``RANDOM`` first, then by epoch and depth.
+
+    Args:
+        folder: the run folder.
+    """
+    records = [read_json(path) for path in (folder / "overlap").glob("*/*.json")]
+    return sorted(
+        records,
+        key=lambda record: (
+            -1 if record["epoch"] == RANDOM else record["epoch"],
+            record["depth"],
+        ),
+    )
+
+
+def read_arrays(folder: pathlib.Path, record: dict[str, Any]) -> LayerArrays:
+    """The arrays that belong to a record.
+
+    Args:
+        folder: the run folder.
+        record: has ``epoch`` and ``layer``.
+
+    Raises:
+        InputError: if the file is missing or damaged.
+    """
+    return read_npz(layer_file(folder, record["epoch"], record["layer"], "npz"), LayerArrays)
+
+
+def read_npz(path: pathlib.Path, kind: type) -> Any:
+    """The NamedTuple that an .npz holds.
+
+    Args:
+        path: the file.
+        kind: the NamedTuple's class; all of its fields must be there.
+
+    Raises:
+        InputError: if the file is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return kind(**{name: arrays[name] for name in kind._fields})
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path}: cannot be read ({error}); delete it to measure it again"
+        ) from None
+
+
+def write_npz(path: pathlib.Path, arrays: Any) -> None:
+    """Writes a NamedTuple of arrays as .npz, atomically."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays._asdict())
+    write_bytes(path, buffer.getvalue())
