@@ -66,3 +66,8 @@ def line_with_limits(
         errors = np.maximum([values - lower, upper - values], 0)
     style = {"fmt": "o-", "markersize": 4, "capsize": 2, **style}
     axis.errorbar([record[x] for record in records], values, yerr=errors, **style)
+
+
+def shades(number: int) -> np.ndarray:
+    """``number`` ordered colours (number, 4), light to dark, none too light for lines on white."""
+    return mpl.colormaps["viridis"](np.linspace(0.75, 0.1, number))

@@ -9,7 +9,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from jnnk.clustering import ChannelTree, cluster_channels, tree_lines
-from jnnk.figure_style import STYLE, line_with_limits, make_axes
+from jnnk.figure_style import STYLE, line_with_limits, make_axes, shades
 
 _MEASURES = {
     "overlap": "mean channel overlap (Jaccard)",
@@ -55,7 +55,7 @@ def measures_by_depth(records: list[dict], *, control: int | str = 0) -> Figure:
     panels = {**_MEASURES, "loo_error": "leave-one-out error (%)"}
     epochs = dict.fromkeys(record["epoch"] for record in records)
     trained = [epoch for epoch in epochs if epoch != control]
-    colours = mpl.colormaps["viridis"](np.linspace(0.9, 0.1, len(trained)))
+    colours = shades(len(trained))
     styles = {
         epoch: {"color": colour, "label": f"epoch {epoch}" if epoch else "given weights"}
         for epoch, colour in zip(trained, colours, strict=True)
@@ -85,7 +85,7 @@ def measures_by_epoch(records: list[dict]) -> Figure:
     """
     panels = {field: label for field, label in _MEASURES.items() if field != "channel_degree"}
     layers = dict.fromkeys(record["layer"] for record in records)
-    colours = mpl.colormaps["viridis"](np.linspace(0.9, 0.1, len(layers)))
+    colours = shades(len(layers))
     with mpl.rc_context(STYLE):
         figure, axes = make_axes(2, 2, (10, 6.4), sharex=True)
         for axis, (field, label) in zip(axes.flat, panels.items(), strict=True):

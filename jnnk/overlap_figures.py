@@ -1,11 +1,10 @@
 """Pictures of ``jnnk reproduce overlap``, each a function from records to a figure."""
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jnnk.figure_style import PALETTE, STYLE, line_with_limits, make_axes, values_of
+from jnnk.figure_style import PALETTE, STYLE, line_with_limits, make_axes, shades, values_of
 
 _OVERLAP = "mean channel overlap (Jaccard)"
 _MARKERS = "osD^vP*X"
@@ -61,7 +60,7 @@ def layers_by_epoch(records: list[dict]) -> Figure:
     """
     networks = _names(records, "network")
     layers = [layer["layer"] for layer in records[0]["layers"]]
-    colours = mpl.colormaps["viridis"](np.linspace(0.9, 0.1, len(layers)))
+    colours = shades(len(layers))
     with mpl.rc_context(STYLE):
         figure, axes = make_axes(
             len(_MEASURES), len(networks), (4.6 * len(networks), 10),
