@@ -12,9 +12,10 @@ import pytest
 
 #: The files that take longest, the longest first.
 LONGEST = (
-    "cli", "conv_scores", "qp", "weights", "graph", "eigenvalues", "resume", "masks", "readme",
-    "channels", "models", "compaction", "training", "overlap", "measures", "consistency", "data",
-    "baselines", "protocol", "reproduce_pruning", "neighbors",
+    "cli", "conv_scores", "qp", "weights", "lever_studies", "graph", "eigenvalues", "resume",
+    "lever_options", "masks", "readme", "early_stopping", "channels", "overlap_penalty",
+    "reproduce_overlap", "channel_pruning", "models", "compaction", "training", "overlap",
+    "measures", "consistency", "data", "baselines", "protocol", "reproduce_pruning", "neighbors",
 )  # fmt: skip
 
 

@@ -17,6 +17,8 @@ from jnnk.jobs import reproduce_early_stopping as stopping
 from jnnk.jobs import reproduce_regularizer as regularizer
 from jnnk.jobs.reproduce_pruning import Network
 
+pytestmark = pytest.mark.quick_compile
+
 MEAN, STD = np.float32([0.5]), np.float32([0.25])
 
 

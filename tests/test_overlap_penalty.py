@@ -14,6 +14,8 @@ from jnnk.overlap import channel_overlap
 from jnnk.overlap_penalty import SOFT_OVERLAP_KINDS, overlap_penalty, soft_channel_overlap
 from jnnk.similarity import cosine
 
+pytestmark = pytest.mark.quick_compile
+
 _K = 6
 
 

@@ -14,6 +14,8 @@ from jnnk.jobs import reproduce_overlap as job
 from jnnk.jobs.overlap_settings import Settings
 from jnnk.models.convnet import ConvNet, LayerSpec
 
+pytestmark = pytest.mark.quick_compile
+
 SETTINGS = Settings(
     neighbors=6,
     images=40,
