@@ -223,6 +223,7 @@ def prunable_shares(records: list[dict]) -> Figure:
                     [criteria.index(r["criterion"]) + 0.4 * (index - 0.5) for r in rows],
                     [100 * r["share"] for r in rows],
                     0.4,
+                    color=PALETTE[index],
                     label=start,
                 )
             axis.set(xlabel="kernels pruned (%)", title=network)
