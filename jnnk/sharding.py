@@ -89,9 +89,10 @@ def sharded_nnk_graph(
       beside ``block_size N W`` bytes of distances. The faster way where that fits.
     - ``ring=True``: each device holds the ``N / d`` points that are its own and as many that pass
       by; the distances are ``block_size N W / d`` bytes. Its queries, in blocks of B, keep the K
-      best candidates met so far, vectors and all: B is the larger of ``block_size`` and what
-      fits 16 MiB, ``2**22 / (K D)``, of which there are a few copies. Each block sends the points round once: ``N D W`` bytes received, ``N / (d B)``
-      times, against ``2 N D B`` multiplications and additions. For N D too large for one device.
+      best candidates met so far, vectors and all: B is ``block_size``, or ``2**22 / (K D)`` (16
+      MiB, of which there are a few copies) if that is more. Each block sends the points round
+      once: ``N D W`` bytes received, ``N / (d B)`` times, against ``2 N D B`` multiplications and
+      additions. For N D too large for one device.
 
     No array of N x N elements exists either way. Works under jit, and in many processes if all
     call it with the same mesh.

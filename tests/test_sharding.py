@@ -1,4 +1,9 @@
-"""Graphs over a mesh of devices: the same as on one, in one process and in two."""
+"""Graphs over a mesh of devices: the same as on one, in one process and in two.
+
+Run as a program, it builds graphs on devices that the test's own process does not have, and saves
+them: ``test_sharding.py devices FOLDER`` on eight devices of one process, ``process FOLDER PORT
+NUMBER`` as one of two processes with two devices each.
+"""
 
 import functools
 import math
@@ -13,13 +18,68 @@ import jax
 import jax.export
 import numpy as np
 import pytest
-import sharding_worker as worker
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+import jnnk.sharding
 from jnnk.channels import channelwise_nnk_graph
 from jnnk.errors import InputError
 from jnnk.sharding import parse_mesh, sharded_nnk_graph
+from jnnk.similarity import cosine, gaussian
 
 pytestmark = pytest.mark.quick_compile
+
+N, K, BLOCK = 204, 5, 16
+
+
+def laplacian(x, y):
+    """A similarity of the user's own."""
+    return jax.numpy.exp(-jax.numpy.abs(x - y).sum())
+
+
+SIMILARITIES = {
+    "default": gaussian(),
+    "cosine": cosine(),
+    "median": gaussian("median"),
+    "laplacian": laplacian,
+}
+# Mesh, ring, similarity. 204 images are not a multiple of 8, three channels of neither 2 nor 8.
+CASES = (
+    ("data=1", False, "default"),
+    ("data=2", True, "laplacian"),
+    ("data=8", False, "cosine"),
+    ("data=8", True, "default"),
+    ("channel=8", False, "default"),
+    ("data=4,channel=2", False, "median"),
+    ("data=4,channel=2", True, "cosine"),
+)
+
+
+def _activations() -> np.ndarray:
+    """(N, 2, 2, 3), with an image of NaN and a channel in which all images tie."""
+    values = np.random.default_rng(0).normal(size=(N, 2, 2, 3)).astype(np.float32)
+    values[:, :, :, 1] = 0.5
+    values[70] = np.nan
+    return values
+
+
+def _options(mesh, ring, similarity):
+    return {
+        "mesh": parse_mesh(mesh),
+        "ring": ring,
+        "similarity": SIMILARITIES[similarity],
+        "num_neighbors": K,
+        "block_size": BLOCK,
+    }
+
+
+def _name(mesh, ring, similarity):
+    return f"{mesh} {'ring' if ring else 'gathered'} {similarity}"
+
+
+def _save(folder, case, graph):
+    fields = {field: np.asarray(value) for field, value in graph._asdict().items()}
+    np.savez(folder / f"{_name(*case)}.npz", **fields)
 
 
 def _start(num_devices, *arguments):
@@ -27,7 +87,7 @@ def _start(num_devices, *arguments):
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}",
         "JAX_PLATFORMS": "cpu",
     }
-    command = [sys.executable, worker.__file__, *map(str, arguments)]
+    command = [sys.executable, __file__, *map(str, arguments)]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -49,10 +109,10 @@ def folder(tmp_path_factory) -> pathlib.Path:
 @functools.cache
 def _on_one_device(similarity):
     return channelwise_nnk_graph(
-        worker.activations(),
-        num_neighbors=worker.K,
-        similarity=worker.SIMILARITIES[similarity],
-        block_size=worker.BLOCK,
+        _activations(),
+        num_neighbors=K,
+        similarity=SIMILARITIES[similarity],
+        block_size=BLOCK,
     )
 
 
@@ -64,13 +124,13 @@ def _assert_same(graph, expected):
         np.testing.assert_allclose(graph[field], getattr(expected, field), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("case", worker.CASES, ids=lambda case: worker.name(*case))
+@pytest.mark.parametrize("case", CASES, ids=lambda case: _name(*case))
 def test_the_mesh_changes_nothing(folder, case):
-    with np.load(folder / f"{worker.name(*case)}.npz") as graph:
+    with np.load(folder / f"{_name(*case)}.npz") as graph:
         _assert_same(graph, _on_one_device(case[-1]))
         # Ties go by index, across devices too; a point of NaN is nobody's neighbour and has none.
         if case[-1] != "cosine":
-            assert (graph["indices"][1, 100] == range(worker.K)).all()
+            assert (graph["indices"][1, 100] == range(K)).all()
         assert not (graph["indices"] == 70).any() and (graph["indices"][:, 70] == -1).all()
         assert ((graph["weights"][::2] > 0).sum(axis=2) > 0).mean() > 0.9
 
@@ -83,19 +143,19 @@ def _largest(text):
 
 @pytest.mark.parametrize("suffix", ["stablehlo", "hlo"])
 def test_the_ring_has_no_array_of_all_pairs(folder, suffix):
-    text = (folder / f"{worker.name('data=8', True, 'default')}.{suffix}").read_text()
-    assert _largest(text) < worker.N**2 / 4
+    text = (folder / f"{_name('data=8', True, 'default')}.{suffix}").read_text()
+    assert _largest(text) < N**2 / 4
 
 
 def test_all_pairs_would_be_seen():
-    shape = jax.ShapeDtypeStruct((worker.N, 2, 2, 3), "float32")
-    build = jax.jit(lambda a: channelwise_nnk_graph(a, num_neighbors=4, block_size=worker.N))
-    assert _largest(build.lower(shape).as_text()) >= worker.N**2
+    shape = jax.ShapeDtypeStruct((N, 2, 2, 3), "float32")
+    build = jax.jit(lambda a: channelwise_nnk_graph(a, num_neighbors=4, block_size=N))
+    assert _largest(build.lower(shape).as_text()) >= N**2
 
 
 def test_points_travel_in_a_ring_and_are_gathered_else(folder):
-    ring = (folder / f"{worker.name('data=8', True, 'default')}.stablehlo").read_text()
-    gathered = (folder / f"{worker.name('data=8', False, 'cosine')}.stablehlo").read_text()
+    ring = (folder / f"{_name('data=8', True, 'default')}.stablehlo").read_text()
+    gathered = (folder / f"{_name('data=8', False, 'cosine')}.stablehlo").read_text()
     assert "collective_permute" in ring and "all_gather" not in ring
     assert "all_gather" in gathered and "collective_permute" not in gathered
 
@@ -112,12 +172,12 @@ def test_two_processes_build_the_same_graph(tmp_path):
         for process in processes:
             process.kill()
             process.wait()
-    with np.load(tmp_path / f"{worker.name('data=4', True, 'default')}.npz") as graph:
+    with np.load(tmp_path / f"{_name('data=4', True, 'default')}.npz") as graph:
         _assert_same(graph, _on_one_device("default"))
 
 
 def test_one_device_lowers_for_every_platform():
-    shape = jax.ShapeDtypeStruct((worker.N, 2, 2, 3), "bfloat16")
+    shape = jax.ShapeDtypeStruct((N, 2, 2, 3), "bfloat16")
     for text in ("data=1", "data=1,channel=1"):
         jax.export.export(sharded_nnk_graph, platforms=["cpu", "cuda", "tpu"])(
             shape, mesh=parse_mesh(text), num_neighbors=4, ring=True
@@ -157,11 +217,53 @@ def test_misuse_is_named():
     with pytest.raises(ValueError, match="method must be"):
         build(values, mesh=parse_mesh("data=1"), method="exakt")
     with pytest.raises(ValueError, match="mesh must have an axis data or channel"):
-        build(values, mesh=jax.make_mesh((1,), ("x",), axis_types=(jax.sharding.AxisType.Auto,)))
+        build(values, mesh=jax.make_mesh((1,), ("x",), axis_types=(AxisType.Auto,)))
     with pytest.raises(ValueError, match="mesh must have axes of type Auto"):
         build(
             values,
-            mesh=jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,)),
+            mesh=jax.make_mesh((1,), ("data",), axis_types=(AxisType.Explicit,)),
         )
     with pytest.raises(TypeError, match="mesh must be a"):
         build(values, mesh="data=1")
+
+
+def _on_eight_devices(folder):
+    for case in CASES:
+        lowered = sharded_nnk_graph.lower(_activations(), **_options(*case))
+        compiled = lowered.compile()
+        (folder / f"{_name(*case)}.stablehlo").write_text(lowered.as_text())
+        (folder / f"{_name(*case)}.hlo").write_text(compiled.as_text())
+        _save(folder, case, compiled(_activations()))
+    for ring in (False, True):
+        jax.export.export(sharded_nnk_graph, platforms=["cpu", "cuda", "tpu"])(
+            jax.ShapeDtypeStruct((N, 2, 2, 3), "float32"), **_options("data=8", ring, "default")
+        )
+
+
+def _as_one_of_two(folder, port, number):
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(f"127.0.0.1:{port}", 2, number, initialization_timeout=60)
+    case = ("data=4", True, "default")
+    chosen = _options(*case)
+    placed = jax.make_array_from_callback(
+        _activations().shape,
+        NamedSharding(chosen["mesh"], PartitionSpec("data")),
+        lambda index: _activations()[index],
+    )
+    assert not placed.is_fully_addressable
+    graph = sharded_nnk_graph(placed, **chosen)
+    whole = multihost_utils.process_allgather(graph, tiled=True)
+    if number == 0:
+        _save(folder, case, whole)
+    jax.distributed.shutdown()
+
+
+if __name__ == "__main__":
+    # Programs that run once; and several trips of the ring on so few images.
+    jax.config.update("jax_disable_most_optimizations", True)
+    jnnk.sharding._TRIP_FLOATS = 1
+    mode, where, *rest = sys.argv[1:]
+    if mode == "devices":
+        _on_eight_devices(pathlib.Path(where))
+    else:
+        _as_one_of_two(pathlib.Path(where), *map(int, rest))
