@@ -81,9 +81,9 @@ def sharded_nnk_graph(
 
     A mesh of c x d devices gives each one C / c channels, one after the other, and of each channel
     N / d queries; both are padded where they do not divide (points of NaN are nobody's neighbour)
-    and cut again. Candidates are the same but where float32 rounding decides (the centre of the
-    points is a sum in another order), weights agree to the tolerance of the solver. With W = 4
-    bytes, or 8 for float64, per channel:
+    and cut again. Candidates are the same but where float32 rounding decides. Weights are
+    computed in batches of another shape: they agree to rounding, times the condition of the
+    matrix of similarities that they solve. With W = 4 bytes, or 8 for float64, per channel:
 
     - ``ring=False``: each device receives all points, ``N D W`` bytes, once, and holds them,
       beside ``block_size N W`` bytes of distances. The faster way where that fits.
