@@ -13,8 +13,8 @@ import pytest
 #: The files that take longest, the longest first.
 LONGEST = (
     "cli", "conv_scores", "qp", "weights", "graph", "eigenvalues", "resume", "masks", "readme",
-    "channels", "models", "compaction", "training", "overlap", "measures", "consistency", "data",
-    "baselines", "protocol", "reproduce_pruning", "neighbors",
+    "channels", "sharding", "models", "compaction", "training", "overlap", "measures",
+    "consistency", "data", "baselines", "protocol", "reproduce_pruning", "neighbors",
 )  # fmt: skip
 
 

@@ -238,6 +238,8 @@ def test_misuse_is_named():
             values,
             mesh=jax.make_mesh((1,), ("data",), axis_types=(AxisType.Explicit,)),
         )
+    with pytest.raises(ValueError, match="activations must be floating, got uint8"):
+        build(values.astype(np.uint8), mesh=parse_mesh("data=1"))
     with pytest.raises(ValueError, match="num_neighbors must be"):
         sharded_nnk_graph(values, mesh=parse_mesh("data=1"), num_neighbors=0)
     with pytest.raises(TypeError, match="mesh must be a"):
@@ -254,8 +256,12 @@ def _on_eight_devices(folder):
         (folder / f"{_name(*case)}.hlo").write_text(compiled.as_text())
         _save(folder, case, compiled(_activations()))
     for case in (RING, GATHERED):
-        jax.export.export(sharded_nnk_graph, platforms=["cuda", "tpu"])(
-            jax.ShapeDtypeStruct(SHAPE, "bfloat16"), **_options(*case)
+
+        def error(values, case=case):
+            return sharded_nnk_graph(values, **_options(*case)).errors.sum()
+
+        jax.export.export(jax.jit(jax.value_and_grad(error)), platforms=["cuda", "tpu"])(
+            jax.ShapeDtypeStruct(SHAPE, "bfloat16")
         )
 
 
