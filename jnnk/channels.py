@@ -43,11 +43,7 @@ def channelwise_nnk_graph(
     Raises:
         ValueError: on wrong shapes or options.
     """
-    if activations.ndim not in (3, 4):
-        raise ValueError(
-            "activations must be (N, H, W, C) or (N, D, C), got shape "
-            f"{activations.shape}; give dense features (N, C) as (N, 1, C)"
-        )
+    points = flat_channels(activations)
     static = {
         "num_neighbors": num_neighbors,
         "similarity": similarity,
@@ -55,8 +51,7 @@ def channelwise_nnk_graph(
         "block_size": block_size,
         "method": method,
     }
-    num_images, num_channels = activations.shape[0], activations.shape[-1]
-    points = activations.reshape(num_images, -1, num_channels)
+    num_channels = points.shape[-1]
     if num_channels == 0 or not can_stream(points):
         graph_of = functools.partial(nnk_graph, tol=tol, **static)
         return jax.lax.map(graph_of, jnp.moveaxis(points, -1, 0))
@@ -65,3 +60,14 @@ def channelwise_nnk_graph(
     shared = {"tol": jnp.asarray(tol, working_dtype(points.dtype))}
     graphs = map_streams(nnk_graph, channels, static=static, shared=shared)
     return jax.tree.map(lambda *fields: jnp.stack(fields), *graphs)
+
+
+def flat_channels(activations: jax.Array) -> jax.Array:
+    """Activations (N, H, W, C) or (N, D, C) as (N, D, C); ValueError on other shapes."""
+    if activations.ndim not in (3, 4):
+        raise ValueError(
+            "activations must be (N, H, W, C) or (N, D, C), got shape "
+            f"{activations.shape}; give dense features (N, C) as (N, 1, C)"
+        )
+    num_images, num_channels = activations.shape[0], activations.shape[-1]
+    return activations.reshape(num_images, -1, num_channels)

@@ -1,16 +1,17 @@
 """NNK graphs: neighbours, similarities and weights of every query in one call."""
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jnnk.blocks import map_blocks
-from jnnk.neighbors import center_and_unit, search
+from jnnk.neighbors import center_and_unit, check_options, search
 from jnnk.precision import working_dtype
 from jnnk.qp import solve_nnk
-from jnnk.similarity import DEFAULT, Cosine, Gaussian, Similarity
+from jnnk.similarity import DEFAULT, RadialSimilarity, Similarity
 
 # Queries whose Gram matrices are held at once, in floats of all matrices together.
 _GRAM_FLOATS = 2**23
@@ -46,6 +47,19 @@ class NNKGraph(NamedTuple):
     kkt_residual: jax.Array
     converged: jax.Array
     squared_distances: jax.Array
+
+
+class Vectors(NamedTuple):
+    """The same points as the search and as the user's similarity see them.
+
+    Attributes:
+        embedded: (..., D'), from `embed`, centred and in units (`jnnk.neighbors.center_and_unit`).
+        raw: (..., D), as they came; read for a similarity that is a callable alone, else it may be
+            None.
+    """
+
+    embedded: jax.Array
+    raw: jax.Array | None
 
 
 @functools.partial(
@@ -99,14 +113,10 @@ def nnk_graph(
         raise ValueError(f"queries must be (Q, {points.shape[1]}), got shape {queries.shape}")
     if exclude is None:
         exclude = jnp.full(queries.shape[:1], -1, jnp.int32)
-    if num_neighbors < 1:
-        raise ValueError(f"num_neighbors must be at least 1, got {num_neighbors}")
+    check_options(num_neighbors, block_size, method)
     dtype = working_dtype(points.dtype)
     points, queries = points.astype(dtype), queries.astype(dtype)
-    radial = isinstance(similarity, Gaussian | Cosine)
-    embedded, embedded_queries = points, queries
-    if radial:
-        embedded, embedded_queries = similarity.embed(points), similarity.embed(queries)
+    embedded, embedded_queries = embed(points, similarity), embed(queries, similarity)
     center, unit = center_and_unit(embedded)
     embedded = (embedded - center) / unit
     embedded_queries = (embedded_queries - center) / unit
@@ -118,20 +128,70 @@ def nnk_graph(
         block_size=block_size,
         method=method,
     )
-    if radial:
+    if isinstance(similarity, RadialSimilarity):
         similarity = similarity.resolved(distances, indices >= 0, unit)
-    finite = jnp.all(jnp.isfinite(embedded_queries), axis=1)
+    return weigh(
+        indices,
+        distances,
+        Vectors(embedded_queries, queries),
+        rows=indices,
+        candidates_of=lambda index: Vectors(embedded[index], points[index]),
+        unit=unit,
+        similarity=similarity,
+        tol=tol,
+        max_steps=max_steps,
+    )
+
+
+def embed(points: jax.Array, similarity: Similarity) -> jax.Array:
+    """Points (N, D) in the space (N, D') where the similarity searches its candidates."""
+    return similarity.embed(points) if isinstance(similarity, RadialSimilarity) else points
+
+
+def weigh(
+    indices: jax.Array,
+    distances: jax.Array,
+    queries: Vectors,
+    *,
+    rows: Any,
+    candidates_of: Callable[[Any], Vectors],
+    unit: jax.Array,
+    similarity: Similarity,
+    tol: float | jax.Array,
+    max_steps: int,
+) -> NNKGraph:
+    """The graph of queries whose candidates are known: the second half of `nnk_graph`.
+
+    Args:
+        indices: int32 (Q, K), candidates by increasing distance, -1 for none.
+        distances: (Q, K), their squared distances in units, infinity for none.
+        queries: `Vectors` (Q, D).
+        rows: pytree of Q rows, of which a block goes to ``candidates_of`` at a time.
+        candidates_of: from a block of B such rows to the `Vectors` (B, K, D) of its candidates,
+            anything finite or not where the index is -1.
+        unit: (), length of one unit of the embedded vectors.
+        similarity: with the median bandwidth resolved.
+        tol: see `jnnk.qp.solve_nnk`.
+        max_steps: see `jnnk.qp.solve_nnk`.
+
+    Returns:
+        An `NNKGraph`.
+    """
+    num_neighbors, dtype = indices.shape[1], queries.embedded.dtype
+    radial = isinstance(similarity, RadialSimilarity)
+    finite = jnp.all(jnp.isfinite(queries.embedded), axis=1)
 
     def local(inputs):
-        index, query, raw = inputs
+        index, query, row = inputs
         valid = index >= 0
-        near = jnp.where(valid[:, :, None], embedded[index] - query[:, None], 0)
+        candidates = candidates_of(row)
+        near = jnp.where(valid[:, :, None], candidates.embedded - query.embedded[:, None], 0)
         norms = jnp.sum(near * near, axis=2)
         mask = valid & jnp.any(norms > 0, axis=1, keepdims=True)
         if radial:
             gram, cross = _radial(similarity, near, norms, valid, unit)
         else:
-            gram, cross = _pairwise(similarity, points[index], raw, valid)
+            gram, cross = _pairwise(similarity, candidates.raw, query.raw, valid)
         # A masked candidate is a problem of its own whose answer is 0.
         both = mask[:, :, None] & mask[:, None, :]
         identity = jnp.eye(num_neighbors, dtype=dtype)
@@ -153,7 +213,7 @@ def nnk_graph(
 
     weights, errors, residual, converged = map_blocks(
         block,
-        (indices, embedded_queries, queries),
+        (indices, queries, rows),
         block_size=max(1, _GRAM_FLOATS // num_neighbors**2),
     )
     return NNKGraph(

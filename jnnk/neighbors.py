@@ -75,8 +75,12 @@ def nearest_neighbors(
     return indices, squared_distances * unit * unit
 
 
-def center_and_unit(points: jax.Array) -> tuple[jax.Array, jax.Array]:
+def center_and_unit(
+    points: jax.Array, *, axis_name: str | None = None
+) -> tuple[jax.Array, jax.Array]:
     """A centre (D,) and a unit of length () that make the coordinates small without rounding.
+
+    With ``axis_name`` those of the points (N, D) of all devices along that axis of a mesh.
 
     The unit is a power of two at least as large as any coordinate's distance from the centre, and
     the centre is the mean rounded to quarters of the unit, so that subtracting and dividing is
@@ -84,9 +88,13 @@ def center_and_unit(points: jax.Array) -> tuple[jax.Array, jax.Array]:
     """
     finite = jnp.all(jnp.isfinite(points), axis=1, keepdims=True)
     safe = jax.lax.stop_gradient(jnp.where(finite, points, 0))
-    count = jnp.maximum(jnp.sum(finite), 1).astype(points.dtype)
-    mean = jnp.sum(safe / count, axis=0)
-    spread = jnp.max(jnp.where(finite, jnp.abs(safe - mean), 0), initial=0)
+    total, largest = (lambda part: part), (lambda part: part)
+    if axis_name is not None:
+        total = functools.partial(jax.lax.psum, axis_name=axis_name)
+        largest = functools.partial(jax.lax.pmax, axis_name=axis_name)
+    count = jnp.maximum(total(jnp.sum(finite)), 1).astype(points.dtype)
+    mean = total(jnp.sum(safe / count, axis=0))
+    spread = largest(jnp.max(jnp.where(finite, jnp.abs(safe - mean), 0), initial=0))
     _, exponent = jnp.frexp(spread)
     info = jnp.finfo(points.dtype)
     exponent = jnp.clip(exponent, info.minexp + 4, info.maxexp - 2)
@@ -177,6 +185,16 @@ def _select(distances: jax.Array, group: int, wanted: int, method: str) -> jax.A
     return columns
 
 
+def check_options(num_neighbors: int, block_size: int, method: str) -> None:
+    """Raises ValueError on options of a search that mean nothing."""
+    if num_neighbors < 1:
+        raise ValueError(f"num_neighbors must be at least 1, got {num_neighbors}")
+    if block_size < 1:
+        raise ValueError(f"block_size must be at least 1, got {block_size}")
+    if method not in ("exact", "approximate"):
+        raise ValueError(f"method must be 'exact' or 'approximate', got {method!r}")
+
+
 def _check(queries, points, num_neighbors, exclude, block_size, method):
     """Raises ValueError on misuse."""
     for name, array in (("queries", queries), ("points", points)):
@@ -188,12 +206,7 @@ def _check(queries, points, num_neighbors, exclude, block_size, method):
         raise ValueError(
             f"queries and points must agree in D, got {queries.shape} and {points.shape}"
         )
-    if num_neighbors < 1:
-        raise ValueError(f"num_neighbors must be at least 1, got {num_neighbors}")
-    if block_size < 1:
-        raise ValueError(f"block_size must be at least 1, got {block_size}")
-    if method not in ("exact", "approximate"):
-        raise ValueError(f"method must be 'exact' or 'approximate', got {method!r}")
+    check_options(num_neighbors, block_size, method)
     if exclude is not None and (
         exclude.shape != queries.shape[:1] or not jnp.issubdtype(exclude.dtype, jnp.integer)
     ):

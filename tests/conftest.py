@@ -14,8 +14,9 @@ import pytest
 LONGEST = (
     "cli", "conv_scores", "qp", "weights", "lever_studies", "graph", "eigenvalues", "resume",
     "lever_options", "masks", "readme", "early_stopping", "channels", "overlap_penalty",
-    "reproduce_overlap", "channel_pruning", "models", "compaction", "training", "overlap",
-    "measures", "consistency", "data", "baselines", "protocol", "reproduce_pruning", "neighbors",
+    "reproduce_overlap", "sharding", "channel_pruning", "models", "compaction", "training",
+    "overlap", "measures", "consistency", "data", "baselines", "protocol", "reproduce_pruning",
+    "neighbors",
 )  # fmt: skip
 
 

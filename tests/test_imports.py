@@ -17,7 +17,7 @@ PIPELINES = {
         {"neighbors"},
         {"graph"},
         {"channels"},
-        {"overlap", "dimension", "generalization"},
+        {"overlap", "dimension", "generalization", "sharding"},
     ],
     "pruning": [{"conv_scores"}, {"masks"}, {"training"}],
 }

@@ -1,0 +1,293 @@
+"""Graphs over a mesh of devices: the same as on one, in one process and in two.
+
+Run as a program, it builds graphs on devices that the test's own process does not have, and saves
+them: ``test_sharding.py devices FOLDER`` on eight devices of one process, ``process FOLDER PORT
+NUMBER`` as one of two processes with two devices each.
+"""
+
+import functools
+import itertools
+import math
+import os
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+
+import jax
+import jax.export
+import numpy as np
+import pytest
+import scipy.optimize
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import jnnk.sharding
+from jnnk.channels import channelwise_nnk_graph
+from jnnk.errors import InputError
+from jnnk.sharding import parse_mesh, sharded_nnk_graph
+from jnnk.similarity import cosine, gaussian
+
+pytestmark = pytest.mark.quick_compile
+
+N, K, BLOCK = 204, 5, 16
+SHAPE = (N, 4, 3, 3)
+
+
+def laplacian(x, y):
+    """A similarity of the user's own."""
+    return jax.numpy.exp(-jax.numpy.abs(x - y).sum() / 8)
+
+
+SIMILARITIES = {
+    "default": gaussian(),
+    "cosine": cosine(),
+    "median": gaussian("median"),
+    "laplacian": laplacian,
+}
+# Mesh, ring, similarity. 204 images are not a multiple of 8, three channels of neither 2 nor 8.
+RING = ("data=8", True, "default")
+GATHERED = ("data=2", False, "median")
+CASES = (RING, ("channel=8", False, "default"), ("data=4,channel=2", True, "cosine"), GATHERED)
+IN_TWO_PROCESSES = ("data=4", True, "laplacian")
+
+
+def _activations() -> np.ndarray:
+    """Three channels, with an image of NaN and a channel in which all images tie."""
+    values = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+    values[:, :, :, 1] = 0.5
+    values[70] = np.nan
+    return values
+
+
+def _options(mesh, ring, similarity):
+    return {
+        "mesh": parse_mesh(mesh),
+        "ring": ring,
+        "similarity": SIMILARITIES[similarity],
+        "num_neighbors": K,
+        "block_size": BLOCK,
+    }
+
+
+def _name(mesh, ring, similarity):
+    return f"{mesh} {'ring' if ring else 'gathered'} {similarity}"
+
+
+def _save(folder, case, graph):
+    fields = {field: np.asarray(value) for field, value in graph._asdict().items()}
+    np.savez(folder / f"{_name(*case)}.npz", **fields)
+
+
+def _start(num_devices, *arguments):
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}",
+        "JAX_PLATFORMS": "cpu",
+    }
+    command = [sys.executable, __file__, *map(str, arguments)]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def _finish(process):
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output[-4000:]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> pathlib.Path:
+    """What eight devices of one process made."""
+    folder = tmp_path_factory.mktemp("devices")
+    _finish(_start(8, "devices", folder))
+    return folder
+
+
+@functools.cache
+def _on_one_device(similarity):
+    return channelwise_nnk_graph(
+        _activations(), num_neighbors=K, similarity=SIMILARITIES[similarity], block_size=BLOCK
+    )
+
+
+def _assert_same(graph, similarity):
+    """The fields of a graph are those of one device, or solve the problem in float64.
+
+    A program less to compile: neighbours are the Euclidean ones for all similarities but cosine.
+    """
+    compiled = similarity in ("default", "cosine")
+    expected = _on_one_device(similarity if compiled else "default")
+    for field in ("indices", "converged"):
+        np.testing.assert_array_equal(graph[field], getattr(expected, field))
+    np.testing.assert_allclose(graph["squared_distances"], expected.squared_distances, rtol=1e-6)
+    if compiled:
+        np.testing.assert_array_equal(graph["weights"] > 0, np.asarray(expected.weights) > 0)
+        for field in ("weights", "errors", "kkt_residual"):
+            np.testing.assert_allclose(graph[field], getattr(expected, field), atol=1e-5)
+        return
+    for channel, query in itertools.product((0, 2), range(0, N, 12)):
+        points = _activations().reshape(N, -1, 3)[:, :, channel].astype(np.float64)
+        near = points[[query, *graph["indices"][channel, query]]]
+        difference = near[:, None] - near
+        if similarity == "laplacian":
+            every = np.exp(-np.abs(difference).sum(axis=2) / 8)
+        else:
+            distances = graph["squared_distances"][channel]
+            width = np.sqrt(np.median(distances[np.isfinite(distances)])) / 3
+            every = np.exp(-np.square(difference).sum(axis=2) / (2 * width**2))
+        lower = np.linalg.cholesky(every[1:, 1:])
+        weights, _ = scipy.optimize.nnls(lower.T, np.linalg.solve(lower, every[0, 1:]))
+        np.testing.assert_allclose(graph["weights"][channel, query], weights, atol=1e-5)
+        assert weights.any()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: _name(*case))
+def test_the_mesh_changes_nothing(folder, case):
+    with np.load(folder / f"{_name(*case)}.npz") as graph:
+        _assert_same(graph, case[-1])
+        # Ties go by index, across devices too; a point of NaN is nobody's neighbour and has none.
+        assert (graph["indices"][1, 100] == range(K)).all()
+        assert not (graph["indices"] == 70).any() and (graph["indices"][:, 70] == -1).all()
+        assert ((graph["weights"][::2] > 0).sum(axis=2) > 0).mean() > 0.9
+
+
+def _largest(text):
+    """Elements of the largest array in a program, StableHLO or HLO."""
+    shapes = re.findall(r"tensor<([\dx]+)x[a-z]\w+>", text) + re.findall(r"\w\[([\d,]+)\]", text)
+    return max(math.prod(map(int, re.split("[x,]", shape))) for shape in shapes)
+
+
+@pytest.mark.parametrize("suffix", ["stablehlo", "hlo"])
+def test_the_ring_has_no_array_of_all_pairs(folder, suffix):
+    text = (folder / f"{_name(*RING)}.{suffix}").read_text()
+    assert _largest(text) < N**2 / 4
+
+
+def test_all_pairs_would_be_seen():
+    shape = jax.ShapeDtypeStruct(SHAPE, "float32")
+    build = jax.jit(lambda a: channelwise_nnk_graph(a, num_neighbors=4, block_size=N))
+    assert _largest(build.lower(shape).as_text()) >= N**2
+
+
+def test_points_travel_in_a_ring_and_are_gathered_else(folder):
+    ring = (folder / f"{_name(*RING)}.stablehlo").read_text()
+    gathered = (folder / f"{_name(*GATHERED)}.stablehlo").read_text()
+    assert "collective_permute" in ring and "all_gather" not in ring
+    assert "all_gather" in gathered and "collective_permute" not in gathered
+
+
+def test_two_processes_build_the_same_graph(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [_start(2, "process", tmp_path, port, number) for number in range(2)]
+    try:
+        for process in processes:
+            _finish(process)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    with np.load(tmp_path / f"{_name(*IN_TWO_PROCESSES)}.npz") as graph:
+        _assert_same(graph, "laplacian")
+
+
+def test_one_device_lowers_for_every_platform():
+    jax.export.export(sharded_nnk_graph, platforms=["cpu", "cuda", "tpu"])(
+        jax.ShapeDtypeStruct(SHAPE, "bfloat16"), mesh=parse_mesh("data=1"), num_neighbors=4
+    )
+
+
+def test_a_mesh_is_read():
+    mesh = parse_mesh(" channel=1, data = 1")
+    assert mesh.axis_names == ("channel", "data") and mesh.devices.shape == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model=2", "unknown axis 'model'.*data and channel"),
+        ("", "unknown axis ''"),
+        ("data=1,", "unknown axis ''"),
+        ("data=two", "data must be a whole number of at least 1, got 'two'"),
+        ("data", "data must be a whole number of at least 1, got ''"),
+        ("data=0", "whole number of at least 1"),
+        ("data=-1", "whole number of at least 1"),
+        ("data=²", "whole number of at least 1"),
+        ("data=1,data=1", "data comes twice"),
+        ("data=4000,channel=2", "asks for 8000 devices, there are"),
+    ],
+)
+def test_a_mesh_that_is_none_is_named(text, message):
+    with pytest.raises(InputError, match=f"mesh: .*{message}"):
+        parse_mesh(text)
+
+
+def test_misuse_is_named():
+    values = np.ones((8, 2, 3), np.float32)
+    build = functools.partial(sharded_nnk_graph, num_neighbors=2)
+    with pytest.raises(ValueError, match="activations must be"):
+        build(values[0], mesh=parse_mesh("data=1"))
+    with pytest.raises(ValueError, match="method must be"):
+        build(values, mesh=parse_mesh("data=1"), method="exakt")
+    with pytest.raises(ValueError, match="mesh must have an axis data or channel"):
+        build(values, mesh=jax.make_mesh((1,), ("x",), axis_types=(AxisType.Auto,)))
+    with pytest.raises(ValueError, match="mesh must have axes of type Auto"):
+        build(
+            values,
+            mesh=jax.make_mesh((1,), ("data",), axis_types=(AxisType.Explicit,)),
+        )
+    with pytest.raises(ValueError, match="activations must be floating, got uint8"):
+        build(values.astype(np.uint8), mesh=parse_mesh("data=1"))
+    with pytest.raises(ValueError, match="num_neighbors must be"):
+        sharded_nnk_graph(values, mesh=parse_mesh("data=1"), num_neighbors=0)
+    with pytest.raises(TypeError, match="mesh must be a"):
+        build(values, mesh="data=1")
+
+
+def _on_eight_devices(folder):
+    with pytest.raises(ValueError, match="similarity: the median bandwidth"):
+        sharded_nnk_graph(_activations(), **_options("data=8", True, "median"))
+    for case in CASES:
+        lowered = sharded_nnk_graph.lower(_activations(), **_options(*case))
+        compiled = lowered.compile()
+        (folder / f"{_name(*case)}.stablehlo").write_text(lowered.as_text())
+        (folder / f"{_name(*case)}.hlo").write_text(compiled.as_text())
+        _save(folder, case, compiled(_activations()))
+    for case in (RING, GATHERED):
+
+        def error(values, case=case):
+            return sharded_nnk_graph(values, **_options(*case)).errors.sum()
+
+        jax.export.export(jax.jit(jax.value_and_grad(error)), platforms=["cuda", "tpu"])(
+            jax.ShapeDtypeStruct(SHAPE, "bfloat16")
+        )
+
+
+def _as_one_of_two(folder, port, number):
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(f"127.0.0.1:{port}", 2, number, initialization_timeout=60)
+    chosen = _options(*IN_TWO_PROCESSES)
+    placed = jax.make_array_from_callback(
+        _activations().shape,
+        NamedSharding(chosen["mesh"], PartitionSpec("data")),
+        lambda index: _activations()[index],
+    )
+    assert not placed.is_fully_addressable
+    graph = sharded_nnk_graph(placed, **chosen)
+    whole = multihost_utils.process_allgather(graph, tiled=True)
+    if number == 0:
+        _save(folder, IN_TWO_PROCESSES, whole)
+    jax.distributed.shutdown()
+
+
+if __name__ == "__main__":
+    # Programs that run once; and several trips of the ring on so few images.
+    jax.config.update("jax_disable_most_optimizations", True)
+    jnnk.sharding._TRIP_FLOATS = 1
+    mode, where, *rest = sys.argv[1:]
+    if mode == "devices":
+        _on_eight_devices(pathlib.Path(where))
+    else:
+        _as_one_of_two(pathlib.Path(where), *map(int, rest))
