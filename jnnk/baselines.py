@@ -116,14 +116,15 @@ def channel_cka(activations: Array) -> Array:
 def standardised(x: Array) -> Array:
     """Centred columns of (N, p) with largest entry 1, in float32 at least; constant ones become 0.
 
-    Squares then neither over- nor underflow, and CKA does not see the scale.
+    Squares then neither over- nor underflow. CKA and correlation do not see the scale, so it counts
+    as constant in derivatives, which would overflow through it.
     """
     x = x.astype(working_dtype(x.dtype))
     centred = x - x.mean(0)
     # A constant column leaves rounding behind, which would pass for a signal.
     constant = (x == x[:1]).all(0)
     centred = jnp.where(constant, 0, centred)
-    largest = jnp.abs(centred).max()
+    largest = jax.lax.stop_gradient(jnp.abs(centred).max())
     return centred / jnp.where(largest > 0, largest, 1)
 
 

@@ -28,8 +28,9 @@ def decorrelation_penalty(
         ValueError: on wrong shapes, or without a key where channels are drawn.
     """
     points, _ = channel_points(activations, num_channels=num_channels, key=key)
-    columns = standardised(points.reshape(points.shape[0], -1).T)
-    covariance = _product(columns.T, columns)
+    # Each channel on a scale of its own, or the squares of a faint one underflow.
+    rows = jax.vmap(standardised)(points.reshape(points.shape[0], -1, 1))[:, :, 0]
+    covariance = _product(rows, rows.T)
     variance = jnp.diagonal(covariance)
     live = variance > 0
     safe = jnp.where(live, variance, 1)

@@ -73,3 +73,14 @@ def test_what_a_regularizer_cannot_be():
     regularizer = make_regularizer("overlap", strength=1.0, layers=("layer3*",))
     with pytest.raises(InputError, match=r"none matches layer3\*; known: conv1"):
         regularizer({"conv1": _batch()}, jnp.zeros(20, int), jax.random.key(0))
+
+
+@pytest.mark.parametrize("penalty", [decorrelation_penalty, cka_penalty])
+@pytest.mark.parametrize("scale", [1.0, 1e-20])
+def test_gradients_are_finite_for_faint_channels(penalty, scale):
+    activations = np.random.default_rng(0).random((16, 2, 2, 4)) * scale
+    activations[..., 1] *= 1e-10  # variances whose squares underflow
+    activations[..., 2] = 0
+    activations[3, 0, 0, 2] = 1e-20
+    value, gradient = jax.value_and_grad(penalty)(jnp.asarray(activations, jnp.float32))
+    assert 0 < value < 1 and jnp.isfinite(gradient).all()
