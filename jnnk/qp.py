@@ -79,7 +79,7 @@ def solve_nnk(
     _check(gram, cross, mask)
     tol = jnp.asarray(tol, working_dtype(gram.dtype))
     arrays = (gram, cross) if mask is None else (gram, cross, mask)
-    if np.prod(cross.shape[:-1]) >= _STREAMED and can_stream(*arrays):
+    if np.prod(cross.shape[:-1]) >= _STREAMED and can_stream(*arrays, tol):
         return _solve_in_halves(arrays, tol, max_steps)
     return _solve_batch(*arrays, tol=tol, max_steps=max_steps)
 
@@ -88,8 +88,8 @@ def _solve_in_halves(arrays, tol, max_steps) -> QPSolution:
     """`solve_nnk` as two programs at once."""
     batch = arrays[1].shape[:-1]
     # NumPy's views, which no half copies if it begins at an aligned address.
-    rows = [np.asarray(x).reshape(-1, *x.shape[len(batch) :]) for x in arrays]
-    count = len(rows[0])
+    count = int(np.prod(batch))
+    rows = [np.asarray(x).reshape(count, *x.shape[len(batch) :]) for x in arrays]
     half = -(-count // (2 * _ALIGNED)) * _ALIGNED
     # Both of one shape, for one program; they overlap where the count is not a multiple.
     starts = (0, count - half)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 # Programs in flight. They hold no LAPACK calls, which deadlock when two run at once (JAX 0.10.2).
@@ -13,11 +14,19 @@ _STREAMS = 2
 
 
 def can_stream(*arrays: jax.Array | np.ndarray) -> bool:
-    """Whether `map_streams` may compute with the arrays: concrete, and on the one CPU device."""
-    return jax.default_backend() == "cpu" and all(
-        isinstance(array, np.ndarray)
-        or (not isinstance(array, jax.core.Tracer) and len(array.devices()) == 1)
-        for array in arrays
+    """Whether `map_streams` may compute with the arrays: concrete, and on the one CPU device.
+
+    Not inside a transformation either, which would trace every slice of arrays it closes over.
+    """
+    inside = isinstance(jnp.zeros(()) + 0, jax.core.Tracer)
+    return (
+        not inside
+        and jax.default_backend() == "cpu"
+        and all(
+            isinstance(array, np.ndarray)
+            or (not isinstance(array, jax.core.Tracer) and len(array.devices()) == 1)
+            for array in arrays
+        )
     )
 
 

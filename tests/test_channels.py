@@ -105,3 +105,19 @@ def test_double_precision_reaches_the_threads():
         assert graph.weights.dtype == jnp.float64
         alone = jnnk.nnk_graph(points[:, :, 1], num_neighbors=5)
         np.testing.assert_allclose(graph.weights[1], alone.weights, rtol=1e-12, atol=1e-14)
+
+
+def test_arrays_that_a_transformation_closes_over():
+    activations = jnp.asarray(_activations(channels=2))
+    gram, cross = jnp.broadcast_to(jnp.eye(2), (5000, 2, 2)), jnp.ones((5000, 2))
+    graph = channelwise_nnk_graph(activations, num_neighbors=6)
+
+    @jax.jit
+    def closed(scale):
+        weights = channelwise_nnk_graph(activations, num_neighbors=6).weights
+        return scale * weights, scale * jnnk.qp.solve_nnk(gram, cross, tol=scale).weights
+
+    weights, ones = closed(1.0)
+    np.testing.assert_allclose(weights, graph.weights, atol=1e-5)
+    np.testing.assert_allclose(ones, 1, atol=1e-6)
+    assert jnnk.qp.solve_nnk(gram[:, :0, :0], cross[:, :0]).weights.shape == (5000, 0)
