@@ -190,7 +190,7 @@ def _reproduce_channel_pruning(args: argparse.Namespace) -> _Reproduction:
 
 def _public_networks(args: argparse.Namespace) -> tuple:
     """The CIFAR ResNets with their published weights, and CIFAR-10."""
-    from jnnk.jobs.reproduce_pruning import Network
+    from jnnk.jobs.network import Network
 
     networks = []
     for name in ("resnet20", "resnet32"):
@@ -203,8 +203,8 @@ def _public_networks(args: argparse.Namespace) -> tuple:
 
 def _reproduce_overlap(args: argparse.Namespace) -> _Reproduction:
     from jnnk import models
+    from jnnk.jobs.network import Network
     from jnnk.jobs.overlap_epochs import Trajectory
-    from jnnk.jobs.overlap_pair import Network
     from jnnk.jobs.reproduce_overlap import Inputs, reproduce_overlap
 
     convnet, dataset, _ = _load(_shared(args)._replace(model="convnet6"))

@@ -15,7 +15,7 @@ from jnnk.errors import InputError
 from jnnk.jobs import reproduce_channel_pruning as pruning
 from jnnk.jobs import reproduce_early_stopping as stopping
 from jnnk.jobs import reproduce_regularizer as regularizer
-from jnnk.jobs.reproduce_pruning import Network
+from jnnk.jobs.network import Network
 
 pytestmark = pytest.mark.quick_compile
 

@@ -21,15 +21,16 @@ from jnnk.compaction import compact
 from jnnk.data import Dataset
 from jnnk.jobs.channel_graphs import inner_graphs
 from jnnk.jobs.fit import fit
-from jnnk.jobs.output import save_figure, save_table
+from jnnk.jobs.network import Network
+from jnnk.jobs.output import mean_and_std, save_study
+from jnnk.jobs.parts import kept
 from jnnk.jobs.progress import Progress, Silent
-from jnnk.jobs.reproduce_pruning import Accuracies, Network
+from jnnk.jobs.reproduce_pruning import Accuracies
 from jnnk.jobs.train import mirrors
 from jnnk.lever_figures import channel_pruning
 from jnnk.mask_summary import conv_output_sizes, summarize
 from jnnk.masks import masks_from_layers
-from jnnk.runs import read_json, require_settings, write_bytes, write_json
-from jnnk.tables import to_markdown
+from jnnk.runs import require_settings
 from jnnk.training import Model, make_evaluate, make_optimizer, make_train_step, start_state
 
 
@@ -111,11 +112,8 @@ def reproduce_channel_pruning(
                     task.advance(accuracy=records[-1]["accuracy"])
     summary = summarize_cases(records)
     caption = "Accuracy with inner channels removed, at once and after the same fine-tuning."
-    write_json(folder / "results.json", records)
-    write_json(folder / "summary.json", summary)
-    save_table(folder, "summary", summary, caption=caption)
-    write_bytes(folder / "summary.md", to_markdown(summary).encode())
-    save_figure(folder, "channel_pruning", channel_pruning(summary))
+    figure = ("channel_pruning", channel_pruning(summary))
+    save_study(folder, records, summary, caption=caption, figure=figure)
     return summary
 
 
@@ -143,8 +141,7 @@ def summarize_cases(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 if record["stage"] == stage and tuple(record[name] for name in same) == case
             ]
             name = stage.replace("-", "_")
-            row[name] = float(np.mean(values)) if values else None
-            row[f"{name}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+            row[name], row[f"{name}_std"] = mean_and_std(values)
         summary.append(row)
     return summary
 
@@ -164,11 +161,14 @@ class _Case:
         self._programs: dict[Model, tuple] = {}
 
     def records(self, criterion: str, keep_rate: float) -> list[dict[str, Any]]:
-        """All measurements of one criterion at one share."""
-        settings, images = self._settings, len(self._dataset.test_images)
+        """All measurements of one criterion at one share, from their file where there is one."""
         path = self._folder / f"keep{keep_rate:g}" / f"{criterion}.json"
-        if path.exists():
-            return read_json(path)
+        return kept(path, partial(self._measure, path, criterion, keep_rate))
+
+    def _measure(
+        self, path: pathlib.Path, criterion: str, keep_rate: float
+    ) -> list[dict[str, Any]]:
+        settings, images = self._settings, len(self._dataset.test_images)
         is_tuned = self._network.name in settings.tuned_networks
         is_tuned &= keep_rate in settings.tuned_rates
         common = {
@@ -191,7 +191,6 @@ class _Case:
                 records.append(
                     {**common, "stage": "fine-tuned", "seed": seed, "accuracy": accuracy}
                 )
-        write_json(path, records)
         return records
 
     def _masks(self, criterion: str, keep_rate: float, seed: int) -> Any:
@@ -208,15 +207,16 @@ class _Case:
 
     def _cost(self, keep_rate: float, masks: Any) -> dict[str, float]:
         """MACs and latency as shares of the whole network's; widths are the same for all masks."""
-        path = self._folder / f"keep{keep_rate:g}" / "cost.json"
-        if not path.exists():
+
+        def measure() -> dict[str, float]:
             model, variables = self._network.model, self._network.variables
             both = [(model, variables), compact(model, variables, masks)]
             shape = (self._settings.batch_size, *self._dataset.test_images.shape[1:])
             whole, small = (_macs(*each, shape) for each in both)
             seconds = _latencies(both, shape, self._settings.latency_repeats)
-            write_json(path, {"macs": small / whole, "latency": seconds[1] / seconds[0]})
-        return read_json(path)
+            return {"macs": small / whole, "latency": seconds[1] / seconds[0]}
+
+        return kept(self._folder / f"keep{keep_rate:g}" / "cost.json", measure)
 
     def _tuned(self, folder: pathlib.Path, masks: Any, seed: int) -> float:
         """Accuracy of the compacted network after fine-tuning."""
