@@ -169,12 +169,3 @@ def test_misuse_raises():
         nnk_graph(points, num_neighbors=1, exclude=jnp.arange(4))
     with pytest.raises(ValueError, match="queries"):
         nnk_graph(points, num_neighbors=1, queries=jnp.ones((4, 3)))
-
-
-def test_lowers_for_every_platform():
-    platforms = ["cpu", "cuda", "tpu"]
-    shape = jax.ShapeDtypeStruct((700, 8), "float32")
-    build = jax.jit(lambda p: nnk_graph(p, num_neighbors=4))
-    jax.export.export(build, platforms=platforms)(shape)
-    derivative = jax.jit(jax.grad(lambda p: nnk_graph(p, num_neighbors=4).errors.sum()))
-    jax.export.export(derivative, platforms=platforms)(shape)
