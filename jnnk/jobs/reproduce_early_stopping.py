@@ -41,7 +41,7 @@ class Settings(NamedTuple):
     """
 
     seeds: tuple[int, ...] = tuple(range(10))
-    epochs: int = 10
+    epochs: int = 20
     patience: int = 2
     train_images: int = 10_000
     batch_size: int = 50
