@@ -40,8 +40,7 @@ class Settings(NamedTuple):
     Attributes:
         criteria: keys of ``CHANNEL_CRITERIA``.
         keep_rates: shares of inner channels kept.
-        tuned_networks: names of the networks that are fine-tuned too.
-        tuned_rates: at these shares.
+        tuned_rates: shares at which the networks are fine-tuned too.
         seeds: of fine-tuning, and of ``"random"`` in both.
         test_images: first test images, for every accuracy.
         graph_images: training images of the graphs.
@@ -55,8 +54,7 @@ class Settings(NamedTuple):
 
     criteria: tuple[str, ...] = tuple(CHANNEL_CRITERIA)
     keep_rates: tuple[float, ...] = (0.9, 0.75, 0.5)
-    tuned_networks: tuple[str, ...] = ("resnet20",)
-    tuned_rates: tuple[float, ...] = (0.5,)
+    tuned_rates: tuple[float, ...] = (0.75, 0.5)
     seeds: tuple[int, ...] = (0, 1, 2)
     test_images: int = 2000
     graph_images: int = 600
@@ -169,8 +167,7 @@ class _Case:
         self, path: pathlib.Path, criterion: str, keep_rate: float
     ) -> list[dict[str, Any]]:
         settings, images = self._settings, len(self._dataset.test_images)
-        is_tuned = self._network.name in settings.tuned_networks
-        is_tuned &= keep_rate in settings.tuned_rates
+        is_tuned = keep_rate in settings.tuned_rates
         common = {
             "network": self._network.name,
             "keep_rate": keep_rate,
