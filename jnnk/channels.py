@@ -28,7 +28,8 @@ def channelwise_nnk_graph(
     the answer. Works under jit, vmap and differentiation as well.
 
     Args:
-        activations: (N, H, W, C), or (N, D, C) already flattened; floating.
+        activations: (N, H, W, C), or (N, D, C) already flattened; half precisions and integers
+            are computed in float32.
         num_neighbors: K, candidates of each image.
         similarity: see `jnnk.graph.nnk_graph`.
         tol: see `jnnk.qp.solve_nnk`.

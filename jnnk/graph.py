@@ -82,7 +82,7 @@ def nnk_graph(
     Differentiable in ``points`` and ``queries`` with the candidates held fixed.
 
     Args:
-        points: (N, D) floating; half precisions are computed in float32.
+        points: (N, D); half precisions and integers are computed in float32.
         num_neighbors: K, the candidates of each query; may exceed the number of points.
         similarity: `jnnk.similarity.gaussian`, `jnnk.similarity.cosine`, or a hashable callable
             ``k(x, y)`` of two (D,) vectors, positive semi-definite with ``k(x, x) = 1``, whose
