@@ -8,6 +8,7 @@ akamaster/pytorch_resnet_cifar10.
 
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,12 @@ Variables = Mapping[str, Any]
 _Shape = tuple[int, ...]
 _Key = tuple[str, ...]  # ("params", "layer1_0", "conv1", "kernel")
 _Tensor = tuple[_Shape, str]  # shape and dtype
+
+# What numpy and zipfile raise for an archive that is none, is cut short or had bytes changed.
+_DAMAGED_ARCHIVE = (
+    OSError, ValueError, EOFError, NotImplementedError, RuntimeError, MemoryError, SyntaxError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 _LEAVES = {
     ("params", "kernel"): "weight",
@@ -142,7 +149,7 @@ def load_npz(
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             stored = {name: archive[name] for name in archive.files if name.startswith(prefix)}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGED_ARCHIVE as error:
         raise WeightsError(f"{path}: not readable as a numpy archive: {error}") from error
     found = {name: (array.shape, array.dtype.name) for name, array in stored.items()}
     _check(path, {name: (shapes[key], "float32") for key, name in named.items()}, found)

@@ -3,12 +3,19 @@
 import io
 import pathlib
 import zipfile
+import zlib
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jnnk.errors import InputError
 from jnnk.runs import read_json, write_bytes
+
+# What numpy and zipfile raise for an archive that is none, is cut short or had bytes changed.
+_DAMAGED = (
+    OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, MemoryError,
+    SyntaxError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 Epoch = int | str
 RANDOM = "random"
@@ -82,9 +89,9 @@ def read_npz(path: pathlib.Path, kind: type) -> Any:
         InputError: if the file is missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return kind(**{name: arrays[name] for name in kind._fields})
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise InputError(
             f"{path}: cannot be read ({error}); delete it to measure it again"
         ) from None
