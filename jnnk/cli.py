@@ -333,12 +333,13 @@ def _report_on(run: Run) -> Answer:
 
 
 def _answer(run: Run, path: pathlib.Path) -> Answer:
-    """The report's path and the last numbers of every part that has run."""
-    from jnnk.jobs.report import collect, summary
+    """The report's path and what one wants to know first."""
+    from jnnk.jobs.headline import answers, headline
+    from jnnk.jobs.report import collect
 
-    facts = [(meaning, value) for value, meaning in summary(collect(run))]
-    path = path.absolute()
-    return Answer({"run": run.path, "report": path}, [*facts, ("report", str(path))])
+    numbers, path = headline(collect(run)), path.absolute()
+    facts = [(each.question, f"{each.number} {each.text}") for each in answers(numbers)]
+    return Answer({"run": run.path, "report": path, **numbers}, [*facts, ("report", str(path))])
 
 
 _REPRODUCTIONS = {

@@ -9,7 +9,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from jnnk.clustering import ChannelTree, cluster_channels, tree_lines
-from jnnk.figure_style import STYLE, line_with_limits, make_axes, shades
+from jnnk.figure_style import PALETTE, STYLE, line_with_limits, make_axes, shades, values_of
 
 _MEASURES = {
     "overlap": "mean channel overlap (Jaccard)",
@@ -40,7 +40,37 @@ def training_curves(metrics: list[dict]) -> Figure:
             epochs, [100 * record["test_accuracy"] for record in metrics], label="test images"
         )
         right.set(xlabel="epoch", ylabel="accuracy (%)")
+        for axis in (left, right):
+            axis.xaxis.get_major_locator().set_params(integer=True)
         right.legend()
+    return figure
+
+
+def redundancy_and_pruning(records: list[dict]) -> Figure:
+    """Redundancy of every layer, and the share of its kernels that were pruned.
+
+    Args:
+        records: ``layer``, ``redundancy`` and ``kernels_pruned``, which is None where nothing is.
+    """
+    layers = [record["layer"] for record in records]
+    with mpl.rc_context(STYLE):
+        figure, axes = make_axes(
+            2, 1, (max(7.0, 0.3 * len(layers) + 2), 4.2), sharex=True, squeeze=False
+        )
+        for axis, field, factor, label, colour in zip(
+            axes[:, 0],
+            ("redundancy", "kernels_pruned"),
+            (1, 100),
+            ("redundancy\n(0 disjoint, 1 equal)", "kernels pruned (%)"),
+            PALETTE,
+            strict=False,
+        ):
+            axis.bar(layers, factor * np.nan_to_num(values_of(records, field)), color=colour)
+            axis.set_ylabel(label)
+            axis.grid(axis="x", visible=False)
+        axes[0, 0].set_ylim(0, 1)
+        axes[-1, 0].set_xlabel("layer")
+        axes[-1, 0].set_xticks(range(len(layers)), layers, rotation=45, ha="right")
     return figure
 
 
