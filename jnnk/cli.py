@@ -140,9 +140,19 @@ def _prune(args: argparse.Namespace, progress: Progress) -> Answer:
 def _report(args: argparse.Namespace, progress: Progress) -> Answer:
     from jnnk.runs import locked, open_run
 
-    run = open_run(args.run)
-    with locked(run.path):
-        return _report_on(run)
+    runs = [open_run(path) for path in args.runs]
+    if len(runs) > 1:
+        return _compare(runs, (args.out or pathlib.Path("comparison.html")).absolute())
+    if args.out is not None:
+        raise InputError("--out names the page of a comparison: give two run folders or more")
+    with locked(runs[0].path):
+        return _report_on(runs[0])
+
+
+def _compare(runs: list[Run], path: pathlib.Path) -> Answer:
+    from jnnk.jobs.compare import compare
+
+    return Answer({"report": path, "runs": compare(runs, path)}, [("report", str(path))])
 
 
 def _reproduce(args: argparse.Namespace, progress: Progress) -> Answer:

@@ -12,7 +12,7 @@ from jnnk.figure_style import PALETTE
 
 _COLOURS = [mpl.colors.to_hex(colour) for colour in PALETTE]
 _TELLS = (0.005, 0.995)  # shares between which a threshold tells criteria apart
-_MARGIN = {"l": 60, "r": 10, "t": 60, "b": 50}
+_MARGIN = {"l": 60, "r": 10, "t": 50, "b": 40}
 
 
 def to_html(figure: go.Figure, name: str) -> str:
@@ -33,7 +33,7 @@ def overlap_explorer(matrices: dict[str, np.ndarray], *, first: str) -> go.Figur
         matrices: layer name to (C, C) overlap; NaN rows and columns are dead channels, left out.
         first: the layer shown at first.
     """
-    figure, buttons = _figure(height=560), []
+    figure, buttons = _figure(), []
     for index, (layer, matrix) in enumerate(matrices.items()):
         live = cluster_channels(matrix).live
         shown = matrix[np.ix_(live, live)].astype(np.float32)
@@ -42,7 +42,8 @@ def overlap_explorer(matrices: dict[str, np.ndarray], *, first: str) -> go.Figur
         figure.add_heatmap(
             z=shown, x=names, y=names, name=layer, visible=layer == first, colorscale="Viridis",
             zmin=0, zmax=np.nanmax(shown, initial=0) or 1, hoverongaps=False,
-            colorbar={"title": {"text": "overlap"}, "thickness": 14},
+            colorbar={"title": {"text": "overlap (Jaccard)", "side": "bottom"}, "nticks": 6,
+                      "orientation": "h", "y": -0.14, "yanchor": "top", "thickness": 14},
             hovertemplate="channels %{y} and %{x}<br>overlap %{z:.3f}<extra>" + layer + "</extra>",
         )  # fmt: skip
         order = {"xaxis.categoryarray": names, "yaxis.categoryarray": names}
@@ -60,7 +61,12 @@ def overlap_explorer(matrices: dict[str, np.ndarray], *, first: str) -> go.Figur
         title="channel, in the order of clustering", type="category", constrain="domain"
     )
     figure.update_yaxes(
-        title="channel", type="category", autorange="reversed", scaleanchor="x", constrain="domain"
+        title="channel",
+        type="category",
+        autorange="reversed",
+        scaleanchor="x",
+        constrain="domain",
+        constraintoward="top",
     )
     menu = {"buttons": buttons, "active": list(matrices).index(first), "showactive": True}
     place = {"x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
@@ -96,7 +102,7 @@ def threshold_explorer(
         for record in by_threshold
         if record["layer"] is None
     }
-    figure, lines = _figure(height=600), {}
+    figure, lines = _figure(), {}
     for index, (name, points) in enumerate(sweep["criteria"].items()):
         lines[name] = np.array([(point["share"], point["accuracy"]) for point in points]).T
         figure.add_scatter(
@@ -111,9 +117,9 @@ def threshold_explorer(
         of_criterion = list(shares).index(criterion)
         left = y[of_criterion]
         title = (
-            f"{criterion} below {thresholds[step]:.2g}: {round(x[of_criterion] / 100 * kernels):,} "
-            f"kernels ({x[of_criterion]:.1f} %) pruned,<br>accuracy "
-            + ("not swept" if left is None else f"{left:.2f} % without fine-tuning")
+            f"{criterion} below {thresholds[step]:.2g}:<br>"
+            f"{round(x[of_criterion] / 100 * kernels):,} kernels ({x[of_criterion]:.1f} %) pruned,"
+            "<br>accuracy " + ("not swept" if left is None else f"{left:.2f} % without fine-tuning")
         )
         arguments = [{"x": [x], "y": [y]}, {"title.text": title}, [len(lines)]]
         label = f"{thresholds[step]:.2g}"
@@ -133,8 +139,8 @@ def threshold_explorer(
         title={"text": layout["title.text"], "font": {"size": 14}, "x": 0, "xref": "paper"},
         sliders=[{"steps": steps, "active": active, "currentvalue": current, "pad": {"t": 60},
                   "font": {"size": 11}}],
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
-        margin={**_MARGIN, "t": 150},
+        legend={"orientation": "h", "y": -0.6, "yanchor": "top", "x": 0, "font": {"size": 12}},
+        margin_t=80,
     )  # fmt: skip
     figure.update_xaxes(
         title="conv kernels pruned (%)",
@@ -164,12 +170,11 @@ def _at(
     return [100 * share for share in shares.values()], accuracies
 
 
-def _figure(*, height: int) -> go.Figure:
-    """An empty figure in the page's style; its text gets the page's colour."""
+def _figure() -> go.Figure:
+    """An empty figure in the page's style, which gives its size and the colour of its text."""
     return go.Figure(
         layout={
             "template": "none",
-            "height": height,
             "margin": _MARGIN,
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",

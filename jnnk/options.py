@@ -33,7 +33,7 @@ EXAMPLES = {
     "import-weights": "net.safetensors --out runs/c",
     "overlap": "runs/a --layers 'layer3*' --neighbors 15",
     "prune": "runs/a --criterion weight --tolerance 0.5",
-    "report": "runs/a",
+    "report": "runs/a runs/b",
     "reproduce": "pruning --shared ../shared --out runs/d",
     "prepare": "cifar10 --data-dir data",
 }
@@ -172,8 +172,12 @@ def parser() -> argparse.ArgumentParser:
     sub = add("prune", _run_options, _prune_options, help="score and prune the kernels of a run")
     _channel_options(sub)
     _protocol_options(sub)
-    sub = add("report", help="write the report of what a run folder holds")
-    sub.add_argument("run", type=pathlib.Path, help="run folder")
+    sub = add("report", help="write the report of a run, or compare several on one page")
+    sub.add_argument("runs", type=pathlib.Path, nargs="+", metavar="RUN", help="run folder")
+    sub.add_argument(
+        "--out", type=pathlib.Path, metavar="PAGE",
+        help="of a comparison (default: comparison.html)",
+    )  # fmt: skip
     sub = add("reproduce", help="measure a published claim anew on the shared data")
     sub.add_argument(
         "claim",

@@ -16,10 +16,17 @@ def save_figure(folder: pathlib.Path, name: str, figure: Figure) -> bytes:
     Returns:
         The SVG.
     """
-    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, metadata=metadata)
-        write_bytes(folder / f"{name}.{kind}", buffer.getvalue())
+    for kind in ("png", "svg"):
+        content = figure_bytes(figure, kind)
+        write_bytes(folder / f"{name}.{kind}", content)
+    return content
+
+
+def figure_bytes(figure: Figure, kind: str) -> bytes:
+    """The figure as a file, ``"png"`` or ``"svg"``, without the date and version of its making."""
+    buffer = io.BytesIO()
+    nothing = {"png": {"Software": None}, "svg": {"Date": None}}[kind]
+    figure.savefig(buffer, format=kind, metadata=nothing)
     return buffer.getvalue()
 
 
