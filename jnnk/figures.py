@@ -47,25 +47,21 @@ def training_curves(metrics: list[dict]) -> Figure:
 
 
 def redundancy_and_pruning(records: list[dict]) -> Figure:
-    """Redundancy of every layer, and the share of its kernels that were pruned.
+    """Redundancy of every layer, and below it the share of its kernels that were pruned.
 
     Args:
-        records: ``layer``, ``redundancy`` and ``kernels_pruned``, which is None where nothing is.
+        records: ``layer``, ``redundancy``, ``kernels`` and ``kernels_kept``; None where unknown.
     """
     layers = [record["layer"] for record in records]
+    panels = {"redundancy\n(0 disjoint, 1 equal)": values_of(records, "redundancy")}
+    if any(record["kernels"] for record in records):
+        kept = values_of(records, "kernels_kept") / values_of(records, "kernels")
+        panels["kernels pruned (%)"] = 100 * (1 - kept)
+    size = (max(7.0, 0.3 * len(layers) + 2), 1.0 + 1.6 * len(panels))
     with mpl.rc_context(STYLE):
-        figure, axes = make_axes(
-            2, 1, (max(7.0, 0.3 * len(layers) + 2), 4.2), sharex=True, squeeze=False
-        )
-        for axis, field, factor, label, colour in zip(
-            axes[:, 0],
-            ("redundancy", "kernels_pruned"),
-            (1, 100),
-            ("redundancy\n(0 disjoint, 1 equal)", "kernels pruned (%)"),
-            PALETTE,
-            strict=False,
-        ):
-            axis.bar(layers, factor * np.nan_to_num(values_of(records, field)), color=colour)
+        figure, axes = make_axes(len(panels), 1, size, sharex=True, squeeze=False)
+        for axis, (label, values), colour in zip(axes.flat, panels.items(), PALETTE, strict=False):
+            axis.bar(layers, np.nan_to_num(values), color=colour)
             axis.set_ylabel(label)
             axis.grid(axis="x", visible=False)
         axes[0, 0].set_ylim(0, 1)

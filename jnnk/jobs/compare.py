@@ -99,8 +99,8 @@ def _in_words(field: str, value: Any) -> Any:
     if field in _SHARES:
         return percent(value)
     if field == "latency":
-        return f"{value['whole']:.2f}, {value['compacted']:.2f} ms for {value['images']} images"
-    return ", ".join(f"{count:,}" for count in value) if isinstance(value, list) else value
+        return f"{value['whole']:.2f} to {value['compacted']:.2f} ms for {value['images']} images"
+    return " to ".join(f"{count:,}" for count in value) if isinstance(value, list) else value
 
 
 def _settings_section(runs: dict[str, Run]) -> list[Section]:
@@ -113,11 +113,15 @@ def _settings_section(runs: dict[str, Run]) -> list[Section]:
             found = read_json(path) if path.exists() else {}
             settings[name] |= {f"{part}: {key}": value for key, value in found.items()}
     keys = dict.fromkeys(key for found in settings.values() for key in found)
-    rows = [[key, *(found.get(key) for found in settings.values())] for key in keys]
+    rows = [[key, *(_setting(found.get(key)) for found in settings.values())] for key in keys]
     rows = [row for row in rows if len(set(map(str, row[1:]))) > 1]
     if not rows:
         return []
     return [Section("Which settings differ?", "", table=(["setting", *runs], rows))]
+
+
+def _setting(value: Any) -> Any:
+    return " ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _curves(results: dict[str, dict[str, Any]]) -> list[Section]:

@@ -123,3 +123,21 @@ def costs(numbers: dict[str, Any]) -> list[list[str]]:
         what = f"latency of {times['images']} images ({times['device']})"
         rows.append([what, *(f"{times[name]:.2f} ms" for name in ("whole", "compacted"))])
     return rows
+
+
+def why_time_differs(numbers: dict[str, Any]) -> str:
+    """Why fewer kernels need not mean less time.
+
+    Args:
+        numbers: of :func:`headline`, with a pruning.
+    """
+    whole, kept = numbers["filters"]
+    if whole == kept:
+        return (
+            "Every filter has kernels left, so nothing can be removed from the arrays: the fewer "
+            "MACs need sparse hardware, and the two latencies differ by chance alone."
+        )
+    return (
+        f"{whole - kept} of {whole} filters have no kernel left and are removed from the arrays "
+        "(jnnk.compact); latency is that of the network without them, MACs count kernels."
+    )

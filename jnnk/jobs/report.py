@@ -5,13 +5,13 @@ from typing import Any
 
 from jnnk import figures
 from jnnk.errors import InputError
-from jnnk.jobs.headline import answers, costs, headline
+from jnnk.jobs.headline import answers, costs, headline, why_time_differs
 from jnnk.jobs.output import draw, percent
 from jnnk.jobs.overlap_files import last_epoch, read_arrays, read_records
 from jnnk.jobs.overlap_report import overlap_sections
 from jnnk.jobs.protocol_report import protocol_sections
 from jnnk.jobs.prune_report import prune_sections
-from jnnk.report import Section, render
+from jnnk.report import Drawing, Section, render
 from jnnk.runs import Run, read_json, read_json_lines, write_bytes, write_json
 
 
@@ -87,49 +87,32 @@ def collect(run: Run) -> dict[str, Any]:
 
 def _overview(run: Run, results: dict[str, Any], numbers: dict[str, Any]) -> Section | None:
     """Redundancy and pruning layer by layer, and before and after in numbers."""
-    if not results["overlap"]:
-        return None
-    measured = last_epoch(results["overlap"])
-    pruned = {
+    drawings = _by_layer(run, results) if results["overlap"] else []
+    if results["pruning"]:
+        table = (["", "before", "after"], costs(numbers))
+        return Section("", why_time_differs(numbers), drawings, table)
+    return Section("", "", drawings) if drawings else None
+
+
+def _by_layer(run: Run, results: dict[str, Any]) -> list[Drawing]:
+    counts = {
         layer["path"].removeprefix("params/").removesuffix("/kernel"): layer["kernels"]
-        for layer in (results["pruning"] or {"kept": {"layers": []}})["kept"]["layers"]
+        for layer in (results["pruning"]["kept"]["layers"] if results["pruning"] else [])
     }
-    records = []
-    for record in measured:
-        whole, kept = pruned.get(record["layer"], (None, None))
-        share = None if whole is None else 1 - kept / whole
-        records.append(
-            {
-                "layer": record["layer"],
-                "redundancy": record["redundancy"],
-                "overlap": record["overlap"],
-                "kernels_pruned": share,
-            }
-        )
-    drawing = draw(
-        run,
-        "overview",
-        figures.redundancy_and_pruning(records),
-        "Redundancy of every layer's channels, and the share of its kernels that were pruned.",
-        records,
-    )
-    table = (["", "before", "after"], costs(numbers)) if results["pruning"] else None
-    text = "" if table is None else _what_time_says(numbers)
-    return Section("", text, [drawing], table)
-
-
-def _what_time_says(numbers: dict[str, Any]) -> str:
-    """Why fewer kernels need not mean less time."""
-    whole, kept = numbers["filters"]
-    if whole == kept:
-        return (
-            "Every filter has kernels left, so nothing can be removed from the arrays: the fewer "
-            "MACs need sparse hardware, and the two latencies differ by chance alone."
-        )
-    return (
-        f"{whole - kept} of {whole} filters have no kernel left and are removed from the arrays "
-        "(jnnk.compact); latency is that of the network without them, MACs count kernels."
-    )
+    records = [
+        {
+            "layer": record["layer"],
+            "redundancy": record["redundancy"],
+            "kernels": whole,
+            "kernels_kept": kept,
+        }
+        for record in last_epoch(results["overlap"])
+        for whole, kept in [counts.get(record["layer"], (None, None))]
+    ]
+    caption = "Redundancy of every layer's channels"
+    caption += ", and the share of its kernels that were pruned." if counts else "."
+    figure = figures.redundancy_and_pruning(records)
+    return [draw(run, "overview", figure, caption, records)]
 
 
 def _channels_section(channels: dict[str, dict[str, Any]]) -> list[Section]:
