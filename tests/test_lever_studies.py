@@ -102,7 +102,7 @@ def test_channel_pruning_study(dataset, tmp_path):
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
     settings = pruning.Settings(
         criteria=("l1_norm", "random"), keep_rates=(0.5,), seeds=(0, 1),
-        test_images=32, tune_images=32, batch_size=16, latency_repeats=1,
+        test_images=32, tune_images=32, batch_size=16,
     )  # fmt: skip
     network = [Network("net", model, variables)]
     summary = pruning.reproduce_channel_pruning(tmp_path, network, dataset, settings=settings)

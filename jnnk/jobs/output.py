@@ -4,10 +4,10 @@ import io
 import pathlib
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
-from jnnk.runs import write_bytes, write_json
+from jnnk.report import Drawing, picture
+from jnnk.runs import Run, write_bytes, write_json
 from jnnk.tables import Records, to_csv, to_latex, to_markdown
 
 
@@ -17,10 +17,17 @@ def save_figure(folder: pathlib.Path, name: str, figure: Figure) -> bytes:
     Returns:
         The SVG.
     """
-    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, metadata=metadata)
-        write_bytes(folder / f"{name}.{kind}", buffer.getvalue())
+    for kind in ("png", "svg"):
+        content = figure_bytes(figure, kind)
+        write_bytes(folder / f"{name}.{kind}", content)
+    return content
+
+
+def figure_bytes(figure: Figure, kind: str) -> bytes:
+    """The figure as a file, ``"png"`` or ``"svg"``, without the date and version of its making."""
+    buffer = io.BytesIO()
+    nothing = {"png": {"Software": None}, "svg": {"Date": None}}[kind]
+    figure.savefig(buffer, format=kind, metadata=nothing)
     return buffer.getvalue()
 
 
@@ -59,13 +66,29 @@ def save_study(
     save_figure(folder, *figure)
 
 
-def mean_and_std(values: list[float | None]) -> tuple[float | None, float | None]:
-    """Mean and standard deviation (n - 1) of what is not None; None where there are too few."""
-    known = [value for value in values if value is not None]
-    mean = float(np.mean(known)) if known else None
-    return mean, float(np.std(known, ddof=1)) if len(known) > 1 else None
+def draw(run: Run, name: str, figure: Figure, caption: str, records: Records) -> Drawing:
+    """Writes a figure of the report and its numbers to ``figures/``: PNG, SVG and CSV.
+
+    Args:
+        run: the run folder.
+        name: of the files.
+        figure: the picture.
+        caption: one sentence on it.
+        records: its numbers.
+
+    Returns:
+        What the report's page needs.
+    """
+    folder, csv = run.path / "figures", to_csv(records)
+    write_bytes(folder / f"{name}.csv", csv.encode())
+    return Drawing(name, picture(save_figure(folder, name, figure), caption), caption, csv)
 
 
 def percent(share: float) -> str:
     """A share in words, such as ``"12.30 %"``."""
     return f"{100 * share:.2f} %"
+
+
+def points(tolerance: float) -> str:
+    """Percentage points in words, such as ``"1 point"``."""
+    return f"{tolerance:g} point{'' if tolerance == 1 else 's'}"

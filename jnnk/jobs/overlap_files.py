@@ -43,10 +43,19 @@ def layer_file(folder: pathlib.Path, epoch: Epoch, layer: str, kind: str) -> pat
         folder: the run folder.
         epoch: a kept epoch, or ``RANDOM``.
         layer: its name.
-        kind: ``"json"``, ``"npz"`` or ``"pictures.npz"``.
+        kind: ``"json"``, ``"npz"``, ``"top.npz"`` or ``"pictures.npz"``.
     """
-    part = epoch if epoch == RANDOM else f"epoch{epoch:04d}"
-    return folder / "overlap" / part / f"{layer.replace('/', '-')}.{kind}"
+    return epoch_folder(folder, epoch) / f"{layer.replace('/', '-')}.{kind}"
+
+
+def epoch_folder(folder: pathlib.Path, epoch: Epoch) -> pathlib.Path:
+    """The folder of one epoch's results.
+
+    Args:
+        folder: the run folder.
+        epoch: a kept epoch, or ``RANDOM``.
+    """
+    return folder / "overlap" / (epoch if epoch == RANDOM else f"epoch{epoch:04d}")
 
 
 def read_records(folder: pathlib.Path) -> list[dict[str, Any]]:
@@ -63,6 +72,15 @@ def read_records(folder: pathlib.Path) -> list[dict[str, Any]]:
             record["depth"],
         ),
     )
+
+
+def last_epoch(records: list[dict]) -> list[dict]:
+    """The records of the epoch that comes last.
+
+    Args:
+        records: in the order of training.
+    """
+    return [record for record in records if record["epoch"] == records[-1]["epoch"]]
 
 
 def read_arrays(folder: pathlib.Path, record: dict[str, Any]) -> LayerArrays:

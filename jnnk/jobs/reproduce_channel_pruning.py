@@ -7,9 +7,6 @@ the command goes on where it was stopped.
 """
 
 import pathlib
-import statistics
-import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,8 +18,9 @@ from jnnk.compaction import compact
 from jnnk.data import Dataset
 from jnnk.jobs.channel_graphs import inner_graphs
 from jnnk.jobs.fit import fit
+from jnnk.jobs.latency import latency_gain
 from jnnk.jobs.network import Network
-from jnnk.jobs.output import mean_and_std, save_study
+from jnnk.jobs.output import save_study
 from jnnk.jobs.parts import kept
 from jnnk.jobs.progress import Progress, Silent
 from jnnk.jobs.reproduce_pruning import Accuracies
@@ -31,6 +29,7 @@ from jnnk.lever_figures import channel_pruning
 from jnnk.mask_summary import conv_output_sizes, summarize
 from jnnk.masks import masks_from_layers
 from jnnk.runs import require_settings
+from jnnk.statistics import mean_and_std
 from jnnk.training import Model, make_evaluate, make_optimizer, make_train_step, start_state
 
 
@@ -49,7 +48,6 @@ class Settings(NamedTuple):
         tune_epochs: passes over them.
         batch_size: images a step, and of the latency.
         learning_rate: peak rate of SGD.
-        latency_repeats: calls whose median is the latency.
     """
 
     criteria: tuple[str, ...] = tuple(CHANNEL_CRITERIA)
@@ -63,7 +61,6 @@ class Settings(NamedTuple):
     tune_epochs: int = 1
     batch_size: int = 64
     learning_rate: float = 0.01
-    latency_repeats: int = 15
 
 
 def reproduce_channel_pruning(
@@ -210,8 +207,10 @@ class _Case:
             both = [(model, variables), compact(model, variables, masks)]
             shape = (self._settings.batch_size, *self._dataset.test_images.shape[1:])
             whole, small = (_macs(*each, shape) for each in both)
-            seconds = _latencies(both, shape, self._settings.latency_repeats)
-            return {"macs": small / whole, "latency": seconds[1] / seconds[0]}
+            times = latency_gain(
+                model, variables, masks, self._dataset, batch_size=self._settings.batch_size
+            )
+            return {"macs": small / whole, "latency": times["compacted"] / times["whole"]}
 
         return kept(self._folder / f"keep{keep_rate:g}" / "cost.json", measure)
 
@@ -246,24 +245,3 @@ def _macs(model: Model, variables: dict, shape: tuple[int, ...]) -> int:
     sizes = conv_output_sizes(model, variables, jax.ShapeDtypeStruct(shape, np.float32))
     params = variables["params"]
     return summarize(params, masks_from_layers(params, {}), output_sizes=sizes).macs[0]
-
-
-def _latencies(
-    networks: list[tuple[Model, dict]], shape: tuple[int, ...], repeats: int
-) -> list[float]:
-    """Median seconds of a batch through each network, taking turns."""
-    images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    calls: list[Callable] = [
-        partial(
-            jax.jit(lambda v, x, model=model: model.apply(v, x)[0]).lower(v, images).compile(), v
-        )
-        for model, v in networks
-    ]
-    times: list[list[float]] = [[] for _ in calls]
-    for repeat in range(repeats + 1):
-        for call, spent in zip(calls, times, strict=True):
-            start = time.perf_counter()
-            call(images).block_until_ready()
-            if repeat:  # the first warms up
-                spent.append(time.perf_counter() - start)
-    return [statistics.median(spent) for spent in times]

@@ -16,11 +16,12 @@ import jax
 from jnnk.data import Dataset
 from jnnk.early_stopping import freezable
 from jnnk.jobs.fit import Monitor, fit
-from jnnk.jobs.output import mean_and_std, save_study
+from jnnk.jobs.output import save_study
 from jnnk.jobs.progress import Progress, Silent
 from jnnk.jobs.stopping import stopping
 from jnnk.lever_figures import stopping_rules
 from jnnk.runs import read_json_lines, require_settings
+from jnnk.statistics import mean_and_std
 from jnnk.training import Model, init_state, make_evaluate, make_optimizer, make_train_step
 
 CLASSES = ("airplane", "ship")

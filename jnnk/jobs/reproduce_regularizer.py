@@ -19,7 +19,7 @@ from jnnk.activations import capture, layer_shapes
 from jnnk.data import Dataset
 from jnnk.jobs.config import OverlapConfig
 from jnnk.jobs.fit import fit
-from jnnk.jobs.output import mean_and_std, save_study
+from jnnk.jobs.output import save_study
 from jnnk.jobs.overlap import chosen_layers, measure_layer
 from jnnk.jobs.parts import kept
 from jnnk.jobs.progress import Progress, Silent
@@ -29,6 +29,7 @@ from jnnk.jobs.reproduce_pruning import measure as measure_pruning
 from jnnk.lever_figures import regularizer_effects
 from jnnk.regularizers import make_regularizer
 from jnnk.runs import require_settings
+from jnnk.statistics import mean_and_std
 from jnnk.training import (
     Batch,
     Model,
