@@ -1,6 +1,6 @@
-"""The command line: the one module that prints, and the one that joins models and library.
+"""The command line: joins models and library, and is the one module with a console to print on.
 
-Exit codes: 0 done, 2 bad input (one line says what), 130 stopped by Ctrl-C.
+Exit codes: see ``jnnk.options.EXIT_CODES``.
 """
 
 import argparse
@@ -10,24 +10,21 @@ import functools
 import logging
 import pathlib
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import rich.progress
 from rich.console import Console
-from rich.markup import escape
 
 from jnnk import options
 from jnnk.errors import InputError
 from jnnk.jobs.config import TrainConfig
+from jnnk.jobs.progress import Progress
+from jnnk.runs import Run
+from jnnk.terminal import Answer, Terminal
 
 # Does what is left of a reproduction and returns the table to show.
 _Reproduction = Callable[..., list[dict]]
-
-_out = Console()
-_err = Console(stderr=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,20 +37,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     args = options.parser().parse_args(argv)
+    terminal = Terminal(Console(), Console(stderr=True), is_json=args.json, is_quiet=args.quiet)
     # Orbax and TFDS log through absl what our own messages say better.
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
-        _COMMANDS[args.command](args)
+        terminal.show(_COMMANDS[args.command](args, terminal.progress()))
     except KeyboardInterrupt:
-        _err.print("stopped; the same command with --resume goes on from what is done")
+        terminal.note("stopped; the same command with --resume goes on from what is done")
         return 130
     except InputError as error:
-        _err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        terminal.error(str(error))
         return 2
     return 0
 
 
-def _study(args: argparse.Namespace) -> None:
+def _study(args: argparse.Namespace, progress: Progress) -> Answer:
     from jnnk.jobs.study import study
     from jnnk.runs import create_run, locked, require_settings
 
@@ -72,13 +70,13 @@ def _study(args: argparse.Namespace) -> None:
             overlap_config=overlap_config,
             prune_config=prune_config,
             variables=variables,
-            progress=_progress(),
+            progress=progress,
         )
-        _show_summary(run)
-    _say_where(path)
+        return _answer(run, path)
 
 
-def _train(args: argparse.Namespace) -> None:
+def _train(args: argparse.Namespace, progress: Progress) -> Answer:
+    from jnnk.jobs.output import percent
     from jnnk.jobs.train import train
     from jnnk.runs import create_run, locked
     from jnnk.training import make_evaluate
@@ -87,20 +85,24 @@ def _train(args: argparse.Namespace) -> None:
     model, dataset, variables = _load(config)
     with locked(args.out):
         run = create_run(args.out, config._asdict(), resume=args.resume)
-        state = train(run, model, dataset, variables=variables, progress=_progress())
+        state = train(run, model, dataset, variables=variables, progress=progress)
     evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std)
     accuracy = evaluate(state.variables, dataset.test_images, dataset.test_labels)
-    _out.print(f"test accuracy: {100 * accuracy:.2f} %\nrun folder: {escape(str(run.path))}")
+    path = run.path.absolute()
+    return Answer(
+        {"run": path, "test_accuracy": accuracy},
+        [("test accuracy", percent(accuracy)), ("run folder", str(path))],
+    )
 
 
-def _import_weights(args: argparse.Namespace) -> None:
+def _import_weights(args: argparse.Namespace, progress: Progress) -> Answer:
     """Puts given weights into a run folder: a training of zero epochs that starts from them."""
     args.epochs, args.measure_epochs, args.resume = 0, (0,), False
     args.weights = str(pathlib.Path(args.weights).absolute())
-    _train(args)
+    return _train(args, progress)
 
 
-def _overlap(args: argparse.Namespace) -> None:
+def _overlap(args: argparse.Namespace, progress: Progress) -> Answer:
     from jnnk.jobs.overlap import overlap
 
     with _opened(args) as (run, model, dataset):
@@ -110,12 +112,12 @@ def _overlap(args: argparse.Namespace) -> None:
             dataset,
             options.overlap_config(args, run.path),
             channels=options.chosen_channels(args),
-            progress=_progress(),
+            progress=progress,
         )
-        _report_on(run)
+        return _report_on(run)
 
 
-def _prune(args: argparse.Namespace) -> None:
+def _prune(args: argparse.Namespace, progress: Progress) -> Answer:
     from jnnk.jobs.protocol import protocol
     from jnnk.jobs.prune import prune
     from jnnk.jobs.prune_channels import prune_channels
@@ -123,32 +125,34 @@ def _prune(args: argparse.Namespace) -> None:
     with _opened(args) as (run, model, dataset):
         if args.channels is not None:
             config = options.channel_config(args, run.path)
-            record = prune_channels(run, model, dataset, config, progress=_progress())
-            _show_table([{k: v for k, v in record.items() if not isinstance(v, dict)}])
-            return
+            record = prune_channels(run, model, dataset, config, progress=progress)
+            shown = {k: v for k, v in record.items() if not isinstance(v, dict)}
+            where = run.path.absolute() / "channels" / args.channels
+            return Answer({"run": run.path, **record}, [("results", str(where))], [shown])
         if args.protocol is None:
-            prune(run, model, dataset, options.prune_config(args, run.path), progress=_progress())
+            prune(run, model, dataset, options.prune_config(args, run.path), progress=progress)
         else:
             config = options.protocol_config(args)
-            protocol(run, model, dataset, args.protocol, config, progress=_progress())
-        _report_on(run)
+            protocol(run, model, dataset, args.protocol, config, progress=progress)
+        return _report_on(run)
 
 
-def _report(args: argparse.Namespace) -> None:
+def _report(args: argparse.Namespace, progress: Progress) -> Answer:
     from jnnk.runs import locked, open_run
 
     run = open_run(args.run)
     with locked(run.path):
-        _report_on(run)
+        return _report_on(run)
 
 
-def _reproduce(args: argparse.Namespace) -> None:
+def _reproduce(args: argparse.Namespace, progress: Progress) -> Answer:
     from jnnk.runs import locked
 
     job = _REPRODUCTIONS[args.claim](args)  # before the folder: bad input should leave none
     with locked(args.out):
-        _show_table(job(progress=_progress()))
-    _say_where(args.out)
+        rows = job(progress=progress)
+    path = args.out.absolute()
+    return Answer({"out": path, "rows": rows}, [("results", str(path))], rows)
 
 
 def _reproduce_pruning(args: argparse.Namespace) -> _Reproduction:
@@ -246,10 +250,13 @@ def _load_epoch(model, archive: pathlib.Path, epoch: int) -> dict:
     return models.load_npz(model, archive, prefix=f"epoch{epoch:02d}/")
 
 
-def _prepare(args: argparse.Namespace) -> None:
+def _prepare(args: argparse.Namespace, progress: Progress) -> Answer:
     from jnnk.data import prepare
 
     prepare(args.dataset, args.data_dir)
+    return Answer(
+        {"dataset": args.dataset, "data_dir": args.data_dir}, [("prepared in", args.data_dir)]
+    )
 
 
 @contextlib.contextmanager
@@ -319,109 +326,19 @@ def _by_channel(option: str, given: tuple[float, ...] | None, default: np.ndarra
     return np.broadcast_to(np.asarray(given, np.float32), default.shape)
 
 
-def _report_on(run) -> None:
+def _report_on(run: Run) -> Answer:
     from jnnk.jobs.report import report
 
-    path = report(run)
-    _show_summary(run)
-    _say_where(path)
+    return _answer(run, report(run))
 
 
-def _show_summary(run) -> None:
-    """The last numbers of every part that has run, as a table."""
+def _answer(run: Run, path: pathlib.Path) -> Answer:
+    """The report's path and the last numbers of every part that has run."""
     from jnnk.jobs.report import collect, summary
 
-    table = rich.table.Table(show_header=False, box=None)
-    for value, meaning in summary(collect(run)):
-        table.add_row(meaning, f"[bold]{escape(value)}[/]")
-    _out.print(table)
-
-
-def _show_table(records: list[dict]) -> None:
-    table = rich.table.Table(*records[0])
-    for record in records:
-        table.add_row(*map(_cell, record.values()))
-    _out.print(table)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _say_where(path: pathlib.Path) -> None:
-    _out.print(f"report: {escape(str(path.absolute()))}", soft_wrap=True, highlight=False)
-
-
-def _progress():
-    return _Bars() if _err.is_terminal else _Lines()
-
-
-class _Bars:
-    """Progress as bars, on a terminal."""
-
-    @contextlib.contextmanager
-    def task(self, description: str, *, total: int, unit: str) -> Iterator["_Bar"]:
-        columns = (
-            rich.progress.TextColumn("{task.description}"),
-            rich.progress.BarColumn(),
-            rich.progress.TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
-            rich.progress.TextColumn("{task.fields[values]}"),
-            rich.progress.TimeRemainingColumn(),
-        )
-        with rich.progress.Progress(*columns, console=_err) as progress:
-            yield _Bar(progress, progress.add_task(description, total=total, unit=unit, values=""))
-
-
-class _Bar:
-    def __init__(self, progress: rich.progress.Progress, task: rich.progress.TaskID):
-        self._progress, self._task = progress, task
-
-    def advance(self, amount: int = 1, **values: float) -> None:
-        shown = {"values": _values(values)} if values else {}
-        self._progress.update(self._task, advance=amount, **shown)
-
-
-class _Lines:
-    """Progress as a line now and then, in a log."""
-
-    @contextlib.contextmanager
-    def task(self, description: str, *, total: int, unit: str) -> Iterator["_Line"]:
-        line = _Line(description, total, unit)
-        yield line
-        line.finish()
-
-
-class _Line:
-    _EVERY = 10.0  # seconds
-
-    def __init__(self, description: str, total: int, unit: str):
-        self._description, self._total, self._unit = description, total, unit
-        self._done, self._values = 0, ""
-        self._started = self._said = time.monotonic()
-
-    def advance(self, amount: int = 1, **values: float) -> None:
-        self._done += amount
-        self._values = _values(values) or self._values
-        if time.monotonic() - self._said > self._EVERY:
-            self._say()
-
-    def finish(self) -> None:
-        self._say()
-
-    def _say(self) -> None:
-        self._said = time.monotonic()
-        _err.print(
-            f"{self._description}: {self._done}/{self._total} {self._unit}, "
-            f"{self._said - self._started:.0f} s {self._values}",
-            soft_wrap=True,
-            highlight=False,
-        )
-
-
-def _values(values: dict[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+    facts = [(meaning, value) for value, meaning in summary(collect(run))]
+    path = path.absolute()
+    return Answer({"run": run.path, "report": path}, [*facts, ("report", str(path))])
 
 
 _REPRODUCTIONS = {

@@ -125,7 +125,7 @@ def test_weights_of_a_run_go_into_another(run, tmp_path, capsys):
     out = tmp_path / "imported"
     assert main(["import-weights", str(tmp_path / "net.safetensors"), "--out", str(out)]) == 0
     accuracy = read_json_lines(run / "metrics.jsonl")[-1]["test_accuracy"]
-    assert f"test accuracy: {100 * accuracy:.2f} %" in capsys.readouterr().out
+    assert f"test accuracy  {100 * accuracy:.2f} %" in capsys.readouterr().out
     imported = load_state(open_run(out), model, load("digits"))
     np.testing.assert_array_equal(
         imported.params["conv1"]["kernel"], state.params["conv1"]["kernel"]
@@ -177,6 +177,14 @@ def test_damaged_weights(tmp_path, capsys):
 )
 def test_bad_options(options, said, tmp_path, capsys):
     assert said in fails(capsys, "study", "--out", tmp_path / "run", *options)
+
+
+def test_answers_for_machines_and_in_silence(run, capsys):
+    assert main(["report", str(run), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["report"] == str(run / "report.html")
+    assert main(["report", str(run), "--quiet"]) == 0
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "")
 
 
 def test_bad_folders(run, tmp_path, capsys):
