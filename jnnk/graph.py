@@ -157,6 +157,23 @@ def nnk_graph(
 
     Raises:
         ValueError: on wrong shapes or options.
+
+    Examples:
+        On a line a point's neighbours are the next one on either side; the candidates behind them
+        get no weight:
+
+        >>> line = jnp.array([[0.0], [1.0], [2.0], [4.0]])
+        >>> graph = nnk_graph(line, num_neighbors=3)
+        >>> print(graph.indices)
+        [[1 2 3]
+         [0 2 3]
+         [1 0 3]
+         [2 1 0]]
+        >>> print(graph.weights > 0)
+        [[ True False False]
+         [ True  True False]
+         [ True False  True]
+         [ True False False]]
     """
     if points.ndim != 2:
         raise ValueError(f"points must be (N, D), got shape {points.shape}")

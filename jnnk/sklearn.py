@@ -9,6 +9,7 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
+from numpy.typing import ArrayLike
 from sklearn.base import (
     BaseEstimator,
     ClassifierMixin,
@@ -24,6 +25,7 @@ from jnnk.generalization import label_interpolation
 from jnnk.graph import NNKGraph, nnk_graph
 from jnnk.similarity import Similarity, cosine, gaussian
 
+_Mode = Literal["weights", "connectivity", "distance"]
 _SIMILARITIES = {"gaussian": gaussian(), "cosine": cosine()}
 # What an edge of a sparse graph holds, from the graph's fields.
 _MODES = {
@@ -42,7 +44,7 @@ class _Neighborhoods(BaseEstimator):
         self.n_neighbors = n_neighbors
         self.similarity = similarity
 
-    def nnk_graph(self, X=None) -> NNKGraph:
+    def nnk_graph(self, X: ArrayLike | None = None) -> NNKGraph:
         """The NNK graph behind everything that this estimator says.
 
         Args:
@@ -123,12 +125,12 @@ class NNKTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Neighbo
         n_neighbors: int = 25,
         *,
         similarity: str | Similarity = "gaussian",
-        mode: Literal["weights", "connectivity", "distance"] = "weights",
+        mode: _Mode = "weights",
     ):
         super().__init__(n_neighbors, similarity=similarity)
         self.mode = mode
 
-    def fit(self, X, y=None):
+    def fit(self, X: ArrayLike, y: None = None) -> "NNKTransformer":
         """Keeps the points (N, D).
 
         Raises:
@@ -137,17 +139,20 @@ class NNKTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Neighbo
         _check_mode(self.mode)
         return self._fit_points(_validated(self, X))
 
-    def transform(self, X) -> scipy.sparse.csr_array:
+    def transform(self, X: ArrayLike) -> scipy.sparse.csr_array:
         """The graph (Q, N) of new points X (Q, D) against those fitted."""
         check_is_fitted(self)
         return self.kneighbors_graph(X, mode=self.mode)
 
-    def fit_transform(self, X, y=None) -> scipy.sparse.csr_array:
+    def fit_transform(self, X: ArrayLike, y: None = None) -> scipy.sparse.csr_array:
         """The graph (N, N) on the points X (N, D) themselves."""
         return self.fit(X).kneighbors_graph(mode=self.mode)
 
     def kneighbors_graph(
-        self, X=None, *, mode: Literal["weights", "connectivity", "distance"] = "connectivity"
+        self,
+        X: ArrayLike | None = None,
+        *,
+        mode: _Mode = "connectivity",
     ) -> scipy.sparse.csr_array:
         """As that of `sklearn.neighbors.NearestNeighbors`, with NNK neighbours.
 
@@ -197,7 +202,7 @@ class NNKClassifier(ClassifierMixin, _Neighborhoods):
         low high
     """
 
-    def fit(self, X, y):
+    def fit(self, X: ArrayLike, y: ArrayLike) -> "NNKClassifier":
         """Keeps the points (N, D) and their labels (N,).
 
         Raises:
@@ -210,7 +215,7 @@ class NNKClassifier(ClassifierMixin, _Neighborhoods):
         self.class_prior_ = np.bincount(self._labels) / len(self._labels)
         return self._fit_points(X)
 
-    def predict_proba(self, X) -> np.ndarray:
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Class probabilities (Q, C) of the points X (Q, D), in the order of ``classes_``."""
         graph = self.nnk_graph(X)
         missing = _shared_size(self.n_samples_fit_, _LEAST_POINTS) - self.n_samples_fit_
@@ -219,7 +224,7 @@ class NNKClassifier(ClassifierMixin, _Neighborhoods):
         total = votes.sum(axis=1, keepdims=True)
         return np.where(total > 0, votes / np.where(total > 0, total, 1), self.class_prior_)
 
-    def predict(self, X) -> np.ndarray:
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """The most probable label (Q,) of each point, the first of ``classes_`` among equals."""
         probabilities = self.predict_proba(X)
         return self.classes_[np.argmax(probabilities, axis=1)]
