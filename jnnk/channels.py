@@ -43,6 +43,16 @@ def channelwise_nnk_graph(
 
     Raises:
         ValueError: on wrong shapes or options.
+
+    Examples:
+        Six images as three channels see them: the first two alike, the third dead.
+
+        >>> images = jnp.arange(6.0)[:, None] ** jnp.array([1.0, 1.0, 0.0])
+        >>> graph = channelwise_nnk_graph(images[:, None], num_neighbors=3)
+        >>> print(graph.weights.shape)
+        (3, 6, 3)
+        >>> print((graph.weights > 0).sum((1, 2)))  # edges by channel
+        [10 10  0]
     """
     points = flat_channels(activations)
     static = {

@@ -137,6 +137,26 @@ def _prune(args: argparse.Namespace, progress: Progress) -> Answer:
         return _report_on(run)
 
 
+def _export(args: argparse.Namespace, progress: Progress) -> Answer:
+    from jnnk import models
+    from jnnk.jobs.export import networks
+
+    files = []
+    with _opened(args) as (run, model, dataset):
+        states = networks(run, model, dataset)
+        try:
+            args.out.mkdir(parents=True, exist_ok=True)
+            for name, state in states.items():
+                files.append(args.out.absolute() / f"{name}.safetensors")
+                models.save_safetensors(model, state.variables, files[-1])
+                if name != "trained":
+                    files.append(args.out.absolute() / f"{name}_masks.safetensors")
+                    models.save_masks(model, state.variables, state.masks, files[-1])
+        except (OSError, models.WeightsError) as error:
+            raise InputError(f"--out: {error}") from None
+    return Answer({"run": run.path, "files": files}, [(path.stem, str(path)) for path in files])
+
+
 def _report(args: argparse.Namespace, progress: Progress) -> Answer:
     from jnnk.runs import locked, open_run
 
@@ -365,6 +385,7 @@ _COMMANDS = {
     "import-weights": _import_weights,
     "overlap": _overlap,
     "prune": _prune,
+    "export": _export,
     "report": _report,
     "reproduce": _reproduce,
     "prepare": _prepare,

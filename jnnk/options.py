@@ -33,6 +33,7 @@ EXAMPLES = {
     "import-weights": "net.safetensors --out runs/c",
     "overlap": "runs/a --layers 'layer3*' --neighbors 15",
     "prune": "runs/a --criterion weight --tolerance 0.5",
+    "export": "runs/a --out runs/a/torch",
     "report": "runs/a runs/b",
     "reproduce": "pruning --shared ../shared --out runs/d",
     "prepare": "cifar10 --data-dir data",
@@ -172,6 +173,8 @@ def parser() -> argparse.ArgumentParser:
     sub = add("prune", _run_options, _prune_options, help="score and prune the kernels of a run")
     _channel_options(sub)
     _protocol_options(sub)
+    sub = add("export", _run_options, help="write a run's networks for PyTorch, pruned ones too")
+    sub.add_argument("--out", type=pathlib.Path, required=True, help="folder of the safetensors")
     sub = add("report", help="write the report of a run, or compare several on one page")
     sub.add_argument("runs", type=pathlib.Path, nargs="+", metavar="RUN", help="run folder")
     sub.add_argument(

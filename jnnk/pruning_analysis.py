@@ -1,7 +1,7 @@
 """What every criterion says of a network's kernels: the analyses of arXiv 2102.02804 as numbers.
 
 Layers are named by the path of their convolution (``"layer1_0/conv1"``). 1x1 convolutions are left
-out, as :func:`jnnk.masks.make_masks` leaves them whole. Results are host data, NumPy and Python.
+out, as `jnnk.masks.make_masks` leaves them whole. Results are host data, NumPy and Python.
 """
 
 from collections.abc import Mapping, Sequence

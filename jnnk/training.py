@@ -1,7 +1,7 @@
 """Training of any model that returns ``(logits, activations)``: one pure, jitted, donated step.
 
 The step knows nothing of files, epochs or devices: sharding follows from where its arguments lie
-(put the batch on a mesh with :func:`shard_batch` and XLA makes the rest data-parallel, batch
+(put the batch on a mesh with `shard_batch` and XLA makes the rest data-parallel, batch
 statistics included).
 """
 
@@ -41,7 +41,7 @@ class TrainState(NamedTuple):
         params: nested dict of float32 arrays.
         batch_stats: nested dict of float32 arrays; empty for models without BatchNorm.
         opt_state: state of the optimiser.
-        masks: treedef of ``params``; 1 keeps, 0 prunes (see :mod:`jnnk.masks`).
+        masks: treedef of ``params``; 1 keeps, 0 prunes (see `jnnk.masks`).
     """
 
     step: jax.Array
@@ -143,7 +143,7 @@ def init_state(
 
     Args:
         model: the Flax module.
-        optimizer: from :func:`make_optimizer`.
+        optimizer: from `make_optimizer`.
         key: () PRNG key; initialisation and training draw from separate halves of it.
         image_shape: (H, W, C).
     """
@@ -166,7 +166,7 @@ def start_state(
     All is copied: the step donates the state's buffers, and what was given stays the caller's.
 
     Args:
-        optimizer: from :func:`make_optimizer`.
+        optimizer: from `make_optimizer`.
         key: () PRNG key of augmentation and dropout.
         variables: ``{"params": ..., "batch_stats": ...}``.
         masks: treedef of params, or None for nothing pruned.
@@ -207,14 +207,14 @@ def make_train_step(
 
     Args:
         model: the Flax module.
-        optimizer: from :func:`make_optimizer`.
+        optimizer: from `make_optimizer`.
         mean: (C,) mean of images / 255.
         std: (C,) standard deviation of images / 255.
         augment: pad by an eighth of the image, crop and (with ``flip``) mirror, on device.
         flip: mirror at random; off for digits and other images where left and right differ.
         l1: strength of the L1 penalty on conv kernels.
         regularizer: adds ``regularizer(activations, labels, key)`` to the loss; see
-            :mod:`jnnk.regularizers`.
+            `jnnk.regularizers`.
     """
 
     def loss_fn(params, batch_stats, images, labels, dropout_key):
@@ -325,7 +325,7 @@ def shard_batch(batch: Batch, mesh: Mesh, *, axis: str = "data") -> Batch:
 
     Args:
         batch: B images and labels.
-        mesh: devices, from :func:`data_mesh`.
+        mesh: devices, from `data_mesh`.
         axis: name of the mesh axis.
 
     Raises:

@@ -94,6 +94,8 @@ def load_safetensors(
 def save_safetensors(model: nn.Module, variables: Variables, path: str | Path) -> None:
     """Writes weights under PyTorch's names and in its layout; `load_safetensors` reads them back.
 
+    In PyTorch: ``module.load_state_dict(safetensors.torch.load_file(path))``.
+
     Args:
         model: the model that the variables belong to.
         variables: ``{"params": ..., "batch_stats": ...}``.
@@ -108,6 +110,37 @@ def save_safetensors(model: nn.Module, variables: Variables, path: str | Path) -
         torch_name(model, key): np.ascontiguousarray(_to_torch(value, channels))
         for key, value in arrays.items()
     }
+    _save(tensors, path)
+
+
+def save_masks(model: nn.Module, variables: Variables, masks: Any, path: str | Path) -> None:
+    """Writes which weights are kept, as ``torch.nn.utils.prune`` has it.
+
+    In PyTorch: ``prune.custom_from_mask(module.get_submodule(name), "weight", tensor)`` for each
+    ``name.weight_mask`` of the file.
+
+    Args:
+        model: the model that the masks belong to.
+        variables: its variables, for the shapes of its kernels.
+        masks: like ``variables["params"]``: at conv kernels what broadcasts to them, not 0 where
+            they are kept; other leaves are not read.
+        path: the file; an existing one is replaced. Gets a boolean tensor ``(Cout, Cin, h, w)``,
+            such as ``layer1.0.conv1.weight_mask``, for every conv.
+
+    Raises:
+        WeightsError: the file cannot be written.
+    """
+    kept = flatten_dict(dict(masks))
+    tensors = {}
+    for key, kernel in flatten_dict(dict(variables["params"])).items():
+        if np.ndim(kernel) == 4:
+            whole = np.broadcast_to(np.asarray(kept[key]) != 0, np.shape(kernel))
+            name = f"{torch_name(model, ('params', *key))}_mask"
+            tensors[name] = np.ascontiguousarray(_to_torch(whole, None))
+    _save(tensors, path)
+
+
+def _save(tensors: dict[str, np.ndarray], path: str | Path) -> None:
     try:
         save_file(tensors, path)
     except (SafetensorError, OSError) as error:

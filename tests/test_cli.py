@@ -287,6 +287,7 @@ def test_bad_folders(run, tmp_path, capsys):
     assert "no such layer" in fails(capsys, "overlap", run, "--layers", "conv9")
     assert "expected LAYER:INDEX" in fails(capsys, "overlap", run, "--channels", "conv1")
     assert "cannot write" in fails(capsys, "train", "--out", tmp_path / "notes.txt" / "run")
+    assert "--out: " in fails(capsys, "export", run, "--out", tmp_path / "notes.txt" / "torch")
 
 
 def test_a_run_of_another_version(tmp_path, capsys):
@@ -302,3 +303,41 @@ def test_a_run_that_was_only_begun(tmp_path, capsys):
     create_run(path, TrainConfig(measure_epochs=(0,))._asdict())
     assert "no trained network yet" in fails(capsys, "overlap", path)
     assert "no results yet" in fails(capsys, "report", path)
+
+
+def test_networks_go_out_with_their_masks(run, tmp_path, capsys):
+    from jnnk import models
+
+    out = tmp_path / "torch"
+    assert main(["export", str(run), "--out", str(out), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    names = ["trained", "pruned", "pruned_masks"]
+    assert said["files"] == [str(out / f"{name}.safetensors") for name in names]
+    trained, pruned, masks = (
+        safetensors.numpy.load_file(out / f"{name}.safetensors") for name in names
+    )
+    assert trained.keys() == pruned.keys()
+    kernels = [name for name, tensor in pruned.items() if tensor.ndim == 4]
+    assert masks.keys() == {f"{name}_mask" for name in kernels}
+    for name in kernels:
+        mask = masks[f"{name}_mask"]
+        assert mask.dtype == bool and mask.shape == pruned[name].shape
+        np.testing.assert_array_equal(mask, pruned[name] != 0)
+    # What the masks keep is what the run reports.
+    whole, kept = json.loads((run / "results.json").read_text())["pruning"]["kept"]["kernels"]
+    every = np.concatenate([masks[f"{name}_mask"][:, :, 0, 0].ravel() for name in kernels])
+    assert (every.size, every.sum()) == (whole, kept)
+    model = models.create("resnet8", num_classes=10)
+    accuracy = json.loads((run / "results.json").read_text())["pruning"]["pruned"]
+    assert accuracy["accuracy_finetuned"] == _accuracy(model, out / "pruned.safetensors")
+
+
+def _accuracy(model, path):
+    from jnnk import models
+    from jnnk.data import load
+    from jnnk.training import make_evaluate
+
+    digits = load("digits")
+    evaluate = make_evaluate(model, mean=digits.mean, std=digits.std)
+    variables = models.load_safetensors(model, path, image_shape=digits.train_images.shape[1:])
+    return evaluate(variables, digits.test_images, digits.test_labels)
