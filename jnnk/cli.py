@@ -22,6 +22,7 @@ from rich.markup import escape
 from jnnk import options
 from jnnk.errors import InputError
 from jnnk.jobs.config import TrainConfig
+from jnnk.jobs.progress import Silent
 
 # Does what is left of a reproduction and returns the table to show.
 _Reproduction = Callable[..., list[dict]]
@@ -84,10 +85,11 @@ def _train(args: argparse.Namespace) -> None:
     from jnnk.training import make_evaluate
 
     config = options.train_config(args)
+    mesh = _mesh(args)
     model, dataset, variables = _load(config)
     with locked(args.out):
         run = create_run(args.out, config._asdict(), resume=args.resume)
-        state = train(run, model, dataset, variables=variables, progress=_progress())
+        state = train(run, model, dataset, variables=variables, progress=_progress(), mesh=mesh)
     evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std)
     accuracy = evaluate(state.variables, dataset.test_images, dataset.test_labels)
     _out.print(f"test accuracy: {100 * accuracy:.2f} %\nrun folder: {escape(str(run.path))}")
@@ -96,6 +98,7 @@ def _train(args: argparse.Namespace) -> None:
 def _import_weights(args: argparse.Namespace) -> None:
     """Puts given weights into a run folder: a training of zero epochs that starts from them."""
     args.epochs, args.measure_epochs, args.resume = 0, (0,), False
+    args.mesh, args.distributed = None, False
     args.weights = str(pathlib.Path(args.weights).absolute())
     _train(args)
 
@@ -103,6 +106,7 @@ def _import_weights(args: argparse.Namespace) -> None:
 def _overlap(args: argparse.Namespace) -> None:
     from jnnk.jobs.overlap import overlap
 
+    mesh = _mesh(args)
     with _opened(args) as (run, model, dataset):
         overlap(
             run,
@@ -111,8 +115,21 @@ def _overlap(args: argparse.Namespace) -> None:
             options.overlap_config(args, run.path),
             channels=options.chosen_channels(args),
             progress=_progress(),
+            mesh=mesh,
         )
         _report_on(run)
+
+
+def _mesh(args: argparse.Namespace):
+    """The devices that ``--mesh`` and ``--distributed`` ask for; None for one device's work."""
+    from jnnk.processes import is_first, join_processes
+    from jnnk.sharding import parse_mesh, whole_mesh
+
+    if args.distributed:
+        join_processes()  # before anything else asks for a device
+        _out.quiet = not is_first()
+        return whole_mesh(args.mesh)
+    return None if args.mesh is None else parse_mesh(args.mesh)
 
 
 def _prune(args: argparse.Namespace) -> None:
@@ -355,6 +372,8 @@ def _say_where(path: pathlib.Path) -> None:
 
 
 def _progress():
+    if _out.quiet:  # another process speaks
+        return Silent()
     return _Bars() if _err.is_terminal else _Lines()
 
 

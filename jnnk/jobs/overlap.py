@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jnnk import similarity
 from jnnk.activations import capture, layer_shapes
@@ -24,8 +25,10 @@ from jnnk.jobs.progress import Progress, Silent
 from jnnk.jobs.train import kept_epochs, load_state, random_state, train_config
 from jnnk.overlap import chance_overlap
 from jnnk.overlap_bootstrap import overlap_resamples
+from jnnk.placement import gather, replicate, shared_apply
 from jnnk.redundancy import redundancy
 from jnnk.runs import Run, read_json, require_settings, write_json
+from jnnk.sharding import sharded_nnk_graph
 from jnnk.statistics import MeanInterval, mean_interval
 from jnnk.training import Model, make_predict
 
@@ -40,6 +43,7 @@ def overlap(
     *,
     channels: Mapping[str, Sequence[int]] | None = None,
     progress: Progress | None = None,
+    mesh: Mesh | None = None,
 ) -> list[dict[str, Any]]:
     """Measures every chosen layer at every chosen epoch, leaving out what is measured already.
 
@@ -54,6 +58,9 @@ def overlap(
         channels: layer name to the channels whose pictures are kept, at the last chosen epoch;
             by default the most and the least overlapping pair of the last chosen layer.
         progress: shows how far it is.
+        mesh: devices that share the images of a batch and the queries over its axis ``"data"`` and
+            the channels over ``"channel"``, as from :func:`jnnk.sharding.parse_mesh`; with several
+            processes it must be given. The same results on any.
 
     Returns:
         One record an epoch and layer, in that order (see :func:`measure_layer`).
@@ -68,10 +75,14 @@ def overlap(
     rows = np.sort(rows[: config.images])
     images, labels = dataset.train_images[rows], dataset.train_labels[rows]
     predict = make_predict(model, mean=dataset.mean, std=dataset.std)
+    if mesh is not None:
+        predict = shared_apply(predict, mesh)
     shapes: dict[str, tuple[int, ...]] = {}
     records = []
     for epoch in _epochs(run, config):
         variables = _variables(run, model, dataset, epoch)
+        if mesh is not None:
+            variables = replicate(variables, mesh)
         if not shapes:
             shapes = layer_shapes(predict, variables, images)
             layers = chosen_layers(shapes, config.layers)
@@ -90,6 +101,7 @@ def overlap(
                     labels,
                     num_classes=len(dataset.class_names),
                     config=config,
+                    mesh=mesh,
                 )
                 name = captured.name
                 write_npz(layer_file(run.path, epoch, name, "npz"), arrays)
@@ -125,7 +137,12 @@ def chosen_layers(names: Iterable[str], patterns: tuple[str, ...]) -> dict[str, 
 
 
 def measure_layer(
-    activations: np.ndarray, labels: np.ndarray, *, num_classes: int, config: OverlapConfig
+    activations: np.ndarray,
+    labels: np.ndarray,
+    *,
+    num_classes: int,
+    config: OverlapConfig,
+    mesh: Mesh | None = None,
 ) -> tuple[dict[str, Any], LayerArrays]:
     """All measures of one layer.
 
@@ -134,6 +151,7 @@ def measure_layer(
         labels: (N,) int32.
         num_classes: number of classes.
         config: neighbours and similarity.
+        mesh: devices that share the graphs, see :func:`overlap`.
 
     Returns:
         The measures by name, and the arrays by channel. ``overlap`` and ``overlap_by_chance`` are
@@ -142,12 +160,7 @@ def measure_layer(
         ``loo_error`` are of one graph over the whole layer's vectors. ``_lower`` and ``_upper``
         are 95 % bootstrap limits over images of the measure before.
     """
-    options = _graph_options(config)
-    vectors = jnp.asarray(activations.reshape(len(activations), -1))
-    with concurrent.futures.ThreadPoolExecutor(1) as beside:  # compilation takes one core alone
-        whole = beside.submit(nnk_graph, vectors, **options)
-        graph = channelwise_nnk_graph(jnp.asarray(activations), **options)
-        whole = whole.result()
+    graph, whole = _graphs(activations, mesh, **_graph_options(config))
     resamples = np.asarray(overlap_resamples(graph, jax.random.key(0)))
     arrays = LayerArrays(
         overlap=resamples[0],
@@ -174,6 +187,24 @@ def measure_layer(
         "converged": float(np.mean(np.asarray(graph.converged))),
     }
     return measures, arrays
+
+
+def _graphs(
+    activations: np.ndarray, mesh: Mesh | None, **options: Any
+) -> tuple[NNKGraph, NNKGraph]:
+    """The channels' graphs, with a leading axis C, and the one of the whole layer's vectors."""
+    vectors = activations.reshape(len(activations), -1)
+    if mesh is None:
+        with concurrent.futures.ThreadPoolExecutor(1) as beside:  # compilation takes one core alone
+            whole = beside.submit(nnk_graph, jnp.asarray(vectors), **options)
+            graph = channelwise_nnk_graph(jnp.asarray(activations), **options)
+            return graph, whole.result()
+    # One after the other: devices that work on two programs in different orders wait for ever.
+    channels, whole = (
+        jax.tree.map(jnp.asarray, gather(sharded_nnk_graph(points, mesh=mesh, **options)))
+        for points in (activations, vectors[:, :, None])
+    )
+    return channels, jax.tree.map(lambda field: field[0], whole)
 
 
 def _epochs(run: Run, config: OverlapConfig) -> list[Epoch]:
