@@ -149,6 +149,10 @@ def parser() -> argparse.ArgumentParser:
         help="channels shown by pictures (default: of the last layer, the pairs that overlap most "
         "and least)",
     )  # fmt: skip
+    sub.add_argument(
+        "--plan", action="store_true",
+        help="say what it would take, in bytes a device and seconds, and do nothing",
+    )  # fmt: skip
     sub = add("prune", _run_options, _prune_options, help="score and prune the kernels of a run")
     _channel_options(sub)
     _protocol_options(sub)

@@ -71,16 +71,14 @@ def overlap(
     """
     progress = progress or Silent()
     require_settings(run.path / "overlap", config, free=("layers", "at_epochs"))
-    rows = epoch_order(len(dataset.train_images), seed=train_config(run).seed, epoch=0)
-    rows = np.sort(rows[: config.images])
-    images, labels = dataset.train_images[rows], dataset.train_labels[rows]
+    images, labels = measured_images(run, dataset, config)
     predict = make_predict(model, mean=dataset.mean, std=dataset.std)
     if mesh is not None:
         predict = shared_apply(predict, mesh)
     shapes: dict[str, tuple[int, ...]] = {}
     records = []
-    for epoch in _epochs(run, config):
-        variables = _variables(run, model, dataset, epoch)
+    for epoch in chosen_epochs(run, config):
+        variables = epoch_variables(run, model, dataset, epoch)
         if mesh is not None:
             variables = replicate(variables, mesh)
         if not shapes:
@@ -88,11 +86,7 @@ def overlap(
             layers = chosen_layers(shapes, config.layers)
             check_channels(channels or {}, {name: shapes[name] for name in layers})
         paths = {name: layer_file(run.path, epoch, name, "json") for name in layers}
-        todo = [
-            name
-            for name, path in paths.items()
-            if not (path.exists() and layer_file(run.path, epoch, name, "npz").exists())
-        ]
+        todo = missing_layers(run, epoch, layers)
         with progress.task(f"overlap, {_name(epoch)}", total=len(layers), unit="layer") as task:
             task.advance(len(layers) - len(todo))
             for captured in capture(predict, variables, images, layers=todo):
@@ -111,8 +105,38 @@ def overlap(
         records += [read_json(path) for path in paths.values()]
     if channels is None:
         channels = default_channels(run, records[-1])
-    keep_pictures(run, epoch, channels, predict, variables, images, options=_graph_options(config))
+    keep_pictures(run, epoch, channels, predict, variables, images, options=graph_options(config))
     return records
+
+
+def measured_images(
+    run: Run, dataset: Dataset, config: OverlapConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """The training images measured, (N, H, W, C) uint8, drawn by the run's seed, and their labels.
+
+    Args:
+        run: the run folder.
+        dataset: the data set named in its config.
+        config: how many.
+    """
+    rows = epoch_order(len(dataset.train_images), seed=train_config(run).seed, epoch=0)
+    rows = np.sort(rows[: config.images])
+    return dataset.train_images[rows], dataset.train_labels[rows]
+
+
+def missing_layers(run: Run, epoch: Epoch, layers: Iterable[str]) -> list[str]:
+    """The layers, of those named, that are not measured at an epoch yet.
+
+    Args:
+        run: the run folder.
+        epoch: a kept epoch, or ``RANDOM``.
+        layers: names.
+    """
+    return [
+        name
+        for name in layers
+        if not all(layer_file(run.path, epoch, name, kind).exists() for kind in ("json", "npz"))
+    ]
 
 
 def chosen_layers(names: Iterable[str], patterns: tuple[str, ...]) -> dict[str, int]:
@@ -160,7 +184,7 @@ def measure_layer(
         ``loo_error`` are of one graph over the whole layer's vectors. ``_lower`` and ``_upper``
         are 95 % bootstrap limits over images of the measure before.
     """
-    graph, whole = _graphs(activations, mesh, **_graph_options(config))
+    graph, whole = _graphs(activations, mesh, **graph_options(config))
     resamples = np.asarray(overlap_resamples(graph, jax.random.key(0)))
     arrays = LayerArrays(
         overlap=resamples[0],
@@ -207,8 +231,16 @@ def _graphs(
     return channels, jax.tree.map(lambda field: field[0], whole)
 
 
-def _epochs(run: Run, config: OverlapConfig) -> list[Epoch]:
-    """The control and what is asked for, in the order of training."""
+def chosen_epochs(run: Run, config: OverlapConfig) -> list[Epoch]:
+    """The control and what is asked for, in the order of training.
+
+    Args:
+        run: the run folder.
+        config: names epochs, or all.
+
+    Raises:
+        InputError: for epochs that are not kept.
+    """
     kept = kept_epochs(run)
     if not kept:
         raise InputError(f"{run.path} holds no trained network yet; run jnnk train first")
@@ -220,8 +252,15 @@ def _epochs(run: Run, config: OverlapConfig) -> list[Epoch]:
     return list(dict.fromkeys([control, *chosen]))
 
 
-def _variables(run: Run, model: Model, dataset: Dataset, epoch: Epoch) -> dict:
-    """The network's variables at an epoch, or those of the random control."""
+def epoch_variables(run: Run, model: Model, dataset: Dataset, epoch: Epoch) -> dict:
+    """The network's variables at an epoch, or those of the random control.
+
+    Args:
+        run: the run folder.
+        model: the network named in its config.
+        dataset: the data set named in its config.
+        epoch: one of :func:`chosen_epochs`.
+    """
     if epoch == RANDOM:
         return random_state(run, model, dataset).variables
     return load_state(run, model, dataset, epoch=epoch).variables
@@ -231,7 +270,8 @@ def _name(epoch: Epoch) -> str:
     return "random weights" if epoch == RANDOM else f"epoch {epoch}"
 
 
-def _graph_options(config: OverlapConfig) -> dict[str, Any]:
+def graph_options(config: OverlapConfig) -> dict[str, Any]:
+    """The options of `jnnk.graph.nnk_graph` that a config stands for."""
     return {"num_neighbors": config.neighbors, "similarity": SIMILARITIES[config.similarity]()}
 
 
