@@ -83,11 +83,14 @@ def _study(args: argparse.Namespace) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     from jnnk.jobs.train import train
+    from jnnk.placement import local_rows
     from jnnk.runs import create_run, locked
     from jnnk.training import make_evaluate
 
     config = options.train_config(args)
     mesh = _mesh(args)
+    if mesh is not None:
+        local_rows(config.batch_size, mesh)  # before the folder: bad input should leave none
     model, dataset, variables = _load(config)
     with locked(args.out):
         run = create_run(args.out, config._asdict(), resume=args.resume)

@@ -25,11 +25,13 @@ from flax import linen as nn
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jnnk.sharding
+from jnnk.activations import capture
 from jnnk.channels import channelwise_nnk_graph
 from jnnk.errors import InputError
-from jnnk.placement import gather, local_rows, replicate, shard_batch
+from jnnk.jobs.overlap import layer_graphs
+from jnnk.placement import gather, local_rows, replicate, shard_batch, shared_apply
 from jnnk.processes import is_first, join_processes, on_first
-from jnnk.sharding import parse_mesh, sharded_nnk_graph
+from jnnk.sharding import parse_mesh, sharded_nnk_graph, whole_mesh
 from jnnk.similarity import cosine, gaussian
 from jnnk.training import Batch, init_state, make_optimizer, make_train_step
 
@@ -115,6 +117,19 @@ def _trained(mesh):
     assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(state.variables))
     leaves = jax.tree_util.tree_leaves_with_path((state.variables, metrics._asdict()))
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def _apply(variables, images):
+    """A network of one layer."""
+    values = jax.lax.conv(images, variables, (1, 1), "SAME")
+    return values.sum((1, 2, 3)), {"conv": values.transpose(0, 2, 3, 1)}
+
+
+def _answers(apply_fn, place=lambda variables: variables):
+    kernel = np.random.default_rng(1).normal(size=(5, 4, 3, 3)).astype(np.float32)
+    images = np.nan_to_num(_activations())
+    (layer,) = capture(apply_fn, place(jax.numpy.asarray(kernel)), images, batch_size=40)
+    return layer.values
 
 
 def _start(num_devices, *arguments, **environment):
@@ -228,6 +243,18 @@ def _assert_trained_alike(folder, mesh):
             np.testing.assert_allclose(found[name], value, atol=1e-5, rtol=0, err_msg=name)
 
 
+def test_the_mesh_changes_no_layer(folder):
+    """Of ``jnnk overlap``: what the network answers, and both kinds of graph of it."""
+    with np.load(folder / "layer.npz") as found:
+        np.testing.assert_allclose(found["answers"], _answers(_apply), atol=1e-6)
+        graphs = layer_graphs(_activations(), num_neighbors=K)
+        for name, graph in zip(("channels", "whole"), graphs, strict=True):
+            np.testing.assert_array_equal(found[f"{name} indices"], graph.indices)
+            weights = found[f"{name} weights"]
+            np.testing.assert_allclose(weights, graph.weights, atol=1e-5)
+            np.testing.assert_array_equal(weights > 0, np.asarray(graph.weights) > 0)
+
+
 @pytest.mark.parametrize("mesh", TRAINED_ON)
 def test_the_mesh_changes_no_training(folder, mesh):
     _assert_trained_alike(folder, mesh)
@@ -290,6 +317,16 @@ def test_a_mesh_that_is_none_is_named(text, message):
         parse_mesh(text)
 
 
+def test_processes_that_find_no_others(monkeypatch):
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
+    with pytest.raises(InputError, match="JAX_NUM_PROCESSES: expected a whole number, got 'two'"):
+        join_processes()
+    monkeypatch.delenv("JAX_NUM_PROCESSES")
+    with pytest.raises(InputError, match=r"found no others.*JAX_COORDINATOR_ADDRESS"):
+        join_processes()
+    assert is_first() and whole_mesh(None).size == jax.device_count()
+
+
 def test_misuse_is_named():
     values = np.ones((8, 2, 3), np.float32)
     build = functools.partial(sharded_nnk_graph, num_neighbors=2)
@@ -321,6 +358,15 @@ def _on_eight_devices(folder):
         (folder / f"{_name(*case)}.stablehlo").write_text(lowered.as_text())
         (folder / f"{_name(*case)}.hlo").write_text(compiled.as_text())
         _save(folder, case, compiled(_activations()))
+    mesh = parse_mesh("data=4,channel=2")
+    channels, whole = layer_graphs(_activations(), mesh=mesh, num_neighbors=K)
+    fields = {
+        f"{name} {field}": getattr(graph, field)
+        for name, graph in (("channels", channels), ("whole", whole))
+        for field in ("indices", "weights")
+    }
+    answers = _answers(shared_apply(_apply, mesh), functools.partial(replicate, mesh=mesh))
+    np.savez(folder / "layer.npz", answers=answers, **fields)
     for mesh in TRAINED_ON:
         np.savez(folder / f"trained {mesh}.npz", **_trained(mesh))
     for case in (RING, GATHERED):

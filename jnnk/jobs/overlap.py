@@ -184,7 +184,7 @@ def measure_layer(
         ``loo_error`` are of one graph over the whole layer's vectors. ``_lower`` and ``_upper``
         are 95 % bootstrap limits over images of the measure before.
     """
-    graph, whole = _graphs(activations, mesh, **graph_options(config))
+    graph, whole = layer_graphs(activations, mesh=mesh, **graph_options(config))
     resamples = np.asarray(overlap_resamples(graph, jax.random.key(0)))
     arrays = LayerArrays(
         overlap=resamples[0],
@@ -213,10 +213,19 @@ def measure_layer(
     return measures, arrays
 
 
-def _graphs(
-    activations: np.ndarray, mesh: Mesh | None, **options: Any
+def layer_graphs(
+    activations: np.ndarray, *, mesh: Mesh | None = None, **options: Any
 ) -> tuple[NNKGraph, NNKGraph]:
-    """The channels' graphs, with a leading axis C, and the one of the whole layer's vectors."""
+    """The channels' graphs, with a leading axis C, and the one of the whole layer's vectors.
+
+    Args:
+        activations: (N, H, W, C).
+        mesh: devices that share the work, see :func:`overlap`.
+        **options: of `jnnk.graph.nnk_graph`.
+
+    Returns:
+        Both whole, on this process' first device.
+    """
     vectors = activations.reshape(len(activations), -1)
     if mesh is None:
         with concurrent.futures.ThreadPoolExecutor(1) as beside:  # compilation takes one core alone
