@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import rich.box
 import rich.progress
 import rich.table
 from rich.console import Console
@@ -29,6 +28,7 @@ from jnnk.jobs.progress import Silent
 # Does what is left of a reproduction and returns the table to show.
 _Reproduction = Callable[..., list[dict]]
 
+_PLAN_WIDTH = 140  # characters that a plan needs, however wide the terminal is
 _out = Console()
 _err = Console(stderr=True)
 
@@ -110,13 +110,15 @@ def _import_weights(args: argparse.Namespace) -> None:
 
 def _overlap(args: argparse.Namespace) -> None:
     from jnnk.jobs.overlap import overlap
-    from jnnk.jobs.overlap_plan import plan_overlap
+    from jnnk.jobs.overlap_plan import layer_records, plan_overlap, summary
 
     mesh = _mesh(args)
     with _opened(args) as (run, model, dataset):
         config = options.overlap_config(args, run.path)
         if args.plan:
-            _show_plan(plan_overlap(run, model, dataset, config, mesh=mesh))
+            plan = plan_overlap(run, model, dataset, config, mesh=mesh)
+            _show_table(layer_records(plan), width=_PLAN_WIDTH)
+            _out.print(summary(plan), soft_wrap=True, highlight=False)
             return
         overlap(
             run,
@@ -364,44 +366,11 @@ def _show_summary(run) -> None:
     _out.print(table)
 
 
-def _show_plan(plan) -> None:
-    """What ``jnnk overlap`` would take, layer by layer and in all."""
-    table = rich.table.Table(
-        "layer", "H x W x C", *(f"{part}\nMiB" for part in (
-            "activations", "points", "distances", "Gram", "solver", "answers", "overlap", "peak",
-        )), "seconds", box=rich.box.SIMPLE,
-    )  # fmt: skip
-    for layer in plan.layers:
-        # The larger one of the two kinds of graph: that of the whole layer's vectors.
-        largest = layer.whole
-        sizes = (
-            layer.activations, largest.points, largest.distances, largest.gram, largest.solver,
-            layer.graphs, layer.overlap, layer.peak,
-        )  # fmt: skip
-        table.add_row(
-            layer.name,
-            " x ".join(map(str, layer.shape)),
-            *(f"{size / 2**20:,.0f}" for size in sizes),
-            f"{layer.seconds:.1f}",
-        )
-    _out.print(table)
-    parts = ", ".join(f"{part} {seconds:.0f} s" for part, seconds in plan.seconds.items())
-    _out.print(
-        f"{plan.num_images} images, {plan.num_devices} devices; bytes are those of one device, the "
-        "graph's those of the layer's whole vectors, seconds those of one epoch\n"
-        f"time: about {sum(plan.seconds.values()):.0f} s ({parts}), figures not counted\n"
-        f"memory: {plan.device_bytes / 2**30:.2f} GiB a device, "
-        f"{plan.host_bytes / 2**30:.2f} GiB the process",
-        soft_wrap=True,
-        highlight=False,
-    )
-
-
-def _show_table(records: list[dict]) -> None:
-    table = rich.table.Table(*records[0])
+def _show_table(records: list[dict], *, width: int = 0) -> None:
+    table = rich.table.Table(*(records[0] if records else ()))
     for record in records:
         table.add_row(*map(_cell, record.values()))
-    _out.print(table)
+    Console(width=max(width, _out.width), quiet=_out.quiet).print(table)
 
 
 def _cell(value: Any) -> str:

@@ -28,6 +28,7 @@ import jnnk.sharding
 from jnnk.activations import capture
 from jnnk.channels import channelwise_nnk_graph
 from jnnk.errors import InputError
+from jnnk.graph import nnk_graph
 from jnnk.jobs.overlap import layer_graphs
 from jnnk.placement import gather, local_rows, replicate, shard_batch, shared_apply
 from jnnk.processes import is_first, join_processes, on_first
@@ -247,8 +248,8 @@ def test_the_mesh_changes_no_layer(folder):
     """Of ``jnnk overlap``: what the network answers, and both kinds of graph of it."""
     with np.load(folder / "layer.npz") as found:
         np.testing.assert_allclose(found["answers"], _answers(_apply), atol=1e-6)
-        graphs = layer_graphs(_activations(), num_neighbors=K)
-        for name, graph in zip(("channels", "whole"), graphs, strict=True):
+        whole = nnk_graph(_activations().reshape(N, -1), num_neighbors=K)
+        for name, graph in (("channels", _on_one_device("default")), ("whole", whole)):
             np.testing.assert_array_equal(found[f"{name} indices"], graph.indices)
             weights = found[f"{name} weights"]
             np.testing.assert_allclose(weights, graph.weights, atol=1e-5)

@@ -141,6 +141,51 @@ def plan_overlap(
     )
 
 
+def layer_records(plan: OverlapPlan) -> list[dict[str, Any]]:
+    """A row a layer: MiB on a device, seconds of an epoch.
+
+    Args:
+        plan: from :func:`plan_overlap`.
+    """
+
+    def mib(size):
+        return f"{size / 2**20:,.1f}"
+
+    return [
+        {
+            "layer": layer.name,
+            "H x W x C": " x ".join(map(str, layer.shape)),
+            "activations MiB": mib(layer.activations),
+            # Of the graph of the layer's whole vectors, the largest.
+            "points": mib(layer.whole.points),
+            "distances": mib(layer.whole.distances),
+            "Gram": mib(layer.whole.gram),
+            "solver": mib(layer.whole.solver),
+            "answers": mib(layer.graphs),
+            "overlap": mib(layer.overlap),
+            "peak": mib(layer.peak),
+            "seconds": f"{layer.seconds:.1f}",
+        }
+        for layer in plan.layers
+    ]
+
+
+def summary(plan: OverlapPlan) -> str:
+    """Time and memory in all, in a few lines.
+
+    Args:
+        plan: from :func:`plan_overlap`.
+    """
+    parts = ", ".join(f"{part} {seconds:.0f} s" for part, seconds in plan.seconds.items())
+    return (
+        f"{plan.num_images} images, devices: {plan.num_devices}; "
+        "MiB are those of a device, the graph's those of the layer's whole vectors\n"
+        f"time: about {sum(plan.seconds.values()):.0f} s ({parts}), figures not counted\n"
+        f"memory: {plan.device_bytes / 2**30:.2f} GiB a device, "
+        f"{plan.host_bytes / 2**30:.2f} GiB the process"
+    )
+
+
 def _passes(names: list[str], shapes: dict[str, tuple], num_images: int) -> list[int]:
     """Bytes of activations stored by each pass of the images through the network."""
     sizes = [4 * num_images * int(np.prod(shapes[name])) for name in names]
@@ -200,7 +245,7 @@ def _measure(
 def _query_seconds(num_points: int, dim: int, config: OverlapConfig) -> float:
     """Seconds a query of a graph of N points, with as many graphs in flight as there will be."""
     queries = min(_QUERIES, num_points)
-    points = _rectified(num_points, dim)
+    points = rectified_points(num_points, dim)
     shared = {
         "queries": points[:queries],
         "exclude": jnp.arange(queries, dtype=jnp.int32),
@@ -235,9 +280,15 @@ def _pair_seconds(num_channels: int, num_neighbors: int) -> float:
     return _seconds(compare) / (_IMAGES * num_channels**2)
 
 
-def _rectified(num_points: int, dim: int) -> jax.Array:
-    """Points like activations: a few directions, noise, and nothing below zero."""
-    draw = functools.partial(np.random.default_rng(0).standard_normal, dtype=np.float32)
+def rectified_points(num_points: int, dim: int, *, seed: int = 0) -> jax.Array:
+    """Points like activations, (N, D) float32: a few directions, noise, and nothing below zero.
+
+    Args:
+        num_points: N.
+        dim: D.
+        seed: of the draw.
+    """
+    draw = functools.partial(np.random.default_rng(seed).standard_normal, dtype=np.float32)
     values = draw((num_points, _RANK)) @ draw((_RANK, dim))
     values += draw(values.shape)
     return jnp.asarray(np.maximum(values, 0, out=values))
