@@ -13,6 +13,9 @@ from jax import Array, lax
 
 from jnnk.errors import InputError
 
+#: Bytes of activations in memory at once, by default.
+MEMORY_LIMIT = 2**30
+
 ApplyFunction = Callable[[Any, Array], tuple[Array, Mapping[str, Array]]]
 
 
@@ -70,7 +73,7 @@ def capture(
     size: int | None = None,
     dtype: str = "float32",
     batch_size: int = 256,
-    memory_limit: int = 2**30,
+    memory_limit: int = MEMORY_LIMIT,
     directory: str | Path | None = None,
 ) -> Iterator[LayerActivations]:
     """Runs a network over images and yields its layers' activations one after the other.
@@ -124,6 +127,23 @@ def capture(
         memory_limit,
         directory,
     )
+
+
+def split_passes(sizes: Sequence[int], *, memory_limit: int) -> list[int]:
+    """How many consecutive layers share each pass of the images through the network.
+
+    Args:
+        sizes: bytes of each layer's activations, in order.
+        memory_limit: bytes of a pass, unless it has one layer alone.
+    """
+    counts, left = [], 0
+    for size in sizes:
+        if counts and size <= left:
+            counts[-1] += 1
+        else:
+            counts, left = [*counts, 1], memory_limit
+        left -= size
+    return counts
 
 
 def _none(values: Array, window: int) -> Array:
@@ -194,11 +214,8 @@ def _run(
         with tempfile.TemporaryFile(dir=directory) as file:  # the map keeps a handle of its own
             return np.memmap(file, dtype, "w+", shape=shape)
 
-    while plans:
-        group, left = [], memory_limit
-        while plans and (not group or num_bytes(plans[0]) <= left):
-            group.append(plans.pop(0))
-            left -= num_bytes(group[-1])
+    for count in split_passes([num_bytes(plan) for plan in plans], memory_limit=memory_limit):
+        group, plans = plans[:count], plans[count:]
         stored = [allocate(plan) for plan in group]
         _fill(stored, apply_fn, variables, images, group, dtype, batch_size)
         while group:  # popped, so that what the caller drops is freed

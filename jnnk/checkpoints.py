@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, CustomSteps, LatestN
 
 from jnnk.errors import InputError
@@ -49,11 +49,14 @@ class Checkpoints:
         return max(self.epochs(), default=None)
 
     def save(self, epoch: int, state: Any) -> None:
-        """Saves a pytree of arrays; returns when it is on disk."""
+        """Saves a pytree of arrays; returns when it is on disk.
+
+        Of several processes all must call it, with arrays that lie on the devices of all.
+        """
         self._manager.save(epoch, args=ocp.args.StandardSave(state))
 
     def restore(self, epoch: int, like: Any) -> Any:
-        """The state saved at an epoch, on this process' first device.
+        """The state saved at an epoch, on the first device; of several processes on all of theirs.
 
         Args:
             epoch: one of :meth:`epochs`.
@@ -64,9 +67,12 @@ class Checkpoints:
         """
         if epoch not in self.epochs():
             raise InputError(f"{self.folder}: no checkpoint of epoch {epoch}, only {self.epochs()}")
-        here = SingleDeviceSharding(jax.local_devices()[0])
+        if jax.process_count() == 1:
+            where = SingleDeviceSharding(jax.local_devices()[0])
+        else:
+            where = NamedSharding(Mesh(jax.devices(), ("all",)), PartitionSpec())
         like = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), like
         )
         try:
             return self._manager.restore(epoch, args=ocp.args.StandardRestore(like))

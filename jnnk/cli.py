@@ -41,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Orbax and TFDS log through absl what our own messages say better.
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
+        if getattr(args, "distributed", False) and not _is_first_process():
+            terminal.mute()
         terminal.show(_COMMANDS[args.command](args, terminal.progress()))
     except KeyboardInterrupt:
         terminal.note("stopped; the same command with --resume goes on from what is done")
@@ -49,6 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         terminal.error(str(error))
         return 2
     return 0
+
+
+def _is_first_process() -> bool:
+    """Joins the other processes, before anything asks for a device; whether this one speaks."""
+    from jnnk.processes import is_first, join_processes
+
+    join_processes()
+    return is_first()
 
 
 def _study(args: argparse.Namespace, progress: Progress) -> Answer:
@@ -78,14 +88,18 @@ def _study(args: argparse.Namespace, progress: Progress) -> Answer:
 def _train(args: argparse.Namespace, progress: Progress) -> Answer:
     from jnnk.jobs.output import percent
     from jnnk.jobs.train import train
+    from jnnk.placement import local_rows
     from jnnk.runs import create_run, locked
     from jnnk.training import make_evaluate
 
     config = options.train_config(args)
+    mesh = _mesh(args)
+    if mesh is not None:
+        local_rows(config.batch_size, mesh)  # before the folder: bad input should leave none
     model, dataset, variables = _load(config)
     with locked(args.out):
         run = create_run(args.out, config._asdict(), resume=args.resume)
-        state = train(run, model, dataset, variables=variables, progress=progress)
+        state = train(run, model, dataset, variables=variables, progress=progress, mesh=mesh)
     evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std)
     accuracy = evaluate(state.variables, dataset.test_images, dataset.test_labels)
     path = run.path.absolute()
@@ -98,23 +112,40 @@ def _train(args: argparse.Namespace, progress: Progress) -> Answer:
 def _import_weights(args: argparse.Namespace, progress: Progress) -> Answer:
     """Puts given weights into a run folder: a training of zero epochs that starts from them."""
     args.epochs, args.measure_epochs, args.resume = 0, (0,), False
+    args.mesh, args.distributed = None, False
     args.weights = str(pathlib.Path(args.weights).absolute())
     return _train(args, progress)
 
 
 def _overlap(args: argparse.Namespace, progress: Progress) -> Answer:
     from jnnk.jobs.overlap import overlap
+    from jnnk.jobs.overlap_plan import facts, layer_records, plan_overlap
 
+    mesh = _mesh(args)
     with _opened(args) as (run, model, dataset):
+        config = options.overlap_config(args, run.path)
+        if args.plan:
+            plan = plan_overlap(run, model, dataset, config, mesh=mesh)
+            return Answer({"run": run.path, "plan": plan}, facts(plan), layer_records(plan))
         overlap(
             run,
             model,
             dataset,
-            options.overlap_config(args, run.path),
+            config,
             channels=options.chosen_channels(args),
             progress=progress,
+            mesh=mesh,
         )
         return _report_on(run)
+
+
+def _mesh(args: argparse.Namespace):
+    """The devices that ``--mesh`` and ``--distributed`` ask for; None for one device's work."""
+    from jnnk.sharding import parse_mesh, whole_mesh
+
+    if args.distributed:
+        return whole_mesh(args.mesh)
+    return None if args.mesh is None else parse_mesh(args.mesh)
 
 
 def _prune(args: argparse.Namespace, progress: Progress) -> Answer:

@@ -17,10 +17,10 @@ from jnnk.similarity import DEFAULT, RadialSimilarity, Similarity
 if TYPE_CHECKING:
     import scipy.sparse
 
-# Queries whose Gram matrices are held at once, in floats of all matrices together.
-_GRAM_FLOATS = 2**23
-# Queries whose differences to their candidates are held at once.
-_LOCAL_QUERIES = 128
+#: Queries whose Gram matrices are held at once, in floats of all matrices together.
+GRAM_FLOATS = 2**23
+#: Queries whose differences to their candidates are held at once.
+LOCAL_QUERIES = 128
 
 
 class NNKGraph(NamedTuple):
@@ -272,7 +272,7 @@ def weigh(
 
     def block(inputs):
         # Similarities in smaller blocks, whose differences fit the caches.
-        gram, cross, mask = map_blocks(local, inputs, block_size=_LOCAL_QUERIES)
+        gram, cross, mask = map_blocks(local, inputs, block_size=LOCAL_QUERIES)
         solution = solve_nnk(gram, cross, tol=tol, max_steps=max_steps)
         weights = jnp.where(mask, solution.weights, 0)
         if not radial:
@@ -287,7 +287,7 @@ def weigh(
     weights, errors, residual, converged = map_blocks(
         block,
         (indices, queries, rows),
-        block_size=max(1, _GRAM_FLOATS // num_neighbors**2),
+        block_size=max(1, GRAM_FLOATS // num_neighbors**2),
     )
     return NNKGraph(
         indices,

@@ -12,9 +12,9 @@ from jnnk.precision import working_dtype
 
 # Columns of the distance matrix that share one minimum in the first selection (see `_select`).
 _GROUP = 20
-# Candidates kept beyond the asked ones, so that re-ranking by exact distances can correct
-# the rounding of the matrix product at the boundary.
-_MARGIN = 7
+#: Candidates kept beyond the asked ones, so that re-ranking by exact distances can correct
+#: the rounding of the matrix product at the boundary.
+MARGIN = 7
 # Squared distance of a point that does not exist. Finite, since a product in several bfloat16
 # passes turns infinity into NaN; coordinates are scaled to at most 1 before.
 _FAR = 1e30
@@ -133,7 +133,7 @@ def search(
         shape = (num_queries, num_neighbors)
         return jnp.full(shape, -1, jnp.int32), jnp.full(shape, jnp.inf, points.dtype)
 
-    wanted = min(num_neighbors + 1 + _MARGIN, num_points)
+    wanted = min(num_neighbors + 1 + MARGIN, num_points)
     group = _GROUP if method == "exact" and num_points > _GROUP * wanted else 1
     num_groups = -(-num_points // group)
     # |q - p|^2 = |q|^2 + (-2 q, 1) . (p, |p|^2): one product, the first term is left out since it

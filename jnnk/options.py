@@ -158,9 +158,18 @@ def parser() -> argparse.ArgumentParser:
         "study", _train_options, _resume_options, _overlap_options, _prune_options,
         help="train, measure overlap, prune, write the report",
     )  # fmt: skip
-    add("train", _train_options, _resume_options, help="train a network into a run folder")
+    add(
+        "train",
+        _train_options,
+        _resume_options,
+        _device_options,
+        help="train a network into a run folder",
+    )
     add("import-weights", _weights_options, help="put weights into a run folder")
-    sub = add("overlap", _run_options, _overlap_options, help="measure the channels of a run")
+    sub = add(
+        "overlap", _run_options, _overlap_options, _device_options,
+        help="measure the channels of a run",
+    )  # fmt: skip
     sub.add_argument(
         "--at-epochs", type=int, nargs="+", metavar="E",
         help="default: all checkpoints kept; random weights are measured besides",
@@ -169,6 +178,10 @@ def parser() -> argparse.ArgumentParser:
         "--channels", metavar="LAYER:INDEX,...",
         help="channels shown by pictures (default: of the last layer, the pairs that overlap most "
         "and least)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--plan", action="store_true",
+        help="say what it would take, in bytes a device and seconds, and do nothing",
     )  # fmt: skip
     sub = add("prune", _run_options, _prune_options, help="score and prune the kernels of a run")
     _channel_options(sub)
@@ -242,6 +255,18 @@ def _weights_options(sub: argparse.ArgumentParser) -> None:
 
 def _resume_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--resume", action="store_true", help="go on with the run in --out")
+
+
+def _device_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--mesh", metavar="data=D,channel=C",
+        help="devices that share the work: batches and queries over data, channels over channel",
+    )  # fmt: skip
+    sub.add_argument(
+        "--distributed", action="store_true",
+        help="one of several processes that run this command together; they find each other as "
+        "jax.distributed.initialize does (default mesh: all their devices along data)",
+    )  # fmt: skip
 
 
 def _train_options(sub: argparse.ArgumentParser) -> None:

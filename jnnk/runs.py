@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jnnk.errors import InputError
+from jnnk.processes import is_first, on_first
 
 FORMAT = 1
 
@@ -58,14 +59,21 @@ def to_json(value: Any) -> Any:
 
 
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
-    """Writes a whole file or nothing: to a hidden neighbour, synced, then renamed over it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    """Writes a whole file or nothing: to a hidden neighbour, synced, then renamed over it.
+
+    Of several processes all must call it, and the first one writes.
+    """
+
+    def write():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial")
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+    on_first(write, name=f"writing {path}")
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
@@ -203,11 +211,14 @@ def describe_changes(found: dict, wanted: dict) -> str:
 
 @contextlib.contextmanager
 def locked(path: str | os.PathLike) -> Iterator[None]:
-    """Keeps a second process out of a run folder; the system drops the lock when we die.
+    """Keeps a second command out of a run folder; the system drops the lock when we die.
 
     Raises:
         InputError: if another process holds it.
     """
+    if not is_first():  # of several processes of one command, the first one holds it
+        yield
+        return
     folder = pathlib.Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)

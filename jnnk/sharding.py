@@ -59,6 +59,24 @@ def parse_mesh(text: str) -> Mesh:
     )
 
 
+def whole_mesh(text: str | None) -> Mesh:
+    """The mesh of several processes, in which no device may be left out: each must take part.
+
+    Args:
+        text: see `parse_mesh`; None lays all devices along ``"data"``.
+
+    Raises:
+        InputError: as `parse_mesh`, or if there are more devices.
+    """
+    mesh = parse_mesh(text or f"data={jax.device_count()}")
+    if mesh.size != jax.device_count():
+        raise InputError(
+            f"mesh: {text!r} takes {mesh.size} devices, but these processes have "
+            f"{jax.device_count()}, and several processes must use all of theirs"
+        )
+    return mesh
+
+
 @functools.partial(
     jax.jit,
     static_argnames=(

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Programs in flight. They hold no LAPACK calls, which deadlock when two run at once (JAX 0.10.2).
-_STREAMS = 2
+#: Programs in flight. They hold no LAPACK calls, which deadlock when two run at once (JAX 0.10.2).
+STREAMS = 2
 
 
 def can_stream(*arrays: jax.Array | np.ndarray) -> bool:
@@ -57,11 +57,11 @@ def map_streams(
     def run(arguments):
         return jax.block_until_ready(program(*arguments, **shared))
 
-    with concurrent.futures.ThreadPoolExecutor(_STREAMS) as streams:
+    with concurrent.futures.ThreadPoolExecutor(STREAMS) as streams:
         for arguments in calls:
             if program is None:
                 program = function.lower(*arguments, **static, **shared).compile()
-            if len(waiting) > _STREAMS:
+            if len(waiting) > STREAMS:
                 results.append(waiting.popleft().result())
             waiting.append(streams.submit(run, arguments))
         results += [future.result() for future in waiting]

@@ -17,6 +17,8 @@ from rich.table import Table
 from jnnk.jobs.progress import Progress, Silent
 from jnnk.runs import to_json
 
+_TABLE_WIDTH = 140  # characters, at least
+
 
 class Answer(NamedTuple):
     """What a command found.
@@ -48,6 +50,10 @@ class Terminal:
         self._out, self._err = out, err
         self._is_json, self._is_quiet = is_json, is_quiet
 
+    def mute(self) -> None:
+        """Shows nothing but errors from now on: another process speaks."""
+        self._is_json, self._is_quiet = False, True
+
     def progress(self) -> Progress:
         """Where a job shows how far it is."""
         if self._is_quiet:
@@ -61,7 +67,9 @@ class Terminal:
             self._out.print(text, markup=False, soft_wrap=True, highlight=False)
         elif not self._is_quiet:
             if answer.table:
-                self._out.print(_table(answer.table))
+                # Cut off nowhere, neither in a log nor on a narrow terminal.
+                width = max(_TABLE_WIDTH, self._out.width)
+                self._out.print(_table(answer.table), width=width, crop=False)
             width = max(len(meaning) for meaning, _ in answer.facts)
             for meaning, value in answer.facts:  # no table: a path must not be broken into lines
                 line = f"{escape(meaning.ljust(width))}  [bold]{escape(value)}[/]"

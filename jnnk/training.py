@@ -1,7 +1,7 @@
 """Training of any model that returns ``(logits, activations)``: one pure, jitted, donated step.
 
 The step knows nothing of files, epochs or devices: sharding follows from where its arguments lie
-(put the batch on a mesh with `shard_batch` and XLA makes the rest data-parallel, batch
+(:mod:`jnnk.placement` lays the batch over a mesh and XLA makes the rest data-parallel, batch
 statistics included).
 """
 
@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jnnk.augment import pad_crop_flip
 from jnnk.data import normalize
@@ -310,36 +309,3 @@ def make_evaluate(
         return correct / len(images)
 
     return evaluate
-
-
-def data_mesh(batch_size: int) -> Mesh:
-    """A mesh ``("data",)`` of as many local devices as share a batch evenly."""
-    size = next(n for n in range(jax.local_device_count(), 0, -1) if batch_size % n == 0)
-    return jax.make_mesh(
-        (size,), ("data",), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:size]
-    )
-
-
-def shard_batch(batch: Batch, mesh: Mesh, *, axis: str = "data") -> Batch:
-    """Lays a batch over one axis of a mesh; the batch size must divide by that axis' length.
-
-    Args:
-        batch: B images and labels.
-        mesh: devices, from `data_mesh`.
-        axis: name of the mesh axis.
-
-    Raises:
-        ValueError: if B is not a multiple of the axis' length.
-    """
-    size = mesh.shape[axis]
-    if batch.images.shape[0] % size:
-        raise ValueError(
-            f"batch size {batch.images.shape[0]} is not a multiple of the {size} devices "
-            f"on mesh axis {axis!r}"
-        )
-    return jax.device_put(batch, NamedSharding(mesh, PartitionSpec(axis)))
-
-
-def replicate(state: TrainState, mesh: Mesh) -> TrainState:
-    """The state on every device of the mesh; its buffers may be the ones given."""
-    return jax.device_put(state, NamedSharding(mesh, PartitionSpec()))

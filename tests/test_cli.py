@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -25,6 +26,14 @@ def run(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "study"
     assert main([*STUDY, "--out", str(path)]) == 0
     return path
+
+
+@pytest.fixture
+def quick_compilation():
+    """As for modules marked so: programs that run once."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def fails(capsys, *argv):
@@ -274,6 +283,32 @@ def test_damaged_weights(tmp_path, capsys):
 )
 def test_bad_options(options, said, tmp_path, capsys):
     assert said in fails(capsys, "study", "--out", tmp_path / "run", *options)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "said"),
+    [
+        ("data=4096", "asks for 4096 devices, there are"),
+        ("model=2", "unknown axis 'model', there are data and channel"),
+        ("channel=1", "training needs an axis data, got channel"),
+    ],
+)
+def test_bad_meshes(mesh, said, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert said in fails(capsys, "train", "--out", out, "--mesh", mesh)
+    assert not out.exists()
+
+
+def test_a_plan_says_what_is_left_and_writes_nothing(run, capsys, quick_compilation):
+    before = sorted(run.rglob("*"))
+    command = ["overlap", str(run), "--plan", "--mesh", "data=1", "--layers"]
+    assert main([*command, "layer3*"]) == 0
+    assert "about 0 s" in capsys.readouterr().out
+    assert main([*command, "conv1", "layer3*"]) == 0
+    said = capsys.readouterr().out
+    assert "conv1" in said and "8 x 8 x 16" in said and "layer3" not in said
+    assert "compilation" in said and "GiB a device" in said
+    assert sorted(run.rglob("*")) == before
 
 
 def test_bad_folders(run, tmp_path, capsys):

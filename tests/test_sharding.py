@@ -1,8 +1,9 @@
-"""Graphs over a mesh of devices: the same as on one, in one process and in two.
+"""Graphs and training over a mesh of devices: the same as on one, in one process and in two.
 
-Run as a program, it builds graphs on devices that the test's own process does not have, and saves
-them: ``test_sharding.py devices FOLDER`` on eight devices of one process, ``process FOLDER PORT
-NUMBER`` as one of two processes with two devices each.
+Run as a program, it builds graphs and trains on devices that the test's own process does not have,
+and saves what comes out: ``test_sharding.py devices FOLDER`` on eight devices of one process,
+``process FOLDER`` as one of two processes with two devices each, which find each other by their
+environment.
 """
 
 import functools
@@ -20,14 +21,20 @@ import jax.export
 import numpy as np
 import pytest
 import scipy.optimize
-from jax.experimental import multihost_utils
+from flax import linen as nn
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jnnk.sharding
+from jnnk.activations import capture
 from jnnk.channels import channelwise_nnk_graph
 from jnnk.errors import InputError
-from jnnk.sharding import parse_mesh, sharded_nnk_graph
+from jnnk.graph import nnk_graph
+from jnnk.jobs.overlap import layer_graphs
+from jnnk.placement import gather, local_rows, replicate, shard_batch, shared_apply
+from jnnk.processes import is_first, join_processes, on_first
+from jnnk.sharding import parse_mesh, sharded_nnk_graph, whole_mesh
 from jnnk.similarity import cosine, gaussian
+from jnnk.training import Batch, init_state, make_optimizer, make_train_step
 
 pytestmark = pytest.mark.quick_compile
 
@@ -51,6 +58,8 @@ RING = ("data=8", True, "default")
 GATHERED = ("data=2", False, "median")
 CASES = (RING, ("channel=8", False, "default"), ("data=4,channel=2", True, "cosine"), GATHERED)
 IN_TWO_PROCESSES = ("data=4", True, "laplacian")
+TRAINED_ON = ("data=2", "channel=1,data=8")
+BATCH, STEPS = 16, 4
 
 
 def _activations() -> np.ndarray:
@@ -80,10 +89,55 @@ def _save(folder, case, graph):
     np.savez(folder / f"{_name(*case)}.npz", **fields)
 
 
-def _start(num_devices, *arguments):
+class Net(nn.Module):
+    """A small ConvNet whose BatchNorm sees the batch of all devices, or trains another network."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        x = nn.Conv(4, (3, 3), name="conv1")(images)
+        x = nn.relu(nn.BatchNorm(use_running_average=not train, name="bn1")(x))
+        return nn.Dense(3, name="fc")(x.mean((1, 2))), {"conv1": x}
+
+
+def _trained(mesh):
+    """Parameters and batch statistics after a few augmented steps, each process with its rows."""
+    mesh = parse_mesh(mesh)
+    rows = local_rows(BATCH, mesh)
+    assert len(rows) == BATCH // jax.process_count()
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (STEPS, BATCH, 8, 8, 1), dtype=np.uint8)
+    labels = rng.integers(0, 3, (STEPS, BATCH), dtype=np.int32)
+    model, optimizer = Net(), make_optimizer("sgd", learning_rate=0.1, num_steps=STEPS)
+    step = make_train_step(model, optimizer, mean=np.float32([0.5]), std=np.float32([0.25]))
+    with jax.numpy_dtype_promotion("standard"):  # of Optax
+        state = init_state(model, optimizer, jax.random.key(0), image_shape=(8, 8, 1))
+        state = replicate(state, mesh)
+        for number in range(STEPS):
+            share = Batch(images[number, rows], labels[number, rows])
+            state, metrics = step(state, shard_batch(share, mesh))
+    assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(state.variables))
+    leaves = jax.tree_util.tree_leaves_with_path((state.variables, metrics._asdict()))
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def _apply(variables, images):
+    """A network of one layer."""
+    values = jax.lax.conv(images, variables, (1, 1), "SAME")
+    return values.sum((1, 2, 3)), {"conv": values.transpose(0, 2, 3, 1)}
+
+
+def _answers(apply_fn, place=lambda variables: variables):
+    kernel = np.random.default_rng(1).normal(size=(5, 4, 3, 3)).astype(np.float32)
+    images = np.nan_to_num(_activations())
+    (layer,) = capture(apply_fn, place(jax.numpy.asarray(kernel)), images, batch_size=40)
+    return layer.values
+
+
+def _start(num_devices, *arguments, **environment):
     environment = os.environ | {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}",
         "JAX_PLATFORMS": "cpu",
+        **environment,
     }
     command = [sys.executable, __file__, *map(str, arguments)]
     return subprocess.Popen(
@@ -177,11 +231,49 @@ def test_points_travel_in_a_ring_and_are_gathered_else(folder):
     assert "all_gather" in gathered and "collective_permute" not in gathered
 
 
-def test_two_processes_build_the_same_graph(tmp_path):
+@functools.cache
+def _trained_on_one_device():
+    return _trained("data=1")
+
+
+def _assert_trained_alike(folder, mesh):
+    expected = _trained_on_one_device()
+    with np.load(folder / f"trained {mesh}.npz") as found:
+        assert set(found) == set(expected) and len(expected) > 8
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, atol=1e-5, rtol=0, err_msg=name)
+
+
+def test_the_mesh_changes_no_layer(folder):
+    """Of ``jnnk overlap``: what the network answers, and both kinds of graph of it."""
+    with np.load(folder / "layer.npz") as found:
+        np.testing.assert_allclose(found["answers"], _answers(_apply), atol=1e-6)
+        whole = nnk_graph(_activations().reshape(N, -1), num_neighbors=K)
+        for name, graph in (("channels", _on_one_device("default")), ("whole", whole)):
+            np.testing.assert_array_equal(found[f"{name} indices"], graph.indices)
+            weights = found[f"{name} weights"]
+            np.testing.assert_allclose(weights, graph.weights, atol=1e-5)
+            np.testing.assert_array_equal(weights > 0, np.asarray(graph.weights) > 0)
+
+
+@pytest.mark.parametrize("mesh", TRAINED_ON)
+def test_the_mesh_changes_no_training(folder, mesh):
+    _assert_trained_alike(folder, mesh)
+
+
+def test_two_processes_do_the_same(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes = [_start(2, "process", tmp_path, port, number) for number in range(2)]
+    together = {
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+        "JAX_NUM_PROCESSES": "2",
+        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
+    }
+    processes = [
+        _start(2, "process", tmp_path, JAX_PROCESS_ID=str(number), **together)
+        for number in range(2)
+    ]
     try:
         for process in processes:
             _finish(process)
@@ -191,6 +283,8 @@ def test_two_processes_build_the_same_graph(tmp_path):
             process.wait()
     with np.load(tmp_path / f"{_name(*IN_TWO_PROCESSES)}.npz") as graph:
         _assert_same(graph, "laplacian")
+    _assert_trained_alike(tmp_path, "data=4")
+    assert (tmp_path / "turns").read_text() == "first\n"
 
 
 def test_a_mesh_is_read():
@@ -216,6 +310,16 @@ def test_a_mesh_is_read():
 def test_a_mesh_that_is_none_is_named(text, message):
     with pytest.raises(InputError, match=f"mesh: .*{message}"):
         parse_mesh(text)
+
+
+def test_processes_that_find_no_others(monkeypatch):
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
+    with pytest.raises(InputError, match="JAX_NUM_PROCESSES: expected a whole number, got 'two'"):
+        join_processes()
+    monkeypatch.delenv("JAX_NUM_PROCESSES")
+    with pytest.raises(InputError, match=r"found no others.*JAX_COORDINATOR_ADDRESS"):
+        join_processes()
+    assert is_first() and whole_mesh(None).size == jax.device_count()
 
 
 def test_misuse_is_named():
@@ -249,6 +353,17 @@ def _on_eight_devices(folder):
         (folder / f"{_name(*case)}.stablehlo").write_text(lowered.as_text())
         (folder / f"{_name(*case)}.hlo").write_text(compiled.as_text())
         _save(folder, case, compiled(_activations()))
+    mesh = parse_mesh("data=4,channel=2")
+    channels, whole = layer_graphs(_activations(), mesh=mesh, num_neighbors=K)
+    fields = {
+        f"{name} {field}": getattr(graph, field)
+        for name, graph in (("channels", channels), ("whole", whole))
+        for field in ("indices", "weights")
+    }
+    answers = _answers(shared_apply(_apply, mesh), functools.partial(replicate, mesh=mesh))
+    np.savez(folder / "layer.npz", answers=answers, **fields)
+    for mesh in TRAINED_ON:
+        np.savez(folder / f"trained {mesh}.npz", **_trained(mesh))
     for case in (RING, GATHERED):
 
         def error(values, case=case):
@@ -259,9 +374,8 @@ def _on_eight_devices(folder):
         )
 
 
-def _as_one_of_two(folder, port, number):
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(f"127.0.0.1:{port}", 2, number, initialization_timeout=60)
+def _as_one_of_two(folder):
+    join_processes()
     chosen = _options(*IN_TWO_PROCESSES)
     placed = jax.make_array_from_callback(
         _activations().shape,
@@ -269,10 +383,17 @@ def _as_one_of_two(folder, port, number):
         lambda index: _activations()[index],
     )
     assert not placed.is_fully_addressable
-    graph = sharded_nnk_graph(placed, **chosen)
-    whole = multihost_utils.process_allgather(graph, tiled=True)
-    if number == 0:
+    whole = gather(sharded_nnk_graph(placed, **chosen))
+    trained = _trained("data=4")
+    turns = folder / "turns"
+
+    def save():
+        turns.write_text("first\n" if is_first() else "second\n")
         _save(folder, IN_TWO_PROCESSES, whole)
+        np.savez(folder / "trained data=4.npz", **trained)
+
+    on_first(save, name="saving")
+    assert turns.exists()
     jax.distributed.shutdown()
 
 
@@ -280,8 +401,5 @@ if __name__ == "__main__":
     # Programs that run once; and several trips of the ring on so few images.
     jax.config.update("jax_disable_most_optimizations", True)
     jnnk.sharding._TRIP_FLOATS = 1
-    mode, where, *rest = sys.argv[1:]
-    if mode == "devices":
-        _on_eight_devices(pathlib.Path(where))
-    else:
-        _as_one_of_two(pathlib.Path(where), *map(int, rest))
+    mode, where = sys.argv[1:]
+    {"devices": _on_eight_devices, "process": _as_one_of_two}[mode](pathlib.Path(where))

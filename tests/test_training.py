@@ -7,7 +7,9 @@ import pytest
 from flax import linen as nn
 
 from jnnk import training
+from jnnk.errors import InputError
 from jnnk.masks import apply_masks, make_masks
+from jnnk.placement import local_rows
 from jnnk.training import Batch
 
 pytestmark = pytest.mark.quick_compile
@@ -187,8 +189,10 @@ def test_unknown_optimizer_is_named():
 
 
 def test_batch_that_does_not_fit_the_mesh_is_named():
-    with pytest.raises(ValueError, match="16 is not a multiple of the 3 devices"):
-        training.shard_batch(make_batch(), jax.sharding.AbstractMesh((3,), ("data",)))
+    with pytest.raises(InputError, match="16 is not a multiple of the 3 devices"):
+        local_rows(16, jax.sharding.AbstractMesh((3,), ("data",)))
+    with pytest.raises(InputError, match="needs an axis data, got channel"):
+        local_rows(16, jax.sharding.AbstractMesh((2,), ("channel",)))
 
 
 def test_cosine_schedule_ends_at_zero():

@@ -7,12 +7,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from jnnk.checkpoints import Checkpoints
 from jnnk.data import Dataset, epoch_order
 from jnnk.jobs.progress import Progress
+from jnnk.placement import data_mesh, local_rows, replicate, shard_batch
 from jnnk.runs import read_json_lines, write_json_lines
-from jnnk.training import Batch, Metrics, TrainState, data_mesh, replicate, shard_batch
+from jnnk.training import Batch, Metrics, TrainState
 
 # (state, records of the epochs before) -> (state, values for this epoch's record); a true value
 # "stopped" ends the training. What it needs to remember it finds in those records.
@@ -35,6 +37,7 @@ def fit(
     progress: Progress,
     description: str,
     monitor: Monitor | None = None,
+    mesh: Mesh | None = None,
 ) -> TrainState:
     """Trains to the end of ``epochs``, going on from the last checkpoint in ``folder``.
 
@@ -55,24 +58,29 @@ def fit(
         progress: shows a bar over all steps.
         description: names the bar.
         monitor: looks at the state after every epoch; may change it, and end the training.
+        mesh: devices that share the batches over its axis ``"data"``; by default as many of this
+            process' own as share a batch evenly. Of several processes each reads its own rows.
 
     Returns:
-        The state after the last epoch.
+        The state after the last epoch, on all devices of the mesh.
+
+    Raises:
+        InputError: if the mesh has no axis ``"data"`` or it does not divide the batch.
     """
     num_batches = len(dataset.train_images) // batch_size
-    mesh = data_mesh(batch_size)
+    mesh = mesh or data_mesh(batch_size)
+    own = local_rows(batch_size, mesh)
     metrics_path = folder / "metrics.jsonl"
     with Checkpoints(folder / "checkpoints", keep=keep) as checkpoints:
         done = checkpoints.latest()
         if done is None:
-            state = start()
+            state = replicate(start(), mesh)
             checkpoints.save(0, state)
             done = 0
         else:
-            state = checkpoints.restore(done, jax.eval_shape(start))
+            state = replicate(checkpoints.restore(done, jax.eval_shape(start)), mesh)
         # A line may have been written for an epoch whose checkpoint was not.
         records = [line for line in read_json_lines(metrics_path) if line["epoch"] <= done]
-        state = replicate(state, mesh)
         with progress.task(description, total=epochs * num_batches, unit="batch") as task:
             task.advance(done * num_batches)
             for epoch in range(done + 1, epochs + 1):
@@ -82,7 +90,7 @@ def fit(
                 order = epoch_order(len(dataset.train_images), seed=seed, epoch=epoch)
                 history = []
                 for index in range(num_batches):
-                    rows = order[index * batch_size : (index + 1) * batch_size]
+                    rows = order[index * batch_size : (index + 1) * batch_size][own]
                     batch = Batch(dataset.train_images[rows], dataset.train_labels[rows])
                     state, metrics = step(state, shard_batch(batch, mesh))
                     history.append(metrics)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jnnk import similarity
 from jnnk.activations import capture, layer_shapes
@@ -25,8 +26,10 @@ from jnnk.jobs.top_images import keep_images, keep_top_rows
 from jnnk.jobs.train import kept_epochs, load_state, random_state, train_config
 from jnnk.overlap import chance_overlap
 from jnnk.overlap_bootstrap import overlap_resamples
+from jnnk.placement import gather, replicate, shared_apply
 from jnnk.redundancy import redundancy
 from jnnk.runs import Run, read_json, require_settings, write_json
+from jnnk.sharding import sharded_nnk_graph
 from jnnk.statistics import MeanInterval, mean_interval
 from jnnk.training import Model, make_predict
 
@@ -41,6 +44,7 @@ def overlap(
     *,
     channels: Mapping[str, Sequence[int]] | None = None,
     progress: Progress | None = None,
+    mesh: Mesh | None = None,
 ) -> list[dict[str, Any]]:
     """Measures every chosen layer at every chosen epoch, leaving out what is measured already.
 
@@ -55,6 +59,9 @@ def overlap(
         channels: layer name to the channels whose pictures are kept, at the last chosen epoch;
             by default the most and the least overlapping pair of the last chosen layer.
         progress: shows how far it is.
+        mesh: devices that share the images of a batch and the queries over its axis ``"data"`` and
+            the channels over ``"channel"``, as from :func:`jnnk.sharding.parse_mesh`; with several
+            processes it must be given. The same results on any.
 
     Returns:
         One record an epoch and layer, in that order (see :func:`measure_layer`).
@@ -65,24 +72,22 @@ def overlap(
     """
     progress = progress or Silent()
     require_settings(run.path / "overlap", config, free=("layers", "at_epochs"))
-    rows = epoch_order(len(dataset.train_images), seed=train_config(run).seed, epoch=0)
-    rows = np.sort(rows[: config.images])
-    images, labels = dataset.train_images[rows], dataset.train_labels[rows]
+    images, labels = measured_images(run, dataset, config)
     predict = make_predict(model, mean=dataset.mean, std=dataset.std)
+    if mesh is not None:
+        predict = shared_apply(predict, mesh)
     shapes: dict[str, tuple[int, ...]] = {}
     records = []
-    for epoch in _epochs(run, config):
-        variables = _variables(run, model, dataset, epoch)
+    for epoch in chosen_epochs(run, config):
+        variables = epoch_variables(run, model, dataset, epoch)
+        if mesh is not None:
+            variables = replicate(variables, mesh)
         if not shapes:
             shapes = layer_shapes(predict, variables, images)
             layers = chosen_layers(shapes, config.layers)
             check_channels(channels or {}, {name: shapes[name] for name in layers})
         paths = {name: layer_file(run.path, epoch, name, "json") for name in layers}
-        todo = [
-            name
-            for name, path in paths.items()
-            if not (path.exists() and layer_file(run.path, epoch, name, "npz").exists())
-        ]
+        todo = missing_layers(run, epoch, layers)
         with progress.task(f"overlap, {_name(epoch)}", total=len(layers), unit="layer") as task:
             task.advance(len(layers) - len(todo))
             for captured in capture(predict, variables, images, layers=todo):
@@ -91,6 +96,7 @@ def overlap(
                     labels,
                     num_classes=len(dataset.class_names),
                     config=config,
+                    mesh=mesh,
                 )
                 name = captured.name
                 write_npz(layer_file(run.path, epoch, name, "npz"), arrays)
@@ -102,8 +108,38 @@ def overlap(
     keep_images(run, epoch, images)
     if channels is None:
         channels = default_channels(run, records[-1])
-    keep_pictures(run, epoch, channels, predict, variables, images, options=_graph_options(config))
+    keep_pictures(run, epoch, channels, predict, variables, images, options=graph_options(config))
     return records
+
+
+def measured_images(
+    run: Run, dataset: Dataset, config: OverlapConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """The training images measured, (N, H, W, C) uint8, drawn by the run's seed, and their labels.
+
+    Args:
+        run: the run folder.
+        dataset: the data set named in its config.
+        config: how many.
+    """
+    rows = epoch_order(len(dataset.train_images), seed=train_config(run).seed, epoch=0)
+    rows = np.sort(rows[: config.images])
+    return dataset.train_images[rows], dataset.train_labels[rows]
+
+
+def missing_layers(run: Run, epoch: Epoch, layers: Iterable[str]) -> list[str]:
+    """The layers, of those named, that are not measured at an epoch yet.
+
+    Args:
+        run: the run folder.
+        epoch: a kept epoch, or ``RANDOM``.
+        layers: names.
+    """
+    return [
+        name
+        for name in layers
+        if not all(layer_file(run.path, epoch, name, kind).exists() for kind in ("json", "npz"))
+    ]
 
 
 def chosen_layers(names: Iterable[str], patterns: tuple[str, ...]) -> dict[str, int]:
@@ -128,7 +164,12 @@ def chosen_layers(names: Iterable[str], patterns: tuple[str, ...]) -> dict[str, 
 
 
 def measure_layer(
-    activations: np.ndarray, labels: np.ndarray, *, num_classes: int, config: OverlapConfig
+    activations: np.ndarray,
+    labels: np.ndarray,
+    *,
+    num_classes: int,
+    config: OverlapConfig,
+    mesh: Mesh | None = None,
 ) -> tuple[dict[str, Any], LayerArrays]:
     """All measures of one layer.
 
@@ -137,6 +178,7 @@ def measure_layer(
         labels: (N,) int32.
         num_classes: number of classes.
         config: neighbours and similarity.
+        mesh: devices that share the graphs, see :func:`overlap`.
 
     Returns:
         The measures by name, and the arrays by channel. ``overlap`` and ``overlap_by_chance`` are
@@ -145,12 +187,7 @@ def measure_layer(
         ``loo_error`` are of one graph over the whole layer's vectors. ``_lower`` and ``_upper``
         are 95 % bootstrap limits over images of the measure before.
     """
-    options = _graph_options(config)
-    vectors = jnp.asarray(activations.reshape(len(activations), -1))
-    with concurrent.futures.ThreadPoolExecutor(1) as beside:  # compilation takes one core alone
-        whole = beside.submit(nnk_graph, vectors, **options)
-        graph = channelwise_nnk_graph(jnp.asarray(activations), **options)
-        whole = whole.result()
+    graph, whole = layer_graphs(activations, mesh=mesh, **graph_options(config))
     resamples = np.asarray(overlap_resamples(graph, jax.random.key(0)))
     arrays = LayerArrays(
         overlap=resamples[0],
@@ -179,8 +216,43 @@ def measure_layer(
     return measures, arrays
 
 
-def _epochs(run: Run, config: OverlapConfig) -> list[Epoch]:
-    """The control and what is asked for, in the order of training."""
+def layer_graphs(
+    activations: np.ndarray, *, mesh: Mesh | None = None, **options: Any
+) -> tuple[NNKGraph, NNKGraph]:
+    """The channels' graphs, with a leading axis C, and the one of the whole layer's vectors.
+
+    Args:
+        activations: (N, H, W, C).
+        mesh: devices that share the work, see :func:`overlap`.
+        **options: of `jnnk.graph.nnk_graph`.
+
+    Returns:
+        Both whole, on this process' first device.
+    """
+    vectors = activations.reshape(len(activations), -1)
+    if mesh is None:
+        with concurrent.futures.ThreadPoolExecutor(1) as beside:  # compilation takes one core alone
+            whole = beside.submit(nnk_graph, jnp.asarray(vectors), **options)
+            graph = channelwise_nnk_graph(jnp.asarray(activations), **options)
+            return graph, whole.result()
+    # One after the other: devices that work on two programs in different orders wait for ever.
+    channels, whole = (
+        jax.tree.map(jnp.asarray, gather(sharded_nnk_graph(points, mesh=mesh, **options)))
+        for points in (activations, vectors[:, :, None])
+    )
+    return channels, jax.tree.map(lambda field: field[0], whole)
+
+
+def chosen_epochs(run: Run, config: OverlapConfig) -> list[Epoch]:
+    """The control and what is asked for, in the order of training.
+
+    Args:
+        run: the run folder.
+        config: names epochs, or all.
+
+    Raises:
+        InputError: for epochs that are not kept.
+    """
     kept = kept_epochs(run)
     if not kept:
         raise InputError(f"{run.path} holds no trained network yet; run jnnk train first")
@@ -192,8 +264,15 @@ def _epochs(run: Run, config: OverlapConfig) -> list[Epoch]:
     return list(dict.fromkeys([control, *chosen]))
 
 
-def _variables(run: Run, model: Model, dataset: Dataset, epoch: Epoch) -> dict:
-    """The network's variables at an epoch, or those of the random control."""
+def epoch_variables(run: Run, model: Model, dataset: Dataset, epoch: Epoch) -> dict:
+    """The network's variables at an epoch, or those of the random control.
+
+    Args:
+        run: the run folder.
+        model: the network named in its config.
+        dataset: the data set named in its config.
+        epoch: one of :func:`chosen_epochs`.
+    """
     if epoch == RANDOM:
         return random_state(run, model, dataset).variables
     return load_state(run, model, dataset, epoch=epoch).variables
@@ -203,7 +282,8 @@ def _name(epoch: Epoch) -> str:
     return "random weights" if epoch == RANDOM else f"epoch {epoch}"
 
 
-def _graph_options(config: OverlapConfig) -> dict[str, Any]:
+def graph_options(config: OverlapConfig) -> dict[str, Any]:
+    """The options of `jnnk.graph.nnk_graph` that a config stands for."""
     return {"num_neighbors": config.neighbors, "similarity": SIMILARITIES[config.similarity]()}
 
 

@@ -3,6 +3,7 @@
 from functools import partial
 
 import jax
+from jax.sharding import Mesh
 
 from jnnk.checkpoints import Checkpoints
 from jnnk.data import Dataset
@@ -52,6 +53,7 @@ def train(
     *,
     variables: dict | None = None,
     progress: Progress | None = None,
+    mesh: Mesh | None = None,
 ) -> TrainState:
     """Trains as the run's config says, from its last checkpoint if there is one.
 
@@ -61,13 +63,15 @@ def train(
         dataset: the data set named in its config.
         variables: weights to start from instead of random ones.
         progress: shows how far it is.
+        mesh: see :func:`jnnk.jobs.fit.fit`; the same results on any.
 
     Returns:
         The state after the last epoch.
 
     Raises:
-        InputError: if a batch is larger than the training set, or the regularizer is unknown or
-            matches no layer.
+        InputError: if a batch is larger than the training set or does not divide over the mesh, if
+            the regularizer is unknown or matches no layer, or if several processes are to stop
+            early.
     """
     config = train_config(run)
     if config.batch_size > len(dataset.train_images):
@@ -75,6 +79,8 @@ def train(
             f"--batch-size {config.batch_size} is larger than the "
             f"{len(dataset.train_images)} training images of {dataset.name}"
         )
+    if config.stop is not None and jax.process_count() > 1:
+        raise InputError("--stop: one process alone can stop early, not several together")
     dataset, monitor = stopping(config.stop, model, dataset, patience=config.patience)
     return fit(
         partial(_start, model, dataset, config, variables),
@@ -98,6 +104,7 @@ def train(
         progress=progress or Silent(),
         description="train",
         monitor=monitor,
+        mesh=mesh,
     )
 
 

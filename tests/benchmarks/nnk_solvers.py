@@ -2,7 +2,6 @@
 
     python tests/benchmarks/nnk_solvers.py [ACTIVATIONS.npz]       table of solvers
     python tests/benchmarks/nnk_solvers.py --end-to-end            64 channels x 10,000 x 64
-    python tests/benchmarks/nnk_solvers.py --scaling FIGURE.png    cost against N, C, K, D
 
 Problems are built from real activations, by default those of a ResNet-20 in the shared data.
 """
@@ -219,42 +218,6 @@ def _reference(points, kernel, size, part=500):
     return search + (time.process_time() - start) * len(points) / part, part
 
 
-def scaling(points, path):
-    """Writes the figure of cost against N, C, K and D, each around one middle case."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    base = {"N": 4000, "C": 4, "K": 25, "D": 64}
-    ranges = {
-        "N": (1000, 2000, 4000, 8000),
-        "C": (1, 2, 4, 8),
-        "K": (5, 10, 25, 50),
-        "D": (16, 64, 256, 1024),
-    }
-    figure, axes = plt.subplots(1, 4, figsize=(13, 3), sharey=True, layout="constrained")
-    layer = _layer(points, max(ranges["C"]))
-    for axis, (name, values) in zip(axes, ranges.items(), strict=True):
-        seconds = []
-        for value in values:
-            case = {**base, name: value}
-            part = np.tile(layer[: case["N"]], (1, -(-case["D"] // layer.shape[1]), 1))
-            noise = np.random.default_rng(0).normal(size=part.shape) * 0.05 * part.std()
-            part = jnp.asarray((part + noise)[:, : case["D"], : case["C"]], jnp.float32)
-            run = lambda x=part, k=case["K"]: channelwise_nnk_graph(x, num_neighbors=k)  # noqa: E731
-            seconds.append(timing.interleaved({"run": run}, repeats=3)["run"].processor)
-            print(case, f"{seconds[-1]:.3f} s", flush=True)
-        axis.loglog(values, seconds, "o-")
-        axis.set(xlabel=name, title=f"slope {np.polyfit(*np.log([values, seconds]), 1)[0]:.2f}")
-        axis.set_xticks(values, labels=[str(value) for value in values])
-        axis.minorticks_off()
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("processor seconds")
-    figure.suptitle(", ".join(f"{name} = {value}" for name, value in base.items()))
-    figure.savefig(path, dpi=150)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     default = os.path.join(os.environ.get("JNNK_SHARED", ""), "reference/nnk_resnet20_layer3.npz")
@@ -263,13 +226,10 @@ def main():
     parser.add_argument("--end-to-end", action="store_true")
     parser.add_argument("--channels", type=int, default=64)
     parser.add_argument("--points", type=int, metavar="N", help="points end to end")
-    parser.add_argument("--scaling", metavar="FIGURE")
     options = parser.parse_args()
     with np.load(options.activations) as stored:
         points = stored["activations"]
-    if options.scaling:
-        scaling(points, options.scaling)
-    elif options.end_to_end:
+    if options.end_to_end:
         end_to_end(points, options.channels, options.sizes[0], options.points)
     else:
         table(points[:, :, 0], options.sizes)

@@ -1,0 +1,308 @@
+"""``jnnk overlap --plan``: what the command would take, before it is run.
+
+Bytes follow from the shapes (`jnnk.plan`). Seconds are measured on this machine, on small parts of
+what would run: one batch of images, some queries of the smallest and the largest dimension, one
+layer measured on few images, which takes hardly more than to compile.
+"""
+
+import functools
+import resource
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jnnk.activations import MEMORY_LIMIT, capture, layer_shapes, split_passes
+from jnnk.data import Dataset
+from jnnk.graph import NNKGraph, nnk_graph
+from jnnk.jobs.config import OverlapConfig
+from jnnk.jobs.overlap import (
+    chosen_epochs,
+    chosen_layers,
+    epoch_variables,
+    graph_options,
+    measure_layer,
+    measured_images,
+    missing_layers,
+)
+from jnnk.overlap_bootstrap import overlap_resamples
+from jnnk.plan import LayerPlan, Rates, line_through, plan_layer
+from jnnk.runs import Run
+from jnnk.sharding import AXES
+from jnnk.streams import STREAMS, map_streams
+from jnnk.training import Model, make_predict
+
+_QUERIES = 1024  # of a timed graph
+_IMAGES = 1024  # whose overlap is timed
+_RANK = 16  # directions that the random points of a timed graph have most in
+_BATCH = 256  # images, as `capture` takes them by default
+
+
+class OverlapPlan(NamedTuple):
+    """What ``jnnk overlap`` would take.
+
+    Attributes:
+        layers: a `LayerPlan` for each layer that some epoch has to measure.
+        num_images: N.
+        num_devices: that share the work.
+        seconds: by part: "network", "graphs and overlap", "compilation"; figures come on top.
+        device_bytes: at the largest moment, on the device that holds most.
+        host_bytes: of the whole process, at the largest moment; includes the devices' on a CPU.
+    """
+
+    layers: tuple[LayerPlan, ...]
+    num_images: int
+    num_devices: int
+    seconds: dict[str, float]
+    device_bytes: int
+    host_bytes: int
+
+
+def plan_overlap(
+    run: Run,
+    model: Model,
+    dataset: Dataset,
+    config: OverlapConfig,
+    *,
+    mesh: Mesh | None = None,
+) -> OverlapPlan:
+    """Plans :func:`jnnk.jobs.overlap.overlap` of the same arguments; writes nothing.
+
+    Args:
+        run: a trained run folder.
+        model: the network named in its config.
+        dataset: the data set named in its config.
+        config: what to measure.
+        mesh: devices that would share the work. Accelerators are taken to be as many times faster
+            as there are; devices of one CPU share its cores.
+
+    Returns:
+        The plan of what is not measured yet.
+
+    Raises:
+        InputError: for epochs that are not kept or layers that do not exist.
+    """
+    images, labels = measured_images(run, dataset, config)
+    predict = make_predict(model, mean=dataset.mean, std=dataset.std)
+    epochs = chosen_epochs(run, config)
+    variables = epoch_variables(run, model, dataset, epochs[-1])
+    shapes = layer_shapes(predict, variables, images)
+    layers = list(chosen_layers(shapes, config.layers))
+    todo = [missing_layers(run, epoch, layers) for epoch in epochs]
+    chosen = [name for name in layers if any(name in names for names in todo)]
+    num_images = len(images)
+    shards = None if mesh is None else tuple(mesh.shape.get(axis, 1) for axis in AXES)
+    num_devices = 1 if mesh is None else mesh.size
+    on_cpu = jax.default_backend() == "cpu"
+    rates, resident = _measure(
+        predict,
+        variables,
+        images,
+        labels,
+        {name: shapes[name] for name in chosen},
+        config,
+        num_classes=len(dataset.class_names),
+    )
+    plans = {
+        name: plan_layer(
+            name,
+            shapes[name],
+            num_images=num_images,
+            num_neighbors=config.neighbors,
+            rates=rates,
+            shards=shards,
+            speedup=1.0 if on_cpu else float(num_devices),
+        )
+        for name in chosen
+    }
+    passes = [_passes(names, shapes, num_images) for names in todo]
+    # One pass more, of its own, for the channels whose pictures are kept.
+    num_passes = sum(map(len, passes)) + 1
+    num_programs = max(map(len, passes), default=0) + 1
+    seconds = {
+        "network": rates.image * num_images * num_passes,
+        "graphs and overlap": sum(plans[name].seconds for names in todo for name in names),
+        "compilation": rates.network * num_programs
+        + rates.layer * len({shapes[name] for name in chosen}),
+    }
+    stored = max((size for sizes in passes for size in sizes), default=0)
+    device_bytes = max((plan.peak for plan in plans.values()), default=0)
+    return OverlapPlan(
+        layers=tuple(plans.values()),
+        num_images=num_images,
+        num_devices=num_devices,
+        seconds=seconds,
+        device_bytes=device_bytes,
+        host_bytes=resident + stored + (num_devices * device_bytes if on_cpu else 0),
+    )
+
+
+def layer_records(plan: OverlapPlan) -> list[dict[str, Any]]:
+    """A row a layer: MiB on a device, seconds of an epoch.
+
+    Args:
+        plan: from :func:`plan_overlap`.
+    """
+
+    def mib(size):
+        return f"{size / 2**20:,.1f}"
+
+    return [
+        {
+            "layer": layer.name,
+            "H x W x C": " x ".join(map(str, layer.shape)),
+            "activations MiB": mib(layer.activations),
+            # Of the graph of the layer's whole vectors, the largest.
+            "points": mib(layer.whole.points),
+            "distances": mib(layer.whole.distances),
+            "Gram": mib(layer.whole.gram),
+            "solver": mib(layer.whole.solver),
+            "answers": mib(layer.graphs),
+            "overlap": mib(layer.overlap),
+            "peak": mib(layer.peak),
+            "seconds": f"{layer.seconds:.1f}",
+        }
+        for layer in plan.layers
+    ]
+
+
+def facts(plan: OverlapPlan) -> list[tuple[str, str]]:
+    """Time and memory in all, in words: (meaning, value) each.
+
+    Args:
+        plan: from :func:`plan_overlap`.
+    """
+    parts = ", ".join(f"{part} {seconds:.0f} s" for part, seconds in plan.seconds.items())
+    return [
+        ("images", str(plan.num_images)),
+        ("devices", f"{plan.num_devices}; MiB of one, the graph's of the layer's whole vectors"),
+        ("time", f"about {sum(plan.seconds.values()):.0f} s ({parts}), figures not counted"),
+        (
+            "memory",
+            f"{plan.device_bytes / 2**30:.2f} GiB a device, "
+            f"{plan.host_bytes / 2**30:.2f} GiB the process",
+        ),
+    ]
+
+
+def _passes(names: list[str], shapes: dict[str, tuple], num_images: int) -> list[int]:
+    """Bytes of activations stored by each pass of the images through the network."""
+    sizes = [4 * num_images * int(np.prod(shapes[name])) for name in names]
+    passes, start = [], 0
+    for count in split_passes(sizes, memory_limit=MEMORY_LIMIT):
+        passes.append(sum(sizes[start : start + count]))
+        start += count
+    return passes
+
+
+def _measure(
+    predict: Callable,
+    variables: dict,
+    images: np.ndarray,
+    labels: np.ndarray,
+    shapes: dict[str, tuple[int, int, int]],
+    config: OverlapConfig,
+    *,
+    num_classes: int,
+) -> tuple[Rates, int]:
+    """What this machine takes, and the bytes that the process holds with hardly any data."""
+    if not shapes:
+        return Rates(0, 0, 0, 0, 0, 0), _resident()
+    batch = images[:_BATCH]
+
+    def answers():
+        return list(capture(predict, variables, batch, layers=list(shapes)))
+
+    network, again = _seconds(answers), _seconds(answers)
+    few = min(len(images), config.neighbors + 2)
+    layer = next(iter(shapes))
+    (captured,) = capture(predict, variables, images[:few], layers=[layer])
+
+    def measure():
+        measure_layer(captured.values, labels[:few], num_classes=num_classes, config=config)
+
+    compiling, measuring = _seconds(measure), _seconds(measure)
+    resident = _resident()
+    dims = [height * width for height, width, _ in shapes.values()]
+    dims += [int(np.prod(shape)) for shape in shapes.values()]
+    ends = sorted({min(dims), max(dims)})
+    times = [_query_seconds(len(images), dim, config) for dim in ends]
+    query, query_dimension = line_through((ends[0], ends[-1]), (times[0], times[-1]))
+    return (
+        Rates(
+            query=query,
+            query_dimension=query_dimension,
+            pair=_pair_seconds(max(shape[-1] for shape in shapes.values()), config.neighbors),
+            image=again / len(batch),
+            network=max(network - again, 0.0),
+            layer=max(compiling - measuring, 0.0),
+        ),
+        resident,
+    )
+
+
+def _query_seconds(num_points: int, dim: int, config: OverlapConfig) -> float:
+    """Seconds a query of a graph of N points, with as many graphs in flight as there will be."""
+    queries = min(_QUERIES, num_points)
+    points = rectified_points(num_points, dim)
+    shared = {
+        "queries": points[:queries],
+        "exclude": jnp.arange(queries, dtype=jnp.int32),
+        "tol": jnp.float32(1e-5),
+    }
+
+    def build():
+        map_streams(nnk_graph, [(points,)] * STREAMS, static=graph_options(config), shared=shared)
+
+    build()  # compiles
+    return _seconds(build) / (STREAMS * queries)
+
+
+def _pair_seconds(num_channels: int, num_neighbors: int) -> float:
+    """Seconds an image and pair of channels of the overlap and its resamples."""
+    rng = np.random.default_rng(0)
+    shape = (num_channels, _IMAGES, num_neighbors)
+    weights = jnp.asarray(rng.random(shape, np.float32))
+    graph = NNKGraph(
+        indices=jnp.asarray(rng.integers(0, _IMAGES, shape, np.int32)),
+        weights=weights,
+        errors=weights[..., 0],
+        kkt_residual=weights[..., 0],
+        converged=weights[..., 0] > 0,
+        squared_distances=weights,
+    )
+
+    def compare():
+        jax.block_until_ready(overlap_resamples(graph, jax.random.key(0)))
+
+    compare()  # compiles
+    return _seconds(compare) / (_IMAGES * num_channels**2)
+
+
+def rectified_points(num_points: int, dim: int, *, seed: int = 0) -> jax.Array:
+    """Points like activations, (N, D) float32: a few directions, noise, and nothing below zero.
+
+    Args:
+        num_points: N.
+        dim: D.
+        seed: of the draw.
+    """
+    draw = functools.partial(np.random.default_rng(seed).standard_normal, dtype=np.float32)
+    values = draw((num_points, _RANK)) @ draw((_RANK, dim))
+    values += draw(values.shape)
+    return jnp.asarray(np.maximum(values, 0, out=values))
+
+
+def _seconds(function: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def _resident() -> int:
+    """Bytes of this process at its largest so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,110 @@
+"""Where batches and states lie: batches shared over the mesh axis "data", the rest everywhere.
+
+The training step is one program over global arrays, so nothing here computes: with the batch laid
+over the devices XLA makes the step data-parallel, batch statistics and gradients included.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jnnk.errors import InputError
+
+DATA = "data"
+
+
+def data_mesh(batch_size: int) -> Mesh:
+    """A mesh ``("data",)`` of as many local devices as share a batch evenly."""
+    size = next(n for n in range(jax.local_device_count(), 0, -1) if batch_size % n == 0)
+    return jax.make_mesh(
+        (size,), (DATA,), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:size]
+    )
+
+
+def local_rows(batch_size: int, mesh: Mesh) -> np.ndarray:
+    """The rows of a global batch that this process must feed, because its devices hold them.
+
+    Args:
+        batch_size: B, images of the global batch.
+        mesh: with an axis ``"data"``; over any other axis rows are repeated.
+
+    Returns:
+        Ascending numbers in [0, B), (B,) with one process.
+
+    Raises:
+        InputError: if the mesh has no axis ``"data"`` or B is not a multiple of its length.
+    """
+    if DATA not in mesh.shape:
+        raise InputError(f"mesh: training needs an axis {DATA}, got {', '.join(mesh.axis_names)}")
+    if batch_size % mesh.shape[DATA]:
+        raise InputError(
+            f"batch size {batch_size} is not a multiple of the {mesh.shape[DATA]} devices "
+            f"on mesh axis {DATA!r}"
+        )
+    rows = np.arange(batch_size)
+    here = _along_data(mesh).addressable_devices_indices_map((batch_size,))
+    return np.unique(np.concatenate([rows[index] for index in here.values()]))
+
+
+def shard_batch(batch: Any, mesh: Mesh) -> Any:
+    """A global batch from every process' share of it, laid over the mesh axis ``"data"``.
+
+    Args:
+        batch: pytree of arrays, the rows that :func:`local_rows` names.
+        mesh: the same in all processes.
+
+    Returns:
+        The pytree of global arrays.
+    """
+    sharding = _along_data(mesh)
+    return jax.tree.map(
+        lambda share: jax.make_array_from_process_local_data(sharding, share), batch
+    )
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """A pytree on every device of the mesh; its buffers may be the ones given.
+
+    Args:
+        tree: arrays, the same in all processes.
+        mesh: devices.
+    """
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    if jax.process_count() == 1:
+        return jax.device_put(tree, everywhere)
+    # Arrays of one process cannot be put on devices of others, but an equal input of all can.
+    return jax.jit(lambda tree: tree, out_shardings=everywhere)(tree)
+
+
+def shared_apply(apply_fn: Callable, mesh: Mesh) -> Callable:
+    """A network whose batch the devices share, and whose answers are then whole on every device.
+
+    Args:
+        apply_fn: ``(variables, images) -> pytree``, each image on its own; jit what comes back.
+        mesh: images go over its axis ``"data"``, where that divides their number.
+    """
+
+    def placed(tree, spec):
+        return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, spec))
+
+    def apply(variables, images):
+        if images.shape[0] % mesh.shape.get(DATA, 1) == 0:
+            images = placed(images, PartitionSpec(DATA if DATA in mesh.shape else None))
+        return placed(apply_fn(variables, images), PartitionSpec())
+
+    return apply
+
+
+def gather(tree: Any) -> Any:
+    """A pytree of global arrays as NumPy arrays, whole in every process."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def _along_data(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec(DATA))

@@ -1,0 +1,56 @@
+"""Plans: bytes as the compiler counts them, seconds as the measured rates say."""
+
+import jax
+import pytest
+
+from jnnk.activations import split_passes
+from jnnk.graph import nnk_graph
+from jnnk.plan import Rates, graph_bytes, line_through, overlap_bytes, plan_layer
+
+pytestmark = pytest.mark.quick_compile
+
+RATES = Rates(query=1e-4, query_dimension=1e-6, pair=1e-7, image=1e-3, network=1.0, layer=5.0)
+LAYER = {"num_images": 1000, "num_neighbors": 10, "rates": RATES}
+
+
+def test_bytes_of_a_graph_are_those_of_its_program():
+    points = jax.ShapeDtypeStruct((3000, 300), "float32")
+    program = nnk_graph.lower(points, num_neighbors=10).compile()
+    counted = program.memory_analysis().temp_size_in_bytes
+    planned = graph_bytes(3000, 300, num_neighbors=10).peak
+    assert 0.6 < planned / counted < 1.6
+
+
+def test_no_array_of_all_pairs_is_planned():
+    small, large = (graph_bytes(n, 64, num_neighbors=25).peak for n in (50_000, 100_000))
+    assert large < 2.1 * small < 50_000**2
+    small, large = (overlap_bytes(n, 64, num_neighbors=25) for n in (50_000, 100_000))
+    assert large < 2.1 * small
+
+
+def test_a_mesh_holds_less_on_each_device_and_is_as_much_faster():
+    alone = plan_layer("conv1", (8, 8, 32), **LAYER, shards=(1, 1))
+    shared = plan_layer("conv1", (8, 8, 32), **LAYER, shards=(4, 2), speedup=8.0)
+    assert shared.activations == alone.activations // 4  # the whole layer's vectors
+    assert shared.whole.points == alone.whole.points  # gathered
+    assert shared.whole.gram < alone.whole.gram
+    assert shared.peak < alone.peak
+    pairs = 32**2 * 1000 * RATES.pair  # compared on one device
+    assert shared.seconds - pairs == pytest.approx((alone.seconds - pairs) / 8)
+
+
+def test_seconds_of_a_layer_count_its_channels_and_its_whole_vectors():
+    plan = plan_layer("conv1", (2, 3, 5), **LAYER)
+    of_channels, of_whole = 5 * (1e-4 + 6e-6), 1e-4 + 30e-6
+    assert plan.seconds == pytest.approx(1000 * (of_channels + of_whole + 25 * 1e-7))
+
+
+def test_a_line_from_two_measurements():
+    assert line_through((10, 110), (3.0, 4.0)) == pytest.approx((2.9, 0.01))
+    assert line_through((10, 10), (3.0, 3.0)) == (3.0, 0.0)
+    assert line_through((10, 110), (3.0, 2.0)) == (3.0, 0.0)  # noise
+
+
+def test_layers_share_passes_while_they_fit():
+    assert split_passes([4, 4, 3, 20, 1, 9], memory_limit=10) == [2, 1, 1, 2]
+    assert split_passes([], memory_limit=10) == []
