@@ -1,5 +1,7 @@
 """Checkpoints by orbax: one an epoch, the latest and the chosen ones kept."""
 
+import errno
+import os
 import pathlib
 from collections.abc import Collection
 from typing import Any
@@ -52,8 +54,17 @@ class Checkpoints:
         """Saves a pytree of arrays; returns when it is on disk.
 
         Of several processes all must call it, with arrays that lie on the devices of all.
+
+        Raises:
+            OSError: if there is no space left; the checkpoints before stay as they were.
         """
-        self._manager.save(epoch, args=ocp.args.StandardSave(state))
+        try:
+            self._manager.save(epoch, args=ocp.args.StandardSave(state))
+        except ValueError as error:  # tensorstore's, whatever the reason
+            if os.strerror(errno.ENOSPC) not in str(error):
+                raise
+            reason = os.strerror(errno.ENOSPC)
+            raise OSError(errno.ENOSPC, reason, str(self.folder / str(epoch))) from error
 
     def restore(self, epoch: int, like: Any) -> Any:
         """The state saved at an epoch, on the first device; of several processes on all of theirs.

@@ -6,6 +6,7 @@ Exit codes: see ``jnnk.options.EXIT_CODES``.
 import argparse
 import ast
 import contextlib
+import errno
 import functools
 import logging
 import pathlib
@@ -49,6 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except InputError as error:
         terminal.error(str(error))
+        return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        terminal.error(
+            f"{error.filename or 'a file'}: {error.strerror}; what was done before is kept, and the "
+            "same command with --resume goes on from it"
+        )
         return 2
     return 0
 

@@ -62,16 +62,22 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
     """Writes a whole file or nothing: to a hidden neighbour, synced, then renamed over it.
 
     Of several processes all must call it, and the first one writes.
+
+    Raises:
+        OSError: naming the file, if it cannot be written.
     """
 
     def write():
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.partial")
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError as error:  # a full disk does not say which file it was
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
     on_first(write, name=f"writing {path}")
 

@@ -65,3 +65,15 @@ def test_a_checkpoint_of_another_net_is_refused(tmp_path):
         checkpoints.save(0, state(1))
         with pytest.raises(InputError, match="cannot read this checkpoint"):
             checkpoints.restore(0, {"other": jnp.zeros(4)})
+
+
+def test_a_full_disk_leaves_the_checkpoints_before(tmp_path, monkeypatch):
+    def full(*args, **options):
+        raise ValueError("RESOURCE_EXHAUSTED: Failed to write: No space left on device [...]")
+
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state(1))
+        monkeypatch.setattr("orbax.checkpoint.CheckpointManager.save", full)
+        with pytest.raises(OSError, match=f"No space left on device: .*{tmp_path.name}/2"):
+            checkpoints.save(2, state(2))
+        assert checkpoints.restore(1, state(0))["step"] == 1

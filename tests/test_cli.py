@@ -1,7 +1,9 @@
 """The command line in one process: bad input, and one small study from start to report."""
 
 import csv
+import errno
 import json
+import os
 import re
 import shutil
 
@@ -309,6 +311,18 @@ def test_a_plan_says_what_is_left_and_writes_nothing(run, capsys, quick_compilat
     assert "conv1" in said and "8 x 8 x 16" in said and "layer3" not in said
     assert "compilation" in said and "GiB a device" in said
     assert sorted(run.rglob("*")) == before
+
+
+def test_a_full_disk_is_named_and_loses_nothing(run, capsys, monkeypatch):
+    before = (run / "results.json").read_bytes()
+
+    def full(fd):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    said = fails(capsys, "report", run)
+    assert str(run) in said and "No space left on device; what was done before is kept" in said
+    assert (run / "results.json").read_bytes() == before
 
 
 def test_bad_folders(run, tmp_path, capsys):
