@@ -55,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         terminal.error(
-            f"{error.filename or 'a file'}: {error.strerror}; what was done before is kept, and the "
-            "same command with --resume goes on from it"
+            f"{error.filename or 'a file'}: {error.strerror}; what was done before is kept, "
+            "and the same command with --resume goes on from it"
         )
         return 2
     return 0

@@ -96,7 +96,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left on device: .*results.json"):
+    with pytest.raises(OSError, match=r"No space left on device: .*results\.json"):
         runs.write_json(path, {"new": 2})
     assert json.loads(path.read_text()) == {"old": 1}
 
