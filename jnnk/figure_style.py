@@ -69,5 +69,5 @@ def line_with_limits(
 
 
 def shades(number: int) -> np.ndarray:
-    """``number`` ordered colours (number, 4), light to dark, none too light for lines on white."""
-    return mpl.colormaps["viridis"](np.linspace(0.75, 0.1, number))
+    """``number`` ordered colours (number, 4), light to dark, to be seen on white and on black."""
+    return mpl.colormaps["viridis"](np.linspace(0.78, 0.25, number))

@@ -1,6 +1,5 @@
 """``report.html``: one self-contained page of questions, answers, figures and their numbers."""
 
-import base64
 import functools
 import html
 import importlib.resources
@@ -17,9 +16,15 @@ svg { fill: #e6e9ec }
 [style*="fill: #000000"] { fill: #e6e9ec !important }
 [style*="stroke: #ffffff"] { stroke: #15191d !important }
 [style*="fill: #ffffff"] { fill: #15191d !important }
-[style*="stroke: #4d4d4d"], [style*="stroke: #666666"] { stroke: #a8b2bd !important }
+[style*="stroke: #4c4c4c"], [style*="stroke: #666666"] { stroke: #a8b2bd !important }
+[style*="fill: #d9d9d9"] { fill: #39424b !important }
+[style*="stroke: #d9d9d9"] { stroke: #39424b !important }
 [style*="stroke: #cccccc"], [style*="stroke: #b0b0b0"] { stroke: #6b7580 !important }
 }</style>"""
+
+
+# What may stand in a data URI within double quotes as it is: a quarter less than base64.
+_IN_SVG = " !$'()*+,-./:;=?@[]^_`{|}~<>\\"
 
 
 class Drawing(NamedTuple):
@@ -79,7 +84,8 @@ def picture(svg: bytes, alt: str) -> str:
     themed = svg[:start] + _THEME.encode() + svg[start:]
     # Hundredths of a point are enough on a screen, and make a third less of the page.
     short = re.sub(rb"(?<![\d.])([1-9]\d*\.\d\d)\d+", rb"\1", themed)
-    source = "data:image/svg+xml;base64," + base64.b64encode(short).decode()
+    text = short.decode().replace("\n", " ").replace('"', "'")
+    source = "data:image/svg+xml," + urllib.parse.quote(text, safe=_IN_SVG)
     return f'<div class="wide"><img alt="{_text(alt)}" src="{source}"></div>'
 
 

@@ -7,16 +7,17 @@ import numpy as np
 from jnnk import figures
 from jnnk.channel_pictures import ChannelPictures, channel_rows
 from jnnk.explorers import overlap_explorer, to_html
-from jnnk.jobs.output import draw, percent, save_table
+from jnnk.jobs.output import draw, figure_bytes, percent, save_table
 from jnnk.jobs.overlap_files import RANDOM, last_epoch, layer_file, read_npz
 from jnnk.jobs.top_images import Images, data_uri, read_top_images
-from jnnk.report import Drawing, Section, click_pictures
+from jnnk.report import Drawing, Section, click_pictures, picture
 from jnnk.runs import Run, read_json, to_json, write_bytes
 from jnnk.tables import to_csv
 
 # What keeps the page below 8 MiB, Plotly's 4.6 included.
 _LARGEST_EXPLORED = 128  # channels of a layer whose heat map is interactive
-_IMAGE_BUDGET = 2**20  # characters of all channels' top images
+_LAYERS_DRAWN = 12  # heat maps that do not move; the others are in the menu of the one that does
+_IMAGE_BUDGET = 2**19  # characters of all channels' top images
 _PAIRS = 2000  # rows of the table of pairs; overlap/tables/ has them all
 
 _COLUMNS = {
@@ -119,15 +120,20 @@ def _measures(run: Run, records: list[dict]) -> list[Drawing]:
 
 
 def _heat_maps(run: Run, last: list[dict], matrices: dict[str, np.ndarray]) -> Drawing:
-    return draw(
-        run,
-        "overlap_heat_maps",
-        figures.overlap_heat_maps(matrices),
+    caption = (
         f"Overlap of every pair of channels at epoch {last[0]['epoch']}, channels in the order of "
         "their average-linkage clustering, whose tree stands at the left; dead channels come last, "
-        "in grey.",
-        _most_overlapping(matrices),
+        "in grey."
     )
+    name, records = "overlap_heat_maps", _most_overlapping(matrices)
+    drawing = draw(run, name, figures.overlap_heat_maps(matrices), caption, records)
+    if len(matrices) <= _LAYERS_DRAWN:
+        return drawing
+    ranked = sorted(last, key=lambda record: -(record["redundancy"] or 0.0))[:_LAYERS_DRAWN]
+    shown = {record["layer"]: matrices[record["layer"]] for record in ranked}
+    caption += f" Here the {_LAYERS_DRAWN} most redundant layers; figures/{name}.svg has all."
+    svg = figure_bytes(figures.overlap_heat_maps(shown), "svg")
+    return drawing._replace(content=picture(svg, caption), caption=caption)
 
 
 def _explorer(run: Run, last: list[dict], matrices: dict[str, np.ndarray]) -> Drawing:
