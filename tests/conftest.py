@@ -12,11 +12,12 @@ import pytest
 
 #: The files that take longest, the longest first.
 LONGEST = (
+    "notebooks",
     "cli", "conv_scores", "qp", "weights", "lever_studies", "graph", "eigenvalues", "resume",
     "lever_options", "masks", "readme", "early_stopping", "channels", "overlap_penalty",
     "reproduce_overlap", "sharding", "channel_pruning", "models", "compaction", "training",
     "overlap", "measures", "consistency", "data", "baselines", "protocol", "reproduce_pruning",
-    "neighbors",
+    "neighbors", "sklearn", "docs", "pytorch",
 )  # fmt: skip
 
 
