@@ -17,11 +17,12 @@ import pytest
 
 #: The files that take longest, the longest first.
 LONGEST = (
-    "cli", "lowering", "conv_scores", "qp", "weights", "lever_studies", "graph", "eigenvalues",
-    "resume", "lever_options", "masks", "readme", "early_stopping", "channels", "overlap_penalty",
+    "notebooks", "cli", "lowering", "conv_scores", "qp", "weights", "lever_studies", "resume",
+    "graph", "eigenvalues", "lever_options", "masks", "readme", "early_stopping", "channels",
+    "overlap_penalty", "inputs", "fuzz",
     "reproduce_overlap", "sharding", "channel_pruning", "models", "compaction", "training",
     "overlap", "measures", "consistency", "data", "baselines", "protocol", "reproduce_pruning",
-    "neighbors",
+    "neighbors", "sklearn", "docs", "pytorch",
 )  # fmt: skip
 
 

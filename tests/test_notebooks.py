@@ -28,7 +28,11 @@ def test_runs_from_top_to_bottom(path, request):
         request.getfixturevalue("shared")
     if any(DEVICES in source for source in sources):
         program = "\n".join(sources)
-        environment = {**os.environ, "JAX_NUMPY_DTYPE_PROMOTION": "standard"}
+        environment = {
+            **os.environ,
+            "JAX_NUMPY_DTYPE_PROMOTION": "standard",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as quick_compile does in this process
+        }
         command = [sys.executable, "-P", "-W", "error", "-c", program]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
