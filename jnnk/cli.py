@@ -95,7 +95,7 @@ def _train(args: argparse.Namespace) -> None:
     with locked(args.out):
         run = create_run(args.out, config._asdict(), resume=args.resume)
         state = train(run, model, dataset, variables=variables, progress=_progress(), mesh=mesh)
-    evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std)
+    evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std, mesh=mesh)
     accuracy = evaluate(state.variables, dataset.test_images, dataset.test_labels)
     _out.print(f"test accuracy: {100 * accuracy:.2f} %\nrun folder: {escape(str(run.path))}")
 
