@@ -109,7 +109,7 @@ def _train(args: argparse.Namespace, progress: Progress) -> Answer:
     with locked(args.out):
         run = create_run(args.out, config._asdict(), resume=args.resume)
         state = train(run, model, dataset, variables=variables, progress=progress, mesh=mesh)
-    evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std)
+    evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std, mesh=mesh)
     accuracy = evaluate(state.variables, dataset.test_images, dataset.test_labels)
     path = run.path.absolute()
     return Answer(

@@ -12,10 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from jnnk.augment import pad_crop_flip
 from jnnk.data import normalize
 from jnnk.masks import apply_masks, conv_kernels, keep_pruned_zero, masks_from_layers
+from jnnk.placement import DATA, shared_apply
 
 OPTIMIZERS = ("sgd", "adam")
 
@@ -274,7 +276,12 @@ def make_predict(
 
 
 def make_evaluate(
-    model: Model, *, mean: np.ndarray, std: np.ndarray, batch_size: int = 500
+    model: Model,
+    *,
+    mean: np.ndarray,
+    std: np.ndarray,
+    batch_size: int = 500,
+    mesh: Mesh | None = None,
 ) -> Callable[[dict, np.ndarray, np.ndarray], float]:
     """``evaluate(variables, images, labels) -> accuracy`` in [0, 1] over a whole set.
 
@@ -285,9 +292,14 @@ def make_evaluate(
         model: the Flax module.
         mean: (C,) mean of images / 255.
         std: (C,) standard deviation of images / 255.
-        batch_size: images a batch.
+        batch_size: images a batch, rounded up to what the devices can share.
+        mesh: devices that share every batch over its axis ``"data"``, on which the variables must
+            lie; the images are given whole to every process.
     """
     predict = make_predict(model, mean=mean, std=std)
+    if mesh is not None:
+        predict = shared_apply(predict, mesh)
+        batch_size += -batch_size % mesh.shape[DATA]
 
     @jax.jit
     def num_correct(variables, images, labels):

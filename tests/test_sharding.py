@@ -34,7 +34,7 @@ from jnnk.placement import gather, local_rows, replicate, shard_batch, shared_ap
 from jnnk.processes import is_first, join_processes, on_first
 from jnnk.sharding import parse_mesh, sharded_nnk_graph, whole_mesh
 from jnnk.similarity import cosine, gaussian
-from jnnk.training import Batch, init_state, make_optimizer, make_train_step
+from jnnk.training import Batch, init_state, make_evaluate, make_optimizer, make_train_step
 
 pytestmark = pytest.mark.quick_compile
 
@@ -60,6 +60,7 @@ CASES = (RING, ("channel=8", False, "default"), ("data=4,channel=2", True, "cosi
 IN_TWO_PROCESSES = ("data=4", True, "laplacian")
 TRAINED_ON = ("data=2", "channel=1,data=8")
 BATCH, STEPS = 16, 4
+MEAN, STD = np.float32([0.5]), np.float32([0.25])
 
 
 def _activations() -> np.ndarray:
@@ -108,7 +109,7 @@ def _trained(mesh):
     images = rng.integers(0, 256, (STEPS, BATCH, 8, 8, 1), dtype=np.uint8)
     labels = rng.integers(0, 3, (STEPS, BATCH), dtype=np.int32)
     model, optimizer = Net(), make_optimizer("sgd", learning_rate=0.1, num_steps=STEPS)
-    step = make_train_step(model, optimizer, mean=np.float32([0.5]), std=np.float32([0.25]))
+    step = make_train_step(model, optimizer, mean=MEAN, std=STD)
     with jax.numpy_dtype_promotion("standard"):  # of Optax
         state = init_state(model, optimizer, jax.random.key(0), image_shape=(8, 8, 1))
         state = replicate(state, mesh)
@@ -116,7 +117,9 @@ def _trained(mesh):
             share = Batch(images[number, rows], labels[number, rows])
             state, metrics = step(state, shard_batch(share, mesh))
     assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(state.variables))
-    leaves = jax.tree_util.tree_leaves_with_path((state.variables, metrics._asdict()))
+    evaluate = make_evaluate(model, mean=MEAN, std=STD, batch_size=9, mesh=mesh)
+    accuracy = evaluate(state.variables, images[0], labels[0])
+    leaves = jax.tree_util.tree_leaves_with_path((state.variables, metrics._asdict(), accuracy))
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 

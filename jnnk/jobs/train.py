@@ -95,7 +95,7 @@ def train(
             regularizer=_regularizer(config),
         ),
         dataset,
-        evaluate=make_evaluate(model, mean=dataset.mean, std=dataset.std),
+        evaluate=make_evaluate(model, mean=dataset.mean, std=dataset.std, mesh=mesh),
         epochs=config.epochs,
         batch_size=config.batch_size,
         seed=config.seed,
