@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             terminal.mute()
         terminal.show(_COMMANDS[args.command](args, terminal.progress()))
     except KeyboardInterrupt:
-        terminal.note("stopped; the same command with --resume goes on from what is done")
+        terminal.note(f"stopped; {_how_to_go_on(args)}")
         return 130
     except InputError as error:
         terminal.error(str(error))
@@ -54,12 +54,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        terminal.error(
-            f"{error.filename or 'a file'}: {error.strerror}; what was done before is kept, "
-            "and the same command with --resume goes on from it"
-        )
+        terminal.error(f"{error.filename or 'a file'}: {error.strerror}; {_how_to_go_on(args)}")
         return 2
     return 0
+
+
+def _how_to_go_on(args: argparse.Namespace) -> str:
+    option = " with --resume" if hasattr(args, "resume") else ""
+    return f"what is done is kept, and the same command{option} goes on from it"
 
 
 def _is_first_process() -> bool:

@@ -321,8 +321,25 @@ def test_a_full_disk_is_named_and_loses_nothing(run, capsys, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     said = fails(capsys, "report", run)
-    assert str(run) in said and "No space left on device; what was done before is kept" in said
+    assert str(run) in said and "No space left on device; what is done is kept" in said
     assert (run / "results.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["study", "--resume", "--out"], "same command with --resume"),
+        (["overlap"], "same command "),
+    ],
+)
+def test_ctrl_c_says_how_to_go_on(command, said, run, capsys, monkeypatch):
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jnnk.jobs.overlap.overlap", interrupted)
+    monkeypatch.setattr("jnnk.jobs.study.overlap", interrupted)
+    assert main([*command, str(run)]) == 130
+    assert f"stopped; what is done is kept, and the {said}" in capsys.readouterr().err
 
 
 def test_bad_folders(run, tmp_path, capsys):
