@@ -110,7 +110,7 @@ def test_report_needs_no_other_file(run):
     assert page.count('href="data:text/csv,') == figures > 10
     assert "<script src" not in page
     markup = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)  # Plotly's names its authors
-    for outside in ('src="http', 'href="http', 'src="figures', "url("):
+    for outside in ('src="http', 'href="http', 'src="figures', "url(http", "@import"):
         assert outside not in markup
 
 
