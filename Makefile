@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml $(wildcard jnnk/*.py jnnk/*/*.py models/*.py)
+SOURCES := pyproject.toml $(wildcard jnnk/*.py jnnk/report.* jnnk/*/*.py models/*.py)
 
 .PHONY: demo test clean
 

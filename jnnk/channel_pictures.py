@@ -54,7 +54,7 @@ def pick_pictures(
         channels: (P,) their numbers.
         number: T, top images shown; M is one less, which leaves room for the example.
     """
-    top = np.argsort(-means, axis=0, kind="stable")[:number].T
+    top = top_rows(means, number=number)
     largest = np.maximum(means.max(0), np.finfo(np.float64).tiny)  # dead channels have all 0
     example = int((means / largest).min(1).argmax())
     weights, indices = (np.asarray(field)[:, example] for field in (graph.weights, graph.indices))
@@ -67,6 +67,19 @@ def pick_pictures(
         neighbor_images=images[np.take_along_axis(indices, order, axis=1)],
         neighbor_weights=np.take_along_axis(weights, order, axis=1),
     )
+
+
+def top_rows(means: np.ndarray, *, number: int) -> np.ndarray:
+    """Rows of the images with the largest means in every channel, the largest first.
+
+    Args:
+        means: (N, P) mean activation of every image in every channel.
+        number: of rows a channel.
+
+    Returns:
+        (P, number) int, fewer where there are fewer images.
+    """
+    return np.argsort(-means, axis=0, kind="stable")[:number].T
 
 
 def channel_rows(layer: str, pictures: ChannelPictures, overlap: np.ndarray) -> Figure:

@@ -28,7 +28,8 @@ def channelwise_nnk_graph(
     the answer. Works under jit, vmap and differentiation as well.
 
     Args:
-        activations: (N, H, W, C), or (N, D, C) already flattened; floating.
+        activations: (N, H, W, C), or (N, D, C) already flattened; half precisions and integers
+            are computed in float32.
         num_neighbors: K, candidates of each image.
         similarity: see `jnnk.graph.nnk_graph`.
         tol: see `jnnk.qp.solve_nnk`.
@@ -42,6 +43,16 @@ def channelwise_nnk_graph(
 
     Raises:
         ValueError: on wrong shapes or options.
+
+    Examples:
+        Six images as three channels see them: the first two alike, the third dead.
+
+        >>> images = jnp.arange(6.0)[:, None] ** jnp.array([1.0, 1.0, 0.0])
+        >>> graph = channelwise_nnk_graph(images[:, None], num_neighbors=3)
+        >>> print(graph.weights.shape)
+        (3, 6, 3)
+        >>> print((graph.weights > 0).sum((1, 2)))  # edges by channel
+        [10 10  0]
     """
     points = flat_channels(activations)
     static = {

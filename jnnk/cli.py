@@ -1,6 +1,6 @@
-"""The command line: the one module that prints, and the one that joins models and library.
+"""The command line: joins models and library, and is the one module with a console to print on.
 
-Exit codes: 0 done, 2 bad input (one line says what), 130 stopped by Ctrl-C.
+Exit codes: see ``jnnk.options.EXIT_CODES``.
 """
 
 import argparse
@@ -10,27 +10,21 @@ import functools
 import logging
 import pathlib
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import rich.progress
-import rich.table
 from rich.console import Console
-from rich.markup import escape
 
 from jnnk import options
 from jnnk.errors import InputError
 from jnnk.jobs.config import TrainConfig
-from jnnk.jobs.progress import Silent
+from jnnk.jobs.progress import Progress
+from jnnk.runs import Run
+from jnnk.terminal import Answer, Terminal
 
 # Does what is left of a reproduction and returns the table to show.
 _Reproduction = Callable[..., list[dict]]
-
-_PLAN_WIDTH = 140  # characters that a plan needs, however wide the terminal is
-_out = Console()
-_err = Console(stderr=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,20 +37,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     args = options.parser().parse_args(argv)
+    terminal = Terminal(Console(), Console(stderr=True), is_json=args.json, is_quiet=args.quiet)
     # Orbax and TFDS log through absl what our own messages say better.
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
-        _COMMANDS[args.command](args)
+        if getattr(args, "distributed", False) and not _is_first_process():
+            terminal.mute()
+        terminal.show(_COMMANDS[args.command](args, terminal.progress()))
     except KeyboardInterrupt:
-        _err.print("stopped; the same command with --resume goes on from what is done")
+        terminal.note("stopped; the same command with --resume goes on from what is done")
         return 130
     except InputError as error:
-        _err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        terminal.error(str(error))
         return 2
     return 0
 
 
-def _study(args: argparse.Namespace) -> None:
+def _is_first_process() -> bool:
+    """Joins the other processes, before anything asks for a device; whether this one speaks."""
+    from jnnk.processes import is_first, join_processes
+
+    join_processes()
+    return is_first()
+
+
+def _study(args: argparse.Namespace, progress: Progress) -> Answer:
     from jnnk.jobs.study import study
     from jnnk.runs import create_run, locked, require_settings
 
@@ -75,13 +80,13 @@ def _study(args: argparse.Namespace) -> None:
             overlap_config=overlap_config,
             prune_config=prune_config,
             variables=variables,
-            progress=_progress(),
+            progress=progress,
         )
-        _show_summary(run)
-    _say_where(path)
+        return _answer(run, path)
 
 
-def _train(args: argparse.Namespace) -> None:
+def _train(args: argparse.Namespace, progress: Progress) -> Answer:
+    from jnnk.jobs.output import percent
     from jnnk.jobs.train import train
     from jnnk.placement import local_rows
     from jnnk.runs import create_run, locked
@@ -94,57 +99,56 @@ def _train(args: argparse.Namespace) -> None:
     model, dataset, variables = _load(config)
     with locked(args.out):
         run = create_run(args.out, config._asdict(), resume=args.resume)
-        state = train(run, model, dataset, variables=variables, progress=_progress(), mesh=mesh)
+        state = train(run, model, dataset, variables=variables, progress=progress, mesh=mesh)
     evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std, mesh=mesh)
     accuracy = evaluate(state.variables, dataset.test_images, dataset.test_labels)
-    _out.print(f"test accuracy: {100 * accuracy:.2f} %\nrun folder: {escape(str(run.path))}")
+    path = run.path.absolute()
+    return Answer(
+        {"run": path, "test_accuracy": accuracy},
+        [("test accuracy", percent(accuracy)), ("run folder", str(path))],
+    )
 
 
-def _import_weights(args: argparse.Namespace) -> None:
+def _import_weights(args: argparse.Namespace, progress: Progress) -> Answer:
     """Puts given weights into a run folder: a training of zero epochs that starts from them."""
     args.epochs, args.measure_epochs, args.resume = 0, (0,), False
     args.mesh, args.distributed = None, False
     args.weights = str(pathlib.Path(args.weights).absolute())
-    _train(args)
+    return _train(args, progress)
 
 
-def _overlap(args: argparse.Namespace) -> None:
+def _overlap(args: argparse.Namespace, progress: Progress) -> Answer:
     from jnnk.jobs.overlap import overlap
-    from jnnk.jobs.overlap_plan import layer_records, plan_overlap, summary
+    from jnnk.jobs.overlap_plan import facts, layer_records, plan_overlap
 
     mesh = _mesh(args)
     with _opened(args) as (run, model, dataset):
         config = options.overlap_config(args, run.path)
         if args.plan:
             plan = plan_overlap(run, model, dataset, config, mesh=mesh)
-            _show_table(layer_records(plan), width=_PLAN_WIDTH)
-            _out.print(summary(plan), soft_wrap=True, highlight=False)
-            return
+            return Answer({"run": run.path, "plan": plan}, facts(plan), layer_records(plan))
         overlap(
             run,
             model,
             dataset,
             config,
             channels=options.chosen_channels(args),
-            progress=_progress(),
+            progress=progress,
             mesh=mesh,
         )
-        _report_on(run)
+        return _report_on(run)
 
 
 def _mesh(args: argparse.Namespace):
     """The devices that ``--mesh`` and ``--distributed`` ask for; None for one device's work."""
-    from jnnk.processes import is_first, join_processes
     from jnnk.sharding import parse_mesh, whole_mesh
 
     if args.distributed:
-        join_processes()  # before anything else asks for a device
-        _out.quiet = not is_first()
         return whole_mesh(args.mesh)
     return None if args.mesh is None else parse_mesh(args.mesh)
 
 
-def _prune(args: argparse.Namespace) -> None:
+def _prune(args: argparse.Namespace, progress: Progress) -> Answer:
     from jnnk.jobs.protocol import protocol
     from jnnk.jobs.prune import prune
     from jnnk.jobs.prune_channels import prune_channels
@@ -152,32 +156,64 @@ def _prune(args: argparse.Namespace) -> None:
     with _opened(args) as (run, model, dataset):
         if args.channels is not None:
             config = options.channel_config(args, run.path)
-            record = prune_channels(run, model, dataset, config, progress=_progress())
-            _show_table([{k: v for k, v in record.items() if not isinstance(v, dict)}])
-            return
+            record = prune_channels(run, model, dataset, config, progress=progress)
+            shown = {k: v for k, v in record.items() if not isinstance(v, dict)}
+            where = run.path.absolute() / "channels" / args.channels
+            return Answer({"run": run.path, **record}, [("results", str(where))], [shown])
         if args.protocol is None:
-            prune(run, model, dataset, options.prune_config(args, run.path), progress=_progress())
+            prune(run, model, dataset, options.prune_config(args, run.path), progress=progress)
         else:
             config = options.protocol_config(args)
-            protocol(run, model, dataset, args.protocol, config, progress=_progress())
-        _report_on(run)
+            protocol(run, model, dataset, args.protocol, config, progress=progress)
+        return _report_on(run)
 
 
-def _report(args: argparse.Namespace) -> None:
+def _export(args: argparse.Namespace, progress: Progress) -> Answer:
+    from jnnk import models
+    from jnnk.jobs.export import networks
+
+    files = []
+    with _opened(args) as (run, model, dataset):
+        states = networks(run, model, dataset)
+        try:
+            args.out.mkdir(parents=True, exist_ok=True)
+            for name, state in states.items():
+                files.append(args.out.absolute() / f"{name}.safetensors")
+                models.save_safetensors(model, state.variables, files[-1])
+                if name != "trained":
+                    files.append(args.out.absolute() / f"{name}_masks.safetensors")
+                    models.save_masks(model, state.variables, state.masks, files[-1])
+        except (OSError, models.WeightsError) as error:
+            raise InputError(f"--out: {error}") from None
+    return Answer({"run": run.path, "files": files}, [(path.stem, str(path)) for path in files])
+
+
+def _report(args: argparse.Namespace, progress: Progress) -> Answer:
     from jnnk.runs import locked, open_run
 
-    run = open_run(args.run)
-    with locked(run.path):
-        _report_on(run)
+    runs = [open_run(path) for path in args.runs]
+    if len(runs) > 1:
+        return _compare(runs, (args.out or pathlib.Path("comparison.html")).absolute())
+    if args.out is not None:
+        raise InputError("--out names the page of a comparison: give two run folders or more")
+    with locked(runs[0].path):
+        return _report_on(runs[0])
 
 
-def _reproduce(args: argparse.Namespace) -> None:
+def _compare(runs: list[Run], path: pathlib.Path) -> Answer:
+    from jnnk.jobs.compare import compare
+
+    return Answer({"report": path, "runs": compare(runs, path)}, [("report", str(path))])
+
+
+def _reproduce(args: argparse.Namespace, progress: Progress) -> Answer:
     from jnnk.runs import locked
 
     job = _REPRODUCTIONS[args.claim](args)  # before the folder: bad input should leave none
     with locked(args.out):
-        _show_table(job(progress=_progress()))
-    _say_where(args.out)
+        rows = job(progress=progress)
+    path = args.out.absolute()
+    return Answer({"out": path, "rows": rows}, [("results", str(path))], rows)
 
 
 def _reproduce_pruning(args: argparse.Namespace) -> _Reproduction:
@@ -219,7 +255,7 @@ def _reproduce_channel_pruning(args: argparse.Namespace) -> _Reproduction:
 
 def _public_networks(args: argparse.Namespace) -> tuple:
     """The CIFAR ResNets with their published weights, and CIFAR-10."""
-    from jnnk.jobs.reproduce_pruning import Network
+    from jnnk.jobs.network import Network
 
     networks = []
     for name in ("resnet20", "resnet32"):
@@ -232,8 +268,8 @@ def _public_networks(args: argparse.Namespace) -> tuple:
 
 def _reproduce_overlap(args: argparse.Namespace) -> _Reproduction:
     from jnnk import models
+    from jnnk.jobs.network import Network
     from jnnk.jobs.overlap_epochs import Trajectory
-    from jnnk.jobs.overlap_pair import Network
     from jnnk.jobs.reproduce_overlap import Inputs, reproduce_overlap
 
     convnet, dataset, _ = _load(_shared(args)._replace(model="convnet6"))
@@ -275,10 +311,13 @@ def _load_epoch(model, archive: pathlib.Path, epoch: int) -> dict:
     return models.load_npz(model, archive, prefix=f"epoch{epoch:02d}/")
 
 
-def _prepare(args: argparse.Namespace) -> None:
+def _prepare(args: argparse.Namespace, progress: Progress) -> Answer:
     from jnnk.data import prepare
 
     prepare(args.dataset, args.data_dir)
+    return Answer(
+        {"dataset": args.dataset, "data_dir": args.data_dir}, [("prepared in", args.data_dir)]
+    )
 
 
 @contextlib.contextmanager
@@ -348,111 +387,20 @@ def _by_channel(option: str, given: tuple[float, ...] | None, default: np.ndarra
     return np.broadcast_to(np.asarray(given, np.float32), default.shape)
 
 
-def _report_on(run) -> None:
+def _report_on(run: Run) -> Answer:
     from jnnk.jobs.report import report
 
-    path = report(run)
-    _show_summary(run)
-    _say_where(path)
+    return _answer(run, report(run))
 
 
-def _show_summary(run) -> None:
-    """The last numbers of every part that has run, as a table."""
-    from jnnk.jobs.report import collect, summary
+def _answer(run: Run, path: pathlib.Path) -> Answer:
+    """The report's path and what one wants to know first."""
+    from jnnk.jobs.headline import answers, headline
+    from jnnk.jobs.report import collect
 
-    table = rich.table.Table(show_header=False, box=None)
-    for value, meaning in summary(collect(run)):
-        table.add_row(meaning, f"[bold]{escape(value)}[/]")
-    _out.print(table)
-
-
-def _show_table(records: list[dict], *, width: int = 0) -> None:
-    table = rich.table.Table(*(records[0] if records else ()))
-    for record in records:
-        table.add_row(*map(_cell, record.values()))
-    Console(width=max(width, _out.width), quiet=_out.quiet).print(table)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _say_where(path: pathlib.Path) -> None:
-    _out.print(f"report: {escape(str(path.absolute()))}", soft_wrap=True, highlight=False)
-
-
-def _progress():
-    if _out.quiet:  # another process speaks
-        return Silent()
-    return _Bars() if _err.is_terminal else _Lines()
-
-
-class _Bars:
-    """Progress as bars, on a terminal."""
-
-    @contextlib.contextmanager
-    def task(self, description: str, *, total: int, unit: str) -> Iterator["_Bar"]:
-        columns = (
-            rich.progress.TextColumn("{task.description}"),
-            rich.progress.BarColumn(),
-            rich.progress.TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
-            rich.progress.TextColumn("{task.fields[values]}"),
-            rich.progress.TimeRemainingColumn(),
-        )
-        with rich.progress.Progress(*columns, console=_err) as progress:
-            yield _Bar(progress, progress.add_task(description, total=total, unit=unit, values=""))
-
-
-class _Bar:
-    def __init__(self, progress: rich.progress.Progress, task: rich.progress.TaskID):
-        self._progress, self._task = progress, task
-
-    def advance(self, amount: int = 1, **values: float) -> None:
-        shown = {"values": _values(values)} if values else {}
-        self._progress.update(self._task, advance=amount, **shown)
-
-
-class _Lines:
-    """Progress as a line now and then, in a log."""
-
-    @contextlib.contextmanager
-    def task(self, description: str, *, total: int, unit: str) -> Iterator["_Line"]:
-        line = _Line(description, total, unit)
-        yield line
-        line.finish()
-
-
-class _Line:
-    _EVERY = 10.0  # seconds
-
-    def __init__(self, description: str, total: int, unit: str):
-        self._description, self._total, self._unit = description, total, unit
-        self._done, self._values = 0, ""
-        self._started = self._said = time.monotonic()
-
-    def advance(self, amount: int = 1, **values: float) -> None:
-        self._done += amount
-        self._values = _values(values) or self._values
-        if time.monotonic() - self._said > self._EVERY:
-            self._say()
-
-    def finish(self) -> None:
-        self._say()
-
-    def _say(self) -> None:
-        self._said = time.monotonic()
-        _err.print(
-            f"{self._description}: {self._done}/{self._total} {self._unit}, "
-            f"{self._said - self._started:.0f} s {self._values}",
-            soft_wrap=True,
-            highlight=False,
-        )
-
-
-def _values(values: dict[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+    numbers, path = headline(collect(run)), path.absolute()
+    facts = [(each.question, f"{each.number} {each.text}") for each in answers(numbers)]
+    return Answer({"run": run.path, "report": path, **numbers}, [*facts, ("report", str(path))])
 
 
 _REPRODUCTIONS = {
@@ -468,6 +416,7 @@ _COMMANDS = {
     "import-weights": _import_weights,
     "overlap": _overlap,
     "prune": _prune,
+    "export": _export,
     "report": _report,
     "reproduce": _reproduce,
     "prepare": _prepare,

@@ -168,6 +168,13 @@ def kernel_scores(kernel: jax.Array, criterion: str, *, key: jax.Array | None = 
     Raises:
         ValueError: if ``kernel`` has not four axes, the criterion is unknown, or ``random`` has no
             key.
+
+    Examples:
+        Two kernels that read one channel, twice the identity and nothing:
+
+        >>> kernel = jnp.stack([2 * jnp.eye(3), jnp.zeros((3, 3))], -1)[:, :, None]
+        >>> print(kernel_scores(kernel, "spectral_radius"))
+        [[2. 0.]]
     """
     name = parse_mode(criterion)[0]
     scale, score = _scaled_scores(kernel, name, key)

@@ -1,6 +1,6 @@
 """Image-classification data sets by name: arrays, class names and normalisation.
 
-Reading happens once, on the host; :func:`normalize` and :mod:`jnnk.augment` run on the device.
+Reading happens once, on the host; `normalize` and `jnnk.augment` run on the device.
 """
 
 import os
@@ -59,7 +59,7 @@ def load(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> Datase
                          ``tiny-imagenet-200`` or the folder that holds it. The 64x64 training
                          images, and as test images the validation images.
     any other            The TFDS image-classification set of that name, prepared as array_record
-                         under ``data_dir`` (see :func:`prepare`): ``cifar10``, ``cifar100``,
+                         under ``data_dir`` (see `prepare`): ``cifar10``, ``cifar100``,
                          ``fashion_mnist``, ``emnist/balanced``, ... TensorFlow is not needed.
                          Tests on the split ``test``, else on ``validation``.
     ===================  ==========================================================================
@@ -130,7 +130,7 @@ def only_classes(dataset: Dataset, names: Sequence[str]) -> Dataset:
 
 
 def prepare(name: str, data_dir: str | os.PathLike[str]) -> None:
-    """Download a TFDS set and prepare it for :func:`load`.
+    """Download a TFDS set and prepare it for `load`.
 
     Args:
         name: a TFDS name, such as ``cifar10``.

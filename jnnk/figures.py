@@ -9,7 +9,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from jnnk.clustering import ChannelTree, cluster_channels, tree_lines
-from jnnk.figure_style import STYLE, line_with_limits, make_axes, shades
+from jnnk.figure_style import PALETTE, STYLE, line_with_limits, make_axes, shades, values_of
 
 _MEASURES = {
     "overlap": "mean channel overlap (Jaccard)",
@@ -40,7 +40,33 @@ def training_curves(metrics: list[dict]) -> Figure:
             epochs, [100 * record["test_accuracy"] for record in metrics], label="test images"
         )
         right.set(xlabel="epoch", ylabel="accuracy (%)")
+        for axis in (left, right):
+            axis.xaxis.get_major_locator().set_params(integer=True)
         right.legend()
+    return figure
+
+
+def redundancy_and_pruning(records: list[dict]) -> Figure:
+    """Redundancy of every layer, and below it the share of its kernels that were pruned.
+
+    Args:
+        records: ``layer``, ``redundancy``, ``kernels`` and ``kernels_kept``; None where unknown.
+    """
+    layers = [record["layer"] for record in records]
+    panels = {"redundancy\n(0 disjoint, 1 equal)": values_of(records, "redundancy")}
+    if any(record["kernels"] for record in records):
+        kept = values_of(records, "kernels_kept") / values_of(records, "kernels")
+        panels["kernels pruned (%)"] = 100 * (1 - kept)
+    size = (max(7.0, 0.3 * len(layers) + 2), 1.0 + 1.6 * len(panels))
+    with mpl.rc_context(STYLE):
+        figure, axes = make_axes(len(panels), 1, size, sharex=True, squeeze=False)
+        for axis, (label, values), colour in zip(axes.flat, panels.items(), PALETTE, strict=False):
+            axis.bar(layers, np.nan_to_num(values), color=colour)
+            axis.set_ylabel(label)
+            axis.grid(axis="x", visible=False)
+        axes[0, 0].set_ylim(0, 1)
+        axes[-1, 0].set_xlabel("layer")
+        axes[-1, 0].set_xticks(range(len(layers)), layers, rotation=45, ha="right")
     return figure
 
 

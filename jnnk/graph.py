@@ -2,16 +2,20 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jnnk.blocks import map_blocks
 from jnnk.neighbors import center_and_unit, check_options, search
 from jnnk.precision import working_dtype
 from jnnk.qp import solve_nnk
 from jnnk.similarity import DEFAULT, RadialSimilarity, Similarity
+
+if TYPE_CHECKING:
+    import scipy.sparse
 
 #: Queries whose Gram matrices are held at once, in floats of all matrices together.
 GRAM_FLOATS = 2**23
@@ -48,6 +52,58 @@ class NNKGraph(NamedTuple):
     converged: jax.Array
     squared_distances: jax.Array
 
+    def channel(self, number: int) -> "NNKGraph":
+        """The graph of one channel of a channel-wise graph: every field without its leading axis.
+
+        Raises:
+            ValueError: if the graph has no leading axis.
+        """
+        if self.weights.ndim != 3:
+            raise ValueError(
+                f"channel({number}) needs a channel-wise graph with weights (C, Q, K), "
+                f"got {self.weights.shape}"
+            )
+        return jax.tree.map(lambda field: field[number], self)
+
+    def to_scipy(
+        self, *, num_points: int | None = None, values: jax.Array | None = None
+    ) -> "scipy.sparse.csr_array":
+        """The graph as a sparse matrix (Q, N): row i holds the neighbours of query i.
+
+        A channel-wise graph is C such matrices: ``graph.channel(c).to_scipy()`` is one of them.
+
+        Args:
+            num_points: N; by default the number of queries (a graph on the points themselves).
+            values: (Q, K), what the edges hold; by default the weights.
+
+        Returns:
+            CSR, of the dtype of the values, columns ascending in every row; an entry for each
+            neighbour and no other.
+
+        Raises:
+            ValueError: if the graph has a leading axis, or an index of N or more.
+        """
+        import scipy.sparse  # slow to import
+
+        weights, indices = np.asarray(self.weights), np.asarray(self.indices)
+        if weights.ndim != 2:
+            raise ValueError(
+                f"to_scipy takes one graph with weights (Q, K), got {weights.shape}; "
+                "graph.channel(c) is that of channel c"
+            )
+        values = weights if values is None else np.asarray(values)
+        num_queries = len(weights)
+        num_points = num_queries if num_points is None else num_points
+        rows, slots = np.nonzero(weights > 0)
+        columns = indices[rows, slots]
+        if columns.size and columns.max() >= num_points:
+            raise ValueError(
+                f"num_points is {num_points}, but a neighbour has index {columns.max()}"
+            )
+        return scipy.sparse.csr_array(
+            (values[rows, slots], (rows, columns)), shape=(num_queries, num_points)
+        )
+
 
 class Vectors(NamedTuple):
     """The same points as the search and as the user's similarity see them.
@@ -82,7 +138,7 @@ def nnk_graph(
     Differentiable in ``points`` and ``queries`` with the candidates held fixed.
 
     Args:
-        points: (N, D) floating; half precisions are computed in float32.
+        points: (N, D); half precisions and integers are computed in float32.
         num_neighbors: K, the candidates of each query; may exceed the number of points.
         similarity: `jnnk.similarity.gaussian`, `jnnk.similarity.cosine`, or a hashable callable
             ``k(x, y)`` of two (D,) vectors, positive semi-definite with ``k(x, x) = 1``, whose
@@ -101,6 +157,23 @@ def nnk_graph(
 
     Raises:
         ValueError: on wrong shapes or options.
+
+    Examples:
+        On a line a point's neighbours are the next one on either side; the candidates behind them
+        get no weight:
+
+        >>> line = jnp.array([[0.0], [1.0], [2.0], [4.0]])
+        >>> graph = nnk_graph(line, num_neighbors=3)
+        >>> print(graph.indices)
+        [[1 2 3]
+         [0 2 3]
+         [1 0 3]
+         [2 1 0]]
+        >>> print(graph.weights > 0)
+        [[ True False False]
+         [ True  True False]
+         [ True False  True]
+         [ True False False]]
     """
     if points.ndim != 2:
         raise ValueError(f"points must be (N, D), got shape {points.shape}")

@@ -1,5 +1,7 @@
 """Pictures of the studies of overlap as a lever, each a function from records to a figure."""
 
+import itertools
+
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
@@ -83,16 +85,16 @@ def stopping_rules(records: list[dict]) -> Figure:
 
 
 def channel_pruning(summary: list[dict]) -> Figure:
-    """Accuracy against MACs, at once and fine-tuned, and against latency, by criterion.
+    """Accuracy at once and fine-tuned against MACs and against latency, by criterion.
 
     Args:
         summary: of :func:`jnnk.jobs.reproduce_channel_pruning.summarize_cases`.
     """
     networks = dict.fromkeys(record["network"] for record in summary)
     criteria = dict.fromkeys(record["criterion"] for record in summary)
-    panels = (("one_shot", "macs"), ("fine_tuned", "macs"), ("one_shot", "latency"))
+    panels = list(itertools.product(("one_shot", "fine_tuned"), ("macs", "latency")))
     with mpl.rc_context(STYLE):
-        figure, axes = make_axes(len(networks), 3, (12, 3.5 * len(networks)), squeeze=False)
+        figure, axes = make_axes(len(networks), 4, (15, 3.5 * len(networks)), squeeze=False)
         for row, network in zip(axes, networks, strict=True):
             for axis, (stage, cost) in zip(row, panels, strict=True):
                 for number, criterion in enumerate(criteria):

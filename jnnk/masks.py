@@ -137,6 +137,13 @@ def make_masks(
     Raises:
         ValueError: if not exactly one selection is given, one that does not go with the criterion
             or the scope, a share is outside [0, 1], or ``include`` matches no conv kernel.
+
+    Examples:
+        >>> kernel = jnp.stack([2 * jnp.eye(3), jnp.eye(3) / 8], -1)[:, :, None]
+        >>> params = {"conv": {"kernel": kernel, "bias": jnp.ones(2)}}
+        >>> masks = make_masks(params, criterion="spectral_radius", keep_rate=0.5)
+        >>> print(masks["conv"]["kernel"].shape, masks["conv"]["kernel"][0, 0])
+        (1, 1, 1, 2) [[1. 0.]]
     """
     name, mode = parse_mode(criterion)
     if mode == "contrib" and contribution is None:
@@ -185,6 +192,10 @@ def apply_masks(params: PyTree, masks: PyTree) -> PyTree:
 
     Returns:
         ``params`` with pruned entries zero; dtypes unchanged.
+
+    Examples:
+        >>> print(apply_masks({"w": jnp.array([3.0, jnp.nan])}, {"w": jnp.array([1.0, 0.0])})["w"])
+        [3. 0.]
     """
     return jax.tree.map(lambda p, m: jnp.where(m != 0, p, jnp.zeros_like(p)), params, masks)
 

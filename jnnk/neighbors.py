@@ -56,6 +56,18 @@ def nearest_neighbors(
 
     Raises:
         ValueError: on wrong shapes or options.
+
+    Examples:
+        >>> points = jnp.array([[0.0], [1.0], [3.0]])
+        >>> indices, squared_distances = nearest_neighbors(points, points, num_neighbors=2)
+        >>> print(indices)
+        [[0 1]
+         [1 0]
+         [2 1]]
+        >>> print(squared_distances)
+        [[0. 1.]
+         [0. 1.]
+         [0. 4.]]
     """
     _check(queries, points, num_neighbors, exclude, block_size, method)
     dtype = working_dtype(points.dtype)

@@ -4,6 +4,8 @@ import argparse
 import pathlib
 from typing import Any
 
+import shtab
+
 from jnnk.conv_scores import CRITERIA
 from jnnk.errors import InputError
 from jnnk.jobs.config import (
@@ -18,6 +20,24 @@ from jnnk.jobs.config import (
 )
 from jnnk.jobs.protocols import PROTOCOLS, ProtocolConfig
 from jnnk.runs import read_json
+
+EXIT_CODES = {
+    0: "done",
+    1: "a defect of jnnk, with its traceback",
+    2: "bad input or options; one line says what",
+    130: "stopped by Ctrl-C; study, train and reproduce go on from there",
+}
+EXAMPLES = {
+    "study": "--out runs/a",
+    "train": "--model resnet20 --epochs 5 --out runs/b",
+    "import-weights": "net.safetensors --out runs/c",
+    "overlap": "runs/a --layers 'layer3*' --neighbors 15",
+    "prune": "runs/a --criterion weight --tolerance 0.5",
+    "export": "runs/a --out runs/a/torch",
+    "report": "runs/a runs/b",
+    "reproduce": "pruning --shared ../shared --out runs/d",
+    "prepare": "cifar10 --data-dir data",
+}
 
 REPRODUCTIONS = {
     "overlap": "what channel overlap tells of generalisation",
@@ -115,12 +135,22 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="jnnk",
         description="Channel overlap by NNK graphs and eigenvalue-based pruning of CNNs.",
+        epilog="exit codes:\n"
+        + "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())
+        + "\n\n'jnnk COMMAND --help' lists the options of a command.",
+        formatter_class=_Whole,
+    )
+    shtab.add_argument_to(
+        parser, "--print-completion", help="script that completes jnnk's words in this shell"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, *groups, help: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=help, description=help)
-        for group in groups:
+        example = f"jnnk {name} {EXAMPLES[name]}"
+        sub = commands.add_parser(
+            name, help=f"{help}\n  {example}", description=help, epilog=f"example: {example}"
+        )
+        for group in (*groups, _output_options):
             group(sub)
         return sub
 
@@ -156,8 +186,14 @@ def parser() -> argparse.ArgumentParser:
     sub = add("prune", _run_options, _prune_options, help="score and prune the kernels of a run")
     _channel_options(sub)
     _protocol_options(sub)
-    sub = add("report", help="write the report of what a run folder holds")
-    sub.add_argument("run", type=pathlib.Path, help="run folder")
+    sub = add("export", _run_options, help="write a run's networks for PyTorch, pruned ones too")
+    sub.add_argument("--out", type=pathlib.Path, required=True, help="folder of the safetensors")
+    sub = add("report", help="write the report of a run, or compare several on one page")
+    sub.add_argument("runs", type=pathlib.Path, nargs="+", metavar="RUN", help="run folder")
+    sub.add_argument(
+        "--out", type=pathlib.Path, metavar="PAGE",
+        help="of a comparison (default: comparison.html)",
+    )  # fmt: skip
     sub = add("reproduce", help="measure a published claim anew on the shared data")
     sub.add_argument(
         "claim",
@@ -180,6 +216,19 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("dataset", help="TFDS name, such as cifar10")
     sub.add_argument("--data-dir", required=True, help="folder to put it in")
     return parser
+
+
+class _Whole(argparse.RawTextHelpFormatter):
+    """Keeps line breaks, and has room for the names of the commands beside what they do."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=20)
+
+
+def _output_options(sub: argparse.ArgumentParser) -> None:
+    group = sub.add_argument_group("output")
+    group.add_argument("--json", action="store_true", help="the answer as one JSON object")
+    group.add_argument("--quiet", action="store_true", help="no progress, and no answer but JSON")
 
 
 def _network_options(sub: argparse.ArgumentParser) -> None:

@@ -123,6 +123,17 @@ def channel_overlap(
 
     Raises:
         ValueError: for an unknown kind or a graph that has not three axes.
+
+    Examples:
+        Six images as three channels see them: the first two alike, the third dead.
+
+        >>> from jnnk import channelwise_nnk_graph
+        >>> images = jnp.arange(6.0)[:, None] ** jnp.array([1.0, 1.0, 0.0])
+        >>> graph = channelwise_nnk_graph(images[:, None], num_neighbors=3)
+        >>> print(channel_overlap(graph))
+        [[ 1.  1. nan]
+         [ 1.  1. nan]
+         [nan nan nan]]
     """
     check_channels(graph)
     weights = support_weights(graph)

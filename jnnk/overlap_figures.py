@@ -3,6 +3,7 @@
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from jnnk.figure_style import PALETTE, STYLE, line_with_limits, make_axes, shades, values_of
 
@@ -97,8 +98,9 @@ def overlap_of_epochs(records: list[dict]) -> Figure:
         ):
             points = _scatter(axis, records, field, colour="epoch", marker="network")
             axis.set(xlabel=f"{_OVERLAP}, last layer", ylabel=label)
+            axis.locator_params(axis="x", nbins=6)
             axis.legend(title="network")
-        figure.colorbar(points, ax=axes, label="epoch")
+        figure.colorbar(points, ax=axes, label="epoch", ticks=MaxNLocator(integer=True))
     return figure
 
 

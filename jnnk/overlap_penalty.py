@@ -118,6 +118,14 @@ def overlap_penalty(
 
     Raises:
         ValueError: as `soft_channel_overlap`.
+
+    Examples:
+        Two channels that see the same overlap wholly:
+
+        >>> images = jnp.arange(6.0) ** 2
+        >>> activations = jnp.stack([images, images], -1)[:, None]
+        >>> print(overlap_penalty(activations, num_neighbors=3).round(3))
+        1.0
     """
     overlap = soft_channel_overlap(
         activations, num_neighbors=num_neighbors, kind=kind, similarity=similarity,

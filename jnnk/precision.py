@@ -1,9 +1,14 @@
 """The dtype in which numbers are computed."""
 
+import jax
 import jax.numpy as jnp
 
 
 def working_dtype(dtype) -> jnp.dtype:
-    """float32 for the half precisions, any wider floating ``dtype`` itself."""
-    dtype = jnp.dtype(dtype)
-    return dtype if dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
+    """float32 for the half precisions, integers and booleans; wider floating dtypes themselves.
+
+    float64 only where JAX has it (x64).
+    """
+    dtype = jax.dtypes.canonicalize_dtype(dtype)
+    is_wide = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize >= 4
+    return dtype if is_wide else jnp.dtype(jnp.float32)

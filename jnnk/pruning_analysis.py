@@ -1,7 +1,7 @@
 """What every criterion says of a network's kernels: the analyses of arXiv 2102.02804 as numbers.
 
 Layers are named by the path of their convolution (``"layer1_0/conv1"``). 1x1 convolutions are left
-out, as :func:`jnnk.masks.make_masks` leaves them whole. Results are host data, NumPy and Python.
+out, as `jnnk.masks.make_masks` leaves them whole. Results are host data, NumPy and Python.
 """
 
 from collections.abc import Mapping, Sequence
@@ -173,6 +173,27 @@ def agreement(pruned: Mapping[str, np.ndarray]) -> list[Intersection]:
         for row, count in zip(members, counts, strict=True)
     ]
     return sorted(found, key=lambda each: (-each.kernels, each.criteria))
+
+
+def largest_share(
+    points: Sequence[Mapping[str, Any]], accuracy: float, *, tolerance: float
+) -> float:
+    """The largest swept share up to which no more accuracy is lost than the tolerance.
+
+    Args:
+        points: ``share`` and ``accuracy`` each, by ascending share.
+        accuracy: of the whole network, in [0, 1].
+        tolerance: in percentage points.
+
+    Returns:
+        The share, 0 where the first one already loses more.
+    """
+    chosen = 0.0
+    for point in points:
+        if 100 * (accuracy - point["accuracy"]) > tolerance + 1e-9:
+            break
+        chosen = point["share"]
+    return chosen
 
 
 def pruning_score(

@@ -200,6 +200,8 @@ def history(records: list[dict]) -> Figure:
             left.plot(epochs, shares, marker="o", markersize=4, **_line(index, name))
         left.set(xlabel="epoch", ylabel="conv kernels below the threshold (%)")
         left.legend(fontsize=8)
+        for axis in (left, right):
+            axis.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 

@@ -75,6 +75,14 @@ def solve_nnk(
 
     Raises:
         ValueError: on shapes or dtypes that do not fit.
+
+    Examples:
+        Two candidates so alike that the second has nothing to add:
+
+        >>> gram = jnp.array([[1.0, 0.9], [0.9, 1.0]])
+        >>> solution = solve_nnk(gram, jnp.array([0.9, 0.7]))
+        >>> print(solution.weights > 0, bool(solution.converged))
+        [ True False] True
     """
     _check(gram, cross, mask)
     tol = jnp.asarray(tol, working_dtype(gram.dtype))

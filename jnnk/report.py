@@ -1,31 +1,41 @@
-"""``report.html``: one self-contained page from ``results.json`` and the figures."""
+"""``report.html``: one self-contained page of questions, answers, figures and their numbers."""
 
 import base64
+import functools
 import html
+import importlib.resources
+import json
+import re
+import urllib.parse
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-_STYLE = """
-:root { color-scheme: light dark; --text: #1d2125; --soft: #5b6570; --line: #d8dde3;
-        --page: #ffffff; --card: #f5f7f9; }
-@media (prefers-color-scheme: dark) {
-  :root { --text: #e6e9ec; --soft: #a3adb8; --line: #3a424b; --page: #15191d; --card: #1f252b; }
-}
-* { box-sizing: border-box; }
-body { font: 16px/1.55 system-ui, sans-serif; color: var(--text); background: var(--page);
-       max-width: 60rem; margin: 0 auto; padding: 1.5rem; }
-h1 { font-size: 1.7rem; margin: 0 0 .25rem; } h2 { font-size: 1.25rem; margin: 2.5rem 0 .5rem; }
-p.lead, figcaption { color: var(--soft); }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .75rem; }
-.card { background: var(--card); border-radius: .5rem; padding: .75rem 1rem; }
-.card b { display: block; font-size: 1.5rem; font-variant-numeric: tabular-nums; }
-.card span { color: var(--soft); font-size: .9rem; }
-figure { margin: 1rem 0; } figure img { width: 100%; background: #fff; border-radius: .5rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: .25rem .6rem; border-bottom: 1px solid var(--line); }
-th:first-child, td:first-child { text-align: left; }
-@media print { body { max-width: none; } figure, .card { break-inside: avoid; } }
-"""
+# In the dark, figures of matplotlib swap black and white; colours are told apart on both.
+_THEME = """<style>@media (prefers-color-scheme: dark) {
+svg { fill: #e6e9ec }
+[style*="stroke: #000000"] { stroke: #e6e9ec !important }
+[style*="fill: #000000"] { fill: #e6e9ec !important }
+[style*="stroke: #ffffff"] { stroke: #15191d !important }
+[style*="fill: #ffffff"] { fill: #15191d !important }
+[style*="stroke: #4d4d4d"], [style*="stroke: #666666"] { stroke: #a8b2bd !important }
+[style*="stroke: #cccccc"], [style*="stroke: #b0b0b0"] { stroke: #6b7580 !important }
+}</style>"""
+
+
+class Drawing(NamedTuple):
+    """A figure of the page.
+
+    Attributes:
+        name: its id, and the name of its CSV file.
+        content: HTML of the picture.
+        caption: one sentence, plain text.
+        csv: its numbers.
+    """
+
+    name: str
+    content: str
+    caption: str
+    csv: str
 
 
 class Section(NamedTuple):
@@ -33,52 +43,125 @@ class Section(NamedTuple):
 
     Attributes:
         title: the question.
-        text: one or two sentences of plain text.
-        figures: (name, SVG bytes, what it shows) each.
+        text: a few sentences of plain text.
+        drawings: the figures.
         table: header and rows, or None.
     """
 
     title: str
     text: str
-    figures: list[tuple[str, bytes, str]]
-    table: tuple[list[str], list[list[Any]]] | None = None
+    drawings: Sequence[Drawing] = ()
+    table: tuple[Sequence[str], Sequence[Sequence[Any]]] | None = None
 
 
-def render(title: str, lead: str, cards: list[tuple[str, str]], sections: list[Section]) -> str:
+class Answer(NamedTuple):
+    """A question answered in short, at the top of the page.
+
+    Attributes:
+        question: in a few words.
+        number: the answer.
+        text: what the number is, plain text.
+    """
+
+    question: str
+    number: str
+    text: str
+
+
+def picture(svg: bytes, alt: str) -> str:
+    """An SVG of matplotlib as an image that follows the page's theme.
+
+    Args:
+        svg: the file.
+        alt: what it shows, for those who do not see it.
+    """
+    start = svg.index(b">", svg.index(b"<svg")) + 1
+    themed = svg[:start] + _THEME.encode() + svg[start:]
+    # Hundredths of a point are enough on a screen, and make a third less of the page.
+    short = re.sub(rb"(?<![\d.])([1-9]\d*\.\d\d)\d+", rb"\1", themed)
+    source = "data:image/svg+xml;base64," + base64.b64encode(short).decode()
+    return f'<div class="wide"><img alt="{_text(alt)}" src="{source}"></div>'
+
+
+def click_pictures(images: dict[str, str], layers: dict[str, Any]) -> str:
+    """Where a click on the figure ``overlap_explorer`` shows the images of two channels.
+
+    Args:
+        images: a key each to its data URI.
+        layers: layer name to the keys of each of its channels' images, a list of lists.
+    """
+    data = json.dumps({"images": images, "layers": layers}, separators=(",", ":"))
+    return (
+        '<div class="pair" id="channel_pair"><p>Click a cell to see the images that its two '
+        "channels answer to most.</p></div>"
+        f'<script type="application/json" id="channel_pictures">{_in_script(data)}</script>'
+        f'<script type="module">{_resource("report.js")}</script>'
+    )
+
+
+def render(
+    title: str,
+    lead: str,
+    answers: Sequence[Answer],
+    overview: Section | None,
+    sections: Sequence[Section],
+) -> str:
     """The whole page.
 
     Args:
         title: of the page.
         lead: one line below it.
-        cards: (number, what it is) each, the answers in short.
+        answers: what one wants to know first.
+        overview: shown with them, without a title of its own.
         sections: the rest.
 
     Returns:
         HTML that needs no other file.
     """
-    body = [f"<h1>{_text(title)}</h1>", f'<p class="lead">{_text(lead)}</p>', '<div class="cards">']
-    body += [f'<div class="card"><b>{_text(n)}</b><span>{_text(w)}</span></div>' for n, w in cards]
-    body.append("</div>")
-    for section in sections:
-        body += [f"<h2>{_text(section.title)}</h2>", f"<p>{_text(section.text)}</p>"]
-        for name, svg, caption in section.figures:
-            source = "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
-            body.append(
-                f'<figure id="{_text(name)}"><img alt="{_text(caption)}" src="{source}">'
-                f"<figcaption>{_text(caption)}</figcaption></figure>"
-            )
-        if section.table is not None:
-            body.append(_table(*section.table))
+    body = [f"<h1>{_text(title)}</h1>", f'<p class="lead">{_text(lead)}</p>']
+    if answers:
+        body += ['<div class="answers">', *map(_answer, answers), "</div>"]
+    if overview is not None:
+        body.append(f'<div class="overview">{_content(overview)}</div>')
+    links = [f'<a href="#{_anchor(n)}">{_text(each.title)}</a>' for n, each in enumerate(sections)]
+    body += ["<nav>", *links, "</nav>"]
+    for number, section in enumerate(sections):
+        body.append(f'<section id="{_anchor(number)}"><h2>{_text(section.title)}</h2>')
+        body += [_content(section), "</section>"]
+    page = "\n".join(body)
+    plotly = f"<script>{_plotly()}</script>" if "plotly-graph-div" in page else ""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_text(title)}</title><style>{_STYLE}</style></head>\n<body>\n"
-        + "\n".join(body)
-        + "\n</body></html>\n"
+        '<link rel="icon" href="data:,">'
+        f"<title>{_text(title)}</title><style>{_resource('report.css')}</style>{plotly}</head>\n"
+        f"<body>\n{page}\n</body></html>\n"
     )
 
 
-def _table(header: list[str], rows: list[list[Any]]) -> str:
+def _answer(answer: Answer) -> str:
+    question, number, text = map(_text, answer)
+    return f'<div class="answer"><h3>{question}</h3><b>{number}</b><p>{text}</p></div>'
+
+
+def _content(section: Section) -> str:
+    parts = [f"<p>{_text(section.text)}</p>"] if section.text else []
+    parts += map(_figure, section.drawings)
+    if section.table is not None:
+        parts.append(_table(*section.table))
+    return "\n".join(parts)
+
+
+def _figure(drawing: Drawing) -> str:
+    name, csv = _text(drawing.name), urllib.parse.quote(drawing.csv, safe=" ,./+-=()")
+    return (
+        f'<figure id="figure-{name}">{drawing.content}<figcaption>{_text(drawing.caption)} '
+        f'<a class="download" download="{name}.csv" href="data:text/csv,{csv}">'
+        "Numbers (CSV)</a></figcaption></figure>"
+    )
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     def row(cells, tag):
         return "<tr>" + "".join(f"<{tag}>{_cell(cell)}</{tag}>" for cell in cells) + "</tr>"
 
@@ -94,8 +177,29 @@ def _table(header: list[str], rows: list[list[Any]]) -> str:
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.4g}" if isinstance(value, float) else _text(value)
+    return f"{value:.3g}" if isinstance(value, float) else _text(value)
+
+
+def _anchor(number: int) -> str:
+    return f"question-{number + 1}"
 
 
 def _text(value: Any) -> str:
     return html.escape(str(value))
+
+
+def _in_script(text: str) -> str:
+    """JSON that no HTML parser takes for the end of its script."""
+    return text.replace("<", "\\u003c")
+
+
+def _resource(name: str) -> str:
+    return importlib.resources.files("jnnk").joinpath(name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def _plotly() -> str:
+    """Plotly's script."""
+    from plotly.offline import get_plotlyjs
+
+    return get_plotlyjs()

@@ -111,3 +111,10 @@ def mean_interval(
     drawn = np.random.default_rng(seed).integers(0, len(values), (num_resamples, len(values)))
     limits = np.quantile(values[drawn].mean(1), [(1 - level) / 2, (1 + level) / 2])
     return MeanInterval(float(values.mean()), *limits.tolist())
+
+
+def mean_and_std(values: list[float | None]) -> tuple[float | None, float | None]:
+    """Mean and standard deviation (n - 1) of what is not None; None where there are too few."""
+    known = [value for value in values if value is not None]
+    mean = float(np.mean(known)) if known else None
+    return mean, float(np.std(known, ddof=1)) if len(known) > 1 else None

@@ -56,7 +56,7 @@ def read(name: str, data_dir: pathlib.Path | None):
 
 
 def prepare(name: str, data_dir: str | os.PathLike[str]) -> None:
-    """Download and prepare a set as array_record; see :func:`jnnk.data.prepare`."""
+    """Download and prepare a set as array_record; see `jnnk.data.prepare`."""
     if importlib.util.find_spec("tensorflow") is None:
         raise InputError("preparing a TFDS set needs TensorFlow: pip install 'jnnk[tfds-prepare]'")
     with _quiet_tfds() as tfds:

@@ -42,7 +42,7 @@ class TrainState(NamedTuple):
         params: nested dict of float32 arrays.
         batch_stats: nested dict of float32 arrays; empty for models without BatchNorm.
         opt_state: state of the optimiser.
-        masks: treedef of ``params``; 1 keeps, 0 prunes (see :mod:`jnnk.masks`).
+        masks: treedef of ``params``; 1 keeps, 0 prunes (see `jnnk.masks`).
     """
 
     step: jax.Array
@@ -144,7 +144,7 @@ def init_state(
 
     Args:
         model: the Flax module.
-        optimizer: from :func:`make_optimizer`.
+        optimizer: from `make_optimizer`.
         key: () PRNG key; initialisation and training draw from separate halves of it.
         image_shape: (H, W, C).
     """
@@ -167,7 +167,7 @@ def start_state(
     All is copied: the step donates the state's buffers, and what was given stays the caller's.
 
     Args:
-        optimizer: from :func:`make_optimizer`.
+        optimizer: from `make_optimizer`.
         key: () PRNG key of augmentation and dropout.
         variables: ``{"params": ..., "batch_stats": ...}``.
         masks: treedef of params, or None for nothing pruned.
@@ -208,14 +208,14 @@ def make_train_step(
 
     Args:
         model: the Flax module.
-        optimizer: from :func:`make_optimizer`.
+        optimizer: from `make_optimizer`.
         mean: (C,) mean of images / 255.
         std: (C,) standard deviation of images / 255.
         augment: pad by an eighth of the image, crop and (with ``flip``) mirror, on device.
         flip: mirror at random; off for digits and other images where left and right differ.
         l1: strength of the L1 penalty on conv kernels.
         regularizer: adds ``regularizer(activations, labels, key)`` to the loss; see
-            :mod:`jnnk.regularizers`.
+            `jnnk.regularizers`.
     """
 
     def loss_fn(params, batch_stats, images, labels, dropout_key):

@@ -15,7 +15,7 @@ from flax import linen as nn
 from .channels import Activations, ConvInfo, Thin
 from .convnet import FIVE, SIX, ConvNet
 from .resnet import ResNet
-from .weights import WeightsError, load_npz, load_safetensors, save_safetensors
+from .weights import WeightsError, load_npz, load_safetensors, save_masks, save_safetensors
 
 __all__ = [
     "Activations",
@@ -28,6 +28,7 @@ __all__ = [
     "load_npz",
     "load_safetensors",
     "names",
+    "save_masks",
     "save_safetensors",
 ]
 

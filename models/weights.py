@@ -8,6 +8,7 @@ akamaster/pytorch_resnet_cifar10.
 
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,12 @@ Variables = Mapping[str, Any]
 _Shape = tuple[int, ...]
 _Key = tuple[str, ...]  # ("params", "layer1_0", "conv1", "kernel")
 _Tensor = tuple[_Shape, str]  # shape and dtype
+
+# What numpy and zipfile raise for an archive that is none, is cut short or had bytes changed.
+_DAMAGED_ARCHIVE = (
+    OSError, ValueError, EOFError, NotImplementedError, RuntimeError, MemoryError, SyntaxError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 _LEAVES = {
     ("params", "kernel"): "weight",
@@ -87,6 +94,8 @@ def load_safetensors(
 def save_safetensors(model: nn.Module, variables: Variables, path: str | Path) -> None:
     """Writes weights under PyTorch's names and in its layout; `load_safetensors` reads them back.
 
+    In PyTorch: ``module.load_state_dict(safetensors.torch.load_file(path))``.
+
     Args:
         model: the model that the variables belong to.
         variables: ``{"params": ..., "batch_stats": ...}``.
@@ -101,6 +110,37 @@ def save_safetensors(model: nn.Module, variables: Variables, path: str | Path) -
         torch_name(model, key): np.ascontiguousarray(_to_torch(value, channels))
         for key, value in arrays.items()
     }
+    _save(tensors, path)
+
+
+def save_masks(model: nn.Module, variables: Variables, masks: Any, path: str | Path) -> None:
+    """Writes which weights are kept, as ``torch.nn.utils.prune`` has it.
+
+    In PyTorch: ``prune.custom_from_mask(module.get_submodule(name), "weight", tensor)`` for each
+    ``name.weight_mask`` of the file.
+
+    Args:
+        model: the model that the masks belong to.
+        variables: its variables, for the shapes of its kernels.
+        masks: like ``variables["params"]``: at conv kernels what broadcasts to them, not 0 where
+            they are kept; other leaves are not read.
+        path: the file; an existing one is replaced. Gets a boolean tensor ``(Cout, Cin, h, w)``,
+            such as ``layer1.0.conv1.weight_mask``, for every conv.
+
+    Raises:
+        WeightsError: the file cannot be written.
+    """
+    kept = flatten_dict(dict(masks))
+    tensors = {}
+    for key, kernel in flatten_dict(dict(variables["params"])).items():
+        if np.ndim(kernel) == 4:
+            whole = np.broadcast_to(np.asarray(kept[key]) != 0, np.shape(kernel))
+            name = f"{torch_name(model, ('params', *key))}_mask"
+            tensors[name] = np.ascontiguousarray(_to_torch(whole, None))
+    _save(tensors, path)
+
+
+def _save(tensors: dict[str, np.ndarray], path: str | Path) -> None:
     try:
         save_file(tensors, path)
     except (SafetensorError, OSError) as error:
@@ -142,7 +182,7 @@ def load_npz(
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             stored = {name: archive[name] for name in archive.files if name.startswith(prefix)}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGED_ARCHIVE as error:
         raise WeightsError(f"{path}: not readable as a numpy archive: {error}") from error
     found = {name: (array.shape, array.dtype.name) for name, array in stored.items()}
     _check(path, {name: (shapes[key], "float32") for key, name in named.items()}, found)

@@ -1,7 +1,12 @@
 """Strict settings for every test, and the fixture for the shared data."""
 
+import html
+import json
 import os
 import pathlib
+import re
+import shutil
+import subprocess
 
 # Before JAX is imported: implicit promotion between dtypes is an error in our code.
 os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
@@ -12,8 +17,8 @@ import pytest
 
 #: The files that take longest, the longest first.
 LONGEST = (
-    "cli", "conv_scores", "qp", "weights", "lever_studies", "graph", "eigenvalues", "resume",
-    "lever_options", "masks", "readme", "early_stopping", "channels", "overlap_penalty",
+    "cli", "lowering", "conv_scores", "qp", "weights", "lever_studies", "graph", "eigenvalues",
+    "resume", "lever_options", "masks", "readme", "early_stopping", "channels", "overlap_penalty",
     "reproduce_overlap", "sharding", "channel_pruning", "models", "compaction", "training",
     "overlap", "measures", "consistency", "data", "baselines", "protocol", "reproduce_pruning",
     "neighbors",
@@ -53,3 +58,56 @@ def shared() -> pathlib.Path:
     if not path.is_dir():
         pytest.skip(f"JNNK_SHARED={folder} is not a folder")
     return path
+
+
+LISTEN = """<script>
+  const errors = [];
+  addEventListener("error", (event) => errors.push(event.message));
+  addEventListener("unhandledrejection", (event) => errors.push(String(event.reason)));
+  console.error = console.warn = (...said) => errors.push(said.join(" "));
+  // Nothing is drawn on virtual time, so there are no frames to wait for.
+  window.requestAnimationFrame = (draw) => setTimeout(() => draw(performance.now()), 16);
+  const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+</script>"""
+ACT = """<script>addEventListener("load", async () => {
+  let said;
+  try {
+    said = await (async () => { SCRIPT })();
+  } catch (error) {
+    errors.push(String(error));
+  }
+  const outcome = document.createElement("pre");
+  outcome.id = "outcome";
+  outcome.textContent = JSON.stringify({ ...said, errors });
+  document.body.append(outcome);
+});</script>"""
+
+
+@pytest.fixture(scope="session")
+def browse(tmp_path_factory):
+    """``browse(page, script)``: opens a page in headless Chromium and lets a script act on it.
+
+    The script is the body of an async function, in which ``wait(ms)`` waits; what it returns comes
+    back, and with it what the page complained about, as ``errors``.
+    """
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("there is no Chromium here")
+
+    def browse(page: pathlib.Path, script: str) -> dict:
+        start, end = page.read_text().split("<head>", 1)
+        end, tail = end.rsplit("</body>", 1)
+        text = f"{start}<head>{LISTEN}{end}{ACT.replace('SCRIPT', script)}</body>{tail}"
+        folder = tmp_path_factory.mktemp("browser")
+        (folder / "page.html").write_text(text)
+        command = [
+            chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1000,900",
+            f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=20000", "--dump-dom",
+            (folder / "page.html").as_uri(),
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+        found = re.search(r'<pre id="outcome">(.*?)</pre>', done.stdout, re.DOTALL)
+        assert found, done.stderr[-2000:]
+        return json.loads(html.unescape(found[1]))
+
+    return browse

@@ -74,15 +74,6 @@ def test_wrong_shapes_are_named():
         channelwise_nnk_graph(jnp.ones((8, 4)), num_neighbors=2)
 
 
-def test_lowers_for_every_platform():
-    platforms = ["cpu", "cuda", "tpu"]
-    shape = jax.ShapeDtypeStruct((500, 2, 2, 3), "float32")
-    build = jax.jit(lambda a: channelwise_nnk_graph(a, num_neighbors=4))
-    jax.export.export(build, platforms=platforms)(shape)
-    derivative = jax.jit(jax.grad(lambda a: channelwise_nnk_graph(a, num_neighbors=4).errors.sum()))
-    jax.export.export(derivative, platforms=platforms)(shape)
-
-
 @pytest.mark.parametrize(
     "function",
     [

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import jax
@@ -101,9 +102,101 @@ def test_results_of_pruning(run):
 
 def test_report_needs_no_other_file(run):
     page = (run / "report.html").read_text()
+    assert len(page.encode()) < 8 * 2**20
     assert page.count("data:image/svg+xml;base64,") >= 5
-    for outside in ('src="http', 'href="http', "<script src", 'src="figures'):
-        assert outside not in page
+    figures = page.count("<figure ")
+    assert page.count('href="data:text/csv,') == figures > 10
+    assert "<script src" not in page
+    markup = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)  # Plotly's names its authors
+    for outside in ('src="http', 'href="http', 'src="figures', "url("):
+        assert outside not in markup
+
+
+def test_report_answers_first(run):
+    page = (run / "report.html").read_text()
+    first = page[page.index("<h1>") : page.index("<section")]
+    for said in ("What is redundant?", "What can go?", "What does it cost?", "MACs", "latency"):
+        assert said in first
+    results = json.loads((run / "results.json").read_text())
+    pruned = results["pruning"]["pruned"]
+    assert f"{100 * pruned['accuracy_finetuned']:.2f} %" in first
+    assert f"{results['pruning']['kept']['macs'][1]:,}" in first
+
+
+# A mouse moves to a cell, clicks it, and clicks the slider's rail.
+ACT = """
+  const at = (element, kind, x, y) => element.dispatchEvent(new MouseEvent(kind,
+    { clientX: x, clientY: y, bubbles: true, cancelable: true, view: window }));
+  const text = (selector) => [...document.querySelectorAll(selector)].map((e) => e.textContent);
+  const map = document.getElementById("overlap_explorer");
+  map.scrollIntoView();
+  await wait(300);
+  const box = map.querySelector(".nsewdrag").getBoundingClientRect();
+  const cells = map.data.find((trace) => trace.visible).x.length;
+  const [x, y] = [box.left + 1.5 * box.width / cells, box.top + 0.5 * box.height / cells];
+  at(map.querySelector(".nsewdrag"), "mousemove", x, y);
+  await wait(500);
+  const hover = text("#overlap_explorer .hoverlayer text").join(" ");
+  at(map.querySelector(".nsewdrag"), "mousedown", x, y);
+  at(document.querySelector(".dragcover") || map.querySelector(".nsewdrag"), "mouseup", x, y);
+  await wait(500);
+  const pair = text("#channel_pair > *");
+  const pictures = [...document.querySelectorAll("#channel_pair img")];
+  await Promise.all(pictures.map((image) => image.decode()));
+
+  const slider = document.getElementById("threshold_explorer");
+  slider.scrollIntoView();
+  await wait(300);
+  const state = () => ({ title: text("#threshold_explorer .gtitle")[0],
+                         x: [...slider.data.at(-1).x], y: [...slider.data.at(-1).y] });
+  const before = state();
+  const rail = slider.querySelector(".slider-rail-touch-rect");
+  const rect = rail.getBoundingClientRect();
+  at(rail, "mousedown", rect.left + 0.98 * rect.width, rect.top + rect.height / 2);
+  at(slider.querySelector(".slider-group"), "mouseup", rect.left + 0.98 * rect.width, rect.top);
+  await wait(1000);
+  const width = document.documentElement;
+  return { hover, pair, pictures: pictures.length, before, after: state(),
+           names: map.data.find((trace) => trace.visible).x.slice(0, 2),
+           layer: map.data.find((trace) => trace.visible).name,
+           overflow: width.scrollWidth - width.clientWidth };
+"""
+
+
+def test_report_in_a_browser(run, browse):
+    seen = browse(run / "report.html", ACT)
+    assert seen["errors"] == []
+    assert seen["overflow"] == 0
+    first, second = map(int, seen["names"])
+    results = json.loads((run / "results.json").read_text())
+    overlap = results["overlap_matrices"][seen["layer"]][first][second]
+    assert f"channels {first} and {second}" in seen["hover"]
+    assert f"overlap {overlap:.3f}" in seen["hover"]
+    assert seen["pair"] == [
+        f"{seen['layer']}: channels {first} and {second}, overlap {overlap:.3f}",
+        f"channel {first}", f"channel {second}",
+    ]  # fmt: skip
+    assert seen["pictures"] == 12
+    before, after = seen["before"], seen["after"]
+    assert before["title"] != after["title"] and "kernels" in after["title"]
+    assert all(old < new for old, new in zip(before["x"], after["x"], strict=True))
+    assert after["x"][-1] > 95
+
+
+def test_runs_side_by_side(run, tmp_path, capsys):
+    other = shutil.copytree(run, tmp_path / "other")
+    write_json(other / "config.json", {**json.loads((run / "config.json").read_text()), "seed": 7})
+    shutil.rmtree(other / "prune")
+    page = tmp_path / "both.html"
+    assert main(["report", str(run), str(other), "--out", str(page), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["report"] == str(page)
+    assert [len(each) for each in said["runs"]] == sorted(map(len, said["runs"]), reverse=True)
+    text = page.read_text()
+    for part in ("study and other compared", "train: seed", "How do they learn?", "Where is each"):
+        assert part in text
+    assert "What does pruning cost each?" not in text  # only one of them was pruned
+    assert "--out names the page" in fails(capsys, "report", run, "--out", page)
 
 
 def test_resume_does_nothing_twice_and_needs_no_options(run):
@@ -114,10 +207,14 @@ def test_resume_does_nothing_twice_and_needs_no_options(run):
     assert times == {path: path.stat().st_mtime_ns for path in (run / "overlap").rglob("*.npz")}
 
 
-def test_report_of_training_alone(run, tmp_path):
+def test_report_of_training_alone(run, tmp_path, capsys):
     for name in ("config.json", "metrics.jsonl"):
         shutil.copy(run / name, tmp_path)
-    assert main(["report", str(tmp_path)]) == 0
+    assert main(["report", str(tmp_path), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["report"] == str(tmp_path / "report.html") and 0 < said["test_accuracy"] <= 1
+    assert main(["report", str(tmp_path), "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
     assert (tmp_path / "report.html").read_text().count("data:image/svg+xml;base64,") == 1
     assert [path.stem for path in (tmp_path / "figures").glob("*.svg")] == ["training"]
 
@@ -134,7 +231,7 @@ def test_weights_of_a_run_go_into_another(run, tmp_path, capsys):
     out = tmp_path / "imported"
     assert main(["import-weights", str(tmp_path / "net.safetensors"), "--out", str(out)]) == 0
     accuracy = read_json_lines(run / "metrics.jsonl")[-1]["test_accuracy"]
-    assert f"test accuracy: {100 * accuracy:.2f} %" in capsys.readouterr().out
+    assert f"test accuracy  {100 * accuracy:.2f} %" in capsys.readouterr().out
     imported = load_state(open_run(out), model, load("digits"))
     np.testing.assert_array_equal(
         imported.params["conv1"]["kernel"], state.params["conv1"]["kernel"]
@@ -225,6 +322,7 @@ def test_bad_folders(run, tmp_path, capsys):
     assert "no such layer" in fails(capsys, "overlap", run, "--layers", "conv9")
     assert "expected LAYER:INDEX" in fails(capsys, "overlap", run, "--channels", "conv1")
     assert "cannot write" in fails(capsys, "train", "--out", tmp_path / "notes.txt" / "run")
+    assert "--out: " in fails(capsys, "export", run, "--out", tmp_path / "notes.txt" / "torch")
 
 
 def test_a_run_of_another_version(tmp_path, capsys):
@@ -240,3 +338,41 @@ def test_a_run_that_was_only_begun(tmp_path, capsys):
     create_run(path, TrainConfig(measure_epochs=(0,))._asdict())
     assert "no trained network yet" in fails(capsys, "overlap", path)
     assert "no results yet" in fails(capsys, "report", path)
+
+
+def test_networks_go_out_with_their_masks(run, tmp_path, capsys):
+    from jnnk import models
+
+    out = tmp_path / "torch"
+    assert main(["export", str(run), "--out", str(out), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    names = ["trained", "pruned", "pruned_masks"]
+    assert said["files"] == [str(out / f"{name}.safetensors") for name in names]
+    trained, pruned, masks = (
+        safetensors.numpy.load_file(out / f"{name}.safetensors") for name in names
+    )
+    assert trained.keys() == pruned.keys()
+    kernels = [name for name, tensor in pruned.items() if tensor.ndim == 4]
+    assert masks.keys() == {f"{name}_mask" for name in kernels}
+    for name in kernels:
+        mask = masks[f"{name}_mask"]
+        assert mask.dtype == bool and mask.shape == pruned[name].shape
+        np.testing.assert_array_equal(mask, pruned[name] != 0)
+    # What the masks keep is what the run reports.
+    whole, kept = json.loads((run / "results.json").read_text())["pruning"]["kept"]["kernels"]
+    every = np.concatenate([masks[f"{name}_mask"][:, :, 0, 0].ravel() for name in kernels])
+    assert (every.size, every.sum()) == (whole, kept)
+    model = models.create("resnet8", num_classes=10)
+    accuracy = json.loads((run / "results.json").read_text())["pruning"]["pruned"]
+    assert accuracy["accuracy_finetuned"] == _accuracy(model, out / "pruned.safetensors")
+
+
+def _accuracy(model, path):
+    from jnnk import models
+    from jnnk.data import load
+    from jnnk.training import make_evaluate
+
+    digits = load("digits")
+    evaluate = make_evaluate(model, mean=digits.mean, std=digits.std)
+    variables = models.load_safetensors(model, path, image_shape=digits.train_images.shape[1:])
+    return evaluate(variables, digits.test_images, digits.test_labels)

@@ -179,22 +179,6 @@ def test_jit_and_vmap_change_nothing():
         np.testing.assert_allclose(scores[1], one, rtol=1e-5, atol=1e-6)
 
 
-def test_every_criterion_lowers():
-    def all_scores(kernels):
-        return [kernel_scores(k, name, key=KEY) for k in kernels for name in CRITERIA]
-
-    def loss(kernels):
-        return sum(jnp.sum(s) for s in all_scores(kernels))
-
-    kernels = [
-        jax.ShapeDtypeStruct((*shape, 2, 5), jnp.float32) for shape in ((3, 3), (5, 5), (1, 3))
-    ]
-    for function in (all_scores, jax.grad(loss)):
-        exported = jax.export.export(jax.jit(function), platforms=["cpu", "cuda", "tpu"])(kernels)
-        assert exported.platforms == ("cpu", "cuda", "tpu")
-        assert "f64" not in exported.mlir_module()
-
-
 @pytest.mark.parametrize(
     ("mode", "expected"),
     [

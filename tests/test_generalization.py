@@ -117,7 +117,7 @@ def test_permutations(labels):
     )
 
 
-def test_vmap_grad_and_exports(labels):
+def test_vmap_and_grad(labels):
     graphs = jax.tree.map(lambda *x: jnp.stack(x), make_graph(0), make_graph(1))
     both = jax.vmap(lambda graph: loo_error(graph, labels, NUM_CLASSES))(graphs)
     np.testing.assert_allclose(both[1], loo_error(make_graph(1), labels, NUM_CLASSES))
@@ -134,11 +134,6 @@ def test_vmap_grad_and_exports(labels):
     step = 1e-2 * weights * jnp.cos(10 * weights)
     change = total(weights + step) - total(weights - step)
     assert 2 * (gradient * step).sum() == pytest.approx(float(change), rel=1e-2)
-    exported = jax.export.export(
-        jax.jit(lambda graph, labels: loo_error(graph, labels, NUM_CLASSES)),
-        platforms=["cpu", "cuda", "tpu"],
-    )(graph, labels)
-    assert exported.platforms == ("cpu", "cuda", "tpu")
 
 
 def test_misuse_is_named(labels):

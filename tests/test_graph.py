@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from jnnk.adjacency import directed_adjacency, symmetric_adjacency
+from jnnk.adjacency import symmetric_adjacency
 from jnnk.graph import nnk_graph
 from jnnk.similarity import cosine, gaussian
 
@@ -41,7 +41,7 @@ def test_agrees_with_an_oracle():
     points = _points()
     graph = nnk_graph(points, num_neighbors=_K)  # jitted as it is
     weights, errors = _oracle(points, _K)
-    np.testing.assert_allclose(directed_adjacency(graph).toarray(), weights, atol=1e-5)
+    np.testing.assert_allclose(graph.to_scipy().toarray(), weights, atol=1e-5)
     np.testing.assert_allclose(graph.errors, errors, atol=1e-5)
     assert graph.indices.shape == graph.weights.shape == (_N, _K)
     assert graph.indices.dtype == jnp.int32 and graph.converged.all()
@@ -147,7 +147,7 @@ def test_points_that_all_coincide_have_no_edges():
 
 def test_symmetric_adjacency_keeps_the_trusted_direction():
     graph = nnk_graph(_points(), num_neighbors=_K)
-    directed, errors = directed_adjacency(graph).toarray(), np.asarray(graph.errors)
+    directed, errors = graph.to_scipy().toarray(), np.asarray(graph.errors)
     trusted = symmetric_adjacency(graph).toarray()
     larger = symmetric_adjacency(graph, keep="larger_weight").toarray()
     np.testing.assert_array_equal(larger, np.maximum(directed, directed.T))
@@ -155,8 +155,6 @@ def test_symmetric_adjacency_keeps_the_trusted_direction():
     np.testing.assert_array_equal(trusted, better)
     with pytest.raises(ValueError, match="keep"):
         symmetric_adjacency(graph, keep="both")
-    with pytest.raises(ValueError, match="num_points"):
-        directed_adjacency(graph, num_points=3)
 
 
 def test_misuse_raises():
@@ -169,12 +167,3 @@ def test_misuse_raises():
         nnk_graph(points, num_neighbors=1, exclude=jnp.arange(4))
     with pytest.raises(ValueError, match="queries"):
         nnk_graph(points, num_neighbors=1, queries=jnp.ones((4, 3)))
-
-
-def test_lowers_for_every_platform():
-    platforms = ["cpu", "cuda", "tpu"]
-    shape = jax.ShapeDtypeStruct((700, 8), "float32")
-    build = jax.jit(lambda p: nnk_graph(p, num_neighbors=4))
-    jax.export.export(build, platforms=platforms)(shape)
-    derivative = jax.jit(jax.grad(lambda p: nnk_graph(p, num_neighbors=4).errors.sum()))
-    jax.export.export(derivative, platforms=platforms)(shape)

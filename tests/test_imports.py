@@ -21,6 +21,8 @@ PIPELINES = {
     ],
     "pruning": [{"conv_scores"}, {"masks"}, {"training"}],
 }
+# What knows of run folders and commands.
+OUTER = ("jnnk.cli", "jnnk.terminal", "jnnk.options", "jnnk.jobs")
 ROOTS = {
     "jnnk": pathlib.Path(jnnk.__file__).parent,
     "jnnk.models": pathlib.Path(models.__file__).parent,
@@ -118,19 +120,34 @@ def test_the_pipeline_goes_one_way(pipeline):
 
 
 def test_the_library_knows_nothing_of_jobs_and_commands():
-    outer = {name for name in trees() if name.startswith(("jnnk.cli", "jnnk.options", "jnnk.jobs"))}
+    outer = {name for name in trees() if name.startswith(OUTER)}
     assert outer
     for name in set(trees()) - outer:
         assert not graph()[name] & outer, name
     assert not any("jnnk.cli" in graph()[name] for name in outer)
 
 
+def calls(tree: ast.Module) -> set[str]:
+    """The names of functions and classes that a module calls by their bare name."""
+    return {
+        node.func.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+
+
 def test_only_the_command_line_prints():
-    printers = {
+    """It makes the consoles; the terminal's module prints on those it is given."""
+    assert [name for name, tree in trees().items() if "print" in calls(tree)] == []
+    assert [name for name, tree in trees().items() if "Console" in calls(tree)] == ["jnnk.cli"]
+    of_rich = {
         name
         for name, tree in trees().items()
         for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-        if node.func.id == "print"
-    }
-    assert printers <= {"jnnk.cli"}
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for module in ([node.module or ""] if isinstance(node, ast.ImportFrom) else
+                       [alias.name for alias in node.names])
+        if module.split(".")[0] == "rich"
+    }  # fmt: skip
+    assert of_rich == {"jnnk.cli", "jnnk.terminal"}
+    assert {name for name in graph() if "jnnk.terminal" in graph()[name]} == {"jnnk.cli"}

@@ -15,7 +15,7 @@ from jnnk.errors import InputError
 from jnnk.jobs import reproduce_channel_pruning as pruning
 from jnnk.jobs import reproduce_early_stopping as stopping
 from jnnk.jobs import reproduce_regularizer as regularizer
-from jnnk.jobs.reproduce_pruning import Network
+from jnnk.jobs.network import Network
 
 pytestmark = pytest.mark.quick_compile
 
@@ -101,8 +101,8 @@ def test_channel_pruning_study(dataset, tmp_path):
     model = models.create("resnet8", num_classes=2)
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
     settings = pruning.Settings(
-        criteria=("l1_norm", "random"), keep_rates=(0.5,), tuned_networks=("net",), seeds=(0, 1),
-        test_images=32, tune_images=32, batch_size=16, latency_repeats=1,
+        criteria=("l1_norm", "random"), keep_rates=(0.5,), seeds=(0, 1),
+        test_images=32, tune_images=32, batch_size=16,
     )  # fmt: skip
     network = [Network("net", model, variables)]
     summary = pruning.reproduce_channel_pruning(tmp_path, network, dataset, settings=settings)

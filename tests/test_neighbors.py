@@ -115,11 +115,3 @@ def test_misuse_raises(arguments, match):
         nearest_neighbors(points, points, **arguments)
     with pytest.raises(ValueError, match="agree in D"):
         nearest_neighbors(points, jnp.ones((4, 3)), num_neighbors=1)
-
-
-@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
-@pytest.mark.parametrize("method", ["exact", "approximate"])
-def test_lowers_for_every_platform(platform, method):
-    shape = jax.ShapeDtypeStruct((900, 8), "float32")
-    search = jax.jit(lambda q, p: nearest_neighbors(q, p, num_neighbors=4, method=method))
-    jax.export.export(search, platforms=[platform])(shape, shape)

@@ -172,21 +172,6 @@ def test_jit_vmap_and_grad():
     assert (gradient * direction).sum() == pytest.approx(float(difference) / (2 * step), rel=1e-2)
 
 
-@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
-def test_exports(platform):
-    graph = make_graph(0)
-
-    def everything(graph, key):
-        return (
-            [channel_overlap(graph, kind=kind) for kind in ("jaccard", "weighted", "cosine")],
-            overlap_interval(graph, key, num_resamples=3),
-            chance_overlap(graph, num_candidates=29, kind="weighted"),
-        )
-
-    exported = jax.export.export(jax.jit(everything), platforms=[platform])
-    assert exported(graph, jax.random.key(0)).platforms == (platform,)
-
-
 def test_misuse_is_named():
     graph = make_graph(0)
     with pytest.raises(ValueError, match="kind must be one of"):

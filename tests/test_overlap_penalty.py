@@ -12,7 +12,6 @@ from jnnk.channel_pairs import channel_points, mean_of_pairs
 from jnnk.channels import channelwise_nnk_graph
 from jnnk.overlap import channel_overlap
 from jnnk.overlap_penalty import SOFT_OVERLAP_KINDS, overlap_penalty, soft_channel_overlap
-from jnnk.similarity import cosine
 
 pytestmark = pytest.mark.quick_compile
 
@@ -183,15 +182,6 @@ def test_channels_are_drawn_by_the_key():
         assert len(set(channels.tolist())) == 5
     np.testing.assert_array_equal(drawn[0][1], drawn[1][1])
     assert set(drawn[0][1].tolist()) != set(drawn[2][1].tolist())
-
-
-@pytest.mark.parametrize("kind", SOFT_OVERLAP_KINDS)
-def test_lowers_for_every_platform(kind):
-    shape = jax.ShapeDtypeStruct((32, 4, 4, 6), "float32")
-    similarity = cosine() if kind == "cosine" else overlap_penalty.__kwdefaults__["similarity"]
-    function = partial(overlap_penalty, kind=kind, similarity=similarity)
-    for each in (function, jax.grad(function)):
-        jax.export.export(jax.jit(each), platforms=["cpu", "cuda", "tpu"])(shape)
 
 
 def test_misuse_raises():

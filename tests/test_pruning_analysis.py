@@ -105,6 +105,14 @@ def test_pruning_score_is_the_papers():
     assert analysis.pruning_score(0.9, 0.9, 1000, 1000) == 0
 
 
+def test_the_largest_share_ends_where_too_much_is_lost_once():
+    lost = {0.0: 0.0, 0.1: 0.5, 0.2: 1.0, 0.3: 1.2, 0.4: 0.9}
+    points = [{"share": share, "accuracy": 0.9 - points / 100} for share, points in lost.items()]
+    assert analysis.largest_share(points, 0.9, tolerance=1) == 0.2
+    assert analysis.largest_share(points, 0.9, tolerance=2) == 0.4
+    assert analysis.largest_share(points[1:], 0.9, tolerance=0.1) == 0
+
+
 def test_determinants_of_one_rank_prune_the_same_kernels(record):
     for each in record["agreement"]:
         assert ("det" in each.criteria) == ("det_gram" in each.criteria)

@@ -293,15 +293,3 @@ def test_half_precisions_are_computed_in_float32():
 def test_misuse_raises(arguments, match):
     with pytest.raises(ValueError, match=match):
         solve_nnk(**arguments)
-
-
-def test_lowers_for_every_platform():
-    platforms = ["cpu", "cuda", "tpu"]
-    shapes = jax.ShapeDtypeStruct((300, 9, 9), "float32"), jax.ShapeDtypeStruct((300, 9), "float32")
-
-    def total(gram, cross):
-        solution = solve_nnk(gram, cross)
-        return solution.weights.sum(), solution
-
-    program = jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))
-    jax.export.export(program, platforms=platforms)(*shapes)

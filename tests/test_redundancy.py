@@ -101,7 +101,7 @@ def test_order_of_channels_and_images_does_not_matter():
     )
 
 
-def test_vmap_and_exports():
+def test_vmap():
     graphs = jax.tree.map(
         lambda *x: jnp.stack(x), *(graph_of(random_supports(seed)) for seed in (4, 5))
     )
@@ -111,9 +111,6 @@ def test_vmap_and_exports():
     np.testing.assert_array_equal(
         curves.order[0], redundancy_curve(graph_of(random_supports(4))).order
     )
-    for function in (redundancy, redundancy_curve):
-        export = jax.export.export(function, platforms=["cpu", "cuda", "tpu"])
-        export(graph_of(random_supports(4)))
 
 
 def test_misuse_is_named():

@@ -53,9 +53,6 @@ def test_derivative_transforms_and_awkward_batches(function):
     np.testing.assert_allclose(value, live, rtol=1e-5)
     value, gradient = jax.value_and_grad(function)(np.ones_like(awkward))
     assert value == 0 and np.isfinite(gradient).all()
-    shape = jax.ShapeDtypeStruct(awkward.shape, "float32")
-    for each in (function, jax.grad(function)):
-        jax.export.export(jax.jit(each), platforms=["cpu", "cuda", "tpu"])(shape)
 
 
 def test_a_regularizer_is_strength_times_the_mean_of_its_layers():

@@ -290,12 +290,6 @@ def test_two_processes_do_the_same(tmp_path):
     assert (tmp_path / "turns").read_text() == "first\n"
 
 
-def test_one_device_lowers_for_every_platform():
-    jax.export.export(sharded_nnk_graph, platforms=["cpu", "cuda", "tpu"])(
-        jax.ShapeDtypeStruct(SHAPE, "bfloat16"), mesh=parse_mesh("data=1"), num_neighbors=4
-    )
-
-
 def test_a_mesh_is_read():
     mesh = parse_mesh(" channel=1, data = 1")
     assert mesh.axis_names == ("channel", "data") and mesh.devices.shape == (1, 1)

@@ -195,20 +195,6 @@ def test_batch_that_does_not_fit_the_mesh_is_named():
         local_rows(16, jax.sharding.AbstractMesh((2,), ("channel",)))
 
 
-def test_the_whole_step_lowers(optax_promotion):
-    _, state, step = make("adam", **MASKED)
-    state = state._replace(key=jax.random.key_data(state.key))
-
-    def raw(state, batch):
-        new, metrics = step(state._replace(key=jax.random.wrap_key_data(state.key)), batch)
-        return new._replace(key=jax.random.key_data(new.key)), metrics
-
-    exported = jax.export.export(jax.jit(raw), platforms=["cpu", "cuda", "tpu"])(
-        state, make_batch()
-    )
-    assert exported.platforms == ("cpu", "cuda", "tpu")
-
-
 def test_cosine_schedule_ends_at_zero():
     transform = training.make_optimizer("sgd", learning_rate=0.1, num_steps=5)
     params = {"fc": {"kernel": jnp.ones((2, 2))}}

@@ -43,6 +43,7 @@ def test_every_module_is_in_the_wheel(wheel):
     expected |= {f"jnnk/{path.relative_to(ROOT)}" for path in ROOT.glob("models/**/*.py")}
     assert "jnnk/models/__init__.py" in packed
     assert packed == expected
+    assert {"jnnk/report.css", "jnnk/report.js"} <= set(wheel.namelist())
 
 
 def test_typing_mark_and_console_script(wheel):

@@ -17,7 +17,7 @@ from jnnk.pruning_analysis import (
     whole_network,
 )
 
-THRESHOLDS = np.geomspace(1e-6, 1, 25).tolist()
+THRESHOLDS = np.geomspace(1e-6, 1, 61).tolist()
 
 
 def analyse(params: Any, masks_by_criterion: dict[str, Any], masks: Any) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 import io
 import pathlib
+from typing import Any
 
 from matplotlib.figure import Figure
 
-from jnnk.runs import write_bytes
-from jnnk.tables import Records, to_csv, to_latex
+from jnnk.report import Drawing, picture
+from jnnk.runs import Run, write_bytes, write_json
+from jnnk.tables import Records, to_csv, to_latex, to_markdown
 
 
 def save_figure(folder: pathlib.Path, name: str, figure: Figure) -> bytes:
@@ -15,10 +17,17 @@ def save_figure(folder: pathlib.Path, name: str, figure: Figure) -> bytes:
     Returns:
         The SVG.
     """
-    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, metadata=metadata)
-        write_bytes(folder / f"{name}.{kind}", buffer.getvalue())
+    for kind in ("png", "svg"):
+        content = figure_bytes(figure, kind)
+        write_bytes(folder / f"{name}.{kind}", content)
+    return content
+
+
+def figure_bytes(figure: Figure, kind: str) -> bytes:
+    """The figure as a file, ``"png"`` or ``"svg"``, without the date and version of its making."""
+    buffer = io.BytesIO()
+    nothing = {"png": {"Software": None}, "svg": {"Date": None}}[kind]
+    figure.savefig(buffer, format=kind, metadata=nothing)
     return buffer.getvalue()
 
 
@@ -28,6 +37,58 @@ def save_table(folder: pathlib.Path, name: str, records: Records, *, caption: st
     write_bytes(folder / f"{name}.tex", to_latex(records, caption=caption).encode())
 
 
+def save_markdown(folder: pathlib.Path, name: str, records: Records) -> None:
+    """Writes ``NAME.md``."""
+    write_bytes(folder / f"{name}.md", to_markdown(records).encode())
+
+
+def save_study(
+    folder: pathlib.Path,
+    records: list[dict[str, Any]],
+    summary: list[dict[str, Any]],
+    *,
+    caption: str,
+    figure: tuple[str, Figure],
+) -> None:
+    """Writes what a study found.
+
+    Args:
+        folder: gets ``results.json`` and ``summary`` as JSON, CSV, LaTeX and Markdown.
+        records: of single measurements.
+        summary: means of them.
+        caption: of the summary.
+        figure: its name, and itself.
+    """
+    write_json(folder / "results.json", records)
+    write_json(folder / "summary.json", summary)
+    save_table(folder, "summary", summary, caption=caption)
+    save_markdown(folder, "summary", summary)
+    save_figure(folder, *figure)
+
+
+def draw(run: Run, name: str, figure: Figure, caption: str, records: Records) -> Drawing:
+    """Writes a figure of the report and its numbers to ``figures/``: PNG, SVG and CSV.
+
+    Args:
+        run: the run folder.
+        name: of the files.
+        figure: the picture.
+        caption: one sentence on it.
+        records: its numbers.
+
+    Returns:
+        What the report's page needs.
+    """
+    folder, csv = run.path / "figures", to_csv(records)
+    write_bytes(folder / f"{name}.csv", csv.encode())
+    return Drawing(name, picture(save_figure(folder, name, figure), caption), caption, csv)
+
+
 def percent(share: float) -> str:
     """A share in words, such as ``"12.30 %"``."""
     return f"{100 * share:.2f} %"
+
+
+def points(tolerance: float) -> str:
+    """Percentage points in words, such as ``"1 point"``."""
+    return f"{tolerance:g} point{'' if tolerance == 1 else 's'}"

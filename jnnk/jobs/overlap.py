@@ -22,6 +22,7 @@ from jnnk.jobs.channel_pictures import check_channels, default_channels, keep_pi
 from jnnk.jobs.config import OverlapConfig
 from jnnk.jobs.overlap_files import RANDOM, Epoch, LayerArrays, layer_file, write_npz
 from jnnk.jobs.progress import Progress, Silent
+from jnnk.jobs.top_images import keep_images, keep_top_rows
 from jnnk.jobs.train import kept_epochs, load_state, random_state, train_config
 from jnnk.overlap import chance_overlap
 from jnnk.overlap_bootstrap import overlap_resamples
@@ -99,10 +100,12 @@ def overlap(
                 )
                 name = captured.name
                 write_npz(layer_file(run.path, epoch, name, "npz"), arrays)
+                keep_top_rows(run, epoch, name, captured.values)
                 record = {"epoch": epoch, "depth": layers[name], "layer": name, **measures}
                 write_json(paths[name], record)
                 task.advance(overlap=np.nan_to_num(measures["overlap"]))
         records += [read_json(path) for path in paths.values()]
+    keep_images(run, epoch, images)
     if channels is None:
         channels = default_channels(run, records[-1])
     keep_pictures(run, epoch, channels, predict, variables, images, options=graph_options(config))

@@ -3,12 +3,19 @@
 import io
 import pathlib
 import zipfile
+import zlib
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jnnk.errors import InputError
 from jnnk.runs import read_json, write_bytes
+
+# What numpy and zipfile raise for an archive that is none, is cut short or had bytes changed.
+_DAMAGED = (
+    OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, MemoryError,
+    SyntaxError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 Epoch = int | str
 RANDOM = "random"
@@ -36,10 +43,19 @@ def layer_file(folder: pathlib.Path, epoch: Epoch, layer: str, kind: str) -> pat
         folder: the run folder.
         epoch: a kept epoch, or ``RANDOM``.
         layer: its name.
-        kind: ``"json"``, ``"npz"`` or ``"pictures.npz"``.
+        kind: ``"json"``, ``"npz"``, ``"top.npz"`` or ``"pictures.npz"``.
     """
-    part = epoch if epoch == RANDOM else f"epoch{epoch:04d}"
-    return folder / "overlap" / part / f"{layer.replace('/', '-')}.{kind}"
+    return epoch_folder(folder, epoch) / f"{layer.replace('/', '-')}.{kind}"
+
+
+def epoch_folder(folder: pathlib.Path, epoch: Epoch) -> pathlib.Path:
+    """The folder of one epoch's results.
+
+    Args:
+        folder: the run folder.
+        epoch: a kept epoch, or ``RANDOM``.
+    """
+    return folder / "overlap" / (epoch if epoch == RANDOM else f"epoch{epoch:04d}")
 
 
 def read_records(folder: pathlib.Path) -> list[dict[str, Any]]:
@@ -56,6 +72,15 @@ def read_records(folder: pathlib.Path) -> list[dict[str, Any]]:
             record["depth"],
         ),
     )
+
+
+def last_epoch(records: list[dict]) -> list[dict]:
+    """The records of the epoch that comes last.
+
+    Args:
+        records: in the order of training.
+    """
+    return [record for record in records if record["epoch"] == records[-1]["epoch"]]
 
 
 def read_arrays(folder: pathlib.Path, record: dict[str, Any]) -> LayerArrays:
@@ -82,9 +107,9 @@ def read_npz(path: pathlib.Path, kind: type) -> Any:
         InputError: if the file is missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return kind(**{name: arrays[name] for name in kind._fields})
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise InputError(
             f"{path}: cannot be read ({error}); delete it to measure it again"
         ) from None

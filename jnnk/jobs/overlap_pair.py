@@ -2,27 +2,14 @@
 
 import pathlib
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from jnnk.data import Dataset
+from jnnk.jobs.network import Network
 from jnnk.jobs.overlap_settings import Settings, measure_layers
 from jnnk.jobs.parts import kept
 from jnnk.jobs.progress import Progress
-from jnnk.training import Model, make_evaluate, make_predict
-
-
-class Network(NamedTuple):
-    """A trained network.
-
-    Attributes:
-        name: shown in tables.
-        model: the Flax module.
-        variables: its weights.
-    """
-
-    name: str
-    model: Model
-    variables: dict
+from jnnk.training import make_evaluate, make_predict
 
 
 def measure_pair(

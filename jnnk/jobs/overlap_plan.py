@@ -170,20 +170,23 @@ def layer_records(plan: OverlapPlan) -> list[dict[str, Any]]:
     ]
 
 
-def summary(plan: OverlapPlan) -> str:
-    """Time and memory in all, in a few lines.
+def facts(plan: OverlapPlan) -> list[tuple[str, str]]:
+    """Time and memory in all, in words: (meaning, value) each.
 
     Args:
         plan: from :func:`plan_overlap`.
     """
     parts = ", ".join(f"{part} {seconds:.0f} s" for part, seconds in plan.seconds.items())
-    return (
-        f"{plan.num_images} images, devices: {plan.num_devices}; "
-        "MiB are those of a device, the graph's those of the layer's whole vectors\n"
-        f"time: about {sum(plan.seconds.values()):.0f} s ({parts}), figures not counted\n"
-        f"memory: {plan.device_bytes / 2**30:.2f} GiB a device, "
-        f"{plan.host_bytes / 2**30:.2f} GiB the process"
-    )
+    return [
+        ("images", str(plan.num_images)),
+        ("devices", f"{plan.num_devices}; MiB of one, the graph's of the layer's whole vectors"),
+        ("time", f"about {sum(plan.seconds.values()):.0f} s ({parts}), figures not counted"),
+        (
+            "memory",
+            f"{plan.device_bytes / 2**30:.2f} GiB a device, "
+            f"{plan.host_bytes / 2**30:.2f} GiB the process",
+        ),
+    ]
 
 
 def _passes(names: list[str], shapes: dict[str, tuple], num_images: int) -> list[int]:

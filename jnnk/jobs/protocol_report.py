@@ -3,7 +3,7 @@
 from typing import Any
 
 from jnnk import pruning_figures as figures
-from jnnk.jobs.output import percent, save_figure, save_table
+from jnnk.jobs.output import draw, percent, save_table
 from jnnk.report import Section
 from jnnk.runs import Run
 
@@ -39,18 +39,20 @@ def _section(run: Run, name: str, record: dict[str, Any]) -> Section:
     if record["in_paper"]:
         text += " The paper (arXiv 2102.02804) reports this network and protocol."
     drawn = [
-        _save(
+        draw(
             run,
             f"protocol_{name}",
             figures.protocol(summary),
             "Kernels pruned and accuracy by criterion; whiskers are standard deviations.",
+            summary,
         ),
-        _save(
+        draw(
             run,
             f"protocol_{name}_history",
             figures.history(record["history"]),
             "Share of kernels below the threshold, and of those with real eigenvalues only, as the "
             "L1 training of the first seed goes on.",
+            record["history"],
         ),
     ]
     fields = (
@@ -62,7 +64,3 @@ def _section(run: Run, name: str, record: dict[str, Any]) -> Section:
     ]  # fmt: skip
     rows = [[each[field] for field in fields] for each in summary]
     return Section(f"The paper's protocol: {name}", text, drawn, (header, rows))
-
-
-def _save(run: Run, name: str, figure: Any, caption: str) -> tuple[str, bytes, str]:
-    return name, save_figure(run.path / "figures", name, figure), caption

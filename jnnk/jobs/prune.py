@@ -12,12 +12,13 @@ from jnnk.data import Dataset
 from jnnk.jobs.config import PruneConfig
 from jnnk.jobs.fit import fit
 from jnnk.jobs.kernel_analysis import analyse, history
+from jnnk.jobs.latency import latency_gain
 from jnnk.jobs.progress import Progress, Silent
 from jnnk.jobs.train import kept_epochs, load_state, mirrors, train_config
 from jnnk.mask_files import save_masks
 from jnnk.mask_summary import conv_output_sizes, summarize
 from jnnk.masks import apply_masks, make_masks
-from jnnk.pruning_analysis import pruning_score
+from jnnk.pruning_analysis import largest_share, pruning_score
 from jnnk.runs import Run, read_json, require_settings, write_json
 from jnnk.training import (
     Model,
@@ -49,7 +50,8 @@ def prune(
     Returns:
         The record that ``prune/result.json`` holds: ``sweep`` (accuracy by criterion and share),
         ``pruned`` (the network in the end), ``kept`` (a :class:`jnnk.mask_summary.MaskSummary`),
-        and what :mod:`jnnk.jobs.kernel_analysis` makes of the kernels.
+        ``latency`` (of :func:`jnnk.jobs.latency.latency_gain`) and what
+        :mod:`jnnk.jobs.kernel_analysis` makes of the kernels.
 
     Raises:
         InputError: if the folder holds a pruning made with other settings.
@@ -88,6 +90,7 @@ def prune(
             "revived_weights": count_revived(tuned.params, tuned.masks),
         },
         "kept": summarize(state.params, masks, output_sizes=_output_sizes(model, state, dataset)),
+        "latency": latency_gain(model, tuned.variables, masks, dataset),
         **_analysis(run, model, dataset, state.params, masks, share, config),
     }
     write_json(result_path, record)
@@ -96,12 +99,8 @@ def prune(
 
 def choose_share(sweep: dict[str, Any], config: PruneConfig) -> float:
     """The largest swept share up to which the criterion never loses more than the tolerance."""
-    chosen = 0.0
-    for point in sweep["criteria"][config.criterion]:
-        if 100 * (sweep["accuracy"] - point["accuracy"]) > config.tolerance + 1e-9:
-            break
-        chosen = point["share"]
-    return chosen
+    points = sweep["criteria"][config.criterion]
+    return largest_share(points, sweep["accuracy"], tolerance=config.tolerance)
 
 
 def _masks(params: Any, criterion: str, share: float, run: Run) -> Any:

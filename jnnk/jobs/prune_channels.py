@@ -11,6 +11,7 @@ from jnnk.data import Dataset
 from jnnk.errors import InputError
 from jnnk.jobs.channel_graphs import inner_graphs
 from jnnk.jobs.config import ChannelConfig
+from jnnk.jobs.latency import latency_gain
 from jnnk.jobs.progress import Progress, Silent
 from jnnk.jobs.prune import count_revived, finetune
 from jnnk.jobs.train import load_state, train_config
@@ -39,8 +40,9 @@ def prune_channels(
 
     Returns:
         The record that ``result.json`` there holds: accuracies before, at once and fine-tuned,
-        ``kept`` (a :class:`jnnk.mask_summary.MaskSummary`), and ``compacted``, how far the logits
-        of the compacted network differ.
+        ``kept`` (a :class:`jnnk.mask_summary.MaskSummary`), ``latency`` (of
+        :func:`jnnk.jobs.latency.latency_gain`) and ``compacted``, how far the logits of the
+        compacted network differ.
 
     Raises:
         InputError: if the network does not tell its wiring or has no inner channels, or the folder
@@ -86,6 +88,7 @@ def prune_channels(
         "kept": summarize(
             variables["params"], masks, output_sizes=conv_output_sizes(model, variables, image)
         ),
+        "latency": latency_gain(model, tuned.variables, masks, dataset),
         "compacted": {"largest_difference_of_logits": float(difference)},
     }
     write_json(path, record)

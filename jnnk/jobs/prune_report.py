@@ -2,35 +2,39 @@
 
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from jnnk import pruning_figures as figures
-from jnnk.jobs.output import percent, save_figure, save_table
+from jnnk.explorers import threshold_explorer, to_html
+from jnnk.jobs.output import draw, percent, points, save_table
 from jnnk.pruning_analysis import chance_of_real
-from jnnk.report import Section
-from jnnk.runs import Run, read_json
+from jnnk.report import Drawing, Section
+from jnnk.runs import Run
+from jnnk.tables import to_csv
 
 
-def prune_sections(run: Run, pruning: dict[str, Any] | None) -> list[Section]:
+def prune_sections(run: Run, results: dict[str, Any]) -> list[Section]:
     """Figures and tables of a pruning, and what the report says of them.
 
     Args:
         run: the run folder.
-        pruning: what ``prune/result.json`` holds, or None if it has not run.
+        results: of :func:`jnnk.jobs.report.collect`.
     """
+    pruning = results["pruning"]
     if pruning is None:
         return []
-    settings = read_json(run.path / "prune" / "settings.json")
-    sections = [_cost(run, pruning, settings)]
+    tables = _tables(pruning)
+    for name, (caption, records) in tables.items():
+        if records:
+            save_table(run.path / "prune" / "tables", name, records, caption=caption)
+    numbers = {name: records for name, (_, records) in tables.items()}
+    sections = [_cost(run, pruning, results["pruning_settings"], numbers)]
     if pruning["scores"]:  # nothing to say of the kernels where random is the only criterion
-        sections = [_kernels(run, pruning), *sections, _agreement(run, pruning)]
-    save_tables(run, pruning)
+        sections = [_kernels(run, pruning, numbers), *sections, _agreement(run, pruning, numbers)]
     return sections
 
 
-def save_tables(run: Run, pruning: dict[str, Any]) -> None:
-    """Writes every number of the record that is a table, as CSV and LaTeX."""
-    tables = {
+def _tables(pruning: dict[str, Any]) -> dict[str, tuple[str, list[dict]]]:
+    """Every number of the record that is a table: name to caption and records."""
+    return {
         "sweep": (
             "Pruning without fine-tuning: accuracy and score by criterion and share.",
             [
@@ -73,44 +77,45 @@ def save_tables(run: Run, pruning: dict[str, Any]) -> None:
         ),
         "history": ("Share of kernels below the threshold, by epoch.", pruning["history"]),
     }
-    for name, (caption, records) in tables.items():
-        if records:
-            save_table(run.path / "prune" / "tables", name, records, caption=caption)
 
 
-def _kernels(run: Run, pruning: dict[str, Any]) -> Section:
+def _kernels(run: Run, pruning: dict[str, Any], numbers: dict[str, list[dict]]) -> Section:
     shown = pruning["criterion"]
     if shown == "random":
         shown = pruning["scores"][0]["criterion"]
     thresholds, by_threshold = pruning["thresholds"], pruning["by_threshold"]
     drawn = [
-        _save(
+        draw(
             run,
             "kernel_scores",
             figures.kernel_score_ranges(pruning["scores"], criterion=shown),
-            f"Scores of all conv kernels by {shown}, layer by layer.",
+            f"Scores of all conv kernels by {shown}, layer by layer, in the unit of the weights.",
+            [record for record in numbers["scores"] if record["criterion"] == shown],
         ),
-        _save(
+        draw(
             run,
             "pruned_by_threshold",
             figures.pruned_by_threshold(thresholds, by_threshold),
             "Share of the network's kernels below a significance threshold.",
+            [record for record in numbers["pruned_by_threshold"] if record["layer"] == "all"],
         ),
-        _save(
+        draw(
             run,
             "pruned_by_threshold_and_layer",
             figures.pruned_by_threshold_and_layer(thresholds, by_threshold),
             "The same layer by layer.",
+            numbers["pruned_by_threshold"],
         ),
     ]
     if len(pruning["history"]) > 1:
         drawn.append(
-            _save(
+            draw(
                 run,
                 "kernel_history",
                 figures.history(pruning["history"]),
                 "Left: share of kernels weaker than the trained network's median kernel. Right: "
                 "share of kernels without complex eigenvalues. Both as training goes on.",
+                numbers["history"],
             )
         )
     text = (
@@ -126,25 +131,44 @@ def _kernels(run: Run, pruning: dict[str, Any]) -> Section:
         chance = chance_of_real(sizes.pop()) if len(sizes) == 1 else None
         text += f"; of random ones it would be {percent(chance)}." if chance else "."
         drawn.append(
-            _save(
+            draw(
                 run,
                 "eigenvalue_kinds",
                 figures.eigenvalue_kinds(kinds, chance=chance),
                 "Share of kernels whose eigenvalues are all real, before and after pruning.",
+                numbers["eigenvalues"],
             )
         )
     return Section("Which conv kernels matter?", text, drawn)
 
 
-def _cost(run: Run, pruning: dict[str, Any], settings: dict[str, Any]) -> Section:
+def _cost(
+    run: Run,
+    pruning: dict[str, Any],
+    settings: dict[str, Any],
+    numbers: dict[str, list[dict]],
+) -> Section:
     criterion, pruned, share = pruning["criterion"], pruning["pruned"], pruning["share_requested"]
     if settings["share"] is None:
-        why = f"the largest swept share that loses at most {settings['tolerance']:g} points"
+        why = f"the largest swept share that loses at most {points(settings['tolerance'])}"
     else:
         why = "the share asked for"
     figure = figures.pruning_sweep(
         pruning["sweep"], criterion=criterion, share=share, tolerance=settings["tolerance"]
     )
+    drawn = [
+        draw(
+            run,
+            "pruning_sweep",
+            figure,
+            "Accuracy, and the score that weighs it against the parameters saved, by the share "
+            "of conv kernels pruned, a line a criterion; dashes mark the share pruned and the "
+            "tolerance.",
+            numbers["sweep"],
+        )
+    ]
+    if pruning["scores"]:
+        drawn.insert(0, _explorer(pruning, numbers))
     return Section(
         "What does pruning cost?",
         f"Accuracy on {pruning['sweep']['images']} test images without fine-tuning. Pruned by "
@@ -153,19 +177,32 @@ def _cost(run: Run, pruning: dict[str, Any], settings: dict[str, Any]) -> Sectio
         f"{percent(pruned['accuracy_pruned'])} on all test images, and to "
         f"{percent(pruned['accuracy_finetuned'])} after {pruned['finetune_epochs']} epochs of "
         f"fine-tuning under the mask; {pruned['revived_weights']} pruned weights came back.",
-        [
-            _save(
-                run,
-                "pruning_sweep",
-                figure,
-                "Accuracy, and the score that weighs it against the parameters saved, by the share "
-                "of conv kernels pruned, a line a criterion.",
-            )
-        ],
+        drawn,
     )
 
 
-def _agreement(run: Run, pruning: dict[str, Any]) -> Section:
+def _explorer(pruning: dict[str, Any], numbers: dict[str, list[dict]]) -> Drawing:
+    told = pruning["criterion"]
+    if told == "random":  # it has no threshold
+        told = pruning["scores"][0]["criterion"]
+    figure = threshold_explorer(
+        pruning["thresholds"],
+        pruning["by_threshold"],
+        pruning["sweep"],
+        criterion=told,
+        share=pruning["share_requested"],
+        kernels=sum(record["kernels"] for record in pruning["by_layer"]),
+    )
+    return Drawing(
+        "threshold_explorer",
+        to_html(figure, "threshold_explorer"),
+        "The slider sets a threshold: each point shows how many kernels a criterion prunes below "
+        "it, and the accuracy left, between swept shares by the straight line.",
+        to_csv(numbers["sweep"]),
+    )
+
+
+def _agreement(run: Run, pruning: dict[str, Any], numbers: dict[str, list[dict]]) -> Section:
     criteria = [name for name in pruning["by_layer"][0] if name not in ("layer", "kernels")]
     total = sum(each["kernels"] for each in pruning["agreement"])
     common = sum(e["kernels"] for e in pruning["agreement"] if len(e["criteria"]) == len(criteria))
@@ -174,21 +211,19 @@ def _agreement(run: Run, pruning: dict[str, Any]) -> Section:
         f"Every criterion prunes {percent(pruning['compared_share'])} of the network's kernels. "
         f"All of them choose the same {common} kernels, out of {total} that any of them chooses.",
         [
-            _save(
+            draw(
                 run,
                 "agreement",
                 figures.agreement(pruning["agreement"], criteria=criteria),
                 "Kernels pruned by exactly the criteria marked below each bar.",
+                numbers["agreement"],
             ),
-            _save(
+            draw(
                 run,
                 "pruned_by_layer",
                 figures.pruned_by_layer(pruning["by_layer"]),
                 "Share of the kernels pruned in every layer, by criterion.",
+                numbers["pruned_by_layer"],
             ),
         ],
     )
-
-
-def _save(run: Run, name: str, figure: Figure, caption: str) -> tuple[str, bytes, str]:
-    return name, save_figure(run.path / "figures", name, figure), caption

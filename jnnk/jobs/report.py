@@ -3,16 +3,15 @@
 import pathlib
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from jnnk import figures
 from jnnk.errors import InputError
-from jnnk.jobs.output import percent, save_figure
-from jnnk.jobs.overlap_files import read_arrays, read_records
-from jnnk.jobs.overlap_report import last_epoch, overlap_sections
+from jnnk.jobs.headline import answers, costs, headline, why_time_differs
+from jnnk.jobs.output import draw, percent
+from jnnk.jobs.overlap_files import last_epoch, read_arrays, read_records
+from jnnk.jobs.overlap_report import overlap_sections
 from jnnk.jobs.protocol_report import protocol_sections
 from jnnk.jobs.prune_report import prune_sections
-from jnnk.report import Section, render
+from jnnk.report import Drawing, Section, render
 from jnnk.runs import Run, read_json, read_json_lines, write_bytes, write_json
 
 
@@ -33,16 +32,18 @@ def report(run: Run) -> pathlib.Path:
     sections = [
         *_training_section(run, results),
         *overlap_sections(run, results),
-        *prune_sections(run, results["pruning"]),
+        *prune_sections(run, results),
+        *_channels_section(results["channels"]),
         *protocol_sections(run, results["protocols"]),
     ]
     if not sections:
         raise InputError(f"{run.path} holds no results yet; run jnnk train, overlap or prune first")
-    config = results["config"]
+    config, numbers = results["config"], headline(results)
     page = render(
-        f"{config['model']} on {config['dataset']}",
+        f"{config['model']} on {config['dataset']}: what is redundant, what can go, what it costs",
         f"{config['epochs']} epochs of {config['optimizer']}, seed {config['seed']}",
-        summary(results),
+        answers(numbers),
+        _overview(run, results, numbers),
         sections,
     )
     path = run.path / "report.html"
@@ -56,7 +57,8 @@ def collect(run: Run) -> dict[str, Any]:
     Keys: ``config``; ``training``, the lines of metrics.jsonl; ``overlap``, one record an epoch
     and layer, the epoch ``"random"`` being a control made for it; ``overlap_matrices``, layer to
     (C, C) of the last epoch measured; ``pruning``, the record of :func:`jnnk.jobs.prune.prune`,
-    and ``finetuning``, its lines; ``protocols``, name to record of
+    ``pruning_settings``, and ``finetuning``, its lines; ``channels``, criterion to record of
+    :func:`jnnk.jobs.prune_channels.prune_channels`; ``protocols``, name to record of
     :func:`jnnk.jobs.protocol.protocol`. Empty where not run.
     """
     records = read_records(run.path)
@@ -69,36 +71,73 @@ def collect(run: Run) -> dict[str, Any]:
             record["layer"]: read_arrays(run.path, record).overlap for record in last_epoch(records)
         },
         "pruning": read_json(pruning) if pruning.exists() else None,
+        "pruning_settings": read_json(pruning.with_name("settings.json"))
+        if pruning.exists()
+        else None,
         "finetuning": read_json_lines(run.path / "prune" / "metrics.jsonl"),
-        "protocols": {
-            path.parent.name: read_json(path)
-            for path in sorted(run.path.glob("protocol/*/result.json"))
+        **{
+            name: {
+                path.parent.name: read_json(path)
+                for path in sorted(run.path.glob(f"{folder}/*/result.json"))
+            }
+            for name, folder in (("channels", "channels"), ("protocols", "protocol"))
         },
     }
 
 
-def summary(results: dict[str, Any]) -> list[tuple[str, str]]:
-    """The answers in short: (number, what it is) each.
-
-    Args:
-        results: of :func:`collect`.
-    """
-    cards = []
-    if results["training"]:
-        cards.append((percent(results["training"][-1]["test_accuracy"]), "test accuracy"))
-    if results["overlap"]:
-        last = last_epoch(results["overlap"])
-        deepest = last[-1]
-        most = max(last, key=lambda record: record["redundancy"] or 0.0)
-        cards.append((f"{deepest['overlap'] or 0:.3f}", f"channel overlap in {deepest['layer']}"))
-        cards.append((f"{most['redundancy'] or 0:.2f}", f"highest redundancy, in {most['layer']}"))
-        cards.append((percent(deepest["loo_error"]), f"leave-one-out error of {deepest['layer']}"))
+def _overview(run: Run, results: dict[str, Any], numbers: dict[str, Any]) -> Section | None:
+    """Redundancy and pruning layer by layer, and before and after in numbers."""
+    drawings = _by_layer(run, results) if results["overlap"] else []
     if results["pruning"]:
-        pruned = results["pruning"]["pruned"]
-        share = results["pruning"]["share_requested"]
-        cards.append((percent(share), f"kernels pruned by {results['pruning']['criterion']}"))
-        cards.append((percent(pruned["accuracy_finetuned"]), "test accuracy pruned and fine-tuned"))
-    return cards
+        table = (["", "before", "after"], costs(numbers))
+        return Section("", why_time_differs(numbers), drawings, table)
+    return Section("", "", drawings) if drawings else None
+
+
+def _by_layer(run: Run, results: dict[str, Any]) -> list[Drawing]:
+    counts = {
+        layer["path"].removeprefix("params/").removesuffix("/kernel"): layer["kernels"]
+        for layer in (results["pruning"]["kept"]["layers"] if results["pruning"] else [])
+    }
+    records = [
+        {
+            "layer": record["layer"],
+            "redundancy": record["redundancy"],
+            "kernels": whole,
+            "kernels_kept": kept,
+        }
+        for record in last_epoch(results["overlap"])
+        for whole, kept in [counts.get(record["layer"], (None, None))]
+    ]
+    caption = "Redundancy of every layer's channels"
+    caption += ", and the share of its kernels that were pruned." if counts else "."
+    figure = figures.redundancy_and_pruning(records)
+    return [draw(run, "overview", figure, caption, records)]
+
+
+def _channels_section(channels: dict[str, dict[str, Any]]) -> list[Section]:
+    """A row for every pruning of whole channels."""
+    if not channels:
+        return []
+    header = [
+        "chosen by", "share removed", "accuracy before", "at once", "fine-tuned", "MACs before",
+        "after", "ms a batch before", "after",
+    ]  # fmt: skip
+    rows = []
+    for name, record in channels.items():
+        times = record.get("latency") or {"whole": None, "compacted": None}
+        shares = ("share", "accuracy_before", "accuracy_pruned", "accuracy_finetuned")
+        macs = record["kept"]["macs"] or (None, None)
+        rows.append(
+            [
+                name,
+                *(percent(record[field]) for field in shares),
+                *macs,
+                *map(times.get, ("whole", "compacted")),
+            ]
+        )
+    text = "The inner channels of every block, removed from the arrays and fine-tuned."
+    return [Section("What if whole channels go?", text, table=(header, rows))]
 
 
 def _training_section(run: Run, results: dict[str, Any]) -> list[Section]:
@@ -111,17 +150,13 @@ def _training_section(run: Run, results: dict[str, Any]) -> list[Section]:
             f"After epoch {last['epoch']}: {percent(last['test_accuracy'])} of the test images, "
             f"{percent(last['accuracy'])} of the (augmented) training batches.",
             [
-                _save(
+                draw(
                     run,
                     "training",
                     figures.training_curves(results["training"]),
                     "Training loss and accuracy by epoch.",
+                    results["training"],
                 )
             ],
         )
     ]
-
-
-def _save(run: Run, name: str, figure: Figure, caption: str) -> tuple[str, bytes, str]:
-    """Writes the figure; returns what a section needs."""
-    return name, save_figure(run.path / "figures", name, figure), caption

@@ -7,9 +7,6 @@ the command goes on where it was stopped.
 """
 
 import pathlib
-import statistics
-import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,15 +18,18 @@ from jnnk.compaction import compact
 from jnnk.data import Dataset
 from jnnk.jobs.channel_graphs import inner_graphs
 from jnnk.jobs.fit import fit
-from jnnk.jobs.output import save_figure, save_table
+from jnnk.jobs.latency import latency_gain
+from jnnk.jobs.network import Network
+from jnnk.jobs.output import save_study
+from jnnk.jobs.parts import kept
 from jnnk.jobs.progress import Progress, Silent
-from jnnk.jobs.reproduce_pruning import Accuracies, Network
+from jnnk.jobs.reproduce_pruning import Accuracies
 from jnnk.jobs.train import mirrors
 from jnnk.lever_figures import channel_pruning
 from jnnk.mask_summary import conv_output_sizes, summarize
 from jnnk.masks import masks_from_layers
-from jnnk.runs import read_json, require_settings, write_bytes, write_json
-from jnnk.tables import to_markdown
+from jnnk.runs import require_settings
+from jnnk.statistics import mean_and_std
 from jnnk.training import Model, make_evaluate, make_optimizer, make_train_step, start_state
 
 
@@ -39,8 +39,7 @@ class Settings(NamedTuple):
     Attributes:
         criteria: keys of ``CHANNEL_CRITERIA``.
         keep_rates: shares of inner channels kept.
-        tuned_networks: names of the networks that are fine-tuned too.
-        tuned_rates: at these shares.
+        tuned_rates: shares at which the networks are fine-tuned too.
         seeds: of fine-tuning, and of ``"random"`` in both.
         test_images: first test images, for every accuracy.
         graph_images: training images of the graphs.
@@ -49,13 +48,11 @@ class Settings(NamedTuple):
         tune_epochs: passes over them.
         batch_size: images a step, and of the latency.
         learning_rate: peak rate of SGD.
-        latency_repeats: calls whose median is the latency.
     """
 
     criteria: tuple[str, ...] = tuple(CHANNEL_CRITERIA)
     keep_rates: tuple[float, ...] = (0.9, 0.75, 0.5)
-    tuned_networks: tuple[str, ...] = ("resnet20",)
-    tuned_rates: tuple[float, ...] = (0.5,)
+    tuned_rates: tuple[float, ...] = (0.75, 0.5)
     seeds: tuple[int, ...] = (0, 1, 2)
     test_images: int = 2000
     graph_images: int = 600
@@ -64,7 +61,6 @@ class Settings(NamedTuple):
     tune_epochs: int = 1
     batch_size: int = 64
     learning_rate: float = 0.01
-    latency_repeats: int = 15
 
 
 def reproduce_channel_pruning(
@@ -111,11 +107,8 @@ def reproduce_channel_pruning(
                     task.advance(accuracy=records[-1]["accuracy"])
     summary = summarize_cases(records)
     caption = "Accuracy with inner channels removed, at once and after the same fine-tuning."
-    write_json(folder / "results.json", records)
-    write_json(folder / "summary.json", summary)
-    save_table(folder, "summary", summary, caption=caption)
-    write_bytes(folder / "summary.md", to_markdown(summary).encode())
-    save_figure(folder, "channel_pruning", channel_pruning(summary))
+    figure = ("channel_pruning", channel_pruning(summary))
+    save_study(folder, records, summary, caption=caption, figure=figure)
     return summary
 
 
@@ -143,8 +136,7 @@ def summarize_cases(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 if record["stage"] == stage and tuple(record[name] for name in same) == case
             ]
             name = stage.replace("-", "_")
-            row[name] = float(np.mean(values)) if values else None
-            row[f"{name}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+            row[name], row[f"{name}_std"] = mean_and_std(values)
         summary.append(row)
     return summary
 
@@ -164,13 +156,15 @@ class _Case:
         self._programs: dict[Model, tuple] = {}
 
     def records(self, criterion: str, keep_rate: float) -> list[dict[str, Any]]:
-        """All measurements of one criterion at one share."""
-        settings, images = self._settings, len(self._dataset.test_images)
+        """All measurements of one criterion at one share, from their file where there is one."""
         path = self._folder / f"keep{keep_rate:g}" / f"{criterion}.json"
-        if path.exists():
-            return read_json(path)
-        is_tuned = self._network.name in settings.tuned_networks
-        is_tuned &= keep_rate in settings.tuned_rates
+        return kept(path, partial(self._measure, path, criterion, keep_rate))
+
+    def _measure(
+        self, path: pathlib.Path, criterion: str, keep_rate: float
+    ) -> list[dict[str, Any]]:
+        settings, images = self._settings, len(self._dataset.test_images)
+        is_tuned = keep_rate in settings.tuned_rates
         common = {
             "network": self._network.name,
             "keep_rate": keep_rate,
@@ -191,7 +185,6 @@ class _Case:
                 records.append(
                     {**common, "stage": "fine-tuned", "seed": seed, "accuracy": accuracy}
                 )
-        write_json(path, records)
         return records
 
     def _masks(self, criterion: str, keep_rate: float, seed: int) -> Any:
@@ -208,15 +201,18 @@ class _Case:
 
     def _cost(self, keep_rate: float, masks: Any) -> dict[str, float]:
         """MACs and latency as shares of the whole network's; widths are the same for all masks."""
-        path = self._folder / f"keep{keep_rate:g}" / "cost.json"
-        if not path.exists():
+
+        def measure() -> dict[str, float]:
             model, variables = self._network.model, self._network.variables
             both = [(model, variables), compact(model, variables, masks)]
             shape = (self._settings.batch_size, *self._dataset.test_images.shape[1:])
             whole, small = (_macs(*each, shape) for each in both)
-            seconds = _latencies(both, shape, self._settings.latency_repeats)
-            write_json(path, {"macs": small / whole, "latency": seconds[1] / seconds[0]})
-        return read_json(path)
+            times = latency_gain(
+                model, variables, masks, self._dataset, batch_size=self._settings.batch_size
+            )
+            return {"macs": small / whole, "latency": times["compacted"] / times["whole"]}
+
+        return kept(self._folder / f"keep{keep_rate:g}" / "cost.json", measure)
 
     def _tuned(self, folder: pathlib.Path, masks: Any, seed: int) -> float:
         """Accuracy of the compacted network after fine-tuning."""
@@ -249,24 +245,3 @@ def _macs(model: Model, variables: dict, shape: tuple[int, ...]) -> int:
     sizes = conv_output_sizes(model, variables, jax.ShapeDtypeStruct(shape, np.float32))
     params = variables["params"]
     return summarize(params, masks_from_layers(params, {}), output_sizes=sizes).macs[0]
-
-
-def _latencies(
-    networks: list[tuple[Model, dict]], shape: tuple[int, ...], repeats: int
-) -> list[float]:
-    """Median seconds of a batch through each network, taking turns."""
-    images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    calls: list[Callable] = [
-        partial(
-            jax.jit(lambda v, x, model=model: model.apply(v, x)[0]).lower(v, images).compile(), v
-        )
-        for model, v in networks
-    ]
-    times: list[list[float]] = [[] for _ in calls]
-    for repeat in range(repeats + 1):
-        for call, spent in zip(calls, times, strict=True):
-            start = time.perf_counter()
-            call(images).block_until_ready()
-            if repeat:  # the first warms up
-                spent.append(time.perf_counter() - start)
-    return [statistics.median(spent) for spent in times]

@@ -12,17 +12,16 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from jnnk.data import Dataset
 from jnnk.early_stopping import freezable
 from jnnk.jobs.fit import Monitor, fit
-from jnnk.jobs.output import save_figure, save_table
+from jnnk.jobs.output import save_study
 from jnnk.jobs.progress import Progress, Silent
 from jnnk.jobs.stopping import stopping
 from jnnk.lever_figures import stopping_rules
-from jnnk.runs import read_json_lines, require_settings, write_bytes, write_json
-from jnnk.tables import to_markdown
+from jnnk.runs import read_json_lines, require_settings
+from jnnk.statistics import mean_and_std
 from jnnk.training import Model, init_state, make_evaluate, make_optimizer, make_train_step
 
 CLASSES = ("airplane", "ship")
@@ -43,7 +42,7 @@ class Settings(NamedTuple):
     """
 
     seeds: tuple[int, ...] = tuple(range(10))
-    epochs: int = 10
+    epochs: int = 20
     patience: int = 2
     train_images: int = 10_000
     batch_size: int = 50
@@ -112,11 +111,8 @@ def reproduce_early_stopping(
                 task.advance(accuracy=records[-1]["accuracy"])
     summary = summarize_rules(records)
     caption = f"Early stopping on {' and '.join(dataset.class_names)}; means over seeds."
-    write_json(folder / "results.json", records)
-    write_json(folder / "summary.json", summary)
-    save_table(folder, "summary", summary, caption=caption)
-    write_bytes(folder / "summary.md", to_markdown(summary).encode())
-    save_figure(folder, "early_stopping", stopping_rules(records))
+    figure = ("early_stopping", stopping_rules(records))
+    save_study(folder, records, summary, caption=caption, figure=figure)
     return summary
 
 
@@ -138,8 +134,7 @@ def summarize_rules(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         record: dict[str, Any] = {"rule": rule, "seeds": len(rows), "stopped_early": early}
         for name in MEASURES:
             values = [row[name] for row in rows]
-            record[name] = float(np.mean(values))
-            record[f"{name}_std"] = float(np.std(values, ddof=1)) if len(rows) > 1 else None
+            record[name], record[f"{name}_std"] = mean_and_std(values)
         summary.append(record)
     return summary
 

@@ -13,15 +13,15 @@ import numpy as np
 
 from jnnk import overlap_figures as figures
 from jnnk.data import Dataset
-from jnnk.jobs.output import save_figure, save_table
+from jnnk.jobs.network import Network
+from jnnk.jobs.output import save_figure, save_markdown, save_table
 from jnnk.jobs.overlap_epochs import Trajectory, measure_epochs
-from jnnk.jobs.overlap_pair import Network, measure_pair
+from jnnk.jobs.overlap_pair import measure_pair
 from jnnk.jobs.overlap_runs import measure_runs
 from jnnk.jobs.overlap_settings import Settings
 from jnnk.jobs.progress import Progress, Silent
-from jnnk.runs import require_settings, write_bytes, write_json
+from jnnk.runs import require_settings, write_json
 from jnnk.statistics import correlation
-from jnnk.tables import to_markdown
 from jnnk.training import Model
 
 Records = list[dict[str, Any]]
@@ -212,4 +212,4 @@ def _known(value: float) -> float | None:
 def _write(folder: pathlib.Path, results: dict[str, Records], table: str, caption: str) -> None:
     write_json(folder / "results.json", results)
     save_table(folder, table, results[table], caption=caption)
-    write_bytes(folder / f"{table}.md", to_markdown(results[table]).encode())
+    save_markdown(folder, table, results[table])

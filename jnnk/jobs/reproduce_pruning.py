@@ -17,17 +17,17 @@ import numpy as np
 from jnnk.conv_scores import CRITERIA
 from jnnk.data import Dataset
 from jnnk.jobs.fit import fit
-from jnnk.jobs.output import save_figure, save_table
+from jnnk.jobs.network import Network
+from jnnk.jobs.output import save_figure, save_markdown, save_table
 from jnnk.jobs.progress import Progress, Silent
 from jnnk.jobs.train import mirrors
 from jnnk.mask_summary import summarize
 from jnnk.masks import apply_masks, conv_kernels, make_masks
 from jnnk.pruning_analysis import pruning_score
 from jnnk.pruning_figures import prunable_shares
-from jnnk.runs import read_json, require_settings, write_bytes, write_json
+from jnnk.runs import read_json, require_settings, write_json
 from jnnk.search import last_true
-from jnnk.tables import to_markdown
-from jnnk.training import Model, make_evaluate, make_optimizer, make_train_step, start_state
+from jnnk.training import make_evaluate, make_optimizer, make_train_step, start_state
 
 STARTS = ("one-shot", "L1 fine-tune")
 
@@ -58,20 +58,6 @@ class Settings(NamedTuple):
     learning_rate: float = 0.05
     l1: float = 2e-4
     seed: int = 0
-
-
-class Network(NamedTuple):
-    """A public network.
-
-    Attributes:
-        name: shown in the table.
-        model: the Flax module.
-        variables: its published weights.
-    """
-
-    name: str
-    model: Model
-    variables: dict
 
 
 def reproduce_pruning(
@@ -268,4 +254,4 @@ def _write(folder: pathlib.Path, records: list[dict[str, Any]]) -> None:
     save_table(folder, "results", records, caption=caption)
     table = summary_table(records)
     save_table(folder, "table", table, caption=caption)
-    write_bytes(folder / "table.md", to_markdown(table).encode())
+    save_markdown(folder, "table", table)

@@ -19,16 +19,17 @@ from jnnk.activations import capture, layer_shapes
 from jnnk.data import Dataset
 from jnnk.jobs.config import OverlapConfig
 from jnnk.jobs.fit import fit
-from jnnk.jobs.output import save_figure, save_table
+from jnnk.jobs.output import save_study
 from jnnk.jobs.overlap import chosen_layers, measure_layer
+from jnnk.jobs.parts import kept
 from jnnk.jobs.progress import Progress, Silent
 from jnnk.jobs.reproduce_pruning import Accuracies
 from jnnk.jobs.reproduce_pruning import Settings as PruningSettings
 from jnnk.jobs.reproduce_pruning import measure as measure_pruning
 from jnnk.lever_figures import regularizer_effects
 from jnnk.regularizers import make_regularizer
-from jnnk.runs import read_json, require_settings, write_bytes, write_json
-from jnnk.tables import to_markdown
+from jnnk.runs import require_settings
+from jnnk.statistics import mean_and_std
 from jnnk.training import (
     Batch,
     Model,
@@ -134,11 +135,8 @@ def reproduce_regularizer(
                 task.advance(accuracy=records[-1]["accuracy"])
     summary = summarize_cases(records)
     caption = "Means over seeds; the overlap is the hard Jaccard overlap of the penalised layers."
-    write_json(folder / "results.json", records)
-    write_json(folder / "summary.json", summary)
-    save_table(folder, "summary", summary, caption=caption)
-    write_bytes(folder / "summary.md", to_markdown(summary).encode())
-    save_figure(folder, "regularizer", regularizer_effects(summary))
+    figure = ("regularizer", regularizer_effects(summary))
+    save_study(folder, records, summary, caption=caption, figure=figure)
     return summary
 
 
@@ -158,9 +156,8 @@ def summarize_cases(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         rows = [r for r in records if (r["penalty"], r["strength"]) == (penalty, strength)]
         record: dict[str, Any] = {"penalty": penalty, "strength": strength, "seeds": len(rows)}
         for name in MEASURES:
-            values = [row[name] for row in rows if row[name] is not None]  # None: all dead
-            record[name] = float(np.mean(values)) if values else None
-            record[f"{name}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+            values = [row[name] for row in rows]  # None: all channels are dead
+            record[name], record[f"{name}_std"] = mean_and_std(values)
         summary.append(record)
     return summary
 
@@ -190,12 +187,12 @@ class _Study:
     def record(self, folder: pathlib.Path, name: str, strength: float, seed: int) -> dict[str, Any]:
         """The record of one network, from its file where there is one."""
         part = folder / f"{name}_{strength:+g}" / f"seed{seed}"
-        path = part / "record.json"
-        if not path.exists():
-            state = self._train(part, name, strength, seed)
-            measured = self._measure(part, state)
-            write_json(path, {"penalty": name, "strength": strength, "seed": seed, **measured})
-        return read_json(path)
+
+        def measure() -> dict[str, Any]:
+            measured = self._measure(part, self._train(part, name, strength, seed))
+            return {"penalty": name, "strength": strength, "seed": seed, **measured}
+
+        return kept(part / "record.json", measure)
 
     def _step(self, name: str) -> Callable[[TrainState, Batch, float], Any]:
         """A training step whose strength is an argument, so that all strengths share it."""
@@ -244,8 +241,7 @@ class _Study:
         )
         mean = {}
         for name in ("overlap", "channel_loo_error", "redundancy"):
-            values = [layer[name] for layer in layers.values() if layer[name] is not None]
-            mean[name] = float(np.mean(values)) if values else None
+            mean[name], _ = mean_and_std([layer[name] for layer in layers.values()])
         return {
             **mean,
             "accuracy": accuracy,

@@ -6,14 +6,14 @@
 """
 
 import argparse
-import statistics
-import time
+from functools import partial
 
 import jax
 import numpy as np
 
 from jnnk import models
 from jnnk.compaction import compact
+from jnnk.latency import latencies
 from jnnk.mask_summary import conv_output_sizes, summarize
 from jnnk.masks import apply_masks, make_masks, masks_from_layers
 
@@ -39,13 +39,9 @@ def main():
         for name, (m, v) in networks.items()
     }
     logits = {name: np.asarray(calls[name](networks[name][1], images)) for name in calls}
-    times = {name: [] for name in calls}
-    for _ in range(30):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call(networks[name][1], images).block_until_ready()
-            times[name].append(1e3 * (time.perf_counter() - start))
-    medians = {name: statistics.median(values) for name, values in times.items()}
+    medians = latencies(
+        {name: partial(call, networks[name][1], images) for name, call in calls.items()}, repeats=30
+    )
     for name, (m, v) in networks.items():
         sizes = conv_output_sizes(m, v, images)
         counts = summarize(v["params"], masks_from_layers(v["params"], {}), output_sizes=sizes)

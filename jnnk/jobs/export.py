@@ -1,0 +1,44 @@
+"""``jnnk export``: the networks that a run folder holds, to be written for other frameworks."""
+
+from functools import partial
+
+import jax
+
+from jnnk.checkpoints import Checkpoints
+from jnnk.data import Dataset
+from jnnk.jobs.train import load_state, train_config
+from jnnk.runs import Run
+from jnnk.training import Model, TrainState, make_optimizer, start_state
+
+
+def networks(run: Run, model: Model, dataset: Dataset) -> dict[str, TrainState]:
+    """The last states of a run's training and of every pruning that has been fine-tuned.
+
+    Args:
+        run: the run folder.
+        model: the network named in its config.
+        dataset: the data set named in its config.
+
+    Returns:
+        ``"trained"``; ``"pruned"`` if kernels were pruned; ``"channels_CRITERION"`` for each
+        pruning of whole channels, whose dead weights are zeros, nothing removed.
+
+    Raises:
+        InputError: if the run is not trained yet, or a checkpoint cannot be read.
+    """
+    trained = load_state(run, model, dataset)
+    folders = {"pruned": run.path / "prune"}
+    for path in sorted((run.path / "channels").glob("*/")):
+        folders[f"channels_{path.name}"] = path
+    config = train_config(run)
+    # Only the tree of its state matters here, which no rate or number of steps changes.
+    optimizer = make_optimizer(
+        config.optimizer, learning_rate=1.0, num_steps=1, weight_decay=config.weight_decay
+    )
+    like = jax.eval_shape(partial(start_state, optimizer, trained.key, trained.variables))
+    found = {"trained": trained}
+    for name, folder in folders.items():
+        if (folder / "result.json").exists():  # else it was stopped on the way
+            with Checkpoints(folder / "checkpoints") as checkpoints:
+                found[name] = checkpoints.restore(checkpoints.latest(), like)
+    return found

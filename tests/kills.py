@@ -1,0 +1,126 @@
+"""Kills a command with SIGKILL at random moments until it gets through, and looks at what is left.
+
+``python tests/kills.py --moments 50`` does so for a whole study (training, overlap, pruning,
+report) and for a reproduction, as often as it takes to kill each of them so many times;
+``test_resume.py`` does a little of it.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+STUDY = [
+    str(pathlib.Path(sys.executable).with_name("jnnk")), "study", "--resume",
+    "--epochs", "3", "--batch-size", "256", "--measure-epochs", "0", "3", "--images", "60",
+    "--neighbors", "6", "--layers", "layer3*", "--criteria", "weight", "--sweep-images", "100",
+    "--share", "0.5", "--finetune-epochs", "1", "--out",
+]  # fmt: skip
+
+# As jnnk reproduce regularizer runs it, small.
+REPRODUCTION = [
+    sys.executable, "-P", "-c",
+    "import pathlib, sys\n"
+    "from jnnk import models\n"
+    "from jnnk.data import load\n"
+    "from jnnk.jobs.reproduce_regularizer import Settings, reproduce_regularizer\n"
+    "settings = Settings(strengths=(), seeds=(0, 1), baselines=('cka',), layers=('layer3*',),\n"
+    "    pool=1, train_images=200, test_images=100, epochs=2, overlap_images=60, neighbors=6)\n"
+    "model = models.create('resnet8', num_classes=10)\n"
+    "folder = pathlib.Path(sys.argv[1])\n"
+    "reproduce_regularizer(folder, model, load('digits'), settings=settings)\n",
+]  # fmt: skip
+
+
+def environment(cache: pathlib.Path) -> dict[str, str]:
+    """Programs are compiled once for all the processes that follow."""
+    return {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)}
+
+
+def run(command: list[str], out: pathlib.Path, env: dict[str, str]) -> float:
+    """Runs a command to its end; the seconds it took."""
+    started = time.monotonic()
+    subprocess.run([*command, str(out)], env=env, check=True, capture_output=True)
+    return time.monotonic() - started
+
+
+def kill_until_done(
+    command: list[str],
+    out: pathlib.Path,
+    env: dict[str, str],
+    *,
+    moments: random.Random,
+    longest: float,
+    most: int,
+) -> int:
+    """Starts the command anew until it ends by itself; how often it was killed.
+
+    Args:
+        command: goes on where it was stopped.
+        out: its folder.
+        env: of :func:`environment`.
+        moments: draws when to kill.
+        longest: seconds that the command takes in one go.
+        most: kills; then it may end.
+    """
+    for kills in range(most):
+        process = subprocess.Popen(
+            [*command, str(out)], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        try:
+            _, said = process.communicate(timeout=moments.uniform(0, longest))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        else:
+            assert process.returncode == 0, said.decode()
+            return kills
+    run(command, out, env)
+    return most
+
+
+def results(out: pathlib.Path) -> Any:
+    """What ``results.json`` holds, but for times."""
+    return _without_times(json.loads((out / "results.json").read_text()))
+
+
+def _without_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_times(each) for key, each in value.items() if key != "seconds"}
+    return [_without_times(each) for each in value] if isinstance(value, list) else value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--moments", type=int, default=50, help="of each command")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    moments = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        env = environment(folder / "cache")
+        for title, command in (("study", STUDY), ("reproduction", REPRODUCTION)):
+            run(command, folder / title / "first", env)
+            seconds = run(command, folder / title / "whole", env)
+            expected = results(folder / title / "whole")
+            kills = rounds = 0
+            while kills < options.moments:
+                out = folder / title / str(rounds)
+                kills += kill_until_done(
+                    command, out, env, moments=moments, longest=seconds,
+                    most=options.moments - kills,
+                )  # fmt: skip
+                assert results(out) == expected, f"{out} differs"
+                rounds += 1
+            print(f"{title}: killed {kills} times in {rounds} runs, the same results every time")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+"""Every public numerical function lowers for CPU, CUDA and TPU, forward and gradient.
+
+No device is needed for that. What would not run there or would run slowly is looked for in the
+program: calls back to Python, float64, eigenvalues of nonsymmetric matrices.
+"""
+
+import importlib
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jnnk
+from jnnk import (
+    augment,
+    baselines,
+    channel_pairs,
+    conv_scores,
+    data,
+    decorrelation,
+    dimension,
+    early_stopping,
+    eigenvalues,
+    generalization,
+    models,
+    overlap,
+    overlap_bootstrap,
+    redundancy,
+    selection,
+    sharding,
+    similarity,
+    singular_values,
+    training,
+)
+from jnnk.channel_pruning import CHANNEL_CRITERIA, OF_GRAPHS, channel_masks
+from jnnk.consistency import aggregate_consistency
+from jnnk.overlap_penalty import SOFT_OVERLAP_KINDS
+from jnnk.regularizers import PENALTIES, make_regularizer
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+FORBIDDEN = re.compile(r"callback|f64|lapack_[sd]geev|\beig\b", re.IGNORECASE)
+
+
+def array(*shape, dtype="float32"):
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def graph_of(function, *arguments, **options):
+    return jax.eval_shape(partial(function, **options), *arguments)
+
+
+ACTIVATIONS = array(300, 2, 2, 3)
+POINTS = array(300, 12)
+CHANNELS = graph_of(jnnk.channelwise_nnk_graph, ACTIVATIONS, num_neighbors=4)
+GRAPH = graph_of(jnnk.nnk_graph, POINTS, num_neighbors=4)
+LABELS = array(300, dtype="int32")
+KEY = jax.random.key(0)
+DISTANCES = array(300, 4)
+IMAGES = array(8, 8, 8, 3)
+KERNELS = [array(*size, 2, 5) for size in ((3, 3), (5, 5), (1, 3))]
+MODEL = models.create("resnet8", num_classes=10)
+VARIABLES = jax.eval_shape(MODEL.init, KEY, IMAGES)
+PARAMS = VARIABLES["params"]
+MESH = sharding.parse_mesh("data=1,channel=1")
+
+
+def all_scores(kernels):
+    return [
+        conv_scores.kernel_scores(kernel, name, key=KEY)
+        for kernel in kernels
+        for name in conv_scores.CRITERIA
+    ]
+
+
+def channel_choice(params):
+    """By the criteria that need no graph; the others go by ``redundancy_curve``."""
+    names = [name for name in CHANNEL_CRITERIA if name not in OF_GRAPHS]
+    return [channel_masks(params, MODEL.convs(), name, keep_rate=0.5, key=KEY) for name in names]
+
+
+def frozen(params):
+    return early_stopping.trainable_masks(params, MODEL.convs(), {"conv1": jnp.ones(16, bool)})
+
+
+def regularized(activations):
+    layers = {"conv1": activations}
+    return [make_regularizer(name, strength=1.0)(layers, None, KEY) for name in PENALTIES]
+
+
+# Public function -> (a function of arrays that calls it, their shapes).
+SMOOTH = {
+    "solve_nnk": (jnnk.solve_nnk, (array(300, 9, 9), array(300, 9))),
+    "nnk_graph": (partial(jnnk.nnk_graph, num_neighbors=4), (POINTS,)),
+    "nnk_graph cosine": (
+        partial(jnnk.nnk_graph, num_neighbors=4, similarity=similarity.cosine()),
+        (POINTS,),
+    ),
+    "channelwise_nnk_graph": (partial(jnnk.channelwise_nnk_graph, num_neighbors=4), (ACTIVATIONS,)),
+    "sharded_nnk_graph": (
+        partial(sharding.sharded_nnk_graph, mesh=MESH, num_neighbors=4),
+        (ACTIVATIONS,),
+    ),
+    "channel_overlap": (
+        lambda graph: [jnnk.channel_overlap(graph, kind=kind) for kind in overlap.OVERLAP_KINDS],
+        (CHANNELS,),
+    ),
+    "label_interpolation": (
+        lambda graph, labels: generalization.label_interpolation(graph, labels, 10),
+        (GRAPH, LABELS),
+    ),
+    "two_nn": (dimension.two_nn, (DISTANCES,)),
+    "maximum_likelihood_dimension": (dimension.maximum_likelihood_dimension, (DISTANCES,)),
+    "linear_cka": (baselines.linear_cka, (POINTS, POINTS)),
+    "channel_cka": (baselines.channel_cka, (ACTIVATIONS,)),
+    "kernel_scores": (all_scores, (KERNELS,)),
+    "singular_values": (singular_values.singular_values, (array(4, 4, 7),)),
+    "determinant": (eigenvalues.determinant, (array(3, 3, 7),)),
+    **{
+        f"overlap_penalty {kind}": (
+            partial(jnnk.overlap_penalty, num_neighbors=4, kind=kind),
+            (array(32, 4, 4, 3),),
+        )
+        for kind in SOFT_OVERLAP_KINDS
+    },
+    "decorrelation_penalty": (decorrelation.decorrelation_penalty, (ACTIVATIONS,)),
+    "cka_penalty": (decorrelation.cka_penalty, (ACTIVATIONS,)),
+    "make_regularizer": (regularized, (array(32, 4, 4, 3),)),
+    "apply_masks": (jnnk.apply_masks, (PARAMS, PARAMS)),
+    "l1_penalty": (training.l1_penalty, (PARAMS,)),
+    "normalize": (data.normalize, (IMAGES, array(3), array(3))),
+    "pad_crop_flip": (lambda images: augment.pad_crop_flip(KEY, images), (IMAGES,)),
+    "channel_points": (
+        lambda x: channel_pairs.channel_points(x, num_channels=2, key=KEY)[0],
+        (ACTIVATIONS,),
+    ),
+    "knn_graph": (partial(baselines.knn_graph, similarity=similarity.gaussian()), (GRAPH,)),
+    "resnet8": (MODEL.apply, (VARIABLES, IMAGES)),
+    "convnet5": (
+        models.create("convnet5", num_classes=2).apply,
+        (
+            jax.eval_shape(models.create("convnet5", num_classes=2).init, KEY, array(1, 32, 32, 3)),
+            array(4, 32, 32, 3),
+        ),
+    ),
+}
+DISCRETE = {
+    "nearest_neighbors": (partial(jnnk.nearest_neighbors, num_neighbors=4), (POINTS, POINTS)),
+    "nearest_neighbors approximate": (
+        partial(jnnk.nearest_neighbors, num_neighbors=4, method="approximate"),
+        (POINTS, POINTS),
+    ),
+    "eigenvalues": (eigenvalues.eigenvalues, (array(3, 3, 7),)),
+    "overlap_interval": (
+        lambda graph: overlap_bootstrap.overlap_interval(graph, KEY, num_resamples=3),
+        (CHANNELS,),
+    ),
+    "chance_overlap": (partial(overlap.chance_overlap, num_candidates=99), (CHANNELS,)),
+    "redundancy": (redundancy.redundancy, (CHANNELS,)),
+    "redundancy_curve": (redundancy.redundancy_curve, (CHANNELS,)),
+    "channels_to_cover": (
+        lambda graph: redundancy.channels_to_cover(
+            redundancy.redundancy_curve(graph), jnp.float32([0.9])
+        ),
+        (CHANNELS,),
+    ),
+    "aggregate_consistency": (aggregate_consistency, (ACTIVATIONS, CHANNELS, GRAPH)),
+    "intrinsic_dimension": (dimension.intrinsic_dimension, (GRAPH,)),
+    "nnk_degree": (dimension.nnk_degree, (GRAPH,)),
+    "loo_error": (lambda graph, y: generalization.loo_error(graph, y, 10), (GRAPH, LABELS)),
+    "label_overlap": (baselines.label_overlap, (GRAPH, LABELS)),
+    "make_masks": (
+        lambda p: jnnk.make_masks(p, criterion="min_eig", keep_rate=0.5),
+        (PARAMS,),
+    ),
+    "channel_masks": (channel_choice, (PARAMS,)),
+    "contributes": (partial(selection.contributes, share=0.1), (array(3, 5),)),
+    "above_threshold": (partial(selection.above_threshold, threshold=0.1), (array(3, 5),)),
+    "trainable_masks": (frozen, (PARAMS,)),
+    "update_patience": (
+        lambda x: early_stopping.update_patience(
+            early_stopping.start_patience((3,)), x, patience=2
+        ),
+        (array(3),),
+    ),
+}
+
+
+def assert_lowers(function, arguments):
+    exported = jax.export.export(jax.jit(function), platforms=PLATFORMS)(*arguments)
+    assert exported.platforms == PLATFORMS
+    assert FORBIDDEN.findall(exported.mlir_module()) == []
+
+
+@pytest.mark.parametrize("name", [*SMOOTH, *DISCRETE])
+def test_forward(name):
+    assert_lowers(*{**SMOOTH, **DISCRETE}[name])
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_gradient(name):
+    function, arguments = SMOOTH[name]
+
+    def total(*inputs):
+        return sum(
+            leaf.sum()
+            for leaf in jax.tree.leaves(function(*inputs))
+            if jnp.issubdtype(leaf.dtype, jnp.floating)
+        )
+
+    assert_lowers(jax.grad(total, allow_int=True), arguments)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_the_whole_training_step(optimizer):
+    """Augmentation, forward, regulariser, gradient, masked and freezable update."""
+    optimizer = early_stopping.freezable(
+        training.make_optimizer(optimizer, learning_rate=0.1, num_steps=9)
+    )
+    step = training.make_train_step(
+        MODEL, optimizer, mean=np.float32([0.5]), std=np.float32([0.2]), l1=1e-4,
+        regularizer=make_regularizer("overlap", strength=0.5, layers=("layer3*",)),
+    )  # fmt: skip
+
+    def from_variables(key_data, variables, masks, batch):
+        key = jax.random.wrap_key_data(key_data)
+        state, metrics = step(training.start_state(optimizer, key, variables, masks=masks), batch)
+        return state.params, optax.tree.norm(state.params), metrics
+
+    batch = training.Batch(array(32, 8, 8, 3, dtype="uint8"), array(32, dtype="int32"))
+    with jax.numpy_dtype_promotion("standard"):  # Optax's Adam
+        masks = jax.eval_shape(
+            lambda p: jnnk.make_masks(p, criterion="weight", keep_rate=1.0), PARAMS
+        )
+        assert_lowers(from_variables, (array(2, dtype="uint32"), VARIABLES, masks, batch))
+
+
+def test_the_table_has_every_public_numerical_function():
+    """A function of arrays that is added to these modules needs a line above."""
+    tested = {name.split()[0] for name in (*SMOOTH, *DISCRETE)}
+    tested |= set(conv_scores.CRITERIA)  # through kernel_scores
+    # Parts of those above, or nothing to lower: checks, names, optimisers.
+    parts = {
+        "kernel_magnitudes", "safe_sqrt", "embed", "weigh", "flat_channels", "center_and_unit",
+        "search", "check_options", "overlap_kind", "weighted_overlap", "matched", "check_channels",
+        "support_weights", "split_blocks", "overlap_resamples", "channel_vote", "predicted_label",
+        "error_rate", "standardised", "pairs_of", "mean_of_pairs", "parse_mode", "score_degree",
+        "soft_channel_overlap", "start_patience", "freezable", "freeze", "parse_mesh",
+        "keep_largest", "num_pruned", "one_shot_schedule", "cubic_schedule", "qr_eigenvalues",
+    }  # fmt: skip
+    modules = (
+        "qp", "neighbors", "graph", "channels", "overlap", "overlap_bootstrap", "redundancy",
+        "consistency", "dimension", "generalization", "baselines", "conv_scores", "eigenvalues",
+        "singular_values", "selection", "overlap_penalty", "decorrelation", "channel_pairs",
+        "regularizers", "early_stopping", "augment", "sharding",
+    )  # fmt: skip
+    for module in modules:
+        for name, value in vars(importlib.import_module(f"jnnk.{module}")).items():
+            if callable(value) and getattr(value, "__module__", "") == f"jnnk.{module}":
+                is_function = not isinstance(value, type) and not name.startswith("_")
+                assert not is_function or name in tested | parts, f"{module}.{name}"
