@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jnnk.checkpoints import Checkpoints
 from jnnk.data import Dataset, epoch_order
 from jnnk.jobs.progress import Progress
+from jnnk.jobs.tensorboard import scalars
 from jnnk.placement import data_mesh, local_rows, replicate, shard_batch
 from jnnk.runs import read_json_lines, write_json_lines
 from jnnk.training import Batch, Metrics, TrainState
@@ -53,7 +54,8 @@ def fit(
         epochs: passes over the training images.
         batch_size: images a step, over all devices.
         seed: of the order.
-        folder: gets ``checkpoints/`` and ``metrics.jsonl``.
+        folder: gets ``checkpoints/`` and ``metrics.jsonl``; ``tensorboard/`` too where
+            ``tensorboardX`` is installed.
         keep: epochs whose checkpoints are kept.
         progress: shows a bar over all steps.
         description: names the bar.
@@ -81,7 +83,10 @@ def fit(
             state = replicate(checkpoints.restore(done, jax.eval_shape(start)), mesh)
         # A line may have been written for an epoch whose checkpoint was not.
         records = [line for line in read_json_lines(metrics_path) if line["epoch"] <= done]
-        with progress.task(description, total=epochs * num_batches, unit="batch") as task:
+        with (
+            scalars(folder / "tensorboard", after=done) as show,
+            progress.task(description, total=epochs * num_batches, unit="batch") as task,
+        ):
             task.advance(done * num_batches)
             for epoch in range(done + 1, epochs + 1):
                 if records and records[-1].get("stopped", False):
@@ -117,4 +122,5 @@ def fit(
                 )
                 write_json_lines(metrics_path, records)
                 checkpoints.save(epoch, state)
+                show(records[-1])
     return state
