@@ -81,6 +81,7 @@ def stopping_rules(records: list[dict]) -> Figure:
         left.set(xlabel="images seen (passes over all)", ylabel="test accuracy (%)")
         left.legend(title="stopping")
         right.set(xlabel="epoch", ylabel="test accuracy (%)")
+        right.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 

@@ -36,6 +36,7 @@ RANGES = {
     "K": (5, 10, 25, 50),
     "D": (16, 64, 256, 1024),
 }
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10)  # processor seconds
 
 
 class Parts:
@@ -94,24 +95,30 @@ def end_to_end(shared, num_images, num_channels, num_neighbors):
 
 def growth(path):
     """Prints the cost against N, C, K and D, each around one middle case, and draws it."""
-    matplotlib.rcParams.update(STYLE)
-    figure, axes = make_axes(1, 4, (13, 3), sharey=True)
     print("| N | C | K | D | wall s | processor s |\n|---|---|---|---|---|---|")
-    for axis, (name, values) in zip(axes, RANGES.items(), strict=True):
-        seconds = []
+    seconds = {name: [] for name in RANGES}
+    for name, values in RANGES.items():
         for value in values:
             case = {**BASE, name: value}
             points = [rectified_points(case["N"], case["D"], seed=c) for c in range(case["C"])]
             points = jnp.stack(points, axis=-1)
             run = lambda x=points, k=case["K"]: channelwise_nnk_graph(x, num_neighbors=k)  # noqa: E731
             times = timing.interleaved({"run": run}, repeats=3)["run"]
-            seconds.append(times.processor)
+            seconds[name].append(times.processor)
             cells = [*case.values(), f"{times.wall:.3f}", f"{times.processor:.3f}"]
             print(f"| {' | '.join(map(str, cells))} |", flush=True)
-        axis.loglog(values, seconds, "o-")
-        slope = np.polyfit(*np.log([values, seconds]), 1)[0]
+    draw(seconds, path)
+
+
+def draw(seconds, path):
+    matplotlib.rcParams.update(STYLE)
+    figure, axes = make_axes(1, 4, (13, 3), sharey=True)
+    for axis, (name, values) in zip(axes, RANGES.items(), strict=True):
+        axis.loglog(values, seconds[name], "o-")
+        slope = np.polyfit(*np.log([values, seconds[name]]), 1)[0]
         axis.set(xlabel=name, title=f"mean slope {slope:.2f}")
         axis.set_xticks(values, labels=[f"{value:,}" for value in values])
+        axis.set_yticks(TICKS, labels=map(str, TICKS))
         axis.minorticks_off()
     axes[0].set_ylabel("processor seconds")
     figure.suptitle(", ".join(f"{name} = {value:,}" for name, value in BASE.items()))
