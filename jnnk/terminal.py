@@ -68,8 +68,8 @@ class Terminal:
         elif not self._is_quiet:
             if answer.table:
                 # Cut off nowhere, neither in a log nor on a narrow terminal.
-                width = max(_TABLE_WIDTH, self._out.width)
-                self._out.print(_table(answer.table), width=width, crop=False)
+                self._out.width = max(_TABLE_WIDTH, self._out.width)
+                self._out.print(_table(answer.table), crop=False)
             width = max(len(meaning) for meaning, _ in answer.facts)
             for meaning, value in answer.facts:  # no table: a path must not be broken into lines
                 line = f"{escape(meaning.ljust(width))}  [bold]{escape(value)}[/]"

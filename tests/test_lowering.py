@@ -248,7 +248,7 @@ def test_the_table_has_every_public_numerical_function():
         "search", "check_options", "overlap_kind", "weighted_overlap", "matched", "check_channels",
         "support_weights", "split_blocks", "overlap_resamples", "channel_vote", "predicted_label",
         "error_rate", "standardised", "pairs_of", "mean_of_pairs", "parse_mode", "score_degree",
-        "soft_channel_overlap", "start_patience", "freezable", "freeze", "parse_mesh",
+        "soft_channel_overlap", "start_patience", "freezable", "freeze", "parse_mesh", "whole_mesh",
         "keep_largest", "num_pruned", "one_shot_schedule", "cubic_schedule", "qr_eigenvalues",
     }  # fmt: skip
     modules = (
