@@ -37,16 +37,24 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _compilation(request):
+def _compilation_of_module(request):
     """Modules marked ``quick_compile`` compile without LLVM's optimisations, in half the time.
 
     For tests of compositions, whose programs run once on tiny arrays. What is numerically tight
     (qp, eigenvalues, conv_scores, ...) is compiled as users compile it.
     """
-    is_marked = request.node.get_closest_marker("quick_compile") is not None
-    jax.config.update("jax_disable_most_optimizations", is_marked)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    _compile_as_marked(request)
+
+
+@pytest.fixture(autouse=True)
+def _compilation_of_test(request):
+    """The same for single tests; every test sets it anew."""
+    _compile_as_marked(request)
+
+
+def _compile_as_marked(request):
+    is_quick = request.node.get_closest_marker("quick_compile") is not None
+    jax.config.update("jax_disable_most_optimizations", is_quick)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 ``python tests/kills.py --moments 50`` does so for a whole study (training, overlap, pruning,
 report) and for a reproduction, as often as it takes to kill each of them so many times;
-``test_resume.py`` does a little of it.
+``test_resume.py`` does so with a training.
 """
 
 import argparse
@@ -17,11 +17,12 @@ import tempfile
 import time
 from typing import Any
 
+JNNK = [str(pathlib.Path(sys.executable).with_name("jnnk"))]
 STUDY = [
-    str(pathlib.Path(sys.executable).with_name("jnnk")), "study", "--resume",
-    "--epochs", "3", "--batch-size", "256", "--measure-epochs", "0", "3", "--images", "60",
-    "--neighbors", "6", "--layers", "layer3*", "--criteria", "weight", "--sweep-images", "100",
-    "--share", "0.5", "--finetune-epochs", "1", "--out",
+    *JNNK, "study", "--resume",
+    "--epochs", "3", "--batch-size", "256", "--measure-epochs", "3", "--images", "60",
+    "--neighbors", "6", "--layers", "layer3_0/conv2", "--criteria", "weight",
+    "--sweep-images", "100", "--share", "0.5", "--finetune-epochs", "1", "--out",
 ]  # fmt: skip
 
 # As jnnk reproduce regularizer runs it, small.
@@ -37,6 +38,9 @@ REPRODUCTION = [
     "folder = pathlib.Path(sys.argv[1])\n"
     "reproduce_regularizer(folder, model, load('digits'), settings=settings)\n",
 ]  # fmt: skip
+
+
+TIMES = ("seconds", "latency")
 
 
 def environment(cache: pathlib.Path) -> dict[str, str]:
@@ -93,7 +97,7 @@ def results(out: pathlib.Path) -> Any:
 
 def _without_times(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_times(each) for key, each in value.items() if key != "seconds"}
+        return {key: _without_times(each) for key, each in value.items() if key not in TIMES}
     return [_without_times(each) for each in value] if isinstance(value, list) else value
 
 

@@ -7,13 +7,14 @@ import os
 import re
 import shutil
 
-import jax
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from jnnk.cli import main
 from jnnk.runs import read_json_lines, write_json
+
+pytestmark = pytest.mark.quick_compile
 
 STUDY = [
     "study", "--epochs", "2", "--batch-size", "128", "--measure-epochs", "0", "2",
@@ -28,14 +29,6 @@ def run(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "study"
     assert main([*STUDY, "--out", str(path)]) == 0
     return path
-
-
-@pytest.fixture
-def quick_compilation():
-    """As for modules marked so: programs that run once."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def fails(capsys, *argv):
@@ -301,7 +294,7 @@ def test_bad_meshes(mesh, said, tmp_path, capsys):
     assert not out.exists()
 
 
-def test_a_plan_says_what_is_left_and_writes_nothing(run, capsys, quick_compilation):
+def test_a_plan_says_what_is_left_and_writes_nothing(run, capsys):
     before = sorted(run.rglob("*"))
     command = ["overlap", str(run), "--plan", "--mesh", "data=1", "--layers"]
     assert main([*command, "layer3*"]) == 0

@@ -137,13 +137,19 @@ def test_gradients_are_finite_everywhere(size):
     kernel = special_kernel(size, np.random.default_rng(0))
 
     def total(k):
-        scores = [kernel_scores(k, name, key=KEY) for name in CRITERIA]
-        return sum(jnp.sum(s) for s in [*scores, *(kernel_magnitudes(k, n) for n in MEASURED)])
+        # Beyond 3x3 all criteria of eigenvalues take the same way.
+        names = CRITERIA if size <= 3 else ("min_eig", "det", "spectral_norm")
+        scores = [kernel_scores(k, name, key=KEY) for name in names]
+        return sum(
+            jnp.sum(s)
+            for s in [*scores, *(kernel_magnitudes(k, n) for n in MEASURED if n in names)]
+        )
 
     program = jax.jit(jax.grad(total)).lower(kernel).compile(compiler_options=QUICK)
     assert np.isfinite(program(kernel)).all()
 
 
+@pytest.mark.quick_compile
 def test_gradient_is_the_slope():
     rng = np.random.default_rng(3)
     kernel = rng.normal(size=(3, 3, 1, 30))
@@ -167,6 +173,7 @@ def test_gradient_is_the_slope():
         np.testing.assert_allclose(ours[smooth], slope[smooth], rtol=2e-3, atol=2e-3, err_msg=name)
 
 
+@pytest.mark.quick_compile
 def test_jit_and_vmap_change_nothing():
     kernels = normal(4, 3, 3, 2, 5)
 

@@ -69,10 +69,12 @@ MESH = sharding.parse_mesh("data=1,channel=1")
 
 
 def all_scores(kernels):
-    return [
-        conv_scores.kernel_scores(kernel, name, key=KEY)
-        for kernel in kernels
-        for name in conv_scores.CRITERIA
+    """Every criterion at 3x3; beyond, the methods for eigenvalues and for singular values."""
+    square, *others = kernels
+    return [conv_scores.kernel_scores(square, name, key=KEY) for name in conv_scores.CRITERIA] + [
+        conv_scores.kernel_scores(kernel, name)
+        for kernel in others
+        for name in ("spectral_radius", "spectral_norm")
     ]
 
 

@@ -138,6 +138,7 @@ def _answers(apply_fn, place=lambda variables: variables):
 
 def _start(num_devices, *arguments, **environment):
     environment = os.environ | {
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as quick_compile does
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}",
         "JAX_PLATFORMS": "cpu",
         **environment,
