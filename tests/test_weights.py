@@ -72,20 +72,22 @@ def accuracy(model, variables, cifar10_test, normalisation):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "file", "shortcut", "normalisation", "percent"),
+    ("name", "file", "shortcut", "normalisation", "images", "percent"),
     [
-        ("resnet20", "resnet20_cifar10", "A", IMAGENET, 81.03),
-        ("resnet32", "resnet32_cifar10", "A", IMAGENET, 82.56),
-        ("resnet20", "resnet20_projection_dense_cifar10", "B", DISTILLER, 80.75),
+        # On all 10,000: 81.03, 82.56 and 80.75 %.
+        ("resnet20", "resnet20_cifar10", "A", IMAGENET, 10_000, 81.03),
+        ("resnet32", "resnet32_cifar10", "A", IMAGENET, 2000, 81.65),
+        ("resnet20", "resnet20_projection_dense_cifar10", "B", DISTILLER, 2000, 79.55),
     ],
 )
-def test_accuracy_on_the_whole_test_set(
-    shared, cifar10_test, name, file, shortcut, normalisation, percent
+def test_accuracy_on_test_images(
+    shared, cifar10_test, name, file, shortcut, normalisation, images, percent
 ):
     model = models.create(name, num_classes=10, shortcut=shortcut)
     variables = models.load_safetensors(model, shared / f"weights/{file}.safetensors")
-    # One image is 0.01; a tie may fall otherwise on another machine.
-    assert abs(accuracy(model, variables, cifar10_test, normalisation) - percent) < 0.03
+    found = accuracy(model, variables, [each[:images] for each in cifar10_test], normalisation)
+    # A tie or two may fall otherwise on another machine.
+    assert abs(found - percent) < 2.5 * 100 / images
 
 
 @pytest.mark.parametrize(("name", "percent"), [("dropout", 73.28), ("overfit", 69.87)])
