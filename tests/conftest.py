@@ -111,12 +111,15 @@ def browse(tmp_path_factory):
         (folder / "page.html").write_text(text)
         command = [
             chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1000,900",
-            f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=20000", "--dump-dom",
+            f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=60000", "--dump-dom",
             (folder / "page.html").as_uri(),
         ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, timeout=100)
-        found = re.search(r'<pre id="outcome">(.*?)</pre>', done.stdout, re.DOTALL)
-        assert found, done.stderr[-2000:]
-        return json.loads(html.unescape(found[1]))
+        # Where others want the processor too, virtual time may be over before the page is done.
+        for _ in range(4):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+            found = re.search(r'<pre id="outcome">(.*?)</pre>', done.stdout, re.DOTALL)
+            if found:
+                return json.loads(html.unescape(found[1]))
+        raise AssertionError(done.stderr[-2000:])
 
     return browse
