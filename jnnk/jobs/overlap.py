@@ -61,7 +61,7 @@ def overlap(
         progress: shows how far it is.
         mesh: devices that share the images of a batch and the queries over its axis ``"data"`` and
             the channels over ``"channel"``, as from :func:`jnnk.sharding.parse_mesh`; with several
-            processes it must be given. The same results on any.
+            processes it must be given. The same results on any, to rounding.
 
     Returns:
         One record an epoch and layer, in that order (see :func:`measure_layer`).
