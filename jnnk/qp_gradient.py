@@ -51,7 +51,7 @@ def find_support(gram: jax.Array, cross: jax.Array) -> tuple[jax.Array, jax.Arra
         weights, more = finish(gram, cross, metric, weights)
         return weights.T, jnp.full(cross.shape[1:], 2 + spent + more, jnp.int32)
 
-    return map_blocks(block, (gram, cross), block_size=max(32, min(256, _CHUNK_FLOATS // size**2)))
+    return map_blocks(block, (gram, cross), block_size=max(32, min(192, _CHUNK_FLOATS // size**2)))
 
 
 def crowded(weights: jax.Array, few: int) -> jax.Array:
@@ -126,19 +126,22 @@ def projected_gradient(gram, cross, metric, start, *, few=0) -> tuple[jax.Array,
     """
     diagonal, constant = metric
     inverse = 1 / diagonal
+    # The metric minus G, over the diagonal: one product for all that is linear in a step.
+    eye = jnp.eye(len(cross), dtype=cross.dtype)
+    remainder = diagonal.T[:, :, None] * eye + constant[:, None, None] - gram
+    remainder = remainder * inverse.T[:, :, None]
+    offset, coupling = cross * inverse, constant * inverse
 
     def step(_, carry):
         weights, point, momentum, total = carry
-        descent = cross - product(gram, point)
-        # The minimiser of the model is max(0, (pull - constant * total) / diagonal) with total
-        # its own sum: an increasing piecewise linear equation, one Newton step from the last.
-        pull = diagonal * point + constant * jnp.sum(point, axis=0) + descent
-        scaled = pull * inverse
-        active = (pull > constant * total).astype(cross.dtype)
-        total = jnp.sum(active * scaled, axis=0) / (
-            1 + constant * jnp.sum(active * inverse, axis=0)
+        # The minimiser of the model is max(0, scaled - coupling * total) with total its own sum:
+        # an increasing piecewise linear equation, one Newton step from the last.
+        scaled = product(remainder, point) + offset
+        active = scaled > coupling * total
+        total = jnp.sum(jnp.where(active, scaled, 0), axis=0) / (
+            1 + jnp.sum(jnp.where(active, coupling, 0), axis=0)
         )
-        new = jnp.maximum(scaled - constant * total * inverse, 0)
+        new = jnp.maximum(scaled - coupling * total, 0)
         move = new - weights
         uphill = jnp.sum(diagonal * (point - new) * move, axis=0) > 0
         momentum = jnp.where(uphill, 1, momentum)
