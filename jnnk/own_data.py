@@ -109,12 +109,16 @@ def read_folder(path: pathlib.Path) -> _Source:
         train_folder = path / "train"  # without folders in it, train is a class
         test_folder = next((path / n for n in ("test", "val") if (path / n).is_dir()), None)
     class_names = tuple(entry.name for entry in _entries(train_folder) if entry.is_dir())
+    if not class_names:
+        raise InputError(
+            f"{path}: expected folders of classes, in it or in its folder train; there are none"
+        )
     files, labels = _files(train_folder, class_names)
     empty = set(range(len(class_names))) - set(labels.tolist())
-    if empty or not class_names:
-        where = train_folder / class_names[min(empty)] if empty else train_folder / "CLASS"
+    if empty:
         raise InputError(
-            f"{where}: expected the images of a class ({', '.join(SUFFIXES)}), there are none"
+            f"{train_folder / class_names[min(empty)]}: expected the images of a class "
+            f"({', '.join(SUFFIXES)}), there are none"
         )
     images = read_images(files)
     if test_folder is None:

@@ -261,7 +261,7 @@ def test_no_folder_of_images(tmp_path):
     assert f"{tmp_path / 'none'}: expected a folder of images (No such" in error_of(
         f"{tmp_path}/none/"
     )
-    assert "CLASS: expected the images of a class" in error_of(tmp_path)
+    assert f"{tmp_path}: expected folders of classes" in error_of(tmp_path)
 
 
 # --- names and paths
