@@ -17,7 +17,7 @@ _DAMAGED = (
 
 
 def read_archive(
-    path: pathlib.Path, required: Collection[str], optional: Collection[str] = ()
+    path: pathlib.Path, required: Collection[str], *, optional: Collection[str] = ()
 ) -> dict[str, np.ndarray]:
     """The arrays of an archive.
 

@@ -117,7 +117,7 @@ def load(
 
 
 def from_anywhere(
-    name: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None
+    name: str | os.PathLike[str], *, data_dir: str | None = None
 ) -> tuple[str, str | None]:
     """What `load` reads the same set by, whatever the working directory.
 

@@ -53,7 +53,7 @@ def train_config(args: argparse.Namespace) -> TrainConfig:
     """The options given, over what a run to be resumed was made with, over the defaults."""
     found = _found(args.out / "config.json") if args.resume else {}
     if args.dataset is not None:
-        name, data_dir = from_anywhere(args.dataset, args.data_dir)
+        name, data_dir = from_anywhere(args.dataset, data_dir=args.data_dir)
         args = argparse.Namespace(**{**vars(args), "dataset": name, "data_dir": data_dir})
     config = _merged(TrainConfig(), found, args)
     if config.epochs < 0 or config.batch_size < 1:

@@ -36,7 +36,9 @@ def read(path: pathlib.Path) -> _Source:
 def read_npz(path: pathlib.Path) -> _Source:
     """Read an .npz file; see `read`."""
     arrays = read_archive(
-        path, ("train_images", "train_labels"), ("test_images", "test_labels", "class_names")
+        path,
+        ("train_images", "train_labels"),
+        optional=("test_images", "test_labels", "class_names"),
     )
     train = _split(path, arrays, "train")
     class_names = _class_names(path, train[1], arrays.get("class_names"))

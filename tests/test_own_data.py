@@ -275,9 +275,9 @@ def test_what_is_a_path(tmp_path, monkeypatch):
     here = str(tmp_path)
     assert data.from_anywhere("mine.npz") == ("mine.npz", here)
     assert data.from_anywhere("birds") == data.from_anywhere("./birds/") == ("birds/", here)
-    assert data.from_anywhere("mine.npz", "..") == ("mine.npz", str(tmp_path.parent))
+    assert data.from_anywhere("mine.npz", data_dir="..") == ("mine.npz", str(tmp_path.parent))
     for name, where in (("digits", None), ("birds", "."), ("cifar10", "x"), ("emnist/mnist", None)):
-        assert data.from_anywhere(name, where) == (name, where)
+        assert data.from_anywhere(name, data_dir=where) == (name, where)
     monkeypatch.chdir("/")
     for name in ("mine.npz", "birds/"):
         assert data.load(name, data_dir=here).name == name
