@@ -1,4 +1,4 @@
-"""Image-classification data sets by name: arrays, class names and normalisation.
+"""Image-classification data sets by name or path: arrays, class names and normalisation.
 
 Reading happens once, on the host; `normalize` and `jnnk.augment` run on the device.
 """
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnnk import tfds_sets, tiny_imagenet
+from jnnk import own_data, tfds_sets, tiny_imagenet
 from jnnk.errors import InputError
 
 # The normalisation the public CIFAR weights of shared/ were trained with (ImageNet's figures).
@@ -27,7 +27,7 @@ class Dataset(NamedTuple):
     """A data set in host memory.
 
     Attributes:
-        name: the name it was loaded by.
+        name: the name it was loaded by; of one's own data the file's, or the folder's with a ``/``.
         train_images: (N, H, W, C) uint8, 0 to 255.
         train_labels: (N,) int32 in ``range(len(class_names))``.
         test_images: (M, H, W, C) uint8, 0 to 255.
@@ -47,7 +47,9 @@ class Dataset(NamedTuple):
     std: np.ndarray
 
 
-def load(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
+def load(
+    name: str | os.PathLike[str], *, data_dir: str | os.PathLike[str] | None = None
+) -> Dataset:
     """Read a data set into host memory.
 
     ===================  ==========================================================================
@@ -58,33 +60,49 @@ def load(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> Datase
     ``tiny_imagenet``    Tiny ImageNet in its official folders: ``data_dir`` is
                          ``tiny-imagenet-200`` or the folder that holds it. The 64x64 training
                          images, and as test images the validation images.
+    ending in ``.npz``   A file of one's own with ``train_images`` (N, H, W), (N, H, W, 1) or
+                         (N, H, W, 3) uint8 and ``train_labels`` (N,) integers; where wanted,
+                         ``test_images`` and ``test_labels`` too, and ``class_names`` (texts).
+    ending in ``/``, or  A folder of one's own with images (PNG, JPEG, ...; 8 bits, not
+    an existing folder,  transparent) in ``train/CLASS/`` and, where wanted, in ``test/CLASS/`` or
+    without data_dir     ``val/CLASS/``, or all of them in ``CLASS/``. All have one size, and are
+                         all grey (one channel) or all in colour. Hidden files and files of other
+                         kinds are left out.
     any other            The TFDS image-classification set of that name, prepared as array_record
                          under ``data_dir`` (see `prepare`): ``cifar10``, ``cifar100``,
                          ``fashion_mnist``, ``emnist/balanced``, ... TensorFlow is not needed.
                          Tests on the split ``test``, else on ``validation``.
     ===================  ==========================================================================
 
-    A source without a test split (``digits``, some TFDS sets) gets a fixed one: of every class,
-    the share 1/5 (rounded) that comes first in ``epoch_order(N, seed=SPLIT_SEED, epoch=0)``.
+    One's own classes are numbered from 0, in a folder in the order of their names; there are two or
+    more, and each has training images. A class without test images is no error.
+
+    A source without a test split (``digits``, some TFDS sets, one's own) gets a fixed one: of every
+    class, the share 1/5 (rounded) that comes first in
+    ``epoch_order(N, seed=SPLIT_SEED, epoch=0)``.
 
     ``mean`` and ``std`` are computed from the training images, except for CIFAR-10 and CIFAR-100,
     where they are the figures that public CIFAR ResNet weights are trained with.
 
     Args:
         name: see the table.
-        data_dir: folder of the prepared sets.
+        data_dir: folder of the prepared sets; the folder that a path of one's own starts from.
 
     Returns:
         The data set.
 
     Raises:
-        InputError: the name is unknown, the set is no image classification, is not prepared or is
-            damaged, or ``data_dir`` is needed and missing.
+        InputError: the name is unknown, the set is no image classification, is not prepared, is
+            missing or damaged, or ``data_dir`` is needed and missing.
     """
+    path = _own_path(name, data_dir)
+    name = os.fspath(name) if path is None else _own_name(path)
     if name == "digits":
         train, test, class_names = _read_digits()
     elif name == "tiny_imagenet":
         train, test, class_names = tiny_imagenet.read(_folder(name, data_dir))
+    elif path is not None:
+        train, test, class_names = own_data.read(path)
     else:
         train, test, class_names = tfds_sets.read(name, data_dir and _folder(name, data_dir))
     _check_labels(name, "training", train[1], len(class_names))
@@ -96,6 +114,25 @@ def load(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> Datase
     else:
         mean, std = _channel_statistics(train[0])
     return Dataset(name, *train, *test, class_names, mean, std)
+
+
+def from_anywhere(
+    name: str | os.PathLike[str], *, data_dir: str | None = None
+) -> tuple[str, str | None]:
+    """What `load` reads the same set by, whatever the working directory.
+
+    Args:
+        name: as for `load`.
+        data_dir: likewise.
+
+    Returns:
+        ``name`` and ``data_dir``: of one's own data, the file's or folder's own name and the
+        absolute path of the folder that it lies in; of other sets, as they are.
+    """
+    path = _own_path(name, data_dir)
+    if path is None:
+        return os.fspath(name), data_dir
+    return _own_name(path), str(path.parent)
 
 
 def only_classes(dataset: Dataset, names: Sequence[str]) -> Dataset:
@@ -174,6 +211,22 @@ def epoch_order(num_examples: int, *, seed: int, epoch: int) -> np.ndarray:
     """
     stream = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(epoch,)))
     return np.argsort(stream.random_raw(num_examples), kind="stable").astype(np.int32)
+
+
+def _own_path(
+    name: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None
+) -> pathlib.Path | None:
+    """The absolute path of one's own data, None where the name is none of a file or folder."""
+    name = os.fspath(name)
+    if name in ("digits", "tiny_imagenet"):
+        return None
+    if name.endswith((".npz", "/")) or (data_dir is None and os.path.isdir(name)):
+        return pathlib.Path(os.path.abspath(os.path.join(data_dir or "", name)))
+    return None
+
+
+def _own_name(path: pathlib.Path) -> str:
+    return path.name if path.suffix == ".npz" else f"{path.name}/"
 
 
 def _folder(name: str, data_dir: str | os.PathLike[str] | None) -> pathlib.Path:

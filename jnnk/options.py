@@ -7,6 +7,7 @@ from typing import Any
 import shtab
 
 from jnnk.conv_scores import CRITERIA
+from jnnk.data import from_anywhere
 from jnnk.errors import InputError
 from jnnk.jobs.config import (
     CHANNEL_CRITERIA,
@@ -51,6 +52,9 @@ REPRODUCTIONS = {
 def train_config(args: argparse.Namespace) -> TrainConfig:
     """The options given, over what a run to be resumed was made with, over the defaults."""
     found = _found(args.out / "config.json") if args.resume else {}
+    if args.dataset is not None:
+        name, data_dir = from_anywhere(args.dataset, data_dir=args.data_dir)
+        args = argparse.Namespace(**{**vars(args), "dataset": name, "data_dir": data_dir})
     config = _merged(TrainConfig(), found, args)
     if config.epochs < 0 or config.batch_size < 1:
         raise InputError("--epochs must be 0 or more and --batch-size 1 or more")
@@ -232,7 +236,11 @@ def _output_options(sub: argparse.ArgumentParser) -> None:
 
 
 def _network_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--dataset", help="digits (default), tiny_imagenet, or a TFDS name")
+    sub.add_argument(
+        "--dataset", metavar="NAME|FILE.npz|FOLDER/",
+        help="digits (default), tiny_imagenet, a TFDS name, or your own images: arrays in an .npz "
+        "or a folder with a folder for each class",
+    )  # fmt: skip
     sub.add_argument("--data-dir", help="folder of the prepared data sets")
     sub.add_argument("--model", help="resnet8 (default), resnet20, resnet50, convnet6, ...")
     sub.add_argument("--shortcut", choices=("A", "B"), help="of CIFAR ResNets (default: A)")

@@ -83,8 +83,8 @@ def _make_builder(tfds, name: str, data_dir):
         close = difflib.get_close_matches(name, ["digits", "tiny_imagenet", *known])
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise InputError(
-            f"unknown data set {name!r}: expected digits, tiny_imagenet or a TFDS "
-            f"image-classification set such as cifar10{hint}"
+            f"unknown data set {name!r}: expected digits, tiny_imagenet, a file ending in .npz, a "
+            f"folder ending in / or a TFDS image-classification set such as cifar10{hint}"
         ) from None
     except (ValueError, OSError, RuntimeError, ImportError, ParseError) as error:
         raise InputError(f"data set {name!r} cannot be opened: {_first_line(error)}") from error

@@ -3,11 +3,11 @@
 import pathlib
 
 import numpy as np
-from PIL import Image
 
 from jnnk.errors import InputError
+from jnnk.image_files import read_images
 
-_SIZE = 64
+_SHAPE = (64, 64, 3)
 
 
 def read(data_dir: pathlib.Path):
@@ -60,19 +60,7 @@ def _lines(path: pathlib.Path) -> list[str]:
 
 
 def _decode_all(examples: list[tuple[pathlib.Path, int]]) -> tuple[np.ndarray, np.ndarray]:
-    # One thread: Pillow holds the GIL for most of so small an image.
-    images = np.empty((len(examples), _SIZE, _SIZE, 3), np.uint8)
-    for index, (path, _) in enumerate(examples):
-        images[index] = _decode(path)
+    if not examples:
+        return np.empty((0, *_SHAPE), np.uint8), np.empty(0, np.int32)
+    images = read_images([path for path, _ in examples], shape=_SHAPE, mode="RGB")
     return images, np.array([label for _, label in examples], np.int32)
-
-
-def _decode(path: pathlib.Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except OSError as error:
-        raise InputError(f"cannot read the image {path} ({error})") from error
-    if pixels.shape != (_SIZE, _SIZE, 3):
-        raise InputError(f"{path}: expected {_SIZE}x{_SIZE} pixels, got {pixels.shape[:2]}")
-    return pixels

@@ -225,7 +225,8 @@ def test_unknown_name():
 
 
 @pytest.mark.parametrize("name", ["", "../x", "huggingface:mnist", "mnist:9.9.9", "mnist/a=1"])
-def test_name_out_of_the_syntax(name):
+def test_name_out_of_the_syntax(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where ../x is no folder
     assert f"unknown data set {name!r}" in error_of(name)
 
 

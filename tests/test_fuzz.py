@@ -13,9 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
-from jnnk import make_masks, models
+from jnnk import make_masks, models, own_data
 from jnnk.errors import InputError
+from jnnk.image_files import read_images
 from jnnk.jobs.overlap_files import LayerArrays, read_npz
 from jnnk.mask_files import load_masks, save_masks
 from jnnk.models.weights import WeightsError, load_npz, load_safetensors, save_safetensors
@@ -59,6 +61,19 @@ def arrays_file(path, variables):
     return lambda: read_npz(path, LayerArrays)
 
 
+def own_npz(path, variables):
+    images, labels = np.zeros((6, 4, 5, 3), np.uint8), np.arange(6) % 2
+    with path.open("wb") as file:
+        np.savez(file, train_images=images, train_labels=labels, class_names=["ant", "bee"])
+    return lambda: own_data.read_npz(path)[0]
+
+
+def png_file(path, variables):
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 11, 3), np.uint8)
+    Image.fromarray(pixels).save(path, "PNG")
+    return lambda: read_images([path])
+
+
 def json_file(path, variables):
     path.write_text(json.dumps({"epoch": 1, "layers": [{"name": "conv1", "overlap": 0.25}]}))
     return lambda: read_json(path)
@@ -77,7 +92,8 @@ def config_file(path, variables):
 
 
 FILES = (
-    weights_file, convnet_archive, masks_file, arrays_file, json_file, json_lines_file, config_file,
+    weights_file, convnet_archive, masks_file, arrays_file, own_npz, png_file, json_file,
+    json_lines_file, config_file,
 )  # fmt: skip
 
 
@@ -139,6 +155,10 @@ def test_nothing_pickled_is_read(tmp_path, variables):
         np.savez(file, allow_pickle=True, **dict.fromkeys(names, trap))
     with pytest.raises(InputError, match="file"):
         read_npz(path, LayerArrays)
+    with path.open("wb") as file:
+        np.savez(file, allow_pickle=True, train_images=trap, train_labels=trap)
+    with pytest.raises(InputError, match="file"):
+        own_data.read_npz(path)
     with path.open("wb") as file:
         np.savez(file, allow_pickle=True, W_conv0=trap)
     with pytest.raises(WeightsError, match="file"):

@@ -16,7 +16,7 @@ class TrainConfig(NamedTuple):
 
     Attributes:
         dataset: name known to :func:`jnnk.data.load`.
-        data_dir: where prepared data sets lie, or None.
+        data_dir: where prepared data sets or one's own lie, or None.
         model: name known to ``jnnk.models.create``.
         shortcut: ``"A"`` or ``"B"``, of CIFAR ResNets.
         model_options: further options of ``jnnk.models.create``, each ``"NAME=VALUE"``.

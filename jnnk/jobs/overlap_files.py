@@ -2,20 +2,13 @@
 
 import io
 import pathlib
-import zipfile
-import zlib
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jnnk.archives import read_archive
 from jnnk.errors import InputError
 from jnnk.runs import read_json, write_bytes
-
-# What numpy and zipfile raise for an archive that is none, is cut short or had bytes changed.
-_DAMAGED = (
-    OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, MemoryError,
-    SyntaxError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
 
 Epoch = int | str
 RANDOM = "random"
@@ -107,12 +100,9 @@ def read_npz(path: pathlib.Path, kind: type) -> Any:
         InputError: if the file is missing or damaged.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return kind(**{name: arrays[name] for name in kind._fields})
-    except _DAMAGED as error:
-        raise InputError(
-            f"{path}: cannot be read ({error}); delete it to measure it again"
-        ) from None
+        return kind(**read_archive(path, kind._fields))
+    except InputError as error:
+        raise InputError(f"{error}; delete it to measure it again") from None
 
 
 def write_npz(path: pathlib.Path, arrays: Any) -> None:

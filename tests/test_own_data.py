@@ -1,0 +1,317 @@
+"""One's own images: what is read from a file or folder, and one line for all that can be wrong."""
+
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jnnk import data, options
+from jnnk.cli import main
+from jnnk.errors import InputError
+
+pytestmark = pytest.mark.quick_compile
+
+
+def error_of(name, **where) -> str:
+    with pytest.raises(InputError) as caught:
+        data.load(name, **where)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+# --- an .npz file
+
+
+def arrays(*, count=30, size=(6, 5), channels=(3,), classes=3) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, *size, *channels), np.uint8)
+    return {"train_images": images, "train_labels": np.arange(count) % classes}
+
+
+def write_npz(path, **changes):
+    """A good file with some of its arrays changed; None leaves an array out."""
+    found = {**arrays(), **changes}
+    np.savez(path, **{name: value for name, value in found.items() if value is not None})
+    return path
+
+
+@pytest.mark.parametrize("channels", [(), (1,), (3,)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.uint64])
+def test_npz_with_a_test_split(tmp_path, channels, dtype):
+    whole = arrays(channels=channels)
+    images, labels = whole["train_images"], whole["train_labels"].astype(dtype)
+    test = {"test_images": images[:7] // 2, "test_labels": np.full(7, 1, dtype)}  # one class only
+    path = tmp_path / "mine.npz"
+    np.savez_compressed(path, train_images=images, train_labels=labels, **test)
+    loaded = data.load(path)
+    assert loaded.name == "mine.npz"
+    assert loaded.class_names == ("0", "1", "2")
+    assert loaded.train_images.dtype == np.uint8
+    assert loaded.train_labels.dtype == loaded.test_labels.dtype == np.int32
+    np.testing.assert_array_equal(loaded.train_images, images.reshape(30, 6, 5, -1))
+    np.testing.assert_array_equal(loaded.test_images, test["test_images"].reshape(7, 6, 5, -1))
+    np.testing.assert_array_equal(loaded.train_labels, whole["train_labels"])
+    np.testing.assert_array_equal(loaded.test_labels, 1)
+    scaled = loaded.train_images.astype(np.float64) / 255
+    np.testing.assert_allclose(loaded.mean, scaled.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(loaded.std, scaled.std((0, 1, 2)), rtol=1e-6)
+
+
+def test_npz_without_a_test_split_is_split(tmp_path):
+    path = write_npz(tmp_path / "cifar10.npz", class_names=["wasp", "ant", "bee"])
+    loaded = data.load(str(path))
+    assert loaded.class_names == ("wasp", "ant", "bee")
+    np.testing.assert_array_equal(np.bincount(loaded.test_labels), [2, 2, 2])
+    np.testing.assert_array_equal(np.bincount(loaded.train_labels), [8, 8, 8])
+    assert loaded.mean[0] != np.float32(0.485)  # CIFAR-10's figures go by its name
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"train_labels": None}, "expected the arrays train_images, train_labels and perhaps"),
+        ({"x_train": np.zeros(3)}, "it has train_images, train_labels, x_train"),
+        ({"train_images": np.zeros((30, 6, 5, 3))}, "expected uint8 from 0 to 255, got float64"),
+        ({"train_images": np.zeros((30, 3, 6, 5), np.uint8)}, "got (30, 3, 6, 5)"),
+        ({"train_images": np.zeros((30, 4), np.uint8)}, "got (30, 4)"),
+        ({"train_images": np.zeros((0, 6, 5), np.uint8)}, "got (0, 6, 5)"),
+        ({"train_images": np.zeros((30, 0, 5), np.uint8)}, "got (30, 0, 5)"),
+        ({"train_labels": np.zeros(29, int)}, "expected 30 integers, one an image, got int64 of"),
+        ({"train_labels": np.zeros((30, 3), int)}, "of shape (30, 3)"),
+        ({"train_labels": np.arange(30) % 3 / 1}, "got float64"),
+        ({"train_labels": np.arange(30) % 3 - 1}, "numbered from 0, they run from -1 to 1"),
+        ({"train_labels": np.uint64(2**63) * (np.arange(30) % 2 == 1)}, f"0 to {2**63}"),
+        ({"train_labels": np.arange(30) % 3 + 1}, "got 3 different ones from 1 to 3"),
+        ({"train_labels": np.arange(30) % 2 * 10**9}, "expected all of 0 to 1 for 2 classes"),
+        ({"train_labels": np.zeros(30, int)}, "expected two classes or more, got 1"),
+        ({"class_names": ["a", "b", "c", "d"]}, "0 to 3 for 4 classes, got 3 different ones"),
+        ({"class_names": ["a", "b"]}, "0 to 1 for 2 classes, got 3 different ones"),
+        ({"class_names": ["a", "b", "a"]}, "no two the same"),
+        ({"class_names": [1, 2, 3]}, "expected texts"),
+        ({"class_names": [["a", "b", "c"]]}, "of shape (1, 3)"),
+        ({"class_names": np.array([], str)}, "expected all of"),
+        ({"test_images": np.zeros((2, 6, 5, 3), np.uint8)}, "test_labels is missing"),
+        ({"test_labels": np.zeros(2, int)}, "test_images is missing"),
+    ],
+)
+def test_npz_that_is_not_as_expected(tmp_path, changes, said):
+    path = write_npz(tmp_path / "mine.npz", **changes)
+    message = error_of(path)
+    assert str(path) in message and said in message
+
+
+@pytest.mark.parametrize(
+    ("shape", "labels", "said"),
+    [
+        ((2, 6, 6, 3), [0, 1], "like train_images, got (6, 6, 3)"),
+        ((2, 6, 5), [0, 1], "like train_images, got (6, 5, 1)"),
+        ((2, 6, 5, 3), [0, 3], "test labels run from 0 to 3, expected 0 to 2"),
+        ((0, 6, 5, 3), np.zeros(0, int), "got (0, 6, 5, 3)"),
+    ],
+)
+def test_npz_whose_test_split_does_not_fit(tmp_path, shape, labels, said):
+    test = {"test_images": np.zeros(shape, np.uint8), "test_labels": labels}
+    message = error_of(write_npz(tmp_path / "mine.npz", **test))
+    assert "mine.npz" in message and said in message
+
+
+def test_npz_too_small_to_be_split(tmp_path):
+    path = write_npz(tmp_path / "mine.npz", **arrays(count=6))
+    assert "'mine.npz' has no test images" in error_of(path)
+
+
+def test_no_npz(tmp_path):
+    assert "No such file" in error_of(tmp_path / "none.npz")
+    assert "Is a directory" in error_of(tmp_path.rename(tmp_path.with_suffix(".npz")))
+
+
+def test_npz_that_is_a_single_array(tmp_path):
+    path = tmp_path / "mine.npz"
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+    assert f"{path}: cannot be read as a numpy archive" in error_of(path)
+
+
+def test_headers_that_promise_too_much_or_too_little(tmp_path):
+    path = tmp_path / "mine.npz"
+    for shape in ((10**7, 100, 100, 3), (1, 2, 2)):
+        header = io.BytesIO()
+        found = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(header, found)
+        with zipfile.ZipFile(write_npz(path, train_images=None), "a") as archive:
+            archive.writestr("train_images.npy", header.getvalue() + bytes(100))
+        assert f"{path}: cannot be read as a numpy archive" in error_of(path)
+
+
+# --- a folder
+
+
+def write_images(folder, counts, *, mode="RGB", size=(5, 6), suffix=".png"):
+    """Files 0.png, 1.png, ... of each class, and their pixels by class and number."""
+    rng = np.random.default_rng(len(str(folder)))
+    pixels = {}
+    for name, count in counts.items():
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            shape = (*size[::-1], 3) if mode == "RGB" else size[::-1]
+            pixels[name, index] = rng.integers(0, 256, shape, np.uint8)
+            Image.fromarray(pixels[name, index]).save(folder / name / f"{index}{suffix}")
+    return pixels
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("test_split", ["test", "val"])
+def test_folder_with_a_test_split(tmp_path, mode, test_split):
+    train = write_images(tmp_path / "train", {"wasp": 2, "ant": 3, "Bee": 1}, mode=mode)
+    test = write_images(tmp_path / test_split, {"wasp": 1, "ant": 2}, mode=mode, suffix=".BMP")
+    (tmp_path / "train" / ".hidden").mkdir()
+    for stray in ("train/ant/Thumbs.db", "train/ant/.0.png", "train/list.txt", "notes.png"):
+        (tmp_path / stray).write_text("no image")
+    loaded = data.load(tmp_path)
+    assert loaded.name == f"{tmp_path.name}/"
+    assert loaded.class_names == ("Bee", "ant", "wasp")
+    np.testing.assert_array_equal(loaded.train_labels, [0, 1, 1, 1, 2, 2])
+    np.testing.assert_array_equal(loaded.test_labels, [1, 1, 2])
+    order = [("Bee", 0), ("ant", 0), ("ant", 1), ("ant", 2), ("wasp", 0), ("wasp", 1)]
+    expected = np.stack([train[key] for key in order]).reshape(6, 6, 5, -1)
+    np.testing.assert_array_equal(loaded.train_images, expected)
+    expected = np.stack([test["ant", 0], test["ant", 1], test["wasp", 0]]).reshape(3, 6, 5, -1)
+    np.testing.assert_array_equal(loaded.test_images, expected)
+
+
+def test_folder_without_splits(tmp_path):
+    """Without folders in it, train is a class like others."""
+    write_images(tmp_path, {"train": 10, "plane": 5})
+    loaded = data.load(tmp_path)
+    assert loaded.class_names == ("plane", "train")
+    np.testing.assert_array_equal(np.bincount(loaded.train_labels), [4, 8])
+    np.testing.assert_array_equal(np.bincount(loaded.test_labels), [1, 2])
+
+
+def test_kinds_of_pixels(tmp_path):
+    write_images(tmp_path, {"a": 4, "b": 5})
+    grey, colour = tmp_path / "a" / "0.png", tmp_path / "a" / "1.png"
+    with Image.open(colour) as image:
+        image.quantize(4).save(colour)  # a palette is colour
+    assert data.load(tmp_path).train_images.shape[1:] == (6, 5, 3)
+    Image.new("1", (5, 6)).save(tmp_path / "b" / "3.png")
+    message = error_of(tmp_path)
+    assert str(tmp_path / "b" / "3.png") in message and f"like {grey}" in message
+    assert "expected 6x5 pixels (height x width), RGB" in message and message.endswith("grey")
+    Image.new("RGBA", (5, 6)).save(tmp_path / "b" / "0.png")
+    message = error_of(tmp_path)
+    assert str(tmp_path / "b" / "0.png") in message and "'RGBA'" in message
+
+
+def test_images_of_two_sizes(tmp_path):
+    write_images(tmp_path / "train", {"a": 2, "b": 2})
+    write_images(tmp_path / "test", {"a": 1}, size=(7, 6))
+    message = error_of(tmp_path)
+    assert str(tmp_path / "test" / "a" / "0.png") in message
+    assert "expected 6x5 pixels" in message and "got 6x7 pixels" in message
+
+
+def empty(folder):
+    (folder / "train" / "c").mkdir()
+    return "c: expected the images of a class (.png, .jpg"
+
+
+def unknown_class(folder):
+    write_images(folder / "test", {"d": 1})
+    return "test/d: "
+
+
+def no_test_images(folder):
+    (folder / "test" / "a").mkdir(parents=True)
+    return "test: expected images in folders of classes"
+
+
+def one_class(folder):
+    (folder / "train" / "b").rename(folder / "b")
+    return "expected two classes or more, got 1"
+
+
+def damaged(folder):
+    path = folder / "train" / "b" / "1.png"
+    path.write_bytes(path.read_bytes()[:-40])
+    return f"cannot read the image {path}"
+
+
+def postscript(folder):
+    path = folder / "train" / "b" / "1.png"
+    Image.new("L", (5, 6)).save(path, "EPS")
+    return f"cannot read the image {path}"
+
+
+@pytest.mark.parametrize(
+    "spoil", [empty, unknown_class, no_test_images, one_class, damaged, postscript]
+)
+def test_folder_that_is_not_as_expected(tmp_path, spoil):
+    write_images(tmp_path / "train", {"a": 2, "b": 2})
+    said = spoil(tmp_path)
+    message = error_of(tmp_path)
+    assert str(tmp_path) in message and said in message
+
+
+def test_no_folder_of_images(tmp_path):
+    assert f"{tmp_path / 'none'}: expected a folder of images (No such" in error_of(
+        f"{tmp_path}/none/"
+    )
+    assert f"{tmp_path}: expected folders of classes" in error_of(tmp_path)
+
+
+# --- names and paths
+
+
+def test_what_is_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_npz(tmp_path / "mine.npz")
+    write_images(tmp_path / "birds", {"a": 3, "b": 3})
+    (tmp_path / "digits").mkdir()  # known names come first
+    here = str(tmp_path)
+    assert data.from_anywhere("mine.npz") == ("mine.npz", here)
+    assert data.from_anywhere("birds") == data.from_anywhere("./birds/") == ("birds/", here)
+    assert data.from_anywhere("mine.npz", data_dir="..") == ("mine.npz", str(tmp_path.parent))
+    for name, where in (("digits", None), ("birds", "."), ("cifar10", "x"), ("emnist/mnist", None)):
+        assert data.from_anywhere(name, data_dir=where) == (name, where)
+    monkeypatch.chdir("/")
+    for name in ("mine.npz", "birds/"):
+        assert data.load(name, data_dir=here).name == name
+    assert "unknown data set 'birds': expected digits, tiny" in error_of("birds", data_dir=here)
+
+
+def test_a_run_knows_its_data_from_anywhere(tmp_path, monkeypatch, capsys):
+    """Also after both have moved, and with a grey image of another size than any known set's."""
+    monkeypatch.chdir(tmp_path)
+    write_npz(tmp_path / "mine.npz", **arrays(count=40, size=(20, 21), channels=()))
+    make = ["train", "--dataset", "mine.npz", "--epochs", "0", "--batch-size", "8", "--model",
+            "convnet6", "--model-options", "channels=2", "--out", "run", "--json"]  # fmt: skip
+    assert main(make) == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["dataset"], config["data_dir"]) == ("mine.npz", str(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    parse = options.parser().parse_args
+    resumed = ["train", "--resume", "--out", "../run"]
+    known = options.train_config(parse(resumed))
+    assert known == options.train_config(parse([*resumed, "--dataset", "../mine.npz"]))
+    assert known.dataset == "mine.npz" and known.data_dir == str(tmp_path)
+    assert main(["export", "../run", "--out", "torch"]) == 0
+    (tmp_path / "mine.npz").rename("mine.npz")
+    capsys.readouterr()
+    assert main(["export", "../run", "--out", "torch"]) == 2
+    assert f"{tmp_path / 'mine.npz'}: cannot be read" in capsys.readouterr().err
+    assert main(["export", "../run", "--out", "torch", "--data-dir", "."]) == 0
+
+
+def test_images_too_small_for_the_network(tmp_path, capsys):
+    path = write_npz(tmp_path / "mine.npz")
+    out = tmp_path / "run"
+    command = ["train", "--dataset", str(path), "--model", "convnet6", "--out", str(out)]
+    assert main(command) == 2
+    assert "at least 8x8 pixels, got 6x5" in capsys.readouterr().err
+    assert not out.exists()
