@@ -4,7 +4,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from jnnk.figure_style import PALETTE, STYLE, by_layer, label_layers, make_axes
+from jnnk.figure_style import MOST_NAMES, PALETTE, STYLE, by_layer, label_layers, make_axes
 
 
 def pruning_sweep(sweep: dict, *, criterion: str, share: float, tolerance: float) -> Figure:
@@ -51,7 +51,9 @@ def kernel_score_ranges(scores: list[dict], *, criterion: str) -> Figure:
     ]
     with mpl.rc_context(STYLE):
         figure, axis = make_axes(1, 1, by_layer(len(rows), 3.6))
-        axis.bxp(boxes, positions=range(len(rows)), showfliers=False)
+        axis.bxp(
+            boxes, positions=range(len(rows)), showfliers=False, showcaps=len(rows) <= MOST_NAMES
+        )
         label_layers(axis, [record["layer"] for record in rows])
         axis.set_ylabel(f"{criterion} of a kernel")
         axis.set_ylim(bottom=0)

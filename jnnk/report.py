@@ -84,7 +84,8 @@ def picture(svg: bytes, alt: str) -> str:
     themed = svg[:start] + _THEME.encode() + svg[start:]
     # Hundredths of a point are enough on a screen, and make a third less of the page.
     short = re.sub(rb"(?<![\d.])([1-9]\d*\.\d\d)\d+", rb"\1", themed)
-    text = re.sub(r"\s+", " ", short.decode()).replace('"', "'")
+    text = re.sub(r"\s+", " ", short.decode()).replace("> <", "><").replace('"', "'")
+    text = re.sub("<g id='[^']*'>", "<g>", text)  # nothing refers to a group
     source = "data:image/svg+xml," + urllib.parse.quote(text, safe=_IN_SVG)
     return f'<div class="wide"><img alt="{_text(alt)}" src="{source}"></div>'
 

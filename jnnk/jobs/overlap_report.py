@@ -16,10 +16,10 @@ from jnnk.runs import Run, read_json, to_json, write_bytes
 from jnnk.tables import to_csv
 
 # What keeps the page below 8 MiB, Plotly's 4.6 included.
-_CELL_BUDGET = 200_000  # of all layers' interactive heat maps
+_CELL_BUDGET = 100_000  # of all layers' interactive heat maps
 _LAYERS_DRAWN = 12  # heat maps that do not move; the others are in the menu of the one that does
 _IMAGE_BUDGET = 2**19  # characters of all channels' top images
-_PICTURE_BUDGET = 2**19  # characters of the pictures of chosen channels; figures/ has them all
+_PICTURE_BUDGET = 2**18  # characters of the pictures of chosen channels; figures/ has them all
 _PAIRS = 2000  # rows of the table of pairs; overlap/tables/ has them all
 
 _COLUMNS = {
