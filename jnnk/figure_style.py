@@ -23,7 +23,7 @@ STYLE = {
 }
 MOST_NAMES = 24  # layers that fit by name along an axis, and points with markers along a line
 MOST_LINES = 12  # layers that can be told apart as lines
-_WIDEST = 9.0  # inches; the page scales down what is wider, its text too
+_WIDEST = 8.0  # inches; the page scales down what is wider, its text too
 
 
 def make_axes(rows: int, columns: int, size: tuple[float, float], **options) -> tuple[Figure, Axes]:

@@ -127,11 +127,12 @@ def pruned_by_threshold_and_layer(thresholds: list[float], records: list[dict]) 
             )  # fmt: skip
             axis.set(xscale="log", title=criterion)
         axes[0, 0].invert_yaxis()
-        for axis in axes.flat[len(criteria) :]:
+        shown, spare = np.split(axes.ravel(), [len(criteria)])
+        for axis in spare:
             axis.remove()
         figure.supxlabel("threshold")
         figure.supylabel("layer, from the input on")
-        figure.colorbar(image, ax=axes, label="kernels below it (%)")
+        figure.colorbar(image, ax=shown, label="kernels below it (%)")
     return figure
 
 

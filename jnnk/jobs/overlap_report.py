@@ -8,16 +8,16 @@ from jnnk import figures
 from jnnk.channel_pictures import ChannelPictures, channel_rows
 from jnnk.explorers import overlap_explorer, to_html
 from jnnk.figure_style import MOST_LINES, MOST_NAMES
-from jnnk.jobs.output import draw, figure_bytes, percent, save_table
+from jnnk.jobs.output import draw, percent, save_table
 from jnnk.jobs.overlap_files import RANDOM, last_epoch, layer_file, read_npz
 from jnnk.jobs.top_images import Images, data_uri, read_top_images
-from jnnk.report import Drawing, Section, click_pictures, picture
+from jnnk.report import Drawing, Section, click_pictures
 from jnnk.runs import Run, read_json, to_json, write_bytes
 from jnnk.tables import to_csv
 
 # What keeps the page below 8 MiB, Plotly's 4.6 included.
 _CELL_BUDGET = 100_000  # of all layers' interactive heat maps
-_LAYERS_DRAWN = 12  # heat maps that do not move; the others are in the menu of the one that does
+_LAYERS_DRAWN = 12  # heat maps that do not move
 _IMAGE_BUDGET = 2**19  # characters of all channels' top images
 _PICTURE_BUDGET = 2**18  # characters of the pictures of chosen channels; figures/ has them all
 _PAIRS = 2000  # rows of the table of pairs; overlap/tables/ has them all
@@ -142,14 +142,12 @@ def _heat_maps(run: Run, last: list[dict], matrices: dict[str, np.ndarray]) -> D
         "their average-linkage clustering, whose tree stands at the left; dead channels come last, "
         "in grey."
     )
-    name, records = "overlap_heat_maps", _most_overlapping(matrices)
-    drawing = draw(run, name, figures.overlap_heat_maps(matrices), caption, records)
-    if len(matrices) <= _LAYERS_DRAWN:
-        return drawing
-    shown = {layer: matrices[layer] for layer in _most_redundant(last)[:_LAYERS_DRAWN]}
-    caption += f" Here the {_LAYERS_DRAWN} most redundant layers; figures/{name}.svg has all."
-    svg = figure_bytes(figures.overlap_heat_maps(shown), "svg")
-    return drawing._replace(content=picture(svg, caption), caption=caption)
+    shown = matrices
+    if len(matrices) > _LAYERS_DRAWN:
+        shown = {layer: matrices[layer] for layer in _most_redundant(last)[:_LAYERS_DRAWN]}
+        caption += f" Here the {_LAYERS_DRAWN} most redundant layers; overlap/tables/ has all."
+    figure = figures.overlap_heat_maps(shown)
+    return draw(run, "overlap_heat_maps", figure, caption, _most_overlapping(matrices))
 
 
 def _most_redundant(last: list[dict]) -> list[str]:
