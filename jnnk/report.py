@@ -17,6 +17,7 @@ svg { fill: #e6e9ec }
 [style*="stroke: #ffffff"] { stroke: #15191d !important }
 [style*="fill: #ffffff"] { fill: #15191d !important }
 [style*="stroke: #4c4c4c"], [style*="stroke: #666666"] { stroke: #a8b2bd !important }
+[style*="fill: #666666"] { fill: #a8b2bd !important }
 [style*="fill: #d9d9d9"] { fill: #39424b !important }
 [style*="stroke: #d9d9d9"] { stroke: #39424b !important }
 [style*="stroke: #cccccc"], [style*="stroke: #b0b0b0"] { stroke: #6b7580 !important }
