@@ -3,7 +3,7 @@
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from jnnk.figure_style import PALETTE, STYLE, line_with_limits, make_axes
+from jnnk.figure_style import PALETTE, STYLE, label_layers, line_with_limits, make_axes
 
 _STYLES = ("-", "--", ":", "-.")
 
@@ -47,13 +47,11 @@ def overlap_by_depth(records: list[dict]) -> Figure:
             strict=True,
         ):
             for index, (run, rows) in enumerate(runs.items()):
-                line_with_limits(
-                    axis, rows, x, field, fmt="o", **{**_line(index, run), "linewidth": 1.5}
-                )
-            axis.set(xlabel="layer" if x == "layer" else "layer, from the input on", ylabel=label)
+                line_with_limits(axis, rows, x, field, **{**_line(index, run), "linewidth": 1.5})
+            axis.set(xlabel="layer, from the input on", ylabel=label)
             axis.set_ylim(bottom=0)
             if x == "layer":
-                axis.tick_params(axis="x", labelrotation=90)
+                label_layers(axis, *layers, rotation=90)
         axes[0].legend()
     return figure
 

@@ -21,6 +21,9 @@ STYLE = {
     "axes.prop_cycle": cycler(color=PALETTE),
     "svg.hashsalt": "jnnk",  # the same figure gives the same file
 }
+MOST_NAMES = 24  # layers that fit by name along an axis, and points with markers along a line
+MOST_LINES = 12  # layers that can be told apart as lines
+_WIDEST = 8.0  # inches; the page scales down what is wider, its text too
 
 
 def make_axes(rows: int, columns: int, size: tuple[float, float], **options) -> tuple[Figure, Axes]:
@@ -34,6 +37,63 @@ def make_axes(rows: int, columns: int, size: tuple[float, float], **options) -> 
     """
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, **options)
+
+
+def by_layer(layers: int, height: float, *, least: float = 7.5) -> tuple[float, float]:
+    """Size in inches of a figure with layers along its x axis, never too wide to be read.
+
+    Args:
+        layers: how many.
+        height: of the figure.
+        least: its width with few layers.
+    """
+    return min(max(least, 0.25 * layers + 2), _WIDEST), height
+
+
+def label_layers(axis: Axes, layers: Sequence[str], *, rotation: float = 60) -> None:
+    """Names the layers at 0, 1, ... of the x axis, or every few of them where they are many.
+
+    Args:
+        axis: of the panel.
+        layers: names of all layers, from the input on; the first is always named.
+        rotation: of the names, in degrees.
+    """
+    step = -(-len(layers) // MOST_NAMES)
+    places = range(0, len(layers), step)
+    axis.set_xticks(
+        places,
+        [layers[place] for place in places],
+        rotation=rotation,
+        ha="center" if rotation == 90 else "right",
+    )
+    axis.set_xlabel("layer" if step == 1 else f"layer (one in {step} named)")
+
+
+def lines_of(layers: Sequence[str]) -> dict[str, np.ndarray]:
+    """The layers to draw as lines, the first and the last among them, and their colours.
+
+    Args:
+        layers: names of all layers, from the input on.
+
+    Returns:
+        Name to colour (4,), light to dark: at most ``MOST_LINES``, evenly spaced in depth.
+    """
+    number = min(len(layers), MOST_LINES)
+    places = np.linspace(0, len(layers) - 1, number).round().astype(int)
+    return {layers[place]: colour for place, colour in zip(places, shades(number), strict=True)}
+
+
+def legend_of_layers(figure: Figure, axis: Axes, layers: int) -> None:
+    """Tells right of the panels which line is which layer, and how many layers have none.
+
+    Args:
+        figure: gets the legend.
+        axis: has the lines.
+        layers: number of all layers.
+    """
+    handles, names = axis.get_legend_handles_labels()
+    title = f"{len(names)} of {layers} layers" if len(names) < layers else None
+    figure.legend(handles, names, title=title, loc="outside right upper")
 
 
 def values_of(records: Sequence[dict], field: str) -> np.ndarray:
@@ -51,6 +111,8 @@ def line_with_limits(
 ) -> None:
     """A line of ``y`` against ``x``, with bars up to ``y_lower`` and ``y_upper`` where they exist.
 
+    Many points are a line without markers, their limits a band around it.
+
     Args:
         axis: to draw on.
         records: a point each.
@@ -59,13 +121,20 @@ def line_with_limits(
         factor: multiplies ``y`` and its limits.
         **style: of ``Axes.errorbar``.
     """
-    values, errors = factor * values_of(records, y), None
+    places, values = [record[x] for record in records], factor * values_of(records, y)
+    limits = None
     if records and f"{y}_lower" in records[0]:
-        lower, upper = (factor * values_of(records, f"{y}_{end}") for end in ("lower", "upper"))
-        # The interval may miss the mean where hardly anything varies, by rounding.
-        errors = np.maximum([values - lower, upper - values], 0)
-    style = {"fmt": "o-", "markersize": 4, "capsize": 2, **style}
-    axis.errorbar([record[x] for record in records], values, yerr=errors, **style)
+        limits = [factor * values_of(records, f"{y}_{end}") for end in ("lower", "upper")]
+    if len(records) > MOST_NAMES:
+        line = axis.errorbar(places, values, **{**style, "marker": ""})
+        if limits is not None:
+            colour = line.lines[0].get_color()
+            axis.fill_between(places, *limits, color=colour, alpha=0.25, linewidth=0)
+        return
+    # The interval may miss the mean where hardly anything varies, by rounding.
+    errors = limits and np.maximum([values - limits[0], limits[1] - values], 0)
+    style = {"marker": "o", "markersize": 4, "capsize": 2, **style}
+    axis.errorbar(places, values, yerr=errors, **style)
 
 
 def shades(number: int) -> np.ndarray:

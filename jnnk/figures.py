@@ -9,7 +9,18 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from jnnk.clustering import ChannelTree, cluster_channels, tree_lines
-from jnnk.figure_style import PALETTE, STYLE, line_with_limits, make_axes, shades, values_of
+from jnnk.figure_style import (
+    PALETTE,
+    STYLE,
+    by_layer,
+    label_layers,
+    legend_of_layers,
+    line_with_limits,
+    lines_of,
+    make_axes,
+    shades,
+    values_of,
+)
 
 _MEASURES = {
     "overlap": "mean channel overlap (Jaccard)",
@@ -57,16 +68,15 @@ def redundancy_and_pruning(records: list[dict]) -> Figure:
     if any(record["kernels"] for record in records):
         kept = values_of(records, "kernels_kept") / values_of(records, "kernels")
         panels["kernels pruned (%)"] = 100 * (1 - kept)
-    size = (max(7.0, 0.3 * len(layers) + 2), 1.0 + 1.6 * len(panels))
+    size = by_layer(len(layers), 1.0 + 1.6 * len(panels), least=7)
     with mpl.rc_context(STYLE):
         figure, axes = make_axes(len(panels), 1, size, sharex=True, squeeze=False)
         for axis, (label, values), colour in zip(axes.flat, panels.items(), PALETTE, strict=False):
-            axis.bar(layers, np.nan_to_num(values), color=colour)
+            axis.bar(range(len(layers)), np.nan_to_num(values), color=colour)
             axis.set_ylabel(label)
             axis.grid(axis="x", visible=False)
         axes[0, 0].set_ylim(0, 1)
-        axes[-1, 0].set_xlabel("layer")
-        axes[-1, 0].set_xticks(range(len(layers)), layers, rotation=45, ha="right")
+        label_layers(axes[-1, 0], layers, rotation=45)
     return figure
 
 
@@ -80,13 +90,19 @@ def measures_by_depth(records: list[dict], *, control: int | str = 0) -> Figure:
     """
     panels = {**_MEASURES, "loo_error": "leave-one-out error (%)"}
     epochs = dict.fromkeys(record["epoch"] for record in records)
+    layers = list(dict.fromkeys(record["layer"] for record in records))
     trained = [epoch for epoch in epochs if epoch != control]
     colours = shades(len(trained))
     styles = {
         epoch: {"color": colour, "label": f"epoch {epoch}" if epoch else "given weights"}
         for epoch, colour in zip(trained, colours, strict=True)
     }
-    styles[control] = {"color": "0.4", "fmt": "s--", "label": "random weights (control)"}
+    styles[control] = {
+        "color": "0.4",
+        "marker": "s",
+        "linestyle": "--",
+        "label": "random weights (control)",
+    }
     with mpl.rc_context(STYLE):
         figure, axes = make_axes(3, 2, (10, 9), sharex=True)
         for axis, (field, label) in zip(axes.flat, panels.items(), strict=True):
@@ -97,25 +113,23 @@ def measures_by_depth(records: list[dict], *, control: int | str = 0) -> Figure:
             axis.set_ylabel(label)
             axis.set_ylim(bottom=0)
         for axis in axes[-1]:
-            axis.tick_params(axis="x", labelrotation=90)
-            axis.set_xlabel("layer")
+            label_layers(axis, layers, rotation=90)
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
 
 def measures_by_epoch(records: list[dict]) -> Figure:
-    """Overlap, redundancy and dimensions of every layer against the epoch.
+    """Overlap, redundancy and dimensions against the epoch, a line a layer, up to ``MOST_LINES``.
 
     Args:
         records: of :func:`jnnk.jobs.overlap.overlap`, of epochs that are numbers.
     """
     panels = {field: label for field, label in _MEASURES.items() if field != "channel_degree"}
-    layers = dict.fromkeys(record["layer"] for record in records)
-    colours = shades(len(layers))
+    layers = list(dict.fromkeys(record["layer"] for record in records))
     with mpl.rc_context(STYLE):
         figure, axes = make_axes(2, 2, (10, 6.4), sharex=True)
         for axis, (field, label) in zip(axes.flat, panels.items(), strict=True):
-            for layer, colour in zip(layers, colours, strict=True):
+            for layer, colour in lines_of(layers).items():
                 rows = [record for record in records if record["layer"] == layer]
                 line_with_limits(axis, rows, "epoch", field, color=colour, label=layer)
             axis.set_ylabel(label)
@@ -123,7 +137,7 @@ def measures_by_epoch(records: list[dict]) -> Figure:
         for axis in axes[-1]:
             axis.set_xlabel("epoch")
             axis.xaxis.get_major_locator().set_params(integer=True)
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper")
+        legend_of_layers(figure, axes[0, 0], len(layers))
     return figure
 
 

@@ -5,7 +5,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from jnnk.figure_style import PALETTE, STYLE, line_with_limits, make_axes, shades, values_of
+from jnnk.figure_style import (
+    PALETTE,
+    STYLE,
+    label_layers,
+    legend_of_layers,
+    line_with_limits,
+    lines_of,
+    make_axes,
+    values_of,
+)
 
 _OVERLAP = "mean channel overlap (Jaccard)"
 _MARKERS = "osD^vP*X"
@@ -54,14 +63,13 @@ def errors_by_epoch(records: list[dict]) -> Figure:
 
 
 def layers_by_epoch(records: list[dict]) -> Figure:
-    """Overlap, redundancy and dimension of every layer against the epoch.
+    """Overlap, redundancy and dimension against the epoch, a line a layer, up to ``MOST_LINES``.
 
     Args:
         records: of :func:`jnnk.jobs.overlap_epochs.measure_epochs`.
     """
     networks = _names(records, "network")
     layers = [layer["layer"] for layer in records[0]["layers"]]
-    colours = shades(len(layers))
     with mpl.rc_context(STYLE):
         figure, axes = make_axes(
             len(_MEASURES), len(networks), (4.6 * len(networks), 10),
@@ -70,7 +78,8 @@ def layers_by_epoch(records: list[dict]) -> Figure:
         for row, (field, label) in zip(axes, _MEASURES.items(), strict=True):
             for axis, network in zip(row, networks, strict=True):
                 rows = [record for record in records if record["network"] == network]
-                for depth, (layer, colour) in enumerate(zip(layers, colours, strict=True)):
+                for layer, colour in lines_of(layers).items():
+                    depth = layers.index(layer)
                     values = values_of([record["layers"][depth] for record in rows], field)
                     axis.plot(values_of(rows, "epoch"), values, color=colour, label=layer)
             row[0].set_ylabel(label)
@@ -80,7 +89,7 @@ def layers_by_epoch(records: list[dict]) -> Figure:
         for axis in axes[-1]:
             axis.set_xlabel("epoch")
             axis.xaxis.get_major_locator().set_params(integer=True)
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper")
+        legend_of_layers(figure, axes[0, 0], len(layers))
     return figure
 
 
@@ -132,6 +141,7 @@ def pair_by_depth(records: list[dict]) -> Figure:
     Args:
         records: of :func:`jnnk.jobs.overlap_pair.measure_pair`.
     """
+    layers = _names(records, "layer")
     with mpl.rc_context(STYLE):
         figure, axes = make_axes(2, 2, (10, 7), sharex=True)
         for axis, (field, label) in zip(axes.flat, _MEASURES.items(), strict=True):
@@ -141,8 +151,7 @@ def pair_by_depth(records: list[dict]) -> Figure:
             axis.set_ylabel(label)
             axis.set_ylim(bottom=0)
         for axis in axes[-1]:
-            axis.tick_params(axis="x", labelrotation=90)
-            axis.set_xlabel("layer")
+            label_layers(axis, layers, rotation=90)
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 

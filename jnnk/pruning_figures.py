@@ -4,7 +4,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from jnnk.figure_style import PALETTE, STYLE, make_axes
+from jnnk.figure_style import MOST_NAMES, PALETTE, STYLE, by_layer, label_layers, make_axes
 
 
 def pruning_sweep(sweep: dict, *, criterion: str, share: float, tolerance: float) -> Figure:
@@ -50,10 +50,12 @@ def kernel_score_ranges(scores: list[dict], *, criterion: str) -> Figure:
         for record in rows
     ]
     with mpl.rc_context(STYLE):
-        figure, axis = make_axes(1, 1, _by_layer(len(rows), 3.6))
-        axis.bxp(boxes, showfliers=False)
-        axis.set_xticklabels([record["layer"] for record in rows], rotation=60, ha="right")
-        axis.set(xlabel="layer", ylabel=f"{criterion} of a kernel")
+        figure, axis = make_axes(1, 1, by_layer(len(rows), 3.6))
+        axis.bxp(
+            boxes, positions=range(len(rows)), showfliers=False, showcaps=len(rows) <= MOST_NAMES
+        )
+        label_layers(axis, [record["layer"] for record in rows])
+        axis.set_ylabel(f"{criterion} of a kernel")
         axis.set_ylim(bottom=0)
     return figure
 
@@ -66,7 +68,7 @@ def eigenvalue_kinds(records: list[dict], *, chance: float | None) -> Figure:
         chance: that share among random kernels, drawn as a line; None where kernels differ in size.
     """
     with mpl.rc_context(STYLE):
-        figure, axis = make_axes(1, 1, _by_layer(len(records), 3.6))
+        figure, axis = make_axes(1, 1, by_layer(len(records), 3.6))
         at = np.arange(len(records))
         before = [record["real"] / record["kernels"] for record in records]
         after = [
@@ -76,8 +78,8 @@ def eigenvalue_kinds(records: list[dict], *, chance: float | None) -> Figure:
             axis.bar(at + shift, 100 * np.array(shares), 0.4, label=label)
         if chance is not None:
             axis.axhline(100 * chance, color="grey", linestyle="--", label="random kernels")
-        axis.set_xticks(at, [record["layer"] for record in records], rotation=60, ha="right")
-        axis.set(xlabel="layer", ylabel="kernels with real\neigenvalues only (%)")
+        label_layers(axis, [record["layer"] for record in records])
+        axis.set_ylabel("kernels with real\neigenvalues only (%)")
         axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
@@ -125,11 +127,12 @@ def pruned_by_threshold_and_layer(thresholds: list[float], records: list[dict]) 
             )  # fmt: skip
             axis.set(xscale="log", title=criterion)
         axes[0, 0].invert_yaxis()
-        for axis in axes.flat[len(criteria) :]:
+        shown, spare = np.split(axes.ravel(), [len(criteria)])
+        for axis in spare:
             axis.remove()
         figure.supxlabel("threshold")
         figure.supylabel("layer, from the input on")
-        figure.colorbar(image, ax=axes, label="kernels below it (%)")
+        figure.colorbar(image, ax=shown, label="kernels below it (%)")
     return figure
 
 
@@ -142,13 +145,10 @@ def pruned_by_layer(records: list[dict]) -> Figure:
     criteria = [name for name in records[0] if name not in ("layer", "kernels")]
     shares = np.array([[100 * record[name] for record in records] for name in criteria])
     with mpl.rc_context({**STYLE, "axes.grid": False}):
-        figure, axis = make_axes(1, 1, _by_layer(len(records), 3.8))
+        figure, axis = make_axes(1, 1, by_layer(len(records), 3.8))
         image = axis.imshow(shares, cmap="viridis", vmin=0, vmax=100, aspect="auto")
-        axis.set_xticks(
-            range(len(records)), [record["layer"] for record in records], rotation=60, ha="right"
-        )
+        label_layers(axis, [record["layer"] for record in records])
         axis.set_yticks(range(len(criteria)), criteria)
-        axis.set_xlabel("layer")
         figure.colorbar(image, ax=axis, label="kernels pruned (%)")
     return figure
 
@@ -269,7 +269,3 @@ def _line(index: int, criterion: str) -> dict:
     """Colour, dashes and label of a criterion: dashes tell apart lines that coincide."""
     style = {"random": ":", "det_gram": "--"}.get(criterion, "-")
     return {"color": PALETTE[index % len(PALETTE)], "linestyle": style, "label": criterion}
-
-
-def _by_layer(layers: int, height: float) -> tuple[float, float]:
-    return max(7.5, 0.25 * layers + 2), height

@@ -17,6 +17,7 @@ svg { fill: #e6e9ec }
 [style*="stroke: #ffffff"] { stroke: #15191d !important }
 [style*="fill: #ffffff"] { fill: #15191d !important }
 [style*="stroke: #4c4c4c"], [style*="stroke: #666666"] { stroke: #a8b2bd !important }
+[style*="fill: #666666"] { fill: #a8b2bd !important }
 [style*="fill: #d9d9d9"] { fill: #39424b !important }
 [style*="stroke: #d9d9d9"] { stroke: #39424b !important }
 [style*="stroke: #cccccc"], [style*="stroke: #b0b0b0"] { stroke: #6b7580 !important }
@@ -84,7 +85,8 @@ def picture(svg: bytes, alt: str) -> str:
     themed = svg[:start] + _THEME.encode() + svg[start:]
     # Hundredths of a point are enough on a screen, and make a third less of the page.
     short = re.sub(rb"(?<![\d.])([1-9]\d*\.\d\d)\d+", rb"\1", themed)
-    text = short.decode().replace("\n", " ").replace('"', "'")
+    text = re.sub(r"\s+", " ", short.decode()).replace("> <", "><").replace('"', "'")
+    text = re.sub("<g id='[^']*'>", "<g>", text)  # nothing refers to a group
     source = "data:image/svg+xml," + urllib.parse.quote(text, safe=_IN_SVG)
     return f'<div class="wide"><img alt="{_text(alt)}" src="{source}"></div>'
 

@@ -16,12 +16,21 @@ _LATEX = {
 }  # fmt: skip
 
 
-def to_csv(records: Records) -> str:
-    """Comma-separated values with full precision; empty cells for None."""
+def to_csv(records: Records, *, digits: int | None = None) -> str:
+    """Comma-separated values; empty cells for None.
+
+    Args:
+        records: the table.
+        digits: significant digits of floats; full precision where None.
+    """
+
+    def cell(value):
+        return value if digits is None or not isinstance(value, float) else f"{value:.{digits}g}"
+
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(_columns(records))
-    writer.writerows(record.values() for record in records)
+    writer.writerows(map(cell, record.values()) for record in records)
     return out.getvalue()
 
 

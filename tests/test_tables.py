@@ -17,6 +17,10 @@ def test_csv_keeps_every_digit():
     assert rows[1] == {"layer": "a & b, 5 %", "share_pruned": "", "kernels": "12"}
 
 
+def test_csv_of_few_digits():
+    assert to_csv(RECORDS, digits=4).splitlines()[1:] == ["conv1,0.3333,9", '"a & b, 5 %",,12']
+
+
 def test_latex_escapes_and_aligns():
     lines = to_latex(RECORDS, caption="50% of {x}").splitlines()
     assert r"\caption{50\% of \{x\}}" in lines

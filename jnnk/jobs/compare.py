@@ -140,8 +140,8 @@ def _curves(results: dict[str, dict[str, Any]]) -> list[Section]:
         ("How do they learn?", training, "accuracy_by_epoch", figures.accuracy_by_epoch,
          "Test accuracy as training goes on."),
         ("Where is each redundant?", measured, "overlap_by_depth", figures.overlap_by_depth,
-         "Mean overlap of channel pairs and redundancy by layer, last epoch; bars are 95 % "
-         "bootstrap intervals over images."),
+         "Mean overlap of channel pairs and redundancy by layer, last epoch; bars or "
+         "bands are 95 % bootstrap intervals over images."),
         ("What does pruning cost each?", swept, "sweep_by_run", figures.sweep_by_run,
          "Accuracy without fine-tuning by the share of conv kernels pruned, each run by its own "
          "criterion."),

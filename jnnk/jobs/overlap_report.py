@@ -7,17 +7,19 @@ import numpy as np
 from jnnk import figures
 from jnnk.channel_pictures import ChannelPictures, channel_rows
 from jnnk.explorers import overlap_explorer, to_html
-from jnnk.jobs.output import draw, figure_bytes, percent, save_table
+from jnnk.figure_style import MOST_LINES, MOST_NAMES
+from jnnk.jobs.output import draw, percent, save_table
 from jnnk.jobs.overlap_files import RANDOM, last_epoch, layer_file, read_npz
 from jnnk.jobs.top_images import Images, data_uri, read_top_images
-from jnnk.report import Drawing, Section, click_pictures, picture
+from jnnk.report import Drawing, Section, click_pictures
 from jnnk.runs import Run, read_json, to_json, write_bytes
 from jnnk.tables import to_csv
 
 # What keeps the page below 8 MiB, Plotly's 4.6 included.
-_LARGEST_EXPLORED = 128  # channels of a layer whose heat map is interactive
-_LAYERS_DRAWN = 12  # heat maps that do not move; the others are in the menu of the one that does
+_CELL_BUDGET = 100_000  # of all layers' interactive heat maps
+_LAYERS_DRAWN = 12  # heat maps that do not move
 _IMAGE_BUDGET = 2**19  # characters of all channels' top images
+_PICTURE_BUDGET = 2**18  # characters of the pictures of chosen channels; figures/ has them all
 _PAIRS = 2000  # rows of the table of pairs; overlap/tables/ has them all
 
 _COLUMNS = {
@@ -27,12 +29,12 @@ _COLUMNS = {
     "overlap": "overlap",
     "overlap_by_chance": "by chance",
     "redundancy": "redundancy",
-    "channel_degree": "degree, channels",
+    "channel_degree": "degree, channel",
     "degree": "degree, layer",
-    "mle_dimension": "dimension (MLE)",
-    "channel_loo_error": "LOO error, channels",
-    "vote_loo_error": "channels' vote",
-    "loo_error": "layer",
+    "mle_dimension": "dimension",
+    "channel_loo_error": "error (%), channel",
+    "vote_loo_error": "error (%), vote",
+    "loo_error": "error (%), layer",
 }
 
 
@@ -57,17 +59,18 @@ def overlap_sections(run: Run, results: dict[str, Any]) -> list[Section]:
             f"({settings['similarity']} similarity, K = {settings['neighbors']}). Overlap is the "
             "mean Jaccard index of two channels' neighbourhoods, 0 where they share none.",
             [
-                _explorer(run, last, matrices),
+                *_explorer(run, last, matrices),
                 _heat_maps(run, last, matrices),
-                *_pictures(run, last, matrices),
+                *_that_fit(_pictures(run, last, matrices)),
             ],
         ),
         Section(
             "How does redundancy change with depth and training?",
-            "The table shows the last epoch. The whole layer with the lowest leave-one-out error "
-            f"is {lowest['layer']}, with {percent(lowest['loo_error'])}.",
+            "The table shows the last epoch, its leave-one-out errors those of a channel on its "
+            "own, of all channels' vote and of the whole layer. The layer with the lowest is "
+            f"{lowest['layer']}, with {percent(lowest['loo_error'])}.",
             _measures(run, records),
-            (list(_COLUMNS.values()), [[record[field] for field in _COLUMNS] for record in last]),
+            (list(_COLUMNS.values()), [_row(record) for record in last]),
         ),
     ]
 
@@ -91,17 +94,28 @@ def save_tables(run: Run, records: list[dict], matrices: dict[str, np.ndarray]) 
         write_bytes(folder / f"overlap_{layer.replace('/', '-')}.csv", to_csv(rows).encode())
 
 
+def _row(record: dict) -> list[Any]:
+    """A layer's cells of the table, errors in percent."""
+    return [
+        100 * record[field] if field.endswith("error") and record[field] is not None
+        else record[field]
+        for field in _COLUMNS
+    ]  # fmt: skip
+
+
 def _measures(run: Run, records: list[dict]) -> list[Drawing]:
     """The measures against depth and, with more than one epoch of training, against the epoch."""
     epochs = list(dict.fromkeys(record["epoch"] for record in records))
     has_own_start = run.config["weights"] is None and RANDOM not in epochs
     control = 0 if has_own_start else RANDOM
+    layers = len({record["layer"] for record in records})
+    limits = "bands" if layers > MOST_NAMES else "bars"
     by_depth = draw(
         run,
         "measures_by_depth",
         figures.measures_by_depth(records, control=control),
         "Mean overlap of channel pairs, redundancy of the layer's channels, NNK degrees, dimension "
-        "and leave-one-out error of the whole layer, against depth; bars are 95 % bootstrap "
+        f"and leave-one-out error of the whole layer, against depth; {limits} are 95 % bootstrap "
         "intervals over images, and the dashed line is the same network with random weights (seed "
         f"{run.config['seed']}) on the same images.",
         records,
@@ -113,7 +127,10 @@ def _measures(run: Run, records: list[dict]) -> list[Drawing]:
         run,
         "overlap_by_epoch",
         figures.measures_by_epoch(trained),
-        "The same in every layer as training goes on.",
+        "The same in every layer as training goes on."
+        if layers <= MOST_LINES
+        else f"The same as training goes on, in {MOST_LINES} of the {layers} layers, evenly "
+        "spaced in depth; the numbers are of all.",
         trained,
     )
     return [by_depth, by_epoch]
@@ -125,25 +142,35 @@ def _heat_maps(run: Run, last: list[dict], matrices: dict[str, np.ndarray]) -> D
         "their average-linkage clustering, whose tree stands at the left; dead channels come last, "
         "in grey."
     )
-    name, records = "overlap_heat_maps", _most_overlapping(matrices)
-    drawing = draw(run, name, figures.overlap_heat_maps(matrices), caption, records)
-    if len(matrices) <= _LAYERS_DRAWN:
-        return drawing
-    ranked = sorted(last, key=lambda record: -(record["redundancy"] or 0.0))[:_LAYERS_DRAWN]
-    shown = {record["layer"]: matrices[record["layer"]] for record in ranked}
-    caption += f" Here the {_LAYERS_DRAWN} most redundant layers; figures/{name}.svg has all."
-    svg = figure_bytes(figures.overlap_heat_maps(shown), "svg")
-    return drawing._replace(content=picture(svg, caption), caption=caption)
+    shown = matrices
+    if len(matrices) > _LAYERS_DRAWN:
+        shown = {layer: matrices[layer] for layer in _most_redundant(last)[:_LAYERS_DRAWN]}
+        caption += f" Here the {_LAYERS_DRAWN} most redundant layers; overlap/tables/ has all."
+    figure = figures.overlap_heat_maps(shown)
+    return draw(run, "overlap_heat_maps", figure, caption, _most_overlapping(matrices))
 
 
-def _explorer(run: Run, last: list[dict], matrices: dict[str, np.ndarray]) -> Drawing:
-    """The interactive heat map, with the images of every channel where the folder has them."""
-    most = max(last, key=lambda record: record["redundancy"] or 0.0)["layer"]
-    shown = {
-        layer: matrix
-        for layer, matrix in matrices.items()
-        if layer == most or len(matrix) <= _LARGEST_EXPLORED
-    }
+def _most_redundant(last: list[dict]) -> list[str]:
+    """The layers, those of the highest redundancy first."""
+    ranked = sorted(last, key=lambda record: -(record["redundancy"] or 0.0))
+    return [record["layer"] for record in ranked]
+
+
+def _explorer(run: Run, last: list[dict], matrices: dict[str, np.ndarray]) -> list[Drawing]:
+    """The interactive heat map, with the images of every channel where the folder has them.
+
+    Of a large network it has the most redundant layers there is room for; a network whose layers
+    are all too large has none.
+    """
+    ranked, left = [], _CELL_BUDGET
+    for layer in _most_redundant(last):
+        if matrices[layer].size <= left:
+            ranked.append(layer)
+            left -= matrices[layer].size
+    if not ranked:
+        return []
+    most = ranked[0]
+    shown = {layer: matrix for layer, matrix in matrices.items() if layer in ranked}
     content = to_html(overlap_explorer(shown, first=most), "overlap_explorer")
     caption = "Hover to see which two channels a cell compares"
     found = read_top_images(run, last[0]["epoch"], list(shown))
@@ -152,8 +179,11 @@ def _explorer(run: Run, last: list[dict], matrices: dict[str, np.ndarray]) -> Dr
         caption += ", click to see what they answer to most"
     caption += "; the menu chooses the layer."
     if len(shown) < len(matrices):
-        caption += f" Layers of more than {_LARGEST_EXPLORED} channels stand in overlap/tables/."
-    return Drawing("overlap_explorer", content, caption, to_csv(_most_overlapping(matrices)))
+        caption += (
+            f" It has the most redundant layers that the page has room for, {len(shown)} of "
+            f"{len(matrices)}; overlap/tables/ has all."
+        )
+    return [Drawing("overlap_explorer", content, caption, to_csv(_most_overlapping(matrices)))]
 
 
 def _within_budget(
@@ -213,3 +243,15 @@ def _pictures(run: Run, last: list[dict], matrices: dict[str, np.ndarray]) -> li
                 )
             )
     return drawn
+
+
+def _that_fit(drawn: list[Drawing]) -> list[Drawing]:
+    """The first of the pictures, as many as the page has room for, and where the others are."""
+    sizes = np.cumsum([len(drawing.content) for drawing in drawn])
+    shown = drawn[: max(1, np.searchsorted(sizes, _PICTURE_BUDGET, side="right"))]
+    if len(shown) < len(drawn):
+        caption = (
+            f"{shown[-1].caption} figures/ has those of {len(drawn) - len(shown)} more layers."
+        )
+        shown[-1] = shown[-1]._replace(caption=caption)
+    return shown

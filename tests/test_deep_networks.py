@@ -1,0 +1,135 @@
+"""Figures and the report's page of a network of 110 layers, from made-up results."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from jnnk import compare_figures, figures, overlap_figures, pruning_figures
+from jnnk.figure_style import MOST_LINES, MOST_NAMES
+from jnnk.jobs import output
+from jnnk.jobs.config import TrainConfig
+from jnnk.jobs.overlap_files import LayerArrays, layer_file, write_npz
+from jnnk.jobs.report import report
+from jnnk.runs import create_run, write_json
+
+LAYERS = {
+    f"layer{stage}_{block}/conv{conv}": 8 * 2**stage
+    for stage, block, conv in itertools.product((1, 2, 3), range(18), (1, 2))
+} | {"last1": 64, "last2": 64}  # fmt: skip
+EPOCHS = (0, 5, 20, 80)
+CRITERIA = ("det", "det_gram", "min_eig", "spectral_radius", "spectral_norm", "weight")
+MEASURES = ("overlap", "redundancy", "channel_degree", "degree", "mle_dimension")
+ERRORS = ("channel_loo_error", "vote_loo_error", "loo_error")
+
+
+@pytest.fixture(scope="module")
+def overlap():
+    draw, records = np.random.default_rng(0), []
+    for epoch, (depth, (layer, channels)) in itertools.product(EPOCHS, enumerate(LAYERS.items())):
+        record = {"epoch": epoch, "depth": depth, "layer": layer, "channels": channels}
+        record |= {"dead_channels": 0, "overlap_by_chance": draw.random(), "converged": 1.0}
+        for name in MEASURES:
+            lower, mean, upper = sorted(draw.random(3))
+            record |= {name: mean, f"{name}_lower": lower, f"{name}_upper": upper}
+        records.append(record | dict(zip(ERRORS, draw.random(3), strict=True)))
+    return records
+
+
+@pytest.fixture(scope="module")
+def pruning():
+    draw = np.random.default_rng(1)
+    pairs = list(itertools.product(LAYERS, CRITERIA))
+    points = [
+        {"share": s, "accuracy": 0.9 - s / 9, "params": 9, "score": s} for s in (0.0, 0.1, 0.5)
+    ]
+    counts = {name: [2000, 1000] for name in ("kernels", "filters", "params", "macs")}
+    return {
+        "criterion": "det", "share_requested": 0.5, "compared_share": 0.5,
+        "sweep": {"images": 100, "accuracy": 0.9, "criteria": dict.fromkeys(CRITERIA, points)},
+        "pruned": {"accuracy_before": 0.9, "accuracy_pruned": 0.8, "accuracy_finetuned": 0.9,
+                   "finetune_epochs": 1, "revived_weights": 0},
+        "kept": counts | {"layers": [{"path": f"{layer}/kernel", **counts} for layer in LAYERS]},
+        "scores": [
+            {"layer": layer, "criterion": name, "kernels": 9, "quantiles": sorted(draw.random(5))}
+            for layer, name in pairs
+        ],
+        "thresholds": np.logspace(-6, 0, 61),
+        "by_threshold": [
+            {"criterion": name, "layer": layer, "shares": np.sort(draw.random(61))}
+            for layer, name in [*itertools.product([None], CRITERIA), *pairs]
+        ],
+        "by_layer": [
+            {"layer": layer, "kernels": 9, **dict(zip(CRITERIA, draw.random(6), strict=True))}
+            for layer in LAYERS
+        ],
+        "agreement": [{"criteria": list(CRITERIA), "kernels": 9}],
+        "eigenvalues": [
+            {"layer": layer, "size": 3, "kernels": 9, "real": 5, "kept": 7, "kept_real": 3}
+            for layer in LAYERS
+        ],
+        "history": [],
+    }  # fmt: skip
+
+
+def test_the_report_stays_below_8_mib(tmp_path, overlap, pruning, monkeypatch):
+    monkeypatch.setattr(output, "figure_bytes", _only_vectors)
+    run = create_run(tmp_path / "run", TrainConfig()._asdict())
+    settings = {"images": 1000, "neighbors": 25, "similarity": "gaussian"}
+    write_json(run.path / "overlap" / "settings.json", settings)
+    draw = np.random.default_rng(2)
+    for record in overlap:
+        place = (run.path, record["epoch"], record["layer"])
+        write_json(layer_file(*place, "json"), record)
+        channels = record["channels"]
+        if record["epoch"] == EPOCHS[-1]:
+            matrix = draw.random((channels, channels))
+            arrays = LayerArrays((matrix + matrix.T) / 2, matrix[0], matrix[1])
+            write_npz(layer_file(*place, "npz"), arrays)
+    write_json(run.path / "prune" / "result.json", pruning)
+    write_json(run.path / "prune" / "settings.json", {"share": 0.5, "tolerance": 1.0})
+    page = report(run).read_text()
+    assert len(page.encode()) < 7.5 * 2**20
+    assert "in 12 of the 110 layers" in page and "bands are 95 %" in page
+    assert all(page.count(f"<td>{layer}</td>") == 1 for layer in LAYERS)
+    assert (run.path / "figures" / "overlap_by_epoch.csv").read_text().count("\n") == 441
+
+
+def _only_vectors(figure, kind, whole=output.figure_bytes):
+    return whole(figure, kind) if kind == "svg" else b""  # PNGs are no part of the page
+
+
+def test_no_more_names_than_an_axis_has_room_for(overlap, pruning):
+    of_last = [record for record in overlap if record["epoch"] == EPOCHS[-1]]
+    pruned = [{**record, "kernels": 9, "kernels_kept": 5} for record in of_last]
+    for figure in (
+        figures.redundancy_and_pruning(pruned),
+        figures.measures_by_depth(overlap),
+        overlap_figures.pair_by_depth([{"network": "a", **record} for record in of_last]),
+        compare_figures.overlap_by_depth([{"run": "a", **record} for record in of_last]),
+        pruning_figures.kernel_score_ranges(pruning["scores"], criterion="det"),
+        pruning_figures.eigenvalue_kinds(pruning["eigenvalues"], chance=0.3),
+        pruning_figures.pruned_by_layer(pruning["by_layer"]),
+    ):
+        named = [axis for axis in figure.axes if axis.get_xlabel().startswith("layer")]
+        assert named and figure.get_size_inches()[0] <= 10
+        for axis in named:
+            names = [tick.get_text() for tick in axis.get_xticklabels()]
+            assert names[0] == next(iter(LAYERS)) and set(names) < set(LAYERS)
+            assert MOST_NAMES / 2 < len(names) <= MOST_NAMES
+
+
+def test_lines_of_a_dozen_layers_reach_from_first_to_last(overlap):
+    layers = [{name: record[name] for name in ("layer", *MEASURES)} for record in overlap]
+    number = len(LAYERS)
+    by_epoch = [
+        {"network": "a", "epoch": epoch, "layers": layers[number * n : number * (n + 1)]}
+        for n, epoch in enumerate(EPOCHS)
+    ]
+    for figure in (figures.measures_by_epoch(overlap), overlap_figures.layers_by_epoch(by_epoch)):
+        (legend,) = figure.legends
+        names = [text.get_text() for text in legend.get_texts()]
+        assert len(names) == MOST_LINES and legend.get_title().get_text() == "12 of 110 layers"
+        places = [list(LAYERS).index(name) for name in names]
+        assert (places[0], places[-1]) == (0, number - 1)
+        assert set(np.diff(places)) <= {9, 10}
