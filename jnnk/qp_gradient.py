@@ -56,8 +56,7 @@ def find_support(gram: jax.Array, cross: jax.Array) -> tuple[jax.Array, jax.Arra
 
 def crowded(weights: jax.Array, few: int) -> jax.Array:
     """Whether more than a few of the problems (K, B) have more than ``few`` positive weights."""
-    number = jnp.sum(weights > 0, axis=0)
-    return jnp.mean((number > few).astype(weights.dtype)) > _UNSETTLED
+    return share_with_more(weights > 0, few, weights.dtype) > _UNSETTLED
 
 
 def _conjugate(gram, cross, metric, weights):
@@ -96,6 +95,21 @@ def _screened(gram, cross, metric, weights):
 def product(gram: jax.Array, vectors: jax.Array) -> jax.Array:
     """``G w`` for gram (B, K, K) and vectors (K, B)."""
     return jnp.einsum("bij,jb->ib", gram, vectors, precision=jax.lax.Precision.HIGHEST)
+
+
+def total_of(vectors: jax.Array) -> jax.Array:
+    """The sum (B,) over the entries of vectors (K, B).
+
+    As a product with ones: XLA's reductions take twice the time of it on a CPU, and threads that
+    two programs at once then share.
+    """
+    ones = jnp.ones(len(vectors), vectors.dtype)
+    return jnp.matmul(ones, vectors, precision=jax.lax.Precision.HIGHEST)
+
+
+def share_with_more(flags: jax.Array, number: int, dtype: jnp.dtype) -> jax.Array:
+    """The share () of the problems with more than a number of flags, bool (K, B)."""
+    return jnp.mean((total_of(flags.astype(dtype)) > number).astype(dtype))
 
 
 def metric_of(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -138,12 +152,12 @@ def projected_gradient(gram, cross, metric, start, *, few=0) -> tuple[jax.Array,
         # an increasing piecewise linear equation, one Newton step from the last.
         scaled = product(remainder, point) + offset
         active = scaled > coupling * total
-        total = jnp.sum(jnp.where(active, scaled, 0), axis=0) / (
-            1 + jnp.sum(jnp.where(active, coupling, 0), axis=0)
+        total = total_of(jnp.where(active, scaled, 0)) / (
+            1 + total_of(jnp.where(active, coupling, 0))
         )
         new = jnp.maximum(scaled - coupling * total, 0)
         move = new - weights
-        uphill = jnp.sum(diagonal * (point - new) * move, axis=0) > 0
+        uphill = total_of(diagonal * (point - new) * move) > 0
         momentum = jnp.where(uphill, 1, momentum)
         grown = 0.5 * (1 + jnp.sqrt(1 + 4 * momentum * momentum))
         return new, new + (momentum - 1) / grown * move, grown, total
@@ -152,13 +166,13 @@ def projected_gradient(gram, cross, metric, start, *, few=0) -> tuple[jax.Array,
         bursts, _, state = carry
         before = state[0] > 0
         state = jax.lax.fori_loop(0, _BURST, step, state)
-        changed = jnp.any((state[0] > 0) != before, axis=0)
-        unsettled = jnp.mean(changed.astype(cross.dtype)) > _UNSETTLED
+        changed = (state[0] > 0) != before
+        unsettled = share_with_more(changed, 0, cross.dtype) > _UNSETTLED
         if few:
             unsettled &= (bursts + 1 < _SCREENING_BURSTS) | crowded(state[0], few)
         return bursts + 1, unsettled, state
 
-    total = jnp.sum(start, axis=0)
+    total = total_of(start)
     bursts, _, (weights, *_) = jax.lax.while_loop(
         lambda carry: carry[1] & (carry[0] < _MAX_BURSTS),
         burst,
@@ -184,34 +198,34 @@ def conjugate_gradient(gram, cross, constant, weights, support) -> tuple[jax.Arr
     inside = support.astype(cross.dtype)
     inverse = inside / jnp.where(diagonal > 0, diagonal, 1)
     # Sherman-Morrison.
-    coupling = constant / (1 + constant * jnp.sum(inverse, axis=0))
+    coupling = constant / (1 + constant * total_of(inverse))
 
     def precondition(residual):
         scaled = inverse * residual
-        return scaled - coupling * jnp.sum(scaled, axis=0) * inverse
+        return scaled - coupling * total_of(scaled) * inverse
 
     def step(carry):
         weights, residual, direction, energy = carry
         applied = product(gram, direction)
-        curvature = jnp.sum(direction * applied, axis=0)
+        curvature = total_of(direction * applied)
         go = (curvature > 0) & (energy > 0)
         length = jnp.where(go, energy / jnp.where(go, curvature, 1), 0)
         weights = weights + length * direction
         residual = residual - length * applied * inside
         ahead = precondition(residual)
-        new = jnp.sum(residual * ahead, axis=0)
+        new = total_of(residual * ahead)
         direction = ahead + jnp.where(go, new / jnp.where(go, energy, 1), 0) * direction
         return weights, residual, direction, new
 
     residual = (cross - product(gram, weights)) * inside
     direction = precondition(residual)
-    energy = jnp.sum(residual * direction, axis=0)
+    energy = total_of(residual * direction)
     margin = 8 * jnp.finfo(cross.dtype).eps * jnp.max(jnp.abs(cross), axis=0)
 
     def unsolved(carry):
         number, (_, residual, *_) = carry
-        far = jnp.max(jnp.abs(residual), axis=0) > margin
-        return (number < _CONJUGATE_STEPS) & (jnp.mean(far.astype(cross.dtype)) > _UNSOLVED)
+        far = share_with_more(jnp.abs(residual) > margin, 0, cross.dtype)
+        return (number < _CONJUGATE_STEPS) & (far > _UNSOLVED)
 
     start = (weights, residual, direction, energy)
     number, (weights, *_) = jax.lax.while_loop(
