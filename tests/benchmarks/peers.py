@@ -4,6 +4,7 @@ Those on optional packages are listed only where the package is installed (extra
 """
 
 import importlib.util
+import os
 
 import jax
 import jax.numpy as jnp
@@ -101,6 +102,8 @@ def _qpax(gram, cross):
 
 def numba_lawson_hanson():
     """Compiled Lawson-Hanson on the Gram matrix, float64, all cores; built on first call."""
+    # Its threads would spin for a while after each call, on the time of the solver timed next.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import numba
 
     @numba.njit(fastmath=True, inline="always")
