@@ -17,6 +17,8 @@ import numpy as np
 from flax import linen as nn
 from flax.core import FrozenDict
 
+from .vector_conv import vector_conv
+
 #: Layer name to ``(N, H, W, C)``, in the order of the network. Ordered, because a plain dict comes
 #: out of ``jax.jit`` sorted by name.
 Activations = OrderedDict[str, jax.Array]
@@ -92,6 +94,7 @@ def conv(
     padding: int = 0,
     use_bias: bool = False,
     thin: Thin = WHOLE,
+    thinned: bool = False,
     dtype: Any,
 ) -> jax.Array:
     """A square conv, padded alike on all sides as in PyTorch; call it in a compact method.
@@ -105,6 +108,7 @@ def conv(
         padding: zeros added on each side.
         use_bias: whether a bias is added.
         thin: what is left of the conv.
+        thinned: whether it or a neighbour is not whole, so that its channels may fill no vectors.
         dtype: dtype of the computation.
 
     Returns:
@@ -123,6 +127,7 @@ def conv(
         "padding": padding,
         "kernel_init": he_normal,
         "dtype": dtype,
+        "conv_general_dilated": vector_conv if thinned else None,
     }
     y = nn.Conv(**options, use_bias=use_bias, name=name)(x)
     if thin.constant:

@@ -93,6 +93,7 @@ class ConvNet(nn.Module):
                 padding=layer.padding,
                 use_bias=True,
                 thin=self.thin.get(name, WHOLE),
+                thinned=bool(self.thin),
                 dtype=self.dtype,
                 name=name,
             )

@@ -50,6 +50,7 @@ def _conv_norm(
         stride=spec.stride,
         padding=spec.size // 2,
         thin=entry,
+        thinned=bool(thin),
         dtype=dtype,
         name=names[0],
     )
@@ -164,7 +165,7 @@ class ResNet(nn.Module):
             names=("conv1", "bn1"),
             train=train,
             dtype=self.dtype,
-            thin=self.thin,
+            thin={path: entry for path, entry in self.thin.items() if path == "conv1"},
         )
         x = nn.relu(x)
         activations: Activations = OrderedDict(conv1=x)

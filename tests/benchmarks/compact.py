@@ -40,7 +40,8 @@ def main():
     }
     logits = {name: np.asarray(calls[name](networks[name][1], images)) for name in calls}
     medians = latencies(
-        {name: partial(call, networks[name][1], images) for name, call in calls.items()}, repeats=30
+        {name: partial(call, networks[name][1], images) for name, call in calls.items()},
+        repeats=100,
     )
     for name, (m, v) in networks.items():
         sizes = conv_output_sizes(m, v, images)
