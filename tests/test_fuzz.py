@@ -5,6 +5,7 @@ the file holds costs no memory.
 """
 
 import json
+import os
 import pathlib
 import random
 import resource
@@ -23,8 +24,9 @@ from jnnk.mask_files import load_masks, save_masks
 from jnnk.models.weights import WeightsError, load_npz, load_safetensors, save_safetensors
 from jnnk.runs import create_run, open_run, read_json, read_json_lines, write_json_lines
 
-CASES = 1000
-SLOW = {"convnet_archive": 150}  # every load asks the model for its shapes
+# For hours of it: JNNK_FUZZ_CASES=1000000 pytest --numprocesses auto tests/test_fuzz.py
+CASES = int(os.environ.get("JNNK_FUZZ_CASES", "1000"))
+SLOW = {"convnet_archive": CASES * 3 // 20}  # every load asks the model for its shapes
 MODEL = models.create("convnet5", num_classes=2)
 SHAPE = (1, 24, 24, 1)
 
