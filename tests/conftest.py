@@ -7,10 +7,17 @@ import pathlib
 import re
 import shutil
 import subprocess
+import tempfile
 
 # Before JAX is imported: implicit promotion between dtypes is an error in our code.
 os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
 os.environ.setdefault("MPLBACKEND", "agg")
+# What several tests compile is compiled once: pytest's own process makes the folder, and those that
+# it starts find it by their environment.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _programs = tempfile.TemporaryDirectory(prefix="jnnk-programs-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import jax
 import pytest
