@@ -56,8 +56,8 @@ def overlap_sections(run: Run, results: dict[str, Any]) -> list[Section]:
         Section(
             "Which channels say the same?",
             f"NNK graphs of {settings['images']} training images (all, where there are fewer) a "
-            f"channel, {settings['similarity']} similarity, K = {settings['neighbors']}. Overlap is "
-            "the mean Jaccard index of two channels' neighbourhoods, 0 where they share none.",
+            f"channel, {settings['similarity']} similarity, K = {settings['neighbors']}. Overlap "
+            "is the mean Jaccard index of two channels' neighbourhoods, 0 where they share none.",
             [
                 *_explorer(run, last, matrices),
                 _heat_maps(run, last, matrices),
