@@ -12,10 +12,10 @@ from jnnk.data import load
 from jnnk.jobs.train import load_state
 from jnnk.runs import open_run, read_json_lines
 
-EPOCHS = 4
+EPOCHS = 6
 COMMAND = [
     *kills.JNNK, "train", "--resume", "--epochs", str(EPOCHS), "--batch-size", "256",
-    "--measure-epochs", "0", "2", "--out",
+    "--measure-epochs", "0", "3", "--out",
 ]  # fmt: skip
 
 
@@ -25,12 +25,12 @@ def test_killed_and_resumed_training_is_bit_identical(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     seconds = kills.run(COMMAND, whole, env)
     count = kills.kill_until_done(
-        COMMAND, killed, env, moments=random.Random(0), longest=seconds / 2, most=2
+        COMMAND, killed, env, moments=random.Random(0), longest=seconds / 2, most=3
     )
     assert count > 0
 
     model, dataset = models.create("resnet8", num_classes=10), load("digits")
-    for epoch in (0, 2, EPOCHS):
+    for epoch in (0, 3, EPOCHS):
         expected, found = (
             load_state(open_run(out), model, dataset, epoch=epoch) for out in (whole, killed)
         )
