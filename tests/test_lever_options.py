@@ -24,7 +24,7 @@ def test_the_options_name_what_the_tables_hold():
 def test_a_run_is_regularised_stopped_and_loses_channels(tmp_path):
     run = tmp_path / "run"
     train = [
-        "train", "--epochs", "1", "--batch-size", "128", "--regularizer", "decorrelation",
+        "train", "--epochs", "2", "--batch-size", "128", "--regularizer", "decorrelation",
         "--regularizer-layers", "layer3*", "--stop", "validation", "--patience", "1",
     ]  # fmt: skip
     assert main([*train, "--out", str(run)]) == 0
