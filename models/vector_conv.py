@@ -1,7 +1,7 @@
 """Convs of any number of channels at the speed of the next round one.
 
-XLA's CPU backend computes channels in vectors: a conv of 29 channels is slower than one of 32, and one
-of 8 no faster than one of 16. Pruned networks have such convs.
+XLA's CPU backend computes channels in vectors: a conv of 29 channels is slower than one of 32, and
+one of 8 no faster than one of 16. Pruned networks have such convs.
 """
 
 from collections.abc import Sequence

@@ -7,20 +7,12 @@ import zipfile
 import numpy as np
 import pytest
 from PIL import Image
+from test_data import error_of
 
 from jnnk import data, options
 from jnnk.cli import main
-from jnnk.errors import InputError
 
 pytestmark = pytest.mark.quick_compile
-
-
-def error_of(name, **where) -> str:
-    with pytest.raises(InputError) as caught:
-        data.load(name, **where)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 # --- an .npz file
