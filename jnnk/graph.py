@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jnnk.blocks import map_blocks
+from jnnk.chunks import chunk_size, gram_queries, in_chunks
 from jnnk.neighbors import center_and_unit, check_options, search
 from jnnk.precision import working_dtype
 from jnnk.qp import solve_nnk
@@ -17,8 +18,6 @@ from jnnk.similarity import DEFAULT, RadialSimilarity, Similarity
 if TYPE_CHECKING:
     import scipy.sparse
 
-#: Queries whose Gram matrices are held at once, in floats of all matrices together.
-GRAM_FLOATS = 2**23
 #: Queries whose differences to their candidates are held at once.
 LOCAL_QUERIES = 128
 
@@ -250,13 +249,22 @@ def weigh(
     Returns:
         An `NNKGraph`.
     """
-    num_neighbors, dtype = indices.shape[1], queries.embedded.dtype
+    (num_queries, num_neighbors), dtype = indices.shape, queries.embedded.dtype
     radial = isinstance(similarity, RadialSimilarity)
     finite = jnp.all(jnp.isfinite(queries.embedded), axis=1)
+    # Whole chunks, by repeating the last query: so no chunk depends on where a block or a device's
+    # share of the queries ends, and neither does the rounding.
+    is_one_chunk = num_queries <= chunk_size(num_neighbors)
+    whole = num_queries if is_one_chunk else in_chunks(num_queries, num_neighbors=num_neighbors)
+    exists = jnp.arange(whole) < num_queries
+
+    def padded(x):
+        widths = [(0, whole - num_queries), *[(0, 0)] * (x.ndim - 1)]
+        return jnp.pad(x, widths, mode="edge") if whole > num_queries else x
 
     def local(inputs):
-        index, query, row = inputs
-        valid = index >= 0
+        index, query, row, exists = inputs
+        valid = (index >= 0) & exists[:, None]
         candidates = candidates_of(row)
         near = jnp.where(valid[:, :, None], candidates.embedded - query.embedded[:, None], 0)
         norms = jnp.sum(near * near, axis=2)
@@ -284,11 +292,12 @@ def weigh(
         linear = jnp.sum(weights * cross, axis=1)
         return weights, 1 - 2 * linear + quadratic, solution.kkt_residual, solution.converged
 
-    weights, errors, residual, converged = map_blocks(
+    outputs = map_blocks(
         block,
-        (indices, queries, rows),
-        block_size=max(1, GRAM_FLOATS // num_neighbors**2),
+        (*jax.tree.map(padded, (indices, queries, rows)), exists),
+        block_size=gram_queries(num_neighbors),
     )
+    weights, errors, residual, converged = (x[:num_queries] for x in outputs)
     return NNKGraph(
         indices,
         weights,

@@ -7,7 +7,8 @@ at their largest, in terms of the constants they themselves go by. Nothing here 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jnnk.graph import GRAM_FLOATS, LOCAL_QUERIES
+from jnnk.chunks import gram_queries, queries_of_device
+from jnnk.graph import LOCAL_QUERIES
 from jnnk.neighbors import MARGIN
 from jnnk.streams import STREAMS
 
@@ -96,7 +97,7 @@ def graph_bytes(
     """
     num_queries = num_points if num_queries is None else num_queries
     block = min(_QUERY_BLOCK, num_queries)
-    gram = min(num_queries, max(1, GRAM_FLOATS // num_neighbors**2)) * num_neighbors**2
+    gram = min(num_queries, gram_queries(num_neighbors)) * num_neighbors**2
     candidates = block * min(num_points, num_neighbors + 1 + MARGIN) * dim
     return GraphBytes(
         points=3 * num_points * dim * _WORD,
@@ -145,7 +146,7 @@ def plan_layer(
     height, width, num_channels = shape
     dim = height * width
     data, channel = shards or (1, 1)
-    queries = -(-num_images // data)
+    queries = queries_of_device(num_images, data, num_neighbors=num_neighbors)
     one = graph_bytes(num_images, dim, num_neighbors=num_neighbors, num_queries=queries)
     whole = graph_bytes(
         num_images, dim * num_channels, num_neighbors=num_neighbors, num_queries=queries

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jnnk.blocks import map_blocks
+from jnnk.chunks import chunk_size
 
 # Projected gradient steps come in bursts, until a burst leaves nearly all supports as they were.
 _BURST, _MAX_BURSTS = 4, 8
@@ -21,8 +22,6 @@ _LARGE, _SCREENED, _SCREENING_BURSTS = 30, 24, 2
 # Conjugate gradient steps for one support, fewer once nearly all problems are solved to rounding.
 _CONJUGATE_STEPS = 10
 _UNSOLVED = 1 / 16
-# Entries of the Gram matrices of one chunk: about what a second-level cache holds.
-_CHUNK_FLOATS = 160_000
 
 
 def find_support(gram: jax.Array, cross: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -46,17 +45,17 @@ def find_support(gram: jax.Array, cross: jax.Array) -> tuple[jax.Array, jax.Arra
         finish = _conjugate
         if few:
             finish = lambda *problem: jax.lax.cond(  # noqa: E731
-                crowded(weights, few), _conjugate, _screened, *problem
+                crowded(weights, few, posed(cross)), _conjugate, _screened, *problem
             )
         weights, more = finish(gram, cross, metric, weights)
         return weights.T, jnp.full(cross.shape[1:], 2 + spent + more, jnp.int32)
 
-    return map_blocks(block, (gram, cross), block_size=max(32, min(192, _CHUNK_FLOATS // size**2)))
+    return map_blocks(block, (gram, cross), block_size=chunk_size(size))
 
 
-def crowded(weights: jax.Array, few: int) -> jax.Array:
+def crowded(weights: jax.Array, few: int, counted: jax.Array) -> jax.Array:
     """Whether more than a few of the problems (K, B) have more than ``few`` positive weights."""
-    return share_with_more(weights > 0, few, weights.dtype) > _UNSETTLED
+    return share_with_more(weights > 0, few, counted) > _UNSETTLED
 
 
 def _conjugate(gram, cross, metric, weights):
@@ -107,9 +106,15 @@ def total_of(vectors: jax.Array) -> jax.Array:
     return jnp.matmul(ones, vectors, precision=jax.lax.Precision.HIGHEST)
 
 
-def share_with_more(flags: jax.Array, number: int, dtype: jnp.dtype) -> jax.Array:
-    """The share () of the problems with more than a number of flags, bool (K, B)."""
-    return jnp.mean((total_of(flags.astype(dtype)) > number).astype(dtype))
+def posed(cross: jax.Array) -> jax.Array:
+    """Which problems (B,) of cross (K, B) ask for anything: the answer of the others is 0."""
+    return jnp.any(cross != 0, axis=0)
+
+
+def share_with_more(flags: jax.Array, number: int, counted: jax.Array) -> jax.Array:
+    """The share () of the problems counted, bool (B,), with more flags, bool (K, B)."""
+    more = total_of(flags.astype(jnp.float32)) > number
+    return jnp.sum(more & counted) / jnp.maximum(jnp.sum(counted), 1)
 
 
 def metric_of(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -145,6 +150,7 @@ def projected_gradient(gram, cross, metric, start, *, few=0) -> tuple[jax.Array,
     remainder = diagonal.T[:, :, None] * eye + constant[:, None, None] - gram
     remainder = remainder * inverse.T[:, :, None]
     offset, coupling = cross * inverse, constant * inverse
+    counted = posed(cross)
 
     def step(_, carry):
         weights, point, momentum, total = carry
@@ -167,9 +173,9 @@ def projected_gradient(gram, cross, metric, start, *, few=0) -> tuple[jax.Array,
         before = state[0] > 0
         state = jax.lax.fori_loop(0, _BURST, step, state)
         changed = (state[0] > 0) != before
-        unsettled = share_with_more(changed, 0, cross.dtype) > _UNSETTLED
+        unsettled = share_with_more(changed, 0, counted) > _UNSETTLED
         if few:
-            unsettled &= (bursts + 1 < _SCREENING_BURSTS) | crowded(state[0], few)
+            unsettled &= (bursts + 1 < _SCREENING_BURSTS) | crowded(state[0], few, counted)
         return bursts + 1, unsettled, state
 
     total = total_of(start)
@@ -221,10 +227,11 @@ def conjugate_gradient(gram, cross, constant, weights, support) -> tuple[jax.Arr
     direction = precondition(residual)
     energy = total_of(residual * direction)
     margin = 8 * jnp.finfo(cross.dtype).eps * jnp.max(jnp.abs(cross), axis=0)
+    counted = posed(cross)
 
     def unsolved(carry):
         number, (_, residual, *_) = carry
-        far = share_with_more(jnp.abs(residual) > margin, 0, cross.dtype)
+        far = share_with_more(jnp.abs(residual) > margin, 0, counted)
         return (number < _CONJUGATE_STEPS) & (far > _UNSOLVED)
 
     start = (weights, residual, direction, energy)

@@ -13,6 +13,7 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from jnnk.blocks import map_blocks
 from jnnk.channels import flat_channels
+from jnnk.chunks import in_chunks, queries_of_device
 from jnnk.errors import InputError
 from jnnk.graph import NNKGraph, Vectors, embed, weigh
 from jnnk.neighbors import center_and_unit, check_options, search
@@ -98,10 +99,12 @@ def sharded_nnk_graph(
     """`jnnk.channels.channelwise_nnk_graph` on many devices: the same graph.
 
     A mesh of c x d devices gives each one C / c channels, one after the other, and of each channel
-    N / d queries; both are padded where they do not divide (points of NaN are nobody's neighbour)
-    and cut again. Candidates are the same but where float32 rounding decides. Weights are
-    computed in batches of another shape: they agree to rounding, times the condition of the
-    matrix of similarities that they solve. With W = 4 bytes, or 8 for float64, per channel:
+    N / d queries, rounded up to whole chunks of the solver (192 queries, fewer from K = 29 on);
+    both are padded where they do not divide (points of NaN are nobody's neighbour) and cut again.
+    So every operation has the shape that it has on one device, and on a CPU the graph has the same
+    bits, also where a problem has several solutions and rounding decides. Only a ring compares the
+    points in other portions: of candidates that tie to rounding it may keep others. With W = 4
+    bytes, or 8 for float64, per channel:
 
     - ``ring=False``: each device receives all points, ``N D W`` bytes, once, and holds them,
       beside ``block_size N W`` bytes of distances. The faster way where that fits.
@@ -152,16 +155,19 @@ def sharded_nnk_graph(
             "is weighed, which a ring does not have; use ring=False or another bandwidth"
         )
     data, channel = (name if sizes[name] > 1 else None for name in AXES)
+    num_points, _, num_channels = points.shape
+    trip = max(block_size, _TRIP_FLOATS // (num_neighbors * max(1, points.shape[1])))
     one_channel = functools.partial(
         _channel_graph,
         axis=data,
+        num_points=num_points,
         ring=ring,
         similarity=similarity,
         find=functools.partial(
             search, num_neighbors=num_neighbors, block_size=block_size, method=method
         ),
         weigh=functools.partial(weigh, tol=tol, max_steps=max_steps),
-        trip_size=max(block_size, _TRIP_FLOATS // (num_neighbors * max(1, points.shape[1]))),
+        trip_size=in_chunks(trip, num_neighbors=num_neighbors),
     )
     graphs = jax.shard_map(
         lambda own: jax.lax.map(one_channel, jnp.moveaxis(own, -1, 0)),
@@ -170,17 +176,25 @@ def sharded_nnk_graph(
         out_specs=PartitionSpec(channel, data),
         check_vma=False,  # the loops of the solver start from constants, the same everywhere
     )
-    num_points, _, num_channels = points.shape
-    missing = ((0, -num_points % sizes["data"]), (0, 0), (0, -num_channels % sizes["channel"]))
+    share = queries_of_device(num_points, sizes["data"], num_neighbors=num_neighbors)
+    missing = (
+        (0, share * sizes["data"] - num_points),
+        (0, 0),
+        (0, -num_channels % sizes["channel"]),
+    )
     if any(number for _, number in missing):
         points = jnp.pad(points, missing, constant_values=jnp.nan)
     return jax.tree.map(lambda field: field[:num_channels, :num_points], graphs(points))
 
 
-def _channel_graph(points, *, axis, ring, similarity, find, weigh, trip_size) -> NNKGraph:
-    """The graph (N / d, K) of this device's points (N / d, D) of one channel, against all.
+def _channel_graph(
+    points, *, axis, num_points, ring, similarity, find, weigh, trip_size
+) -> NNKGraph:
+    """The graph (S, K) of this device's share (S, D) of one channel's N points, against all.
 
-    ``axis`` is None where this device has all points. ``find`` and ``weigh`` are `search` and
+    What the devices hold beyond ``num_points`` is padding, which a graph of gathered points leaves
+    out: a product of other shape may round otherwise, and ties depend on rounding. ``axis`` is None
+    where this device has all points. ``find`` and ``weigh`` are `search` and
     `jnnk.graph.weigh` with their options.
     """
     points = points.astype(working_dtype(points.dtype))
@@ -210,7 +224,7 @@ def _channel_graph(points, *, axis, ring, similarity, find, weigh, trip_size) ->
 
     gathered = functools.partial(jax.lax.all_gather, axis_name=axis, tiled=True)
     everywhere = gathered if axis is not None else lambda part: part
-    all_points = jax.tree.map(everywhere, own)
+    all_points = jax.tree.map(lambda part: everywhere(part)[:num_points], own)
     indices, distances = find(*map(jax.lax.stop_gradient, (own[0], all_points[0])), number)
     if radial:
         every = everywhere if _is_median(similarity) else lambda part: part

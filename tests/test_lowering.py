@@ -121,6 +121,7 @@ SMOOTH = {
     "kernel_scores": (all_scores, (KERNELS,)),
     "singular_values": (singular_values.singular_values, (array(4, 4, 7),)),
     "determinant": (eigenvalues.determinant, (array(3, 3, 7),)),
+    "gram_determinant": (eigenvalues.gram_determinant, (array(3, 3, 7),)),
     **{
         f"overlap_penalty {kind}": (
             partial(jnnk.overlap_penalty, num_neighbors=4, kind=kind),

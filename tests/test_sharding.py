@@ -38,8 +38,9 @@ from jnnk.training import Batch, init_state, make_evaluate, make_optimizer, make
 
 pytestmark = pytest.mark.quick_compile
 
-N, K, BLOCK = 204, 5, 16
-SHAPE = (N, 4, 3, 3)
+# Eight devices have a chunk of the solver's each, the last one not a whole one.
+N, K, BLOCK = 1404, 5, 16
+SHAPE = (N, 4, 3, 5)
 
 
 def laplacian(x, y):
@@ -53,7 +54,7 @@ SIMILARITIES = {
     "median": gaussian("median"),
     "laplacian": laplacian,
 }
-# Mesh, ring, similarity. 204 images are not a multiple of 8, three channels of neither 2 nor 8.
+# Mesh, ring, similarity. 1,404 images are not a multiple of 8, five channels of neither 2 nor 8.
 RING = ("data=8", True, "default")
 GATHERED = ("data=2", False, "median")
 CASES = (RING, ("channel=8", False, "default"), ("data=4,channel=2", True, "cosine"), GATHERED)
@@ -64,9 +65,13 @@ MEAN, STD = np.float32([0.5]), np.float32([0.25])
 
 
 def _activations() -> np.ndarray:
-    """Three channels, with an image of NaN and a channel in which all images tie."""
+    """Five channels, with an image of NaN, a channel in which all images tie, and a rectified one
+    of three dimensions in which many are the same: it has problems of many solutions.
+    """
     values = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
     values[:, :, :, 1] = 0.5
+    values[:, :, :, 3] = np.maximum(np.round(4 * values[:, :, :, 3]) / 4, 0)
+    values[:, 1:, :, 3] = 0
     values[70] = np.nan
     return values
 
@@ -184,8 +189,8 @@ def _assert_same(graph, similarity):
         for field in ("weights", "errors", "kkt_residual"):
             np.testing.assert_allclose(graph[field], getattr(expected, field), atol=1e-5)
         return
-    for channel, query in itertools.product((0, 2), range(0, N, 12)):
-        points = _activations().reshape(N, -1, 3)[:, :, channel].astype(np.float64)
+    for channel, query in itertools.product((0, 2), range(0, N, 60)):
+        points = _activations().reshape(N, -1, SHAPE[-1])[:, :, channel].astype(np.float64)
         near = points[[query, *graph["indices"][channel, query]]]
         difference = near[:, None] - near
         if similarity == "laplacian":

@@ -1,0 +1,58 @@
+"""Graphs of an awkward layer on meshes of eight devices against those of one device.
+
+    python tests/benchmarks/meshes.py
+
+The layer is the last of an untrained ResNet-8 on 1,000 digits: 64 channels of 2 x 2, rectified.
+Many images tie in such a channel, and many of its problems have more than one solution, so that
+rounding decides which one is found. Eight devices are forced on the CPU.
+"""
+
+import os
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+
+import jax
+import numpy as np
+
+from jnnk import models
+from jnnk.activations import capture
+from jnnk.channels import channelwise_nnk_graph
+from jnnk.data import load
+from jnnk.sharding import parse_mesh, sharded_nnk_graph
+from jnnk.similarity import cosine, gaussian
+from jnnk.training import init_state, make_optimizer, make_predict
+
+LAYER, IMAGES, K = "layer3_0/conv1", 1000, 25
+SIMILARITIES = {"Gaussian": gaussian(), "cosine": cosine()}
+MESHES = (("data=2", False), ("data=8", False), ("data=4,channel=2", False), ("data=8", True))
+HEAD = (
+    "| similarity | mesh | queries | other candidates | other supports | largest difference of "
+    "weights |\n|---|---|---|---|---|---|"
+)
+
+
+def main():
+    data, model = load("digits"), models.create("resnet8", num_classes=10)
+    optimizer = make_optimizer("sgd", learning_rate=0.1, num_steps=1)
+    shape = data.train_images.shape[1:]
+    state = init_state(model, optimizer, jax.random.key(0), image_shape=shape)
+    predict = make_predict(model, mean=data.mean, std=data.std)
+    (layer,) = capture(predict, state.variables, data.train_images[:IMAGES], layers=[LAYER])
+    print(HEAD)
+    for name, similarity in SIMILARITIES.items():
+        options = {"num_neighbors": K, "similarity": similarity}
+        one = jax.tree.map(np.asarray, channelwise_nnk_graph(layer.values, **options))
+        for mesh, ring in MESHES:
+            graph = sharded_nnk_graph(layer.values, mesh=parse_mesh(mesh), ring=ring, **options)
+            graph = jax.tree.map(np.asarray, graph)
+            alike = (graph.indices == one.indices).all(axis=-1)
+            supports = ((graph.weights > 0) == (one.weights > 0)).all(axis=-1)
+            cells = [
+                name, mesh + ", ring" * ring, f"{alike.size:,}", f"{(~alike).sum():,}",
+                f"{(~supports).sum():,}", f"{np.abs(graph.weights - one.weights).max():.2g}",
+            ]  # fmt: skip
+            print(f"| {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
