@@ -162,7 +162,8 @@ def plan_layer(
         building = max(activations // channel + one.peak, activations + whole.peak)
     of_queries = num_channels * (rates.query + rates.query_dimension * dim)
     of_queries += rates.query + rates.query_dimension * dim * num_channels
-    seconds = num_images * (of_queries / speedup + num_channels**2 * rates.pair)
+    padded = queries * data
+    seconds = padded * of_queries / speedup + num_images * num_channels**2 * rates.pair
     return LayerPlan(
         name=name,
         shape=shape,

@@ -106,6 +106,7 @@ def plan_overlap(
         {name: shapes[name] for name in chosen},
         config,
         num_classes=len(dataset.class_names),
+        mesh=mesh,
     )
     plans = {
         name: plan_layer(
@@ -208,6 +209,7 @@ def _measure(
     config: OverlapConfig,
     *,
     num_classes: int,
+    mesh: Mesh | None,
 ) -> tuple[Rates, int]:
     """What this machine takes, and the bytes that the process holds with hardly any data."""
     if not shapes:
@@ -223,7 +225,9 @@ def _measure(
     (captured,) = capture(predict, variables, images[:few], layers=[layer])
 
     def measure():
-        measure_layer(captured.values, labels[:few], num_classes=num_classes, config=config)
+        measure_layer(
+            captured.values, labels[:few], num_classes=num_classes, config=config, mesh=mesh
+        )
 
     compiling, measuring = _seconds(measure), _seconds(measure)
     resident = _resident()
