@@ -1,6 +1,7 @@
 """Numpy archives (.npz) read as files of strangers are: whole, unpickled, or an error."""
 
 import pathlib
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Collection
@@ -12,7 +13,7 @@ from jnnk.errors import InputError
 # What numpy and zipfile raise for an archive that is none, is cut short or had bytes changed.
 _DAMAGED = (
     OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, MemoryError,
-    SyntaxError, zipfile.BadZipFile, zlib.error,
+    SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 

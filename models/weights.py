@@ -7,6 +7,7 @@ akamaster/pytorch_resnet_cifar10.
 """
 
 import re
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -29,7 +30,7 @@ _Tensor = tuple[_Shape, str]  # shape and dtype
 # What numpy and zipfile raise for an archive that is none, is cut short or had bytes changed.
 _DAMAGED_ARCHIVE = (
     OSError, ValueError, EOFError, NotImplementedError, RuntimeError, MemoryError, SyntaxError,
-    zipfile.BadZipFile, zlib.error,
+    tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 _LEAVES = {
