@@ -101,9 +101,11 @@ def sharded_nnk_graph(
     A mesh of c x d devices gives each one C / c channels, one after the other, and of each channel
     N / d queries, rounded up to whole chunks of the solver (192 queries, fewer from K = 29 on);
     both are padded where they do not divide (points of NaN are nobody's neighbour) and cut again.
-    So every operation has the shape that it has on one device, and on a CPU the graph has the same
-    bits, also where a problem has several solutions and rounding decides. Only a ring compares the
-    points in other portions: of candidates that tie to rounding it may keep others. With W = 4
+    So every operation has the shape that it has on one device (from one chunk of images on), and
+    the bits are the same where the compiler makes the same of it: on a CPU with K of 15 and 25, not
+    with 50. Where the last bit differs, candidates and supports are still the same but for problems
+    of several solutions (duplicates), whose weights may be another solution's. A ring also compares
+    the points in other portions: of candidates that tie to rounding it may keep others. With W = 4
     bytes, or 8 for float64, per channel:
 
     - ``ring=False``: each device receives all points, ``N D W`` bytes, once, and holds them,
