@@ -146,7 +146,7 @@ def test_damaged_files(make, variables, tmp_path):
 
 
 def test_a_header_that_never_ends(tmp_path, variables):
-    """As 450,000 damaged archives had none: numpy's parser has an error of its own for it."""
+    """numpy's parser has an error of its own for it, which half a million damages did not meet."""
     path = tmp_path / "file"
     npy = np.lib.format.magic(1, 0) + struct.pack("<H", 64) + b"{'descr': (".ljust(63) + b"\n"
     for member, error, load in (
