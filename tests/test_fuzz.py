@@ -149,13 +149,12 @@ def test_a_header_that_never_ends(tmp_path, variables):
     """numpy's parser has an error of its own for it, which half a million damages did not meet."""
     path = tmp_path / "file"
     npy = np.lib.format.magic(1, 0) + struct.pack("<H", 64) + b"{'descr': (".ljust(63) + b"\n"
-    for member, error, load in (
-        ("overlap", InputError, lambda: read_npz(path, LayerArrays)),
-        ("W_conv0", WeightsError, lambda: load_npz(MODEL, path, image_shape=SHAPE[1:])),
+    for names, error, load in (
+        (LayerArrays._fields, InputError, lambda: read_npz(path, LayerArrays)),
+        (["W_conv0"], WeightsError, lambda: load_npz(MODEL, path, image_shape=SHAPE[1:])),
     ):
-        arrays = {"overlap": 0, "degree": 0, "loo_error": 0} if error is InputError else {}
         with zipfile.ZipFile(path, "w") as archive:
-            for name in {member, *arrays}:
+            for name in names:
                 archive.writestr(f"{name}.npy", npy)
         with pytest.raises(error, match="file"):
             load()
