@@ -28,7 +28,5 @@ def gram_queries(num_neighbors: int) -> int:
 
 
 def queries_of_device(num_queries: int, num_devices: int, *, num_neighbors: int) -> int:
-    """Queries of each of several devices; of one device all, as they are."""
-    if num_devices == 1:
-        return num_queries
-    return in_chunks(-(-num_queries // num_devices), num_neighbors=num_neighbors)
+    """Queries of each of several devices; the first one has all where they make up one chunk."""
+    return min(num_queries, in_chunks(-(-num_queries // num_devices), num_neighbors=num_neighbors))

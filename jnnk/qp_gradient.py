@@ -156,7 +156,7 @@ def projected_gradient(gram, cross, metric, start, *, few=0) -> tuple[jax.Array,
         weights, point, momentum, total = carry
         # The minimiser of the model is max(0, scaled - coupling * total) with total its own sum:
         # an increasing piecewise linear equation, one Newton step from the last.
-        scaled = product(remainder, point) + offset
+        scaled = offset + product(remainder, point)
         active = scaled > coupling * total
         total = total_of(jnp.where(active, scaled, 0)) / (
             1 + total_of(jnp.where(active, coupling, 0))
