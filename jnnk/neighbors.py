@@ -1,20 +1,21 @@
 """Exact nearest neighbours, blocked over queries, with ties broken by index."""
 
 import functools
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jnnk.blocks import map_blocks
-from jnnk.precision import working_dtype
+from jnnk.precision import WHOLE, row_sums, working_dtype
 
-# Columns of the distance matrix that share one minimum in the first selection (see `_select`).
-_GROUP = 20
-#: Candidates kept beyond the asked ones, so that re-ranking by exact distances can correct
-#: the rounding of the matrix product at the boundary.
-MARGIN = 7
+# Columns of the distance matrix that share one minimum in the first selection (see `_select`); a
+# divisor of WHOLE.
+_GROUP = 16
+# Candidates kept beyond the asked ones, so that re-ranking by exact distances can correct
+# the rounding of the matrix product at the boundary.
+_MARGIN = 7
 # Squared distance of a point that does not exist. Finite, since a product in several bfloat16
 # passes turns infinity into NaN; coordinates are scaled to at most 1 before.
 _FAR = 1e30
@@ -124,77 +125,129 @@ def search(
     method: str = "exact",
 ) -> tuple[jax.Array, jax.Array]:
     """`nearest_neighbors` on checked float arrays with coordinates of about 1 or less."""
+
+    def nearest(found):
+        keys = (found.squared_distances, found.indices)
+        distances, indices = (x[:, :num_neighbors] for x in jax.lax.sort(keys, num_keys=2))
+        return jnp.where(jnp.isinf(distances), -1, indices), distances
+
+    return _in_blocks(nearest, queries, points, exclude, num_neighbors, block_size, method)
+
+
+class Shortlist(NamedTuple):
+    """Candidates picked by estimated distances, W of them for each query, still to be ranked.
+
+    Attributes:
+        estimates: (Q, W), ascending: squared distances by a matrix product, up to a term of the
+            query. Infinity where there are fewer than W points.
+        indices: int32 (Q, W).
+        squared_distances: (Q, W), from the differences. Infinity for what is no candidate: left
+            out by the query, not finite, or none at all.
+    """
+
+    estimates: jax.Array
+    indices: jax.Array
+    squared_distances: jax.Array
+
+
+def shortlist_length(num_neighbors: int) -> int:
+    """W, from which the K nearest are ranked: the query itself and a margin come on top."""
+    return num_neighbors + 1 + _MARGIN
+
+
+def shortlist(
+    queries: jax.Array,
+    points: jax.Array,
+    exclude: jax.Array,
+    *,
+    num_neighbors: int,
+    block_size: int,
+    method: str = "exact",
+) -> Shortlist:
+    """The first half of `search`, which can be joined from parts of the points.
+
+    The shortlist of all points are the W smallest estimates, ties by index, of their shortlists.
+    """
+    keep = lambda found: found  # noqa: E731
+    return _in_blocks(keep, queries, points, exclude, num_neighbors, block_size, method)
+
+
+def _in_blocks(finish, queries, points, exclude, num_neighbors, block_size, method):
+    """``finish`` of the shortlists of blocks of queries."""
+    length = shortlist_length(num_neighbors)
     num_queries, (num_points, dim) = queries.shape[0], points.shape
     query_ok = jnp.all(jnp.isfinite(queries), axis=1)
     point_ok = jnp.all(jnp.isfinite(points), axis=1)
     queries = jnp.where(query_ok[:, None], queries, 0)
     points = jnp.where(point_ok[:, None], points, 0)
     if num_queries == 0 or num_points == 0:
-        shape = (num_queries, num_neighbors)
-        return jnp.full(shape, -1, jnp.int32), jnp.full(shape, jnp.inf, points.dtype)
+        nothing = jnp.full((num_queries, length), jnp.inf, points.dtype)
+        return finish(Shortlist(nothing, jnp.full(nothing.shape, -1, jnp.int32), nothing))
 
-    wanted = min(num_neighbors + 1 + MARGIN, num_points)
+    wanted = min(length, num_points)
     group = _GROUP if method == "exact" and num_points > _GROUP * wanted else 1
-    num_groups = -(-num_points // group)
     # |q - p|^2 = |q|^2 + (-2 q, 1) . (p, |p|^2): one product, the first term is left out since it
     # does not change the order.
-    norms = jnp.where(point_ok, jnp.sum(points * points, axis=1), _FAR)
+    norms = jnp.where(point_ok, row_sums(points * points), _FAR)
     columns = jnp.concatenate([points, norms[:, None]], axis=1)
-    padding = jnp.zeros((num_groups * group - num_points, dim + 1)).at[:, -1].set(_FAR)
-    columns = jnp.concatenate([columns, padding.astype(points.dtype)])
+    padding = jnp.zeros((-num_points % WHOLE, dim + 1), points.dtype).at[:, -1].set(_FAR)
+    columns = jnp.concatenate([columns, padding])
     # Member s of all groups, then member s + 1: groups of consecutive points lie strided, so that
     # minima over groups are minima of whole rows.
-    columns = columns.reshape(num_groups, group, dim + 1).transpose(2, 1, 0)
-    columns = columns.reshape(dim + 1, group * num_groups)
+    columns = columns.reshape(-1, group, dim + 1).transpose(2, 1, 0).reshape(dim + 1, -1)
+    missing = ((0, 0), (0, length - wanted))
 
     def block(inputs):
         query, leave_out, ok = inputs
         rows = jnp.concatenate([-2 * query, jnp.ones_like(query[:, :1])], axis=1)
         partial = jnp.matmul(rows, columns, precision=jax.lax.Precision.HIGHEST)
-        candidates = _select(partial, group, wanted, method)
+        estimates, candidates = _select(partial, group, wanted, method)
         gone = (candidates >= num_points) | (candidates == leave_out[:, None]) | ~ok[:, None]
         candidates = jnp.minimum(candidates, num_points - 1)
         gone |= ~point_ok[candidates]
         # Ranked by the differences themselves: the product above cancels.
         difference = points[candidates] - query[:, None]
         exact = jnp.where(gone, jnp.inf, jnp.sum(difference * difference, axis=2))
-        exact, candidates = jax.lax.sort((exact, candidates), num_keys=2)
-        return jnp.where(jnp.isinf(exact), -1, candidates), exact
+        return finish(
+            Shortlist(
+                jnp.pad(estimates, missing, constant_values=np.inf),
+                jnp.pad(candidates, missing, constant_values=-1),
+                jnp.pad(exact, missing, constant_values=np.inf),
+            )
+        )
 
     # The search is no part of any derivative; distances that are differentiated are computed
     # from the points again.
-    indices, distances = jax.tree.map(
+    return jax.tree.map(
         jax.lax.stop_gradient,
         map_blocks(block, (queries, exclude, query_ok), block_size=block_size),
     )
-    indices, distances = indices[:, :num_neighbors], distances[:, :num_neighbors]
-    missing = ((0, 0), (0, num_neighbors - indices.shape[1]))
-    return (
-        jnp.pad(indices, missing, constant_values=-1),
-        jnp.pad(distances, missing, constant_values=np.inf),
-    )
 
 
-def _select(distances: jax.Array, group: int, wanted: int, method: str) -> jax.Array:
-    """Column indices (Q, wanted), in the order of points, of the smallest distances of each row.
+def _select(
+    distances: jax.Array, group: int, wanted: int, method: str
+) -> tuple[jax.Array, jax.Array]:
+    """The smallest distances (Q, wanted) of each row and their columns in the order of points.
 
     The ``wanted`` groups with the smallest minima hold the ``wanted`` smallest elements. Groups
     are runs of consecutive points, so this stays true when ties are broken by index.
     """
     if method == "approximate":
-        return jax.lax.approx_min_k(distances, wanted, recall_target=0.95)[1].astype(jnp.int32)
+        smallest, columns = jax.lax.approx_min_k(distances, wanted, recall_target=0.95)
+        return smallest, columns.astype(jnp.int32)
     if group == 1:
-        return jax.lax.top_k(-distances, wanted)[1].astype(jnp.int32)
+        largest, columns = jax.lax.top_k(-distances, wanted)
+        return -largest, columns.astype(jnp.int32)
     num_queries = distances.shape[0]
     members = distances.reshape(num_queries, group, -1)
     groups = jax.lax.top_k(-jnp.min(members, axis=1), wanted)[1]
     groups = jnp.sort(groups, axis=1)
     values = jnp.take_along_axis(members, groups[:, None, :], axis=2)
     values = values.transpose(0, 2, 1).reshape(num_queries, wanted * group)
-    position = jax.lax.top_k(-values, wanted)[1]
+    largest, position = jax.lax.top_k(-values, wanted)
     chosen = jnp.take_along_axis(groups, position // group, axis=1)
     columns = (chosen * group + position % group).astype(jnp.int32)
-    return columns
+    return -largest, columns
 
 
 def check_options(num_neighbors: int, block_size: int, method: str) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from jnnk.chunks import gram_queries, queries_of_device
 from jnnk.graph import LOCAL_QUERIES
-from jnnk.neighbors import MARGIN
+from jnnk.neighbors import shortlist_length
 from jnnk.streams import STREAMS
 
 _WORD = 4  # bytes of a float32 or int32
@@ -98,7 +98,7 @@ def graph_bytes(
     num_queries = num_points if num_queries is None else num_queries
     block = min(_QUERY_BLOCK, num_queries)
     gram = min(num_queries, gram_queries(num_neighbors)) * num_neighbors**2
-    candidates = block * min(num_points, num_neighbors + 1 + MARGIN) * dim
+    candidates = block * min(num_points, shortlist_length(num_neighbors)) * dim
     return GraphBytes(
         points=3 * num_points * dim * _WORD,
         distances=(2 * block * num_points + candidates) * _WORD,

@@ -1,7 +1,11 @@
-"""The dtype in which numbers are computed."""
+"""The dtype in which numbers are computed, and sums that round alike in every share of rows."""
 
 import jax
 import jax.numpy as jnp
+
+#: Rows or columns of products are filled up to multiples of this, here and in the search: on a CPU
+#: every row then goes the same way, however many there are, and rounds alike.
+WHOLE = 64
 
 
 def working_dtype(dtype) -> jnp.dtype:
@@ -12,3 +16,13 @@ def working_dtype(dtype) -> jnp.dtype:
     dtype = jax.dtypes.canonicalize_dtype(dtype)
     is_wide = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize >= 4
     return dtype if is_wide else jnp.dtype(jnp.float32)
+
+
+def row_sums(rows: jax.Array) -> jax.Array:
+    """The sum (N,) of each row of (N, D), the same numbers in a part of the rows as in all.
+
+    As a product with ones: how a reduction rounds depends on the number of rows.
+    """
+    ones = jnp.ones((rows.shape[1], 1), rows.dtype)  # a matrix: products with vectors are fused
+    whole = jnp.pad(rows, ((0, -len(rows) % WHOLE), (0, 0)))
+    return jnp.matmul(whole, ones, precision=jax.lax.Precision.HIGHEST)[: len(rows), 0]

@@ -16,13 +16,14 @@ from jnnk.channels import flat_channels
 from jnnk.chunks import in_chunks, queries_of_device
 from jnnk.errors import InputError
 from jnnk.graph import NNKGraph, Vectors, embed, weigh
-from jnnk.neighbors import center_and_unit, check_options, search
+from jnnk.neighbors import center_and_unit, check_options, search, shortlist_length
 from jnnk.precision import working_dtype
+from jnnk.ring import round_trip
 from jnnk.similarity import DEFAULT, Gaussian, RadialSimilarity, Similarity
 
 #: The axes of a mesh that mean something here. Over any other axis the work is repeated.
 AXES = ("data", "channel")
-# Candidate vectors of the queries of one trip of the ring, in floats.
+# Vectors of the candidates of the queries of one trip of the ring, in floats.
 _TRIP_FLOATS = 2**22
 
 
@@ -101,22 +102,20 @@ def sharded_nnk_graph(
     A mesh of c x d devices gives each one C / c channels, one after the other, and of each channel
     N / d queries, rounded up to whole chunks of the solver (192 queries, fewer from K = 29 on);
     both are padded where they do not divide (points of NaN are nobody's neighbour) and cut again.
-    So every operation has the shape that it has on one device (from one chunk of images on), and
-    the bits are the same where the compiler makes the same of it: on a CPU with K of 15 and 25, not
-    with 50. Where the last bit differs, candidates and supports are still the same but for problems
-    of several solutions (duplicates), whose weights may be another solution's. A ring also compares
-    the points in other portions: of candidates that tie to rounding it may keep others. With W = 4
-    bytes, or 8 for float64, per channel:
+    So every operation has the shape that it has on one device, or rounds alike in its own, and
+    where the compiler makes the same of it, as it does on a CPU, the graph is the same to the bit,
+    even where problems have several solutions. With W = 4 bytes, or 8 for float64, per channel:
 
     - ``ring=False``: each device receives all points, ``N D W`` bytes, once, and holds them,
       beside ``block_size N W`` bytes of distances. The faster way where that fits.
     - ``ring=True``: each device holds the ``N / d`` points that are its own and as many that pass
-      by; the distances are ``block_size N W / d`` bytes. Its queries, in blocks of B, keep the K
-      best candidates met so far, vectors and all: B is ``block_size``, or ``2**22 / (K D)`` (16
-      MiB, of which there are a few copies) if that is more. Each block sends the points round
-      once: ``N D W`` bytes received, ``N / (d B)`` times, against ``2 N D B`` multiplications and
-      additions. For N D too large for one device: at N = 50,000, D = 64, K = 25, d = 8 the
-      program needs 61 MiB beside its input and output, against 121 MiB for ``ring=False``.
+      by; the distances are ``block_size N W / d`` bytes. Its queries, in blocks of B, keep the
+      ``K + 8`` best candidates met so far, vectors and all: B is ``block_size``, or
+      ``2**22 / ((K + 8) D)`` (16 MiB, of which there are a few copies) if that is more. Each block
+      sends the points round once: ``N D W`` bytes received, ``N / (d B)`` times, against
+      ``2 N D B`` multiplications and additions. For N D too large for one device: at N = 50,000,
+      D = 64, K = 25, d = 8 the program needs 49 MiB beside its input and output, against 110
+      MiB for ``ring=False``.
 
     No array of N x N elements exists either way. Works under jit and differentiation, and in many
     processes if all call it with the same mesh.
@@ -158,7 +157,9 @@ def sharded_nnk_graph(
         )
     data, channel = (name if sizes[name] > 1 else None for name in AXES)
     num_points, _, num_channels = points.shape
-    trip = max(block_size, _TRIP_FLOATS // (num_neighbors * max(1, points.shape[1])))
+    vectors = shortlist_length(num_neighbors) * max(1, points.shape[1])
+    trip = max(block_size, _TRIP_FLOATS // vectors)
+    how = functools.partial(round_trip, axis=data) if ring else search
     one_channel = functools.partial(
         _channel_graph,
         axis=data,
@@ -166,7 +167,7 @@ def sharded_nnk_graph(
         ring=ring,
         similarity=similarity,
         find=functools.partial(
-            search, num_neighbors=num_neighbors, block_size=block_size, method=method
+            how, num_neighbors=num_neighbors, block_size=block_size, method=method
         ),
         weigh=functools.partial(weigh, tol=tol, max_steps=max_steps),
         trip_size=in_chunks(trip, num_neighbors=num_neighbors),
@@ -196,23 +197,27 @@ def _channel_graph(
 
     What the devices hold beyond ``num_points`` is padding, which a graph of gathered points leaves
     out: a product of other shape may round otherwise, and ties depend on rounding. ``axis`` is None
-    where this device has all points. ``find`` and ``weigh`` are `search` and
+    where this device has all points. ``find`` and ``weigh`` are `search` or `round_trip` and
     `jnnk.graph.weigh` with their options.
     """
     points = points.astype(working_dtype(points.dtype))
     radial = isinstance(similarity, RadialSimilarity)
-    embedded = embed(points, similarity)
-    center, unit = center_and_unit(embedded, axis_name=axis)
-    own = Vectors((embedded - center) / unit, None if radial else points)
-    number = jnp.arange(points.shape[0], dtype=jnp.int32)
+    share = points.shape[0]
+    number = jnp.arange(share, dtype=jnp.int32)
     if axis is not None:
-        number += jax.lax.axis_index(axis) * points.shape[0]
+        number += jax.lax.axis_index(axis) * share
+        if not ring:
+            # Gathered first, so that all that follows is of one device's shapes and rounds alike.
+            points = jax.lax.all_gather(points, axis, tiled=True)[:num_points]
+    embedded = embed(points, similarity)
+    center, unit = center_and_unit(embedded, axis_name=axis if ring else None)
+    vectors = Vectors((embedded - center) / unit, None if radial else points)
     weigh = functools.partial(weigh, unit=unit)
     if ring:
 
         def trip(inputs):
             queries, exclude = inputs
-            indices, distances, kept = _round_trip(queries, exclude, own, axis, find)
+            indices, distances, kept = find(queries, exclude, vectors)
             return weigh(
                 indices,
                 distances,
@@ -222,68 +227,25 @@ def _channel_graph(
                 similarity=similarity,
             )
 
-        return map_blocks(trip, (own, number), block_size=trip_size)
+        return map_blocks(trip, (vectors, number), block_size=trip_size)
 
-    gathered = functools.partial(jax.lax.all_gather, axis_name=axis, tiled=True)
-    everywhere = gathered if axis is not None else lambda part: part
-    all_points = jax.tree.map(lambda part: everywhere(part)[:num_points], own)
-    indices, distances = find(*map(jax.lax.stop_gradient, (own[0], all_points[0])), number)
+    own = vectors
+    if axis is not None:
+        own = jax.tree.map(lambda rows: rows.at[number].get(mode="fill", fill_value=jnp.nan), own)
+    indices, distances = find(*map(jax.lax.stop_gradient, (own[0], vectors[0])), number)
     if radial:
-        every = everywhere if _is_median(similarity) else lambda part: part
+        every = lambda part: part  # noqa: E731
+        if axis is not None and _is_median(similarity):
+            every = functools.partial(jax.lax.all_gather, axis_name=axis, tiled=True)
         similarity = similarity.resolved(every(distances), every(indices >= 0), unit)
     return weigh(
         indices,
         distances,
         own,
         rows=indices,
-        candidates_of=lambda index: jax.tree.map(lambda vectors: vectors[index], all_points),
+        candidates_of=lambda index: jax.tree.map(lambda rows: rows[index], vectors),
         similarity=similarity,
     )
-
-
-def _round_trip(queries: Vectors, exclude, own: Vectors, axis: str, find):
-    """The K nearest of all points for B queries, while the points go round once.
-
-    Returns ``(indices, squared_distances, vectors)``: (B, K), (B, K) and `Vectors` (B, K, D).
-    """
-    num_devices, shard_size = jax.lax.axis_size(axis), own.embedded.shape[0]
-    onwards = [(device, (device + 1) % num_devices) for device in range(num_devices)]
-
-    def best_of(shard, owner):
-        start = owner * shard_size
-        indices, distances = find(
-            jax.lax.stop_gradient(queries.embedded),
-            jax.lax.stop_gradient(shard.embedded),
-            exclude - start,
-        )
-        vectors = jax.tree.map(lambda rows: rows[indices], shard)
-        return jnp.where(indices >= 0, indices + start, -1), distances, vectors
-
-    def step(carry, number):
-        shard, kept = carry
-        # Sent before it is searched, so that the two can go on at the same time.
-        following = jax.lax.ppermute(shard, axis, onwards)
-        met = best_of(shard, (jax.lax.axis_index(axis) - number) % num_devices)
-        return (following, _nearest(kept, met)), None
-
-    like = jax.eval_shape(best_of, own, jnp.int32(0))
-    indices, distances, vectors = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like)
-    nothing = (indices - 1, distances + jnp.inf, vectors)
-    steps = jnp.arange(num_devices, dtype=jnp.int32)
-    (_, kept), _ = jax.lax.scan(step, (own, nothing), steps)
-    return kept
-
-
-def _nearest(kept, met):
-    """The K best of two sets of K candidates, by distance, then index."""
-    indices, distances, vectors = jax.tree.map(
-        lambda *pair: jnp.concatenate(pair, axis=1), kept, met
-    )
-    number = jax.lax.broadcasted_iota(jnp.int32, indices.shape, 1)
-    distances, indices, order = jax.lax.sort((distances, indices, number), num_keys=2)
-    first = order[:, : indices.shape[1] // 2]
-    chosen = jax.tree.map(lambda a: jnp.take_along_axis(a, first[:, :, None], axis=1), vectors)
-    return indices[:, : first.shape[1]], distances[:, : first.shape[1]], chosen
 
 
 def _axis_sizes(mesh: Mesh) -> dict[str, int]:

@@ -13,6 +13,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from jnnk.precision import row_sums
+
 Bandwidth = float | Literal["kth_neighbor", "median"]
 
 
@@ -81,8 +83,11 @@ class Cosine:
         largest = jnp.max(jnp.abs(points), axis=1, keepdims=True, initial=0)
         zero = largest == 0
         scaled = points / jnp.where(zero, 1, largest)
-        norm = jnp.sqrt(jnp.sum(jnp.where(zero, 1, scaled) ** 2, axis=1, keepdims=True))
-        return jnp.concatenate([scaled / norm, zero.astype(points.dtype)], axis=1)
+        norm = jnp.sqrt(row_sums(jnp.where(zero, 1, scaled) ** 2))[:, None]
+        # It is at least 1, but a plain division by a root becomes an estimate of its reciprocal,
+        # whose last bit depends on the number of points.
+        unit = scaled / jnp.where(norm > 0, norm, 1)
+        return jnp.concatenate([unit, zero.astype(points.dtype)], axis=1)
 
     def resolved(self, squared_distances: jax.Array, valid: jax.Array, unit: jax.Array):
         """Itself: nothing depends on the data."""

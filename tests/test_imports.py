@@ -16,7 +16,7 @@ PIPELINES = {
         {"similarity", "qp"},
         {"neighbors"},
         {"graph"},
-        {"channels"},
+        {"channels", "ring"},
         {"overlap", "dimension", "generalization", "sharding"},
     ],
     "pruning": [{"conv_scores"}, {"masks"}, {"training"}],

@@ -1,10 +1,10 @@
 """Graphs of an awkward layer on meshes of eight devices against those of one device.
 
-    python tests/benchmarks/meshes.py --neighbors 25
+    python tests/benchmarks/meshes.py --neighbors 25 --layer layer3_0/conv1
 
-The layer is the last of an untrained ResNet-8 on 1,000 digits: 64 channels of 2 x 2, rectified.
-Many images tie in such a channel, and many of its problems have more than one solution, so that
-rounding decides which one is found. Eight devices are forced on the CPU.
+The layers are those of an untrained ResNet-8 on 1,300 digits, by default one of 64 channels of
+2 x 2, rectified. Many images tie in such a channel, and many of its problems have more than one
+solution, so that rounding decides which one is found. Eight devices are forced on the CPU.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from jnnk.sharding import parse_mesh, sharded_nnk_graph
 from jnnk.similarity import cosine, gaussian
 from jnnk.training import init_state, make_optimizer, make_predict
 
-LAYER, IMAGES = "layer3_0/conv1", 1000
+IMAGES = 1300
 SIMILARITIES = {"Gaussian": gaussian(), "cosine": cosine()}
 MESHES = (("data=2", False), ("data=8", False), ("data=4,channel=2", False), ("data=8", True))
 HEAD = (
@@ -35,16 +35,19 @@ HEAD = (
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--neighbors", type=int, default=25)
-    num_neighbors = parser.parse_args().neighbors
+    parser.add_argument("--layer", default="layer3_0/conv1")
+    arguments = parser.parse_args()
     data, model = load("digits"), models.create("resnet8", num_classes=10)
     optimizer = make_optimizer("sgd", learning_rate=0.1, num_steps=1)
     shape = data.train_images.shape[1:]
     state = init_state(model, optimizer, jax.random.key(0), image_shape=shape)
     predict = make_predict(model, mean=data.mean, std=data.std)
-    (layer,) = capture(predict, state.variables, data.train_images[:IMAGES], layers=[LAYER])
+    (layer,) = capture(
+        predict, state.variables, data.train_images[:IMAGES], layers=[arguments.layer]
+    )
     print(HEAD)
     for name, similarity in SIMILARITIES.items():
-        options = {"num_neighbors": num_neighbors, "similarity": similarity}
+        options = {"num_neighbors": arguments.neighbors, "similarity": similarity}
         one = jax.tree.map(np.asarray, channelwise_nnk_graph(layer.values, **options))
         for mesh, ring in MESHES:
             graph = sharded_nnk_graph(layer.values, mesh=parse_mesh(mesh), ring=ring, **options)
