@@ -4,7 +4,7 @@ import pathlib
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import numpy as np
 
@@ -20,7 +20,7 @@ _DAMAGED = (
 def read_archive(
     path: pathlib.Path, required: Collection[str], *, optional: Collection[str] = ()
 ) -> dict[str, np.ndarray]:
-    """The arrays of an archive.
+    """The arrays of an archive whose names are known.
 
     Nothing is unpickled, an array's checksum is verified, and memory is touched only as far as the
     file fills it, whatever its headers promise.
@@ -37,11 +37,40 @@ def read_archive(
         InputError: if the file is missing or damaged, if an array is missing or is none of those
             named, or holds Python objects.
     """
+
+    def choose(found):
+        _check_names(path, found, required, optional)
+        return found
+
+    return _read(path, choose)
+
+
+def read_folder(path: pathlib.Path, folder: str) -> dict[str, np.ndarray]:
+    """The arrays of one folder in an archive, read with the same care as by `read_archive`.
+
+    Args:
+        path: the file.
+        folder: what stands before the names of its arrays, such as ``"epoch19/"``.
+
+    Returns:
+        The arrays by name without the folder; none where it is not there.
+
+    Raises:
+        InputError: if the file is missing, or it or one of the arrays is damaged or holds Python
+            objects.
+    """
+    arrays = _read(path, lambda found: {name for name in found if name.startswith(folder)})
+    return {name.removeprefix(folder): array for name, array in arrays.items()}
+
+
+def _read(
+    path: pathlib.Path, choose: Callable[[set[str]], Collection[str]]
+) -> dict[str, np.ndarray]:
+    """The arrays whose names ``choose`` takes from those in the archive."""
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             found = {name.removesuffix(".npy") for name in archive.namelist()}
-            _check_names(path, found, required, optional)
-            return {name: _read_array(archive, name) for name in sorted(found)}
+            return {name: _read_array(archive, name) for name in sorted(choose(found))}
     except InputError:
         raise
     except _DAMAGED as error:

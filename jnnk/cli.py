@@ -18,6 +18,7 @@ import numpy as np
 from rich.console import Console
 
 from jnnk import options
+from jnnk.archives import read_folder
 from jnnk.errors import InputError
 from jnnk.jobs.config import TrainConfig
 from jnnk.jobs.progress import Progress
@@ -289,7 +290,7 @@ def _reproduce_overlap(args: argparse.Namespace) -> _Reproduction:
     try:
         for name in ("dropout", "overfit"):
             archive = args.shared / "reference" / f"deepnnk_ch32_{name}.npz"
-            load = functools.partial(_load_epoch, convnet, archive)
+            load = functools.partial(load_epoch, convnet, archive)
             load(0)  # is the file there?
             trajectories.append(Trajectory(f"ch32_{name}", convnet, 20, load))
         for name in ("dense", "channel_regularized"):
@@ -316,10 +317,15 @@ def _normalized(dataset, mean: float, std: float):
     )
 
 
-def _load_epoch(model, archive: pathlib.Path, epoch: int) -> dict:
+def load_epoch(model, archive: pathlib.Path, epoch: int) -> dict:
+    """The weights that a public ConvNet had at one epoch of its archive."""
     from jnnk import models
 
-    return models.load_npz(model, archive, prefix=f"epoch{epoch:02d}/")
+    arrays = read_folder(archive, f"epoch{epoch:02d}/")
+    try:
+        return models.from_tensorflow(model, arrays)
+    except models.WeightsError as error:
+        raise InputError(f"{archive}: {error}") from None
 
 
 def _prepare(args: argparse.Namespace, progress: Progress) -> Answer:

@@ -15,7 +15,7 @@ from flax import linen as nn
 from .channels import Activations, ConvInfo, Thin
 from .convnet import FIVE, SIX, ConvNet
 from .resnet import ResNet
-from .weights import WeightsError, load_npz, load_safetensors, save_masks, save_safetensors
+from .weights import WeightsError, from_tensorflow, load_safetensors, save_masks, save_safetensors
 
 __all__ = [
     "Activations",
@@ -25,7 +25,7 @@ __all__ = [
     "Thin",
     "WeightsError",
     "create",
-    "load_npz",
+    "from_tensorflow",
     "load_safetensors",
     "names",
     "save_masks",

@@ -7,9 +7,6 @@ akamaster/pytorch_resnet_cifar10.
 """
 
 import re
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,12 +23,6 @@ Variables = Mapping[str, Any]
 _Shape = tuple[int, ...]
 _Key = tuple[str, ...]  # ("params", "layer1_0", "conv1", "kernel")
 _Tensor = tuple[_Shape, str]  # shape and dtype
-
-# What numpy and zipfile raise for an archive that is none, is cut short or had bytes changed.
-_DAMAGED_ARCHIVE = (
-    OSError, ValueError, EOFError, NotImplementedError, RuntimeError, MemoryError, SyntaxError,
-    tokenize.TokenError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
 
 _LEAVES = {
     ("params", "kernel"): "weight",
@@ -148,46 +139,34 @@ def _save(tensors: dict[str, np.ndarray], path: str | Path) -> None:
         raise WeightsError(f"{path}: cannot be written: {error}") from error
 
 
-def load_npz(
-    model: nn.Module,
-    path: str | Path,
-    *,
-    prefix: str = "",
-    image_shape: _Shape = (32, 32, 3),
+def from_tensorflow(
+    model: nn.Module, arrays: Mapping[str, np.ndarray], *, image_shape: _Shape = (32, 32, 3)
 ) -> Variables:
-    """Reads a ConvNet's weights from a numpy archive in TensorFlow's layout (HWIO).
+    """A ConvNet's weights from arrays in TensorFlow's layout (HWIO).
 
     Args:
         model: a `ConvNet`.
-        path: the archive; its arrays are ``<prefix>W_conv0``, ``<prefix>b_conv0``, ...,
-            ``<prefix>W_fc1``, ``<prefix>b_fc1``, float32. Others, of other prefixes, are ignored.
-        prefix: what stands before the names, such as ``"epoch19/"``.
+        arrays: ``W_conv0``, ``b_conv0``, ..., ``W_fc1``, ``b_fc1``, float32; as from ``np.load``.
         image_shape: ``(H, W, C)`` of the images that the weights are for.
 
     Returns:
         ``{"params": ...}`` for ``model.apply``, float32.
 
     Raises:
-        WeightsError: the file is missing or unreadable, or an array under the prefix is missing,
-            superfluous, or of another shape or dtype than the model's; the message names it. Or
-            the model has BatchNorm.
+        WeightsError: an array is missing, superfluous, or of another shape or dtype than the
+            model's; the message names it. Or the model has BatchNorm.
     """
     if any(info.norm for info in model.convs()):
-        raise WeightsError(f"{path}: numpy archives are read for ConvNets only")
+        raise WeightsError("arrays: those of ConvNets only are known, without BatchNorm")
     shapes = _shapes(model, image_shape)
     letters = {"kernel": "W", "bias": "b"}
     named = {
-        (*outer, layer, leaf): f"{prefix}{letters[leaf]}_{'fc1' if layer == 'fc' else layer}"
+        (*outer, layer, leaf): f"{letters[leaf]}_{'fc1' if layer == 'fc' else layer}"
         for *outer, layer, leaf in shapes
     }
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            stored = {name: archive[name] for name in archive.files if name.startswith(prefix)}
-    except _DAMAGED_ARCHIVE as error:
-        raise WeightsError(f"{path}: not readable as a numpy archive: {error}") from error
-    found = {name: (array.shape, array.dtype.name) for name, array in stored.items()}
-    _check(path, {name: (shapes[key], "float32") for key, name in named.items()}, found)
-    return _variables({key: stored[name] for key, name in named.items()})
+    found = {name: (array.shape, array.dtype.name) for name, array in arrays.items()}
+    _check("arrays", {name: (shapes[key], "float32") for key, name in named.items()}, found)
+    return _variables({key: arrays[name] for key, name in named.items()})
 
 
 def torch_name(model: nn.Module, key: _Key) -> str:
@@ -226,7 +205,9 @@ def _shapes(model: nn.Module, image_shape: _Shape) -> dict[_Key, _Shape]:
     return {key: leaf.shape for key, leaf in flatten_dict(tree).items()}
 
 
-def _check(path: str | Path, expected: Mapping[str, _Tensor], found: Mapping[str, _Tensor]) -> None:
+def _check(
+    source: str | Path, expected: Mapping[str, _Tensor], found: Mapping[str, _Tensor]
+) -> None:
     """Raises `WeightsError` unless the same tensors with the same shapes and dtypes are there."""
     problems = []
     if missing := [name for name in expected if name not in found]:
@@ -248,7 +229,7 @@ def _check(path: str | Path, expected: Mapping[str, _Tensor], found: Mapping[str
             f"{dtype} {shape}, found {found_dtype} {found_shape}"
         )
     if problems:
-        raise WeightsError(f"{path}: not the weights of this model: {'; '.join(problems)}")
+        raise WeightsError(f"{source}: not the weights of this model: {'; '.join(problems)}")
 
 
 def _torch_shape(shape: _Shape) -> _Shape:

@@ -17,6 +17,7 @@ import numpy as np
 
 from jnnk import models
 from jnnk.activations import capture
+from jnnk.archives import read_folder
 from jnnk.baselines import knn_graph
 from jnnk.data import load
 from jnnk.generalization import error_rate, label_interpolation
@@ -49,7 +50,7 @@ def main():
     for name, published in PUBLISHED.items():
         start = time.perf_counter()
         archive = arguments.shared / "reference" / f"deepnnk_ch32_{name}.npz"
-        variables = models.load_npz(model, archive, prefix="epoch19/")
+        variables = models.from_tensorflow(model, read_folder(archive, "epoch19/"))
         train, test = (features(variables, x) for x in (data.train_images, data.test_images))
         captured = time.perf_counter()
         dense = variables["params"]["fc"]

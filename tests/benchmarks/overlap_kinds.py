@@ -16,6 +16,7 @@ from scipy.stats import spearmanr
 import jnnk
 from jnnk import models
 from jnnk.activations import capture
+from jnnk.archives import read_folder
 from jnnk.data import load
 from jnnk.overlap import OVERLAP_KINDS, chance_overlap
 from jnnk.training import make_predict
@@ -27,7 +28,7 @@ def networks(shared):
     """Name, model, variables, normalisation and layer of each network."""
     convnet = models.create("convnet6", num_classes=10)
     archive = shared / "reference" / "deepnnk_ch32_dropout.npz"
-    weights = models.load_npz(convnet, archive, prefix="epoch19/")
+    weights = models.from_tensorflow(convnet, read_folder(archive, "epoch19/"))
     yield "ch32_dropout, conv5", convnet, weights, (np.zeros(3), np.ones(3)), "conv5"
     resnet = models.create("resnet20", num_classes=10)
     weights = models.load_safetensors(resnet, shared / "weights" / "resnet20_cifar10.safetensors")
