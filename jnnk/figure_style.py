@@ -1,6 +1,6 @@
 """The look that all figures share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -67,6 +67,33 @@ def label_layers(axis: Axes, layers: Sequence[str], *, rotation: float = 60) -> 
         ha="center" if rotation == 90 else "right",
     )
     axis.set_xlabel("layer" if step == 1 else f"layer (one in {step} named)")
+
+
+def panels_by_depth(
+    fields: Mapping[str, str],
+    layers: Sequence[str],
+    draw: Callable[[Axes, str], None],
+    *,
+    size: tuple[float, float],
+) -> Figure:
+    """A panel for each field against depth, two in a row, and one legend of their lines.
+
+    Args:
+        fields: their labels.
+        layers: names of all layers, from the input on.
+        draw: draws a field's lines, at 0, 1, ... for the layers.
+        size: (width, height) in inches.
+    """
+    with mpl.rc_context(STYLE):
+        figure, axes = make_axes(len(fields) // 2, 2, size, sharex=True)
+        for axis, (field, label) in zip(axes.flat, fields.items(), strict=True):
+            draw(axis, field)
+            axis.set_ylabel(label)
+            axis.set_ylim(bottom=0)
+        for axis in axes[-1]:
+            label_layers(axis, layers, rotation=90)
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return figure
 
 
 def lines_of(layers: Sequence[str]) -> dict[str, np.ndarray]:

@@ -18,6 +18,7 @@ from jnnk.figure_style import (
     line_with_limits,
     lines_of,
     make_axes,
+    panels_by_depth,
     shades,
     values_of,
 )
@@ -103,19 +104,14 @@ def measures_by_depth(records: list[dict], *, control: int | str = 0) -> Figure:
         "linestyle": "--",
         "label": "random weights (control)",
     }
-    with mpl.rc_context(STYLE):
-        figure, axes = make_axes(3, 2, (10, 9), sharex=True)
-        for axis, (field, label) in zip(axes.flat, panels.items(), strict=True):
-            for epoch in epochs:
-                rows = [record for record in records if record["epoch"] == epoch]
-                factor = 100 if field == "loo_error" else 1
-                line_with_limits(axis, rows, "layer", field, factor=factor, **styles[epoch])
-            axis.set_ylabel(label)
-            axis.set_ylim(bottom=0)
-        for axis in axes[-1]:
-            label_layers(axis, layers, rotation=90)
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
-    return figure
+
+    def draw(axis, field):
+        for epoch in epochs:
+            rows = [record for record in records if record["epoch"] == epoch]
+            factor = 100 if field == "loo_error" else 1
+            line_with_limits(axis, rows, "layer", field, factor=factor, **styles[epoch])
+
+    return panels_by_depth(panels, layers, draw, size=(10, 9))
 
 
 def measures_by_epoch(records: list[dict]) -> Figure:

@@ -8,11 +8,11 @@ from matplotlib.ticker import MaxNLocator
 from jnnk.figure_style import (
     PALETTE,
     STYLE,
-    label_layers,
     legend_of_layers,
     line_with_limits,
     lines_of,
     make_axes,
+    panels_by_depth,
     values_of,
 )
 
@@ -141,19 +141,13 @@ def pair_by_depth(records: list[dict]) -> Figure:
     Args:
         records: of :func:`jnnk.jobs.overlap_pair.measure_pair`.
     """
-    layers = _names(records, "layer")
-    with mpl.rc_context(STYLE):
-        figure, axes = make_axes(2, 2, (10, 7), sharex=True)
-        for axis, (field, label) in zip(axes.flat, _MEASURES.items(), strict=True):
-            for network, colour in zip(_names(records, "network"), PALETTE, strict=False):
-                rows = [record for record in records if record["network"] == network]
-                line_with_limits(axis, rows, "layer", field, color=colour, label=network)
-            axis.set_ylabel(label)
-            axis.set_ylim(bottom=0)
-        for axis in axes[-1]:
-            label_layers(axis, layers, rotation=90)
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-    return figure
+
+    def draw(axis, field):
+        for network, colour in zip(_names(records, "network"), PALETTE, strict=False):
+            rows = [record for record in records if record["network"] == network]
+            line_with_limits(axis, rows, "layer", field, color=colour, label=network)
+
+    return panels_by_depth(_MEASURES, _names(records, "layer"), draw, size=(10, 7))
 
 
 def _scatter(

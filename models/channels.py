@@ -9,7 +9,7 @@ plain data, `model.with_thin({"layer1_0/conv1": {"width": 5}, ...})`.
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -154,10 +154,26 @@ def spread(x: jax.Array, rest: jax.Array, writes: tuple[int, ...]) -> jax.Array:
     return jnp.take(jnp.concatenate([x, constants], axis=-1), source, axis=-1)
 
 
-def checked_thin(
+class Thinned:
+    """What a network with ``convs()`` and a field ``thin`` can do besides: be thinned."""
+
+    def with_thin(self, thin: Mapping[str, Mapping[str, Any]]) -> Self:
+        """The same network with some convs thinned, in place of any earlier thinning.
+
+        Args:
+            thin: fields of `Thin` by conv path; convs not named are left whole.
+
+        Raises:
+            ValueError: an unknown path, or a thinning that the conv's place does not allow.
+            TypeError: an unknown field.
+        """
+        return self.clone(thin=_checked_thin(self.convs(), thin))
+
+
+def _checked_thin(
     infos: Iterable[ConvInfo], thin: Mapping[str, Mapping[str, Any]]
 ) -> FrozenDict[str, Thin]:
-    """What `with_thin` of every model does: from plain data to hashable `Thin` entries.
+    """From plain data to hashable `Thin` entries.
 
     Args:
         infos: the model's convs.

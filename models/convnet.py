@@ -5,7 +5,6 @@ dense layer reads the last activation flattened in the order height, width, chan
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
-from .channels import WHOLE, Activations, ConvInfo, checked_thin, conv, he_normal
+from .channels import WHOLE, Activations, ConvInfo, Thinned, conv, he_normal
 
 
 class LayerSpec(NamedTuple):
@@ -41,7 +40,7 @@ FIVE = (
 )
 
 
-class ConvNet(nn.Module):
+class ConvNet(Thinned, nn.Module):
     """Convs with ReLU, then a dense layer.
 
     The activations are named after their convs, ``conv0``, ``conv1``, ..., and taken behind ReLU,
@@ -125,15 +124,3 @@ class ConvNet(nn.Module):
             ConvInfo(name, None, (reader,), name)
             for name, reader in zip(names, following, strict=True)
         )
-
-    def with_thin(self, thin: Mapping[str, Mapping[str, Any]]) -> "ConvNet":
-        """The same network with some convs thinned, in place of any earlier thinning.
-
-        Args:
-            thin: fields of `Thin` by conv path; convs not named are left whole.
-
-        Raises:
-            ValueError: an unknown path, or a thinning that the conv's place does not allow.
-            TypeError: an unknown field.
-        """
-        return self.clone(thin=checked_thin(self.convs(), thin))

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
-from .channels import WHOLE, Activations, ConvInfo, Thin, checked_thin, conv, he_normal, spread
+from .channels import WHOLE, Activations, ConvInfo, Thin, Thinned, conv, he_normal, spread
 
 
 class ConvSpec(NamedTuple):
@@ -109,7 +109,7 @@ class Block(nn.Module):
         return x, activations
 
 
-class ResNet(nn.Module):
+class ResNet(Thinned, nn.Module):
     """A residual network for images of any size.
 
     The activations' names are paths of convs: ``conv1`` (behind BatchNorm and ReLU, before any
@@ -213,15 +213,3 @@ class ResNet(nn.Module):
                 infos.append(ConvInfo(*paths, (), f"{name}/conv{len(specs)}"))
             width = specs[-1].features
         return tuple(infos)
-
-    def with_thin(self, thin: Mapping[str, Mapping[str, Any]]) -> "ResNet":
-        """The same network with some convs thinned, in place of any earlier thinning.
-
-        Args:
-            thin: fields of `Thin` by conv path; convs not named are left whole.
-
-        Raises:
-            ValueError: an unknown path, or a thinning that the conv's place does not allow.
-            TypeError: an unknown field.
-        """
-        return self.clone(thin=checked_thin(self.convs(), thin))
