@@ -156,6 +156,8 @@ def projected_gradient(gram, cross, metric, start, *, few=0) -> tuple[jax.Array,
         weights, point, momentum, total = carry
         # The minimiser of the model is max(0, scaled - coupling * total) with total its own sum:
         # an increasing piecewise linear equation, one Newton step from the last.
+        # The offset first: a sum is laid out as its first term, and of the product's transposed
+        # layout a program for several devices would make other fusions, and round otherwise.
         scaled = offset + product(remainder, point)
         active = scaled > coupling * total
         total = total_of(jnp.where(active, scaled, 0)) / (

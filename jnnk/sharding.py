@@ -103,8 +103,9 @@ def sharded_nnk_graph(
     N / d queries, rounded up to whole chunks of the solver (192 queries, fewer from K = 29 on);
     both are padded where they do not divide (points of NaN are nobody's neighbour) and cut again.
     So every operation has the shape that it has on one device, or rounds alike in its own, and
-    where the compiler makes the same of it, as it does on a CPU, the graph is the same to the bit,
-    even where problems have several solutions. With W = 4 bytes, or 8 for float64, per channel:
+    where the compiler makes the same of it, as it did on a CPU in all that was tried, the graph is
+    the same to the bit, even where problems have several solutions. With W = 4 bytes, or 8 for
+    float64, per channel:
 
     - ``ring=False``: each device receives all points, ``N D W`` bytes, once, and holds them,
       beside ``block_size N W`` bytes of distances. The faster way where that fits.
@@ -195,10 +196,9 @@ def _channel_graph(
 ) -> NNKGraph:
     """The graph (S, K) of this device's share (S, D) of one channel's N points, against all.
 
-    What the devices hold beyond ``num_points`` is padding, which a graph of gathered points leaves
-    out: a product of other shape may round otherwise, and ties depend on rounding. ``axis`` is None
-    where this device has all points. ``find`` and ``weigh`` are `search` or `round_trip` and
-    `jnnk.graph.weigh` with their options.
+    What the devices hold beyond ``num_points`` is padding. ``axis`` is None where this device has
+    all points. ``find`` and ``weigh`` are `search` or `round_trip` and `jnnk.graph.weigh` with
+    their options.
     """
     points = points.astype(working_dtype(points.dtype))
     radial = isinstance(similarity, RadialSimilarity)
