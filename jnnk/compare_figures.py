@@ -3,7 +3,14 @@
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from jnnk.figure_style import PALETTE, STYLE, label_layers, line_with_limits, make_axes
+from jnnk.figure_style import (
+    PALETTE,
+    STYLE,
+    label_epochs,
+    label_layers,
+    line_with_limits,
+    make_axes,
+)
 
 _STYLES = ("-", "--", ":", "-.")
 
@@ -22,8 +29,8 @@ def accuracy_by_epoch(records: list[dict]) -> Figure:
                 [100 * row["test_accuracy"] for row in rows],
                 **_line(index, run),
             )
-        axis.set(xlabel="epoch", ylabel="test accuracy (%)")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.set_ylabel("test accuracy (%)")
+        label_epochs(axis)
         axis.legend()
     return figure
 

@@ -166,6 +166,22 @@ def only_classes(dataset: Dataset, names: Sequence[str]) -> Dataset:
     return Dataset(dataset.name, *train, *test, tuple(names), dataset.mean, dataset.std)
 
 
+def first_images(dataset: Dataset, *, train: int | None = None, test: int | None = None) -> Dataset:
+    """The first images of either half, with their labels.
+
+    Args:
+        dataset: the whole set.
+        train: number of training images kept, all by default.
+        test: number of test images kept, all by default.
+    """
+    return dataset._replace(
+        train_images=dataset.train_images[:train],
+        train_labels=dataset.train_labels[:train],
+        test_images=dataset.test_images[:test],
+        test_labels=dataset.test_labels[:test],
+    )
+
+
 def prepare(name: str, data_dir: str | os.PathLike[str]) -> None:
     """Download a TFDS set and prepare it for `load`.
 

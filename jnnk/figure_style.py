@@ -69,6 +69,17 @@ def label_layers(axis: Axes, layers: Sequence[str], *, rotation: float = 60) -> 
     axis.set_xlabel("layer" if step == 1 else f"layer (one in {step} named)")
 
 
+def label_epochs(*axes: Axes) -> None:
+    """Names the x axis after the epochs, and marks whole ones.
+
+    Args:
+        *axes: of the panels.
+    """
+    for axis in axes:
+        axis.set_xlabel("epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+
+
 def panels_by_depth(
     fields: Mapping[str, str],
     layers: Sequence[str],

@@ -13,6 +13,7 @@ from jnnk.figure_style import (
     PALETTE,
     STYLE,
     by_layer,
+    label_epochs,
     label_layers,
     legend_of_layers,
     line_with_limits,
@@ -43,7 +44,7 @@ def training_curves(metrics: list[dict]) -> Figure:
         epochs = [record["epoch"] for record in metrics]
         left.plot(epochs, [record["cross_entropy"] for record in metrics], label="cross-entropy")
         left.plot(epochs, [record["loss"] for record in metrics], "--", label="with penalties")
-        left.set(xlabel="epoch", ylabel="training loss (nats)")
+        left.set_ylabel("training loss (nats)")
         left.legend()
         right.plot(
             epochs, [100 * record["accuracy"] for record in metrics], label="training batches"
@@ -51,9 +52,8 @@ def training_curves(metrics: list[dict]) -> Figure:
         right.plot(
             epochs, [100 * record["test_accuracy"] for record in metrics], label="test images"
         )
-        right.set(xlabel="epoch", ylabel="accuracy (%)")
-        for axis in (left, right):
-            axis.xaxis.get_major_locator().set_params(integer=True)
+        right.set_ylabel("accuracy (%)")
+        label_epochs(left, right)
         right.legend()
     return figure
 
@@ -130,9 +130,7 @@ def measures_by_epoch(records: list[dict]) -> Figure:
                 line_with_limits(axis, rows, "epoch", field, color=colour, label=layer)
             axis.set_ylabel(label)
             axis.set_ylim(bottom=0)
-        for axis in axes[-1]:
-            axis.set_xlabel("epoch")
-            axis.xaxis.get_major_locator().set_params(integer=True)
+        label_epochs(*axes[-1])
         legend_of_layers(figure, axes[0, 0], len(layers))
     return figure
 

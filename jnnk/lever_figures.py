@@ -6,7 +6,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from jnnk.figure_style import PALETTE, STYLE, make_axes
+from jnnk.figure_style import PALETTE, STYLE, label_epochs, make_axes
 
 _PANELS = (
     ("overlap", "hard Jaccard overlap", 1),
@@ -80,8 +80,8 @@ def stopping_rules(records: list[dict]) -> Figure:
                 right.plot(epochs[-1], 100 * row["accuracies"][-1], "|", color=color)
         left.set(xlabel="images seen (passes over all)", ylabel="test accuracy (%)")
         left.legend(title="stopping")
-        right.set(xlabel="epoch", ylabel="test accuracy (%)")
-        right.xaxis.get_major_locator().set_params(integer=True)
+        right.set_ylabel("test accuracy (%)")
+        label_epochs(right)
     return figure
 
 

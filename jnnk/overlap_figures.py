@@ -8,6 +8,7 @@ from matplotlib.ticker import MaxNLocator
 from jnnk.figure_style import (
     PALETTE,
     STYLE,
+    label_epochs,
     legend_of_layers,
     line_with_limits,
     lines_of,
@@ -54,8 +55,8 @@ def errors_by_epoch(records: list[dict]) -> Figure:
                     color=colour,
                     label=label,
                 )
-            axis.set(xlabel="epoch", title=network)
-            axis.xaxis.get_major_locator().set_params(integer=True)
+            axis.set_title(network)
+            label_epochs(axis)
         axes[0, 0].set_ylabel("error (%)")
         axes[0, 0].set_ylim(bottom=0)
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
@@ -86,9 +87,7 @@ def layers_by_epoch(records: list[dict]) -> Figure:
             row[0].set_ylim(bottom=0)
         for axis, network in zip(axes[0], networks, strict=True):
             axis.set_title(network)
-        for axis in axes[-1]:
-            axis.set_xlabel("epoch")
-            axis.xaxis.get_major_locator().set_params(integer=True)
+        label_epochs(*axes[-1])
         legend_of_layers(figure, axes[0, 0], len(layers))
     return figure
 

@@ -4,7 +4,15 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from jnnk.figure_style import MOST_NAMES, PALETTE, STYLE, by_layer, label_layers, make_axes
+from jnnk.figure_style import (
+    MOST_NAMES,
+    PALETTE,
+    STYLE,
+    by_layer,
+    label_epochs,
+    label_layers,
+    make_axes,
+)
 
 
 def pruning_sweep(sweep: dict, *, criterion: str, share: float, tolerance: float) -> Figure:
@@ -194,14 +202,13 @@ def history(records: list[dict]) -> Figure:
     with mpl.rc_context(STYLE):
         figure, (left, right) = make_axes(1, 2, (10, 3.6))
         right.plot(epochs, [100 * record["real"] for record in records], "o-", color="black")
-        right.set(xlabel="epoch", ylabel="kernels with real eigenvalues only (%)")
+        right.set_ylabel("kernels with real eigenvalues only (%)")
         for index, name in enumerate(name for name in records[0] if name not in ("epoch", "real")):
             shares = [100 * record[name] for record in records]
             left.plot(epochs, shares, marker="o", markersize=4, **_line(index, name))
-        left.set(xlabel="epoch", ylabel="conv kernels below the threshold (%)")
+        left.set_ylabel("conv kernels below the threshold (%)")
         left.legend(fontsize=8)
-        for axis in (left, right):
-            axis.xaxis.get_major_locator().set_params(integer=True)
+        label_epochs(left, right)
     return figure
 
 

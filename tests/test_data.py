@@ -415,3 +415,13 @@ def test_tiny_imagenet_truncated_or_wrong_size(tiny):
     assert str(file) in error_of("tiny_imagenet", data_dir=tiny)
     Image.new("RGB", (32, 64)).save(file, "JPEG")
     assert "expected 64x64 pixels" in error_of("tiny_imagenet", data_dir=tiny)
+
+
+def test_the_first_images_keep_their_labels():
+    whole = data.load("digits")
+    part = data.first_images(whole, train=7)
+    assert (part.train_images == whole.train_images[:7]).all()
+    assert (part.train_labels == whole.train_labels[:7]).all()
+    assert len(part.test_images) == len(whole.test_images)
+    assert len(data.first_images(whole, test=3).test_labels) == 3
+    assert len(data.first_images(whole, train=10**9).train_images) == len(whole.train_images)

@@ -15,7 +15,7 @@ import numpy as np
 
 from jnnk.channel_pruning import CHANNEL_CRITERIA, OF_GRAPHS, channel_masks
 from jnnk.compaction import compact
-from jnnk.data import Dataset
+from jnnk.data import Dataset, first_images
 from jnnk.jobs.channel_graphs import inner_graphs
 from jnnk.jobs.fit import fit
 from jnnk.jobs.latency import latency_gain
@@ -90,12 +90,7 @@ def reproduce_channel_pruning(
     settings = settings or Settings()
     progress = progress or Silent()
     require_settings(folder, settings)
-    dataset = dataset._replace(
-        train_images=dataset.train_images[: settings.tune_images],
-        train_labels=dataset.train_labels[: settings.tune_images],
-        test_images=dataset.test_images[: settings.test_images],
-        test_labels=dataset.test_labels[: settings.test_images],
-    )
+    dataset = first_images(dataset, train=settings.tune_images, test=settings.test_images)
     records = []
     total = len(networks) * len(settings.keep_rates) * len(settings.criteria)
     with progress.task("reproduce channel-pruning", total=total, unit="case") as task:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jnnk.data import Dataset
+from jnnk.data import Dataset, first_images
 from jnnk.early_stopping import freezable
 from jnnk.jobs.fit import Monitor, fit
 from jnnk.jobs.output import save_study
@@ -76,10 +76,7 @@ def reproduce_early_stopping(
     settings = settings or Settings()
     progress = progress or Silent()
     require_settings(folder, settings, free=("seeds",))
-    dataset = dataset._replace(
-        train_images=dataset.train_images[: settings.train_images],
-        train_labels=dataset.train_labels[: settings.train_images],
-    )
+    dataset = first_images(dataset, train=settings.train_images)
     # Frozen or not, one program; over so many steps the schedule is constant.
     optimizer = freezable(
         make_optimizer("adam", learning_rate=settings.learning_rate, num_steps=10**7)

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from jnnk.activations import capture, layer_shapes
-from jnnk.data import Dataset
+from jnnk.data import Dataset, first_images
 from jnnk.jobs.config import OverlapConfig
 from jnnk.jobs.fit import fit
 from jnnk.jobs.output import save_study
@@ -118,11 +118,10 @@ def reproduce_regularizer(
     settings = settings or Settings()
     progress = progress or Silent()
     require_settings(folder, settings, free=_FREE)
+    dataset = first_images(dataset, train=settings.train_images, test=settings.test_images)
     dataset = dataset._replace(
-        train_images=_pooled(dataset.train_images[: settings.train_images], settings.pool),
-        train_labels=dataset.train_labels[: settings.train_images],
-        test_images=_pooled(dataset.test_images[: settings.test_images], settings.pool),
-        test_labels=dataset.test_labels[: settings.test_images],
+        train_images=_pooled(dataset.train_images, settings.pool),
+        test_images=_pooled(dataset.test_images, settings.pool),
     )
     study = _Study(model, dataset, settings)
     records = []
@@ -221,9 +220,7 @@ class _Study:
             ),
             lambda state, batch: step(state, batch, strength),
             # The accuracy after every epoch is only looked at: few images do.
-            dataset._replace(
-                test_images=dataset.test_images[:500], test_labels=dataset.test_labels[:500]
-            ),
+            first_images(dataset, test=500),
             evaluate=self._evaluate, epochs=settings.epochs, batch_size=settings.batch_size,
             seed=seed, folder=part, progress=Silent(), description="",
         )  # fmt: skip

@@ -8,7 +8,7 @@ import numpy as np
 
 from jnnk.activations import capture
 from jnnk.channels import channelwise_nnk_graph
-from jnnk.data import Dataset
+from jnnk.data import Dataset, first_images
 from jnnk.early_stopping import freeze, start_patience, trainable_masks, update_patience
 from jnnk.errors import InputError
 from jnnk.generalization import loo_error
@@ -97,10 +97,7 @@ def _validation(model: Model, dataset: Dataset) -> tuple[Dataset, Error]:
     def errors(state: TrainState) -> dict[str, np.ndarray]:
         return {"validation": np.array([1 - evaluate(state.variables, images, labels)])}
 
-    rest = dataset._replace(
-        train_images=dataset.train_images[:kept], train_labels=dataset.train_labels[:kept]
-    )
-    return rest, errors
+    return first_images(dataset, train=kept), errors
 
 
 def _loo_errors(
