@@ -1,10 +1,11 @@
-# The two commands of the README. Both make .venv if it is missing.
+# The two commands of the README, and all tests. They make .venv if it is missing.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := --numprocesses auto --dist loadfile --no-loadscope-reorder
 SOURCES := pyproject.toml $(wildcard jnnk/*.py jnnk/report.* jnnk/*/*.py models/*.py)
 
-.PHONY: demo test clean
+.PHONY: demo test test-all clean
 
 demo: $(VENV)/.installed
 	$(BIN)/jnnk study --dataset digits --model resnet8 --out runs/demo --resume
@@ -12,7 +13,13 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest $(PYTEST) -m 'not thorough'
+
+# With what takes too long for every change: CI runs this.
+test-all: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pytest $(PYTEST)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
