@@ -14,19 +14,31 @@ Layout of a run folder::
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import pathlib
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jnnk.errors import InputError
 from jnnk.processes import is_first, on_first
+from jnnk.safe_files import (
+    file_lock,
+    read_file,
+    refuse_links,
+    remove_partial,
+    replace_file,
+    resolved,
+)
+from jnnk.schema import conform
 
 FORMAT = 1
+_LIMIT = 2**27  # bytes of a JSON file; a line of metrics has an error for every channel at most
+_DEPTH = 20
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, halves
 
 
 class Run(NamedTuple):
@@ -63,23 +75,15 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
 
     Of several processes all must call it, and the first one writes.
 
+    Args:
+        path: see :func:`jnnk.safe_files.replace_file`.
+        content: of the file.
+
     Raises:
+        InputError: if a folder on the way is a link.
         OSError: naming the file, if it cannot be written.
     """
-
-    def write():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        try:
-            with partial.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        except OSError as error:  # a full disk does not say which file it was
-            raise OSError(error.errno, error.strerror, str(path)) from error
-
-    on_first(write, name=f"writing {path}")
+    on_first(lambda: replace_file(path, content), name=f"writing {path}")
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
@@ -87,20 +91,21 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     write_bytes(path, (json.dumps(to_json(value), indent=1, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: pathlib.Path) -> Any:
-    """Reads a JSON file.
+def read_json(path: pathlib.Path, kind: Any = Any) -> Any:
+    """Reads a JSON file that may come from anyone.
+
+    Args:
+        path: the file.
+        kind: what it must hold, an annotation that :func:`jnnk.schema.conform` understands.
+
+    Returns:
+        What it holds, as ``kind`` has it.
 
     Raises:
-        InputError: if it is missing or not JSON.
+        InputError: if it is missing, no regular file, larger than 128 MiB, not JSON, deeper than
+            any of ours, with numbers or characters that no record of ours has, or not of the kind.
     """
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}: not readable as JSON ({error}); delete it to make it anew"
-        ) from None
+    return _from_json(path, read_file(path, limit=_LIMIT), kind, "JSON")
 
 
 def write_json_lines(path: pathlib.Path, records: list[dict]) -> None:
@@ -109,18 +114,65 @@ def write_json_lines(path: pathlib.Path, records: list[dict]) -> None:
     write_bytes(path, lines.encode())
 
 
-def read_json_lines(path: pathlib.Path) -> list[dict]:
+def read_json_lines(path: pathlib.Path, kind: Any = dict[str, Any]) -> list[dict]:
     """The records of a JSON-lines file; none if it does not exist.
 
+    Args:
+        path: the file.
+        kind: what every line must hold.
+
     Raises:
-        InputError: if a line is not JSON.
+        InputError: as of :func:`read_json`.
     """
     if not path.exists():
         return []
+    lines = read_file(path, limit=_LIMIT).splitlines()
+    return [_from_json(path, line, kind, "JSON lines") for line in lines]
+
+
+def _from_json(path: pathlib.Path, content: bytes, kind: Any, form: str) -> Any:
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as JSON lines ({error})") from None
+        value = json.loads(
+            content.decode(), parse_int=_integer, parse_float=_float, parse_constant=_float
+        )
+        _check_json(value)
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path}: not readable as {form} ({error}); delete it to make it anew"
+        ) from None
+    try:
+        return conform(value, kind)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; delete it to make it anew") from None
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20 or not -(2**63) <= int(text) < 2**63:
+        raise ValueError(f"an integer of {len(text)} digits")
+    return int(text)
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if not np.isfinite(value):
+        raise ValueError(f"{text} is not a finite number")
+    return value
+
+
+def _check_json(value: Any, depth: int = 0) -> None:
+    """Refuses what no file of ours has, and what others that read our files would stumble on."""
+    if depth > _DEPTH:
+        raise ValueError(f"nested more than {_DEPTH} deep")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_json(key, depth)
+            _check_json(item, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            if isinstance(item, str | dict | list):
+                _check_json(item, depth + 1)
+    elif isinstance(value, str) and (found := _UNPRINTABLE.search(value)):
+        raise ValueError(f"the character {found[0]!a} in a text")
 
 
 def create_run(path: str | os.PathLike, config: dict[str, Any], *, resume: bool = False) -> Run:
@@ -135,8 +187,12 @@ def create_run(path: str | os.PathLike, config: dict[str, Any], *, resume: bool 
         InputError: if the folder cannot be written, holds something else, holds another run, or
             holds this run and ``resume`` is off.
     """
-    folder = pathlib.Path(path)
+    folder = resolved(path)
     config = {"format": FORMAT, **to_json(config)}
+    try:
+        _check_json(config)
+    except ValueError as error:
+        raise InputError(f"settings that config.json cannot hold: {error}") from None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         visible = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
@@ -164,17 +220,26 @@ def create_run(path: str | os.PathLike, config: dict[str, Any], *, resume: bool 
 def open_run(path: str | os.PathLike) -> Run:
     """Opens an existing run folder.
 
+    Args:
+        path: the folder, or a link to it; inside of it links are refused.
+
     Raises:
-        InputError: if there is none, it is half-written, or another version wrote it.
+        InputError: if there is none, it is half-written, another version wrote it, or there is
+            anything in it but folders and files.
     """
-    folder = pathlib.Path(path)
+    folder = resolved(path)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such run folder")
-    if not (folder / "config.json").is_file():
+    try:
+        (folder / "config.json").lstat()
+    except FileNotFoundError:
         raise InputError(
             f"{folder} is not a run folder or only half of one: it has no config.json; "
             "delete it or name another folder"
-        )
+        ) from None
+    except OSError as error:
+        raise InputError(f"{folder}: {error.strerror}") from None
+    refuse_links(folder)
     config = read_json(folder / "config.json")
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else config
@@ -216,24 +281,56 @@ def describe_changes(found: dict, wanted: dict) -> str:
 
 
 @contextlib.contextmanager
-def locked(path: str | os.PathLike) -> Iterator[None]:
+def locked(
+    path: str | os.PathLike,
+    *,
+    shared: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> Iterator[None]:
     """Keeps a second command out of a run folder; the system drops the lock when we die.
 
+    What a killed command left half-written is removed, and after an error the folder or the lock's
+    file that was made for it.
+
+    Args:
+        path: the folder, made if it is missing.
+        shared: lets in others that read too, and writes nothing.
+        say: told where the file system has no locks.
+
     Raises:
-        InputError: if another process holds it.
+        InputError: if another process holds it, or the folder cannot be written.
     """
     if not is_first():  # of several processes of one command, the first one holds it
         yield
         return
-    folder = pathlib.Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("w")
-    except OSError as error:
-        raise InputError(f"cannot write the run folder {folder}: {error.strerror}") from None
-    with file:
+    folder = resolved(path)
+    lock = folder / ".lock"
+    was_there = os.path.lexists(lock)
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{folder} is in use by another jnnk process") from None
-        yield
+            is_held = stack.enter_context(file_lock(lock, shared=shared))
+        except OSError as error:
+            raise InputError(f"cannot write the run folder {folder}: {error.strerror}") from None
+        if is_held is False:
+            raise InputError(f"{folder} is in use by another jnnk process")
+        if is_held is None and not shared:
+            say(f"{folder}: its file system has no locks; see that no other command works in it")
+        try:
+            if was_there:
+                refuse_links(folder)
+            if was_there and not shared:
+                remove_partial(folder)
+            yield
+        except BaseException:
+            if not (was_there or shared):
+                _forget(lock, made)
+            raise
+
+
+def _forget(lock: pathlib.Path, made: list[pathlib.Path]) -> None:
+    """Removes a lock's file, and the folders made for it that hold nothing else."""
+    with contextlib.suppress(OSError):
+        lock.unlink()
+        for folder in made:
+            folder.rmdir()

@@ -39,6 +39,6 @@ def networks(run: Run, model: Model, dataset: Dataset) -> dict[str, TrainState]:
     found = {"trained": trained}
     for name, folder in folders.items():
         if (folder / "result.json").exists():  # else it was stopped on the way
-            with Checkpoints(folder / "checkpoints") as checkpoints:
+            with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
                 found[name] = checkpoints.restore(checkpoints.latest(), like)
     return found

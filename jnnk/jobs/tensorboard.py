@@ -2,34 +2,67 @@
 
 import contextlib
 import pathlib
+import secrets
+import socket
+import struct
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from jnnk.processes import is_first
+from jnnk.safe_files import open_new
 
 
 @contextlib.contextmanager
 def scalars(folder: pathlib.Path, *, after: int) -> Iterator[Callable[[dict[str, Any]], None]]:
     """A function that adds the numbers of an epoch's record; does nothing without tensorboardX.
 
+    Its ``SummaryWriter`` is not used: it opens whatever lies in its place, and writes in a thread,
+    where a full disk ends in a traceback.
+
     Args:
-        folder: gets the event files.
+        folder: gets an event file of its own.
         after: epochs that are done; what a killed run wrote of later ones is dropped.
+
+    Raises:
+        OSError: naming the file, if it cannot be written.
     """
     try:
-        from tensorboardX import SummaryWriter
+        from tensorboardX import record_writer
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.proto.summary_pb2 import Summary
     except ImportError:
         yield lambda record: None
         return
     if not is_first():
         yield lambda record: None
         return
-    with SummaryWriter(str(folder), purge_step=after + 1) as writer:
+    name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{secrets.token_hex(4)}"
+    path = folder / name
+    with open_new(path) as file:
+
+        def append(**event: Any) -> None:
+            # A record is its length, itself, and a checksum of each.
+            content = Event(wall_time=time.time(), **event).SerializeToString()
+            length = struct.pack("<Q", len(content))
+            first, last = (
+                struct.pack("<I", record_writer.masked_crc32c(part)) for part in (length, content)
+            )
+            content = length + first + content + last
+            try:
+                while content:  # a file without a buffer may take a part
+                    content = content[file.write(content) :]
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(path)) from error
 
         def write(record: dict[str, Any]) -> None:
-            for name, value in record.items():
-                if name != "epoch" and isinstance(value, int | float):
-                    writer.add_scalar(name, value, record["epoch"])
-            writer.flush()
+            values = [
+                Summary.Value(tag=name, simple_value=value)
+                for name, value in record.items()
+                if name != "epoch" and isinstance(value, int | float)
+            ]
+            append(step=record["epoch"], summary=Summary(value=values))
 
+        append(file_version="brain.Event:2")
+        append(step=after + 1, session_log=SessionLog(status=SessionLog.START))
         yield write

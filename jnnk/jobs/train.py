@@ -121,7 +121,7 @@ def load_state(run: Run, model: Model, dataset: Dataset, *, epoch: int | None = 
         InputError: if that checkpoint is missing or damaged.
     """
     config = train_config(run)
-    with Checkpoints(run.path / "checkpoints", keep=config.measure_epochs) as checkpoints:
+    with Checkpoints(run.path / "checkpoints", read_only=True) as checkpoints:
         if epoch is None:
             epoch = checkpoints.latest()
         if epoch is None:
@@ -143,9 +143,7 @@ def random_state(run: Run, model: Model, dataset: Dataset) -> TrainState:
 
 def kept_epochs(run: Run) -> list[int]:
     """The epochs whose checkpoints a run folder holds, ascending."""
-    with Checkpoints(
-        run.path / "checkpoints", keep=train_config(run).measure_epochs
-    ) as checkpoints:
+    with Checkpoints(run.path / "checkpoints", read_only=True) as checkpoints:
         return checkpoints.epochs()
 
 

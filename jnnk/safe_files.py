@@ -1,0 +1,291 @@
+"""Files written and read so that nothing in a folder of strangers leads out of it.
+
+What is written goes to a new file of a random name, in a folder opened part by part without
+following links, and is renamed to its place. What is read is a regular file of a bounded size.
+"""
+
+import contextlib
+import errno
+import fcntl
+import io
+import os
+import pathlib
+import secrets
+import stat
+from collections.abc import Iterator
+
+from jnnk.errors import InputError
+
+# A folder on the way need not be readable to be passed through.
+_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+# Of a FIFO or a device, opening must not wait.
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+# What file systems without locks say of one.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+_PARTIAL = ".partial"
+
+
+def resolved(path: str | os.PathLike[str]) -> pathlib.Path:
+    """The absolute path that a user means, links followed; nothing below it may be one.
+
+    Args:
+        path: as it was given.
+
+    Raises:
+        InputError: if it is not UTF-8, in which records, pages and checkpoints name it.
+    """
+    try:
+        found = os.path.realpath(path)
+        found.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(found).decode(errors="backslashreplace")
+        raise InputError(f"{shown}: expected a path in UTF-8; rename it") from None
+    return pathlib.Path(found)
+
+
+def replace_file(path: pathlib.Path, content: bytes) -> None:
+    """Writes a whole file or nothing, with the permissions that the umask leaves.
+
+    Args:
+        path: none of its folders may be a link (see :func:`resolved`); missing ones are made. A
+            link in the file's own place is replaced, not followed.
+        content: of the file.
+
+    Raises:
+        InputError: if a folder on the way is a link.
+        OSError: naming the file, if it cannot be written.
+    """
+    with _naming(path), opened_folder(path.parent) as folder:
+        partial = f".{secrets.token_hex(8)}{_PARTIAL}"
+        descriptor = os.open(partial, _NEW_FILE, 0o666, dir_fd=folder)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(partial, dir_fd=folder)
+            raise
+
+
+def open_new(path: pathlib.Path) -> io.RawIOBase:
+    """Opens a file that does not exist yet, unbuffered, for bytes to be appended.
+
+    Args:
+        path: see :func:`replace_file`.
+
+    Raises:
+        InputError: if a folder on the way is a link.
+        OSError: naming the file, if it is there or cannot be made.
+    """
+    with _naming(path), opened_folder(path.parent) as folder:
+        return open(os.open(path.name, _NEW_FILE, 0o666, dir_fd=folder), "wb", buffering=0)
+
+
+def read_file(path: pathlib.Path, *, limit: int) -> bytes:
+    """The bytes of a regular file.
+
+    Args:
+        path: the file.
+        limit: the most bytes that are read.
+
+    Raises:
+        InputError: if it cannot be read, is something else (a FIFO, a device, a folder) or larger.
+    """
+    try:
+        with open_file(path) as file:
+            content = file.read(limit + 1)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    if len(content) > limit:
+        raise InputError(f"{path}: larger than {limit / 2**20:.0f} MiB, as no such file is")
+    return content
+
+
+def open_file(path: str | os.PathLike[str]) -> io.BufferedReader:
+    """Opens a regular file for reading, without waiting for what is none.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: if it is something else, such as a FIFO, a device or a folder.
+        OSError: if it cannot be opened.
+    """
+    descriptor = os.open(path, _READ)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise InputError(f"{path}: expected a file, found {_kind(mode)}")
+    return open(descriptor, "rb")
+
+
+def refuse_links(folder: pathlib.Path) -> None:
+    """Refuses a folder with anything in it, however deep, that is neither a folder nor a file.
+
+    Args:
+        folder: may be a link itself, and may be missing.
+
+    Raises:
+        InputError: naming the link, FIFO, socket or device.
+    """
+    for place, folders, files in os.walk(folder, onerror=_unreadable):
+        for name in sorted((*folders, *files)):
+            path = os.path.join(place, name)
+            mode = os.lstat(path).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise InputError(
+                    f"{path}: found {_kind(mode)}, expected none inside of {folder}; remove it if "
+                    "you trust the rest"
+                )
+
+
+def remove_partial(folder: pathlib.Path) -> None:
+    """Removes what killed writes have left.
+
+    Args:
+        folder: searched through, links not followed; nobody else may be writing in it.
+    """
+    length = len(f".{secrets.token_hex(8)}{_PARTIAL}")
+    for place, _, files in os.walk(folder):
+        for name in files:
+            if name.startswith(".") and name.endswith(_PARTIAL) and len(name) == length:
+                os.unlink(os.path.join(place, name))
+
+
+@contextlib.contextmanager
+def opened_folder(folder: pathlib.Path, *, make: bool = True) -> Iterator[int]:
+    """A descriptor of a folder for ``dir_fd``, opened part by part so that no link is followed.
+
+    Args:
+        folder: its path.
+        make: makes what is missing of it.
+
+    Raises:
+        InputError: if a part of it is a link.
+        OSError: if it cannot be opened or made.
+    """
+    start, *parts = folder.absolute().parts
+    here = os.open(start, _FOLDER)
+    try:
+        for index, part in enumerate(parts):
+            try:
+                inner = _enter(here, part, make=make)
+            except NotADirectoryError:
+                mode = os.stat(part, dir_fd=here, follow_symlinks=False).st_mode
+                if not stat.S_ISLNK(mode):
+                    raise
+                path = pathlib.Path(start, *parts[: index + 1])
+                raise InputError(f"{path}: expected a folder, found {_kind(mode)}") from None
+            os.close(here)
+            here = inner
+        yield here
+    finally:
+        os.close(here)
+
+
+@contextlib.contextmanager
+def file_lock(path: pathlib.Path, *, shared: bool = False) -> Iterator[bool | None]:
+    """Holds a lock until the context ends; the system drops it when the process dies.
+
+    The file stays empty, and what it held is never touched; a lock that is kept after an error was
+    there before.
+
+    Args:
+        path: of the lock's file; see :func:`replace_file`. Made where it is missing.
+        shared: together with others that share it. Nothing is made: without a file that can be
+            read there is no lock.
+
+    Yields:
+        Whether the lock is held: False where another process has it, None where the file system
+        has no locks.
+    """
+    while True:
+        descriptor = _lock_file(path, make=not shared)
+        if descriptor is None:
+            yield None
+            return
+        try:
+            state = _take(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+            if state is not True or _is_still(path, descriptor):
+                yield state
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _lock_file(path: pathlib.Path, *, make: bool) -> int | None:
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    flags |= os.O_RDWR | os.O_CREAT if make else os.O_RDONLY
+    try:
+        with _naming(path), opened_folder(path.parent, make=make) as folder:
+            descriptor = os.open(path.name, flags, 0o666, dir_fd=folder)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise InputError(f"{path}: expected a file, found a link") from None
+        if make:
+            raise
+        return None
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise InputError(f"{path}: expected a file, found {_kind(mode)}")
+    return descriptor
+
+
+def _take(descriptor: int, kind: int) -> bool | None:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return None
+    return True
+
+
+def _is_still(path: pathlib.Path, descriptor: int) -> bool:
+    """Whether a file is the one that was opened: the holder before may have removed that."""
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _enter(folder: int, name: str, *, make: bool) -> int:
+    try:
+        return os.open(name, _FOLDER, dir_fd=folder)
+    except FileNotFoundError:
+        if not make:
+            raise
+    with contextlib.suppress(FileExistsError):  # another process may make it too
+        os.mkdir(name, dir_fd=folder)
+    return os.open(name, _FOLDER, dir_fd=folder)
+
+
+@contextlib.contextmanager
+def _naming(path: pathlib.Path) -> Iterator[None]:
+    """Errors name the file: a full disk does not say which it was."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _unreadable(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise InputError(f"{error.filename}: {error.strerror}") from None
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFLNK: "a link", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket", stat.S_IFREG: "a file",
+    }  # fmt: skip
+    return kinds.get(stat.S_IFMT(mode), "a device")
