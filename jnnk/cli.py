@@ -40,8 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = options.parser().parse_args(argv)
     terminal = Terminal(Console(), Console(stderr=True), is_json=args.json, is_quiet=args.quiet)
-    # Orbax and TFDS log through absl what our own messages say better.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    # Orbax and TFDS log through absl and asyncio what our own messages say better, errors too.
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         if getattr(args, "distributed", False) and not _is_first_process():
             terminal.mute()
@@ -52,10 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         terminal.error(str(error))
         return 2
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except OSError as error:  # what the system refuses on a file is no defect
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if error.filename is None and not is_full:
             raise
-        terminal.error(f"{error.filename or 'a file'}: {error.strerror}; {_how_to_go_on(args)}")
+        left = f"; {_how_to_go_on(args)}" if is_full else ""
+        terminal.error(f"{error.filename or 'a file'}: {error.strerror}{left}")
         return 2
     return 0
 
@@ -74,15 +77,19 @@ def _is_first_process() -> bool:
 
 
 def _study(args: argparse.Namespace, progress: Progress) -> Answer:
+    from jnnk.jobs.cores import note_cores
     from jnnk.jobs.study import study
     from jnnk.runs import create_run, locked, require_settings
 
     train_config = options.train_config(args)
     overlap_config = options.overlap_config(args, args.out)
     prune_config = options.prune_config(args, args.out)
+    if args.resume:
+        _say_places(train_config, args, progress)
     model, dataset, variables = _load(train_config)
-    with locked(args.out):
+    with locked(args.out, say=progress.note):
         run = create_run(args.out, train_config._asdict(), resume=args.resume)
+        note_cores(run, progress)
         require_settings(run.path / "overlap", overlap_config)
         require_settings(run.path / "prune", prune_config)
         path = study(
@@ -98,6 +105,7 @@ def _study(args: argparse.Namespace, progress: Progress) -> Answer:
 
 
 def _train(args: argparse.Namespace, progress: Progress) -> Answer:
+    from jnnk.jobs.cores import note_cores
     from jnnk.jobs.output import percent
     from jnnk.jobs.train import train
     from jnnk.placement import local_rows
@@ -108,9 +116,12 @@ def _train(args: argparse.Namespace, progress: Progress) -> Answer:
     mesh = _mesh(args)
     if mesh is not None:
         local_rows(config.batch_size, mesh)  # before the folder: bad input should leave none
+    if args.resume:
+        _say_places(config, args, progress)
     model, dataset, variables = _load(config)
-    with locked(args.out):
+    with locked(args.out, say=progress.note):
         run = create_run(args.out, config._asdict(), resume=args.resume)
+        note_cores(run, progress)
         state = train(run, model, dataset, variables=variables, progress=progress, mesh=mesh)
     evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std, mesh=mesh)
     accuracy = evaluate(state.variables, dataset.test_images, dataset.test_labels)
@@ -134,7 +145,7 @@ def _overlap(args: argparse.Namespace, progress: Progress) -> Answer:
     from jnnk.jobs.overlap_plan import facts, layer_records, plan_overlap
 
     mesh = _mesh(args)
-    with _opened(args) as (run, model, dataset):
+    with _opened(args, progress, writes=not args.plan) as (run, model, dataset):
         config = options.overlap_config(args, run.path)
         if args.plan:
             plan = plan_overlap(run, model, dataset, config, mesh=mesh)
@@ -165,7 +176,7 @@ def _prune(args: argparse.Namespace, progress: Progress) -> Answer:
     from jnnk.jobs.prune import prune
     from jnnk.jobs.prune_channels import prune_channels
 
-    with _opened(args) as (run, model, dataset):
+    with _opened(args, progress) as (run, model, dataset):
         if args.channels is not None:
             config = options.channel_config(args, run.path)
             record = prune_channels(run, model, dataset, config, progress=progress)
@@ -183,17 +194,18 @@ def _prune(args: argparse.Namespace, progress: Progress) -> Answer:
 def _export(args: argparse.Namespace, progress: Progress) -> Answer:
     from jnnk import models
     from jnnk.jobs.export import networks
+    from jnnk.safe_files import resolved
 
-    files = []
-    with _opened(args) as (run, model, dataset):
+    out, files = resolved(args.out), []
+    with _opened(args, progress, writes=False) as (run, model, dataset):
         states = networks(run, model, dataset)
         try:
-            args.out.mkdir(parents=True, exist_ok=True)
+            out.mkdir(parents=True, exist_ok=True)
             for name, state in states.items():
-                files.append(args.out.absolute() / f"{name}.safetensors")
+                files.append(out / f"{name}.safetensors")
                 models.save_safetensors(model, state.variables, files[-1])
                 if name != "trained":
-                    files.append(args.out.absolute() / f"{name}_masks.safetensors")
+                    files.append(out / f"{name}_masks.safetensors")
                     models.save_masks(model, state.variables, state.masks, files[-1])
         except (OSError, models.WeightsError) as error:
             raise InputError(f"--out: {error}") from None
@@ -205,27 +217,30 @@ def _report(args: argparse.Namespace, progress: Progress) -> Answer:
 
     runs = [open_run(path) for path in args.runs]
     if len(runs) > 1:
-        return _compare(runs, (args.out or pathlib.Path("comparison.html")).absolute())
+        return _compare(runs, args.out or pathlib.Path("comparison.html"))
     if args.out is not None:
         raise InputError("--out names the page of a comparison: give two run folders or more")
-    with locked(runs[0].path):
+    with locked(runs[0].path, say=progress.note):
         return _report_on(runs[0])
 
 
 def _compare(runs: list[Run], path: pathlib.Path) -> Answer:
     from jnnk.jobs.compare import compare
+    from jnnk.safe_files import resolved
 
+    path = resolved(path.parent) / path.name
     return Answer({"report": path, "runs": compare(runs, path)}, [("report", str(path))])
 
 
 def _reproduce(args: argparse.Namespace, progress: Progress) -> Answer:
     from jnnk.runs import locked
+    from jnnk.safe_files import resolved
 
+    args.out = resolved(args.out)
     job = _REPRODUCTIONS[args.claim](args)  # before the folder: bad input should leave none
-    with locked(args.out):
+    with locked(args.out, say=progress.note):
         rows = job(progress=progress)
-    path = args.out.absolute()
-    return Answer({"out": path, "rows": rows}, [("results", str(path))], rows)
+    return Answer({"out": args.out, "rows": rows}, [("results", str(args.out))], rows)
 
 
 def _reproduce_pruning(args: argparse.Namespace) -> _Reproduction:
@@ -338,18 +353,37 @@ def _prepare(args: argparse.Namespace, progress: Progress) -> Answer:
 
 
 @contextlib.contextmanager
-def _opened(args: argparse.Namespace) -> Iterator[tuple]:
+def _opened(
+    args: argparse.Namespace, progress: Progress, *, writes: bool = True
+) -> Iterator[tuple]:
     """The run folder an analysis command works on, with its model and data set."""
+    from jnnk.jobs.cores import note_cores
     from jnnk.jobs.train import train_config
     from jnnk.runs import locked, open_run
 
     run = open_run(args.run)
-    config = train_config(run)
+    config = train_config(run)._replace(weights=None)
+    _say_places(config, args, progress)
     if args.data_dir is not None:
         config = config._replace(data_dir=args.data_dir)
-    with locked(run.path):
-        model, dataset, _ = _load(config._replace(weights=None))
+    with locked(run.path, shared=not writes, say=progress.note):
+        model, dataset, _ = _load(config)
+        if writes:
+            note_cores(run, progress)
         yield run, model, dataset
+
+
+def _say_places(config: TrainConfig, args: argparse.Namespace, progress: Progress) -> None:
+    """Says which places outside of a run folder the folder alone names, before they are opened."""
+    from jnnk.data import from_anywhere
+
+    given = {name: getattr(args, name, None) for name in ("dataset", "data_dir", "weights")}
+    if given["dataset"] is not None:
+        _, given["data_dir"] = from_anywhere(given["dataset"], data_dir=given["data_dir"])
+    for name, what in (("data_dir", f"the data set {config.dataset}"), ("weights", "weights")):
+        place = getattr(config, name)
+        if place is not None and given[name] is None:
+            progress.note(f"reads {what} in {place}, which the run folder names")
 
 
 def _load(config: TrainConfig) -> tuple:

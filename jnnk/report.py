@@ -1,13 +1,18 @@
 """``report.html``: one self-contained page of questions, answers, figures and their numbers."""
 
+import contextlib
 import functools
 import html
 import importlib.resources
 import json
+import pathlib
 import re
+import stat
 import urllib.parse
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+from jnnk.errors import InputError
 
 # In the dark, figures of matplotlib swap black and white; colours are told apart on both.
 _THEME = """<style>@media (prefers-color-scheme: dark) {
@@ -26,6 +31,10 @@ svg { fill: #e6e9ec }
 
 # What may stand in a data URI within double quotes as it is: a quarter less than base64.
 _IN_SVG = " !$'()*+,-./:;=?@[]^_`{|}~<>\\"
+
+
+# By these first bytes a page is known as one of ours, which another may replace.
+_START = "<!doctype html>\n<!-- made by jnnk -->\n"
 
 
 class Drawing(NamedTuple):
@@ -139,12 +148,33 @@ def render(
     page = "\n".join(body)
     plotly = f"<script>{_plotly()}</script>" if "plotly-graph-div" in page else ""
     return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'{_START}<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<link rel="icon" href="data:,">'
         f"<title>{_text(title)}</title><style>{_resource('report.css')}</style>{plotly}</head>\n"
         f"<body>\n{page}\n</body></html>\n"
     )
+
+
+def check_page(path: pathlib.Path) -> None:
+    """Refuses to replace what is not a page of :func:`render`.
+
+    Args:
+        path: where a page is to go; nothing need be there.
+
+    Raises:
+        InputError: for a folder, link or device, or a file that does not begin as our pages do.
+    """
+    try:
+        is_file = stat.S_ISREG(path.lstat().st_mode)
+        with path.open("rb") if is_file else contextlib.nullcontext() as file:
+            begin = file.read(len(_START)) if is_file else b""
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    if begin != _START.encode():
+        raise InputError(f"{path}: there is something that jnnk did not make; name another file")
 
 
 def _answer(answer: Answer) -> str:

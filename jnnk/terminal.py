@@ -5,6 +5,7 @@ Prints only on the consoles that ``cli.py`` hands it.
 
 import contextlib
 import json
+import re
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -72,22 +73,23 @@ class Terminal:
                 self._out.print(_table(answer.table), crop=False)
             width = max(len(meaning) for meaning, _ in answer.facts)
             for meaning, value in answer.facts:  # no table: a path must not be broken into lines
-                line = f"{escape(meaning.ljust(width))}  [bold]{escape(value)}[/]"
+                line = f"{_plain(meaning.ljust(width))}  [bold]{_plain(value)}[/]"
                 self._out.print(line, soft_wrap=True, highlight=False)
 
     def error(self, message: str) -> None:
         """Prints one line that says what was wrong with the input."""
-        self._err.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True, highlight=False)
+        line = f"[bold red]error:[/] {_plain(message)}"
+        self._err.print(line, soft_wrap=True, highlight=False)
 
     def note(self, message: str) -> None:
         """Prints a line beside the answer."""
-        self._err.print(escape(message), soft_wrap=True, highlight=False)
+        self._err.print(_plain(message), soft_wrap=True, highlight=False)
 
 
 def _table(records: Sequence[dict[str, Any]]) -> Table:
     table = Table()
     for name, value in records[0].items():
-        table.add_column(name, justify="left" if isinstance(value, str) else "right")
+        table.add_column(_plain(name), justify="left" if isinstance(value, str) else "right")
     for record in records:
         table.add_row(*map(_cell, record.values()))
     return table
@@ -96,14 +98,30 @@ def _table(records: Sequence[dict[str, Any]]) -> Table:
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.3g}" if isinstance(value, float) else escape(str(value))
+    return f"{value:.3g}" if isinstance(value, float) else _plain(str(value))
 
 
-class _Bars:
-    """Progress as bars with the time left, on a terminal."""
+def _plain(text: str) -> str:
+    """Text as rich's markup, without what would move the cursor or is no UTF-8."""
+    return escape(re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", _escaped, text))
+
+
+def _escaped(character: re.Match[str]) -> str:
+    return ascii(character[0])[1:-1]
+
+
+class _Notes:
+    """Where progress is shown, and a line now and then."""
 
     def __init__(self, console: Console):
         self._console = console
+
+    def note(self, text: str) -> None:
+        self._console.print(_plain(text), soft_wrap=True, highlight=False)
+
+
+class _Bars(_Notes):
+    """Progress as bars with the time left, on a terminal."""
 
     @contextlib.contextmanager
     def task(self, description: str, *, total: int, unit: str) -> Iterator["_Bar"]:
@@ -127,11 +145,8 @@ class _Bar:
         self._progress.update(self._task, advance=amount, **shown)
 
 
-class _Lines:
+class _Lines(_Notes):
     """Progress as a line now and then, in a log."""
-
-    def __init__(self, console: Console):
-        self._console = console
 
     @contextlib.contextmanager
     def task(self, description: str, *, total: int, unit: str) -> Iterator["_Line"]:

@@ -7,11 +7,12 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from jnnk import compare_figures as figures
+from jnnk.errors import InputError
 from jnnk.jobs.headline import headline
 from jnnk.jobs.output import figure_bytes, percent
 from jnnk.jobs.overlap_files import last_epoch
 from jnnk.jobs.report import collect
-from jnnk.report import Answer, Drawing, Section, picture, render
+from jnnk.report import Answer, Drawing, Section, check_page, picture, render
 from jnnk.runs import Run, read_json, write_bytes
 from jnnk.tables import to_csv
 
@@ -44,7 +45,12 @@ def compare(runs: Sequence[Run], path: pathlib.Path) -> list[dict[str, Any]]:
 
     Returns:
         The headline of every run (see :func:`jnnk.jobs.headline.headline`) with its ``run``.
+
+    Raises:
+        InputError: if a run is given twice, or what lies at ``path`` is not a page of jnnk's.
     """
+    _check_different(runs)
+    check_page(path)
     names = _names(runs)
     results = dict(zip(names, map(collect, runs), strict=True))
     numbers = {name: headline(found) for name, found in results.items()}
@@ -65,6 +71,14 @@ def compare(runs: Sequence[Run], path: pathlib.Path) -> list[dict[str, Any]]:
     return [
         {"run": str(run.path), **found} for run, found in zip(runs, numbers.values(), strict=True)
     ]
+
+
+def _check_different(runs: Sequence[Run]) -> None:
+    seen: set[pathlib.Path] = set()
+    for run in runs:
+        if run.path in seen:
+            raise InputError(f"{run.path}: given twice; name each run folder once")
+        seen.add(run.path)
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
