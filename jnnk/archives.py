@@ -1,5 +1,6 @@
 """Numpy archives (.npz) read as files of strangers are: whole, unpickled, or an error."""
 
+import math
 import pathlib
 import tokenize
 import zipfile
@@ -9,7 +10,16 @@ from collections.abc import Callable, Collection
 import numpy as np
 
 from jnnk.errors import InputError
+from jnnk.safe_files import open_file
 
+# An archive may unpack to so many bytes, or to so many times its own size if that is more. Deflate
+# reaches a thousand times; images and activations, of which few are zero, ten times.
+_UNPACKED, _RATIO = 2**28, 100
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what numpy writes
 # What numpy and zipfile raise for an archive that is none, is cut short or had bytes changed.
 _DAMAGED = (
     OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, MemoryError,
@@ -22,8 +32,8 @@ def read_archive(
 ) -> dict[str, np.ndarray]:
     """The arrays of an archive whose names are known.
 
-    Nothing is unpickled, an array's checksum is verified, and memory is touched only as far as the
-    file fills it, whatever its headers promise.
+    Nothing is unpickled, an array's checksum is verified, and sizes are looked at before anything
+    is unpacked: those of all arrays together, and of each whether its header fits its size.
 
     Args:
         path: the file.
@@ -34,8 +44,8 @@ def read_archive(
         The arrays by name.
 
     Raises:
-        InputError: if the file is missing or damaged, if an array is missing or is none of those
-            named, or holds Python objects.
+        InputError: if the file is missing, damaged or unpacks to much more than data does, if an
+            array is missing or is none of those named, or holds Python objects.
     """
 
     def choose(found):
@@ -68,9 +78,17 @@ def _read(
 ) -> dict[str, np.ndarray]:
     """The arrays whose names ``choose`` takes from those in the archive."""
     try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-            found = {name.removesuffix(".npy") for name in archive.namelist()}
-            return {name: _read_array(archive, name) for name in sorted(choose(found))}
+        with open_file(path) as file, zipfile.ZipFile(file) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            names = sorted(choose(set(members)))
+            limit = max(_UNPACKED, _RATIO * path.stat().st_size)
+            unpacked = sum(members[name].file_size for name in names)
+            if unpacked > limit:
+                raise InputError(
+                    f"{path}: unpacks to {unpacked / 2**20:,.0f} MiB, more than the "
+                    f"{limit / 2**20:,.0f} MiB that are taken for data"
+                )
+            return {name: _read_array(archive, members[name]) for name in names}
     except InputError:
         raise
     except _DAMAGED as error:
@@ -90,9 +108,20 @@ def _check_names(
         )
 
 
-def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    with archive.open(f"{name}.npy") as member:
+def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    if info.compress_type not in _METHODS:
+        raise ValueError(f"{info.filename} is packed in a way that numpy does not use")
+    with archive.open(info) as member:
+        version = np.lib.format.read_magic(member)
+        read_header = _HEADERS.get(version)
+        if read_header is None:
+            raise ValueError(f"{info.filename} has a header of version {version}")
+        shape, _, dtype = read_header(member)
+        left = info.file_size - member.tell()
+    if not dtype.hasobject and math.prod(shape) * dtype.itemsize != left:
+        raise ValueError(f"{info.filename} holds {left} bytes, its header says {shape} {dtype}")
+    with archive.open(info) as member:
         array = np.lib.format.read_array(member, allow_pickle=False)
         if member.read(1):  # to the end, where the checksum is verified
-            raise ValueError(f"{name} is longer than its header says")
+            raise ValueError(f"{info.filename} is longer than its header says")
         return array

@@ -26,6 +26,16 @@ def to_html(figure: go.Figure, name: str) -> str:
     return figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config=config)
 
 
+def plain(name: str) -> str:
+    """A name as Plotly shows it, which takes tags, ``%{...}`` and mathematics out of texts.
+
+    Args:
+        name: any text.
+    """
+    marks = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "{": "&#123;", "$": "&#36;", '"': "&#34;"}
+    return "".join(marks.get(character, character) for character in name)
+
+
 def overlap_explorer(matrices: dict[str, np.ndarray], *, first: str) -> go.Figure:
     """Channel overlap of one layer at a time, chosen from a menu; hovering names both channels.
 
@@ -38,18 +48,18 @@ def overlap_explorer(matrices: dict[str, np.ndarray], *, first: str) -> go.Figur
         live = cluster_channels(matrix).live
         shown = matrix[np.ix_(live, live)].astype(np.float32)
         np.fill_diagonal(shown, np.nan)  # a channel's overlap with itself says nothing
-        names = [str(channel) for channel in live]
+        names, label = [str(channel) for channel in live], plain(layer)
         figure.add_heatmap(
-            z=shown, x=names, y=names, name=layer, visible=layer == first, colorscale="Viridis",
-            zmin=0, zmax=np.nanmax(shown, initial=0) or 1, hoverongaps=False,
+            z=shown, x=names, y=names, name=label, meta=layer, visible=layer == first,
+            colorscale="Viridis", zmin=0, zmax=np.nanmax(shown, initial=0) or 1, hoverongaps=False,
             colorbar={"title": {"text": "overlap (Jaccard)", "side": "bottom"}, "nticks": 6,
                       "orientation": "h", "y": -0.14, "yanchor": "top", "thickness": 14},
-            hovertemplate="channels %{y} and %{x}<br>overlap %{z:.3f}<extra>" + layer + "</extra>",
+            hovertemplate="channels %{y} and %{x}<br>overlap %{z:.3f}<extra>" + label + "</extra>",
         )  # fmt: skip
         order = {"xaxis.categoryarray": names, "yaxis.categoryarray": names}
         buttons.append(
             {
-                "label": layer,
+                "label": label,
                 "method": "update",
                 "args": [{"visible": [n == index for n in range(len(matrices))]}, order],
             }
@@ -106,18 +116,18 @@ def threshold_explorer(
     for index, (name, points) in enumerate(sweep["criteria"].items()):
         lines[name] = np.array([(point["share"], point["accuracy"]) for point in points]).T
         figure.add_scatter(
-            x=100 * lines[name][0], y=100 * lines[name][1], name=name, mode="lines",
+            x=100 * lines[name][0], y=100 * lines[name][1], name=plain(name), mode="lines",
             line={"color": _COLOURS[index % len(_COLOURS)], "dash": _dash(name)},
             hovertemplate="%{x:.0f} % pruned, accuracy %{y:.2f} %",
         )  # fmt: skip
-    colours = {trace.name: trace.line.color for trace in figure.data}
+    colours = {name: trace.line.color for name, trace in zip(lines, figure.data, strict=True)}
     steps = []
     for step in _telling(shares, len(thresholds)):
         x, y = _at({name: float(shares[name][step]) for name in shares}, lines)
         of_criterion = list(shares).index(criterion)
         left = y[of_criterion]
         title = (
-            f"{criterion} below {thresholds[step]:.2g}:<br>"
+            f"{plain(criterion)} below {thresholds[step]:.2g}:<br>"
             f"{round(x[of_criterion] / 100 * kernels):,} kernels ({x[of_criterion]:.1f} %) pruned,"
             "<br>accuracy " + ("not swept" if left is None else f"{left:.2f} % without fine-tuning")
         )
@@ -129,7 +139,7 @@ def threshold_explorer(
     points, layout, _ = steps[active]["args"]
     figure.add_scatter(
         x=points["x"][0], y=points["y"][0], name="at the threshold", mode="markers",
-        text=list(shares),
+        text=[plain(name) for name in shares],
         marker={"size": 11, "color": [colours[name] for name in shares],
                 "line": {"width": 1.5, "color": "#808890"}},
         hovertemplate="%{text}: %{x:.1f} % pruned, accuracy %{y:.2f} %<extra></extra>",

@@ -20,6 +20,7 @@ STYLE = {
     "legend.frameon": False,
     "axes.prop_cycle": cycler(color=PALETTE),
     "svg.hashsalt": "jnnk",  # the same figure gives the same file
+    "text.parse_math": False,  # a name with two dollar signs is a name
 }
 MOST_NAMES = 24  # layers that fit by name along an axis, and points with markers along a line
 MOST_LINES = 12  # layers that can be told apart as lines

@@ -40,7 +40,7 @@ def pruning_sweep(sweep: dict, *, criterion: str, share: float, tolerance: float
             100 * sweep["accuracy"] - tolerance, color="grey", linewidth=0.8, linestyle="--"
         )
         left.set_ylabel("test accuracy (%)")
-        right.set_ylabel("(acc/acc$_0$) (1 - params/params$_0$)")
+        right.set_ylabel("(acc/acc₀) (1 - params/params₀)")
         right.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
@@ -106,7 +106,7 @@ def pruned_by_threshold(thresholds: list[float], records: list[dict]) -> Figure:
         for index, record in enumerate(rows):
             shares = 100 * np.array(record["shares"])
             axis.plot(thresholds, shares, **_line(index, record["criterion"]))
-        axis.set(xscale="log", xlabel="threshold t: det is compared with t$^n$, det_gram t$^{2n}$")
+        axis.set(xscale="log", xlabel="threshold t: det is compared with tⁿ, det_gram t²ⁿ")
         axis.set(ylabel="conv kernels below it (%)", ylim=(0, 100))
         axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

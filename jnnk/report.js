@@ -4,7 +4,7 @@ const slot = document.getElementById("channel_pair");
 const { images, layers } = JSON.parse(document.getElementById("channel_pictures").textContent);
 
 map.on("plotly_click", ({ points: [point] }) => {
-  const layer = point.data.name;
+  const layer = point.data.meta;  // its name is escaped for Plotly
   const title = document.createElement("p");
   title.textContent = `${layer}: channels ${point.y} and ${point.x}, overlap ${point.z.toFixed(3)}`;
   const sides = [point.y, point.x].map((channel) => {

@@ -7,6 +7,7 @@ akamaster/pytorch_resnet_cifar10.
 """
 
 import re
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 Variables = Mapping[str, Any]
 _Shape = tuple[int, ...]
@@ -133,10 +134,21 @@ def save_masks(model: nn.Module, variables: Variables, masks: Any, path: str | P
 
 
 def _save(tensors: dict[str, np.ndarray], path: str | Path) -> None:
+    """Writes the whole file or nothing, readable by whom the umask lets; no link is followed."""
+    path = Path(path)
+    partial = path.with_name(f".{secrets.token_hex(8)}.partial")
     try:
-        save_file(tensors, path)
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise WeightsError(f"{path}: cannot be written: there is something else than a file")
+        try:
+            with partial.open("xb") as file:
+                file.write(save(tensors))
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: cannot be written: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise WeightsError(f"{path}: cannot be written: {reason}") from error
 
 
 def from_tensorflow(

@@ -4,8 +4,10 @@ import io
 import pathlib
 from typing import Any
 
+import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from jnnk.figure_style import STYLE
 from jnnk.report import Drawing, picture
 from jnnk.runs import Run, write_bytes, write_json
 from jnnk.tables import Records, to_csv, to_latex, to_markdown
@@ -27,7 +29,9 @@ def figure_bytes(figure: Figure, kind: str) -> bytes:
     """The figure as a file, ``"png"`` or ``"svg"``, without the date and version of its making."""
     buffer = io.BytesIO()
     nothing = {"png": {"Software": None}, "svg": {"Date": None}}[kind]
-    figure.savefig(buffer, format=kind, metadata=nothing)
+    # The style names the salt of the SVG's ids, and is asked for texts that are made only now.
+    with mpl.rc_context(STYLE):
+        figure.savefig(buffer, format=kind, metadata=nothing)
     return buffer.getvalue()
 
 
