@@ -12,6 +12,7 @@ import safetensors.numpy
 from jnnk.errors import InputError
 from jnnk.masks import PyTree, conv_kernels, masks_from_layers
 from jnnk.runs import write_bytes
+from jnnk.safe_files import open_file, resolved
 
 
 def save_masks(path: str | os.PathLike[str], masks: PyTree) -> None:
@@ -24,7 +25,8 @@ def save_masks(path: str | os.PathLike[str], masks: PyTree) -> None:
     """
     layers = {name: np.asarray(leaf[0, 0]) != 0 for name, leaf in conv_kernels(masks).items()}
     content = safetensors.numpy.save(layers, metadata={"format": "jnnk masks"})
-    write_bytes(pathlib.Path(path), content)
+    path = pathlib.Path(path)
+    write_bytes(resolved(path.parent) / path.name, content)
 
 
 def load_masks(path: str | os.PathLike[str], params: PyTree) -> PyTree:
@@ -40,21 +42,29 @@ def load_masks(path: str | os.PathLike[str], params: PyTree) -> PyTree:
     Raises:
         InputError: if the file cannot be read as safetensors or is the mask of another network.
     """
+    expected = {name: kernel.shape[2:] for name, kernel in conv_kernels(params).items()}
     try:
-        layers = safetensors.numpy.load_file(path)
+        open_file(path).close()  # of a FIFO or device, safetensors would wait
+        with safetensors.safe_open(path, framework="numpy") as file:
+            slices = {name: file.get_slice(name) for name in sorted(file.keys())}
+            _check_shapes(path, expected, {k: tuple(v.get_shape()) for k, v in slices.items()})
+            dtypes = {name: found.get_dtype() for name, found in slices.items()}
+            if not_bool := [name for name, dtype in dtypes.items() if dtype != "BOOL"]:
+                raise InputError(
+                    f"{path}: expected booleans at {not_bool[0]!r}, got {dtypes[not_bool[0]]}"
+                )
+            layers = {name: found[:] for name, found in slices.items()}
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(f"{path}: expected a safetensors file of masks: {error}") from error
-    expected = {name: kernel.shape[2:] for name, kernel in conv_kernels(params).items()}
-    found = {name: layer.shape for name, layer in layers.items()}
+    return masks_from_layers(params, jax.tree.map(jnp.asarray, layers))
+
+
+def _check_shapes(
+    path: str | os.PathLike[str], expected: dict[str, tuple], found: dict[str, tuple]
+) -> None:
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             raise InputError(
                 f"{path}: mask of another network: at {name!r} the parameters have (Cin, Cout) "
                 f"{expected.get(name)}, the file {found.get(name)}"
             )
-    not_bool = [name for name, layer in layers.items() if layer.dtype != np.bool_]
-    if not_bool:
-        raise InputError(
-            f"{path}: expected booleans at {not_bool[0]!r}, got {layers[not_bool[0]].dtype}"
-        )
-    return masks_from_layers(params, jax.tree.map(jnp.asarray, layers))

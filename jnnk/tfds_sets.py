@@ -11,6 +11,7 @@ import re
 import numpy as np
 
 from jnnk.errors import InputError
+from jnnk.tfds_features import check_features
 
 _CHUNK = 1000  # records decoded at a time: faster than one by one, and little memory
 
@@ -74,9 +75,12 @@ def _make_builder(tfds, name: str, data_dir):
     from google.protobuf.json_format import ParseError
 
     try:
-        # Not the rest of TFDS's name syntax: name spaces would be looked up on the internet.
-        if not re.fullmatch(r"\w+(/[\w.-]+)?", name):
+        # Not the rest of TFDS's name syntax: name spaces would be looked up on the internet, and
+        # dots and capitals name another folder than the one whose features are checked.
+        if not re.fullmatch(r"[a-z0-9_]+(/\w[\w.-]*)?", name):
             raise tfds.core.registered.DatasetNotFoundError
+        if data_dir is not None:
+            check_features(name, pathlib.Path(data_dir))
         return tfds.builder(name, data_dir=data_dir)
     except tfds.core.registered.DatasetNotFoundError:
         known = tfds.list_builders(with_community_datasets=False)
@@ -116,7 +120,7 @@ def _read_split(builder, name, data_dir, split, image_key, label_key):
             for index, record in zip(block, source.__getitems__(list(block)), strict=True):
                 images[index] = record[image_key]
                 labels[index] = record[label_key]
-    except (RuntimeError, OSError, ValueError) as error:
+    except (RuntimeError, OSError, ValueError, MemoryError) as error:
         raise InputError(
             f"data set {name!r}: split {split!r} in {builder.data_dir} cannot be read "
             f"({_first_line(error)}); delete that folder and {_how_to_prepare(name, data_dir)}"

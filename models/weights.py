@@ -60,6 +60,8 @@ def load_safetensors(
         WeightsError: the file is missing, unreadable or truncated, or a tensor is missing,
             superfluous, or of another shape or dtype than the model's; the message names it.
     """
+    if Path(path).exists() and not Path(path).is_file():
+        raise WeightsError(f"{path}: not readable as safetensors: it is no file")
     try:
         with safe_open(path, framework="numpy") as file:
             stored = {}
