@@ -5,7 +5,7 @@ import pathlib
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
@@ -19,6 +19,7 @@ _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
+_KINDS = {"f": "floats", "i": "integers", "u": "uint8"}
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what numpy writes
 # What numpy and zipfile raise for an archive that is none, is cut short or had bytes changed.
 _DAMAGED = (
@@ -71,6 +72,37 @@ def read_folder(path: pathlib.Path, folder: str) -> dict[str, np.ndarray]:
     """
     arrays = _read(path, lambda found: {name for name in found if name.startswith(folder)})
     return {name.removeprefix(folder): array for name, array in arrays.items()}
+
+
+def check_axes(
+    path: pathlib.Path, arrays: Mapping[str, np.ndarray], axes: Mapping[str, str]
+) -> None:
+    """Refuses arrays of other dtypes or shapes than named.
+
+    Args:
+        path: of the file they are from, for the error.
+        arrays: by name.
+        axes: by name a kind of dtype (``"f"`` floats, ``"i"`` integers, ``"u"`` bytes) and a letter
+            an axis, such as ``"f C C"``. Axes of one letter are as long in all arrays, and 1 or
+            longer; ``D`` is 1 or 3.
+
+    Raises:
+        InputError: naming the array.
+    """
+    lengths: dict[str, int] = {}
+    for name, wanted in axes.items():
+        kind, *letters = wanted.split()
+        array = arrays[name]
+        fits = array.ndim == len(letters) and array.dtype.kind == kind
+        fits &= kind != "u" or array.dtype == np.uint8
+        for letter, length in zip(letters, array.shape, strict=False):
+            fits &= lengths.setdefault(letter, length) == length > 0
+            fits &= letter != "D" or length in (1, 3)
+        if not fits:
+            raise InputError(
+                f"{path}: {name}: expected {_KINDS[kind]} of shape ({', '.join(letters)}), got "
+                f"{array.dtype} of shape {array.shape}"
+            )
 
 
 def _read(

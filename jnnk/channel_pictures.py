@@ -33,6 +33,11 @@ class ChannelPictures(NamedTuple):
     neighbor_images: np.ndarray
     neighbor_weights: np.ndarray
 
+    AXES = {  # noqa: RUF012
+        "channels": "i P", "top_images": "u P T H W D", "top_means": "f P T", "example": "u H W D",
+        "neighbor_images": "u P M H W D", "neighbor_weights": "f P M",
+    }  # fmt: skip
+
 
 def pick_pictures(
     images: np.ndarray,

@@ -20,7 +20,7 @@ from jnnk.jobs.config import (
     spread_epochs,
 )
 from jnnk.jobs.protocols import PROTOCOLS, ProtocolConfig
-from jnnk.runs import read_json
+from jnnk.runs import read_settings
 
 EXIT_CODES = {
     0: "done",
@@ -51,7 +51,7 @@ REPRODUCTIONS = {
 
 def train_config(args: argparse.Namespace) -> TrainConfig:
     """The options given, over what a run to be resumed was made with, over the defaults."""
-    found = _found(args.out / "config.json") if args.resume else {}
+    found = read_settings(args.out / "config.json", TrainConfig) if args.resume else {}
     if args.dataset is not None:
         name, data_dir = from_anywhere(args.dataset, data_dir=args.data_dir)
         args = argparse.Namespace(**{**vars(args), "dataset": name, "data_dir": data_dir})
@@ -70,7 +70,9 @@ def train_config(args: argparse.Namespace) -> TrainConfig:
 
 def overlap_config(args: argparse.Namespace, folder: pathlib.Path) -> OverlapConfig:
     """The options given, over those a run folder was measured with, over the defaults."""
-    config = _merged(OverlapConfig(), _found(folder / "overlap" / "settings.json"), args)
+    config = _merged(
+        OverlapConfig(), read_settings(folder / "overlap" / "settings.json", OverlapConfig), args
+    )
     if config.images < 2 or config.neighbors < 1:
         raise InputError("--images must be 2 or more and --neighbors 1 or more")
     return config
@@ -91,7 +93,7 @@ def chosen_channels(args: argparse.Namespace) -> dict[str, tuple[int, ...]] | No
 
 def prune_config(args: argparse.Namespace, folder: pathlib.Path) -> PruneConfig:
     """The options given, over those a run folder was pruned with, over the defaults."""
-    found = _found(folder / "prune" / "settings.json")
+    found = read_settings(folder / "prune" / "settings.json", PruneConfig)
     config = _merged(PruneConfig(criteria=tuple(CRITERIA)), found, args)
     unknown = sorted({*config.criteria, config.criterion} - CRITERIA.keys())
     if unknown:
@@ -106,7 +108,8 @@ def prune_config(args: argparse.Namespace, folder: pathlib.Path) -> PruneConfig:
 
 def channel_config(args: argparse.Namespace, folder: pathlib.Path) -> ChannelConfig:
     """The options given, over those a run folder was pruned with, over the defaults."""
-    found = _found(folder / "channels" / args.channels / "settings.json")
+    path = folder / "channels" / args.channels / "settings.json"
+    found = read_settings(path, ChannelConfig)
     config = _merged(ChannelConfig(channels=args.channels), found, args)
     if not 0 <= config.share < 1:
         raise InputError(f"--share must be 0 or more and less than 1, got {config.share}")
@@ -118,10 +121,6 @@ def protocol_config(args: argparse.Namespace) -> ProtocolConfig:
     if args.protocol not in PROTOCOLS:
         raise InputError(f"unknown protocol {args.protocol!r}; known: {', '.join(PROTOCOLS)}")
     return _merged(PROTOCOLS[args.protocol], {}, args)
-
-
-def _found(path: pathlib.Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
 
 
 def _merged(defaults: Any, found: dict[str, Any], args: argparse.Namespace) -> Any:

@@ -18,6 +18,7 @@ import json
 import os
 import pathlib
 import re
+import typing
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
@@ -91,12 +92,15 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     write_bytes(path, (json.dumps(to_json(value), indent=1, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: pathlib.Path, kind: Any = Any) -> Any:
+def read_json(
+    path: pathlib.Path, kind: Any = Any, *, check: Callable[[Any], None] = lambda value: None
+) -> Any:
     """Reads a JSON file that may come from anyone.
 
     Args:
         path: the file.
         kind: what it must hold, an annotation that :func:`jnnk.schema.conform` understands.
+        check: raises a ValueError for what is of the kind and yet wrong.
 
     Returns:
         What it holds, as ``kind`` has it.
@@ -105,7 +109,35 @@ def read_json(path: pathlib.Path, kind: Any = Any) -> Any:
         InputError: if it is missing, no regular file, larger than 128 MiB, not JSON, deeper than
             any of ours, with numbers or characters that no record of ours has, or not of the kind.
     """
-    return _from_json(path, read_file(path, limit=_LIMIT), kind, "JSON")
+    value = _from_json(path, read_file(path, limit=_LIMIT), kind, "JSON")
+    try:
+        check(value)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; delete it to make it anew") from None
+    return value
+
+
+def read_settings(path: pathlib.Path, kind: type) -> dict[str, Any]:
+    """The settings that a file has noted; none if it does not exist.
+
+    Args:
+        path: the file.
+        kind: NamedTuple of the settings, some of which may be missing.
+
+    Raises:
+        InputError: as of :func:`read_json`.
+    """
+    if not path.exists():
+        return {}
+    found = read_json(path, dict[str, Any])
+    try:
+        return {
+            name: conform(found[name], hint, name)
+            for name, hint in typing.get_type_hints(kind).items()
+            if name in found
+        }
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def write_json_lines(path: pathlib.Path, records: list[dict]) -> None:
@@ -264,7 +296,7 @@ def require_settings(folder: pathlib.Path, settings: Any, *, free: Collection[st
     settings = to_json(settings)
     if not path.exists():
         write_json(path, settings)
-    found = {**read_json(path), **{name: settings[name] for name in free}}
+    found = {**read_json(path, dict[str, Any]), **{name: settings[name] for name in free}}
     if found != settings:
         raise InputError(
             f"{folder} holds results made with other settings "

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jnnk.checkpoints import Checkpoints
 from jnnk.data import Dataset, epoch_order
 from jnnk.jobs.progress import Progress
+from jnnk.jobs.records import Epoch
 from jnnk.jobs.tensorboard import scalars
 from jnnk.placement import data_mesh, local_rows, replicate, shard_batch
 from jnnk.runs import read_json_lines, write_json_lines
@@ -82,7 +83,7 @@ def fit(
         else:
             state = replicate(checkpoints.restore(done, jax.eval_shape(start)), mesh)
         # A line may have been written for an epoch whose checkpoint was not.
-        records = [line for line in read_json_lines(metrics_path) if line["epoch"] <= done]
+        records = [line for line in read_json_lines(metrics_path, Epoch) if line["epoch"] <= done]
         with (
             scalars(folder / "tensorboard", after=done) as show,
             progress.task(description, total=epochs * num_batches, unit="batch") as task,

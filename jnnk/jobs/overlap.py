@@ -22,6 +22,7 @@ from jnnk.jobs.channel_pictures import check_channels, default_channels, keep_pi
 from jnnk.jobs.config import OverlapConfig
 from jnnk.jobs.overlap_files import RANDOM, Epoch, LayerArrays, layer_file, write_npz
 from jnnk.jobs.progress import Progress, Silent
+from jnnk.jobs.records import OverlapRecord
 from jnnk.jobs.top_images import keep_images, keep_top_rows
 from jnnk.jobs.train import kept_epochs, load_state, random_state, train_config
 from jnnk.overlap import chance_overlap
@@ -104,7 +105,7 @@ def overlap(
                 record = {"epoch": epoch, "depth": layers[name], "layer": name, **measures}
                 write_json(paths[name], record)
                 task.advance(overlap=np.nan_to_num(measures["overlap"]))
-        records += [read_json(path) for path in paths.values()]
+        records += [read_json(path, OverlapRecord) for path in paths.values()]
     keep_images(run, epoch, images)
     if channels is None:
         channels = default_channels(run, records[-1])

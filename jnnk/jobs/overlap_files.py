@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jnnk.archives import read_archive
+from jnnk.archives import check_axes, read_archive
 from jnnk.errors import InputError
+from jnnk.jobs.records import OverlapRecord
 from jnnk.runs import read_json, write_bytes
 
 Epoch = int | str
@@ -27,6 +28,8 @@ class LayerArrays(NamedTuple):
     overlap: np.ndarray
     degree: np.ndarray
     loo_error: np.ndarray
+
+    AXES = {"overlap": "f C C", "degree": "f C", "loo_error": "f C"}  # noqa: RUF012
 
 
 def layer_file(folder: pathlib.Path, epoch: Epoch, layer: str, kind: str) -> pathlib.Path:
@@ -57,7 +60,7 @@ def read_records(folder: pathlib.Path) -> list[dict[str, Any]]:
     Args:
         folder: the run folder.
     """
-    records = [read_json(path) for path in (folder / "overlap").glob("*/*.json")]
+    records = [read_json(path, OverlapRecord) for path in (folder / "overlap").glob("*/*.json")]
     return sorted(
         records,
         key=lambda record: (
@@ -84,9 +87,18 @@ def read_arrays(folder: pathlib.Path, record: dict[str, Any]) -> LayerArrays:
         record: has ``epoch`` and ``layer``.
 
     Raises:
-        InputError: if the file is missing or damaged.
+        InputError: if the file is missing, damaged or of another layer.
     """
-    return read_npz(layer_file(folder, record["epoch"], record["layer"], "npz"), LayerArrays)
+    path = layer_file(folder, record["epoch"], record["layer"], "npz")
+    arrays = read_npz(path, LayerArrays)
+    live = np.isfinite(np.diagonal(arrays.overlap))
+    of_live = arrays.overlap[np.ix_(live, live)]
+    if len(live) != record["channels"] or not np.isfinite(of_live).all():
+        raise InputError(
+            f"{path}: not the overlap of the {record['channels']} channels of {record['layer']}; "
+            "delete it to measure it again"
+        )
+    return arrays
 
 
 def read_npz(path: pathlib.Path, kind: type) -> Any:
@@ -94,13 +106,16 @@ def read_npz(path: pathlib.Path, kind: type) -> Any:
 
     Args:
         path: the file.
-        kind: the NamedTuple's class; all of its fields must be there.
+        kind: the NamedTuple's class; all of its fields must be there, and have the axes that its
+            ``AXES`` names, see :func:`jnnk.archives.check_axes`.
 
     Raises:
         InputError: if the file is missing or damaged.
     """
     try:
-        return kind(**read_archive(path, kind._fields))
+        arrays = read_archive(path, kind._fields)
+        check_axes(path, arrays, kind.AXES)
+        return kind(**arrays)
     except InputError as error:
         raise InputError(f"{error}; delete it to measure it again") from None
 

@@ -6,10 +6,12 @@ import numpy as np
 
 from jnnk import figures
 from jnnk.channel_pictures import ChannelPictures, channel_rows
+from jnnk.errors import InputError
 from jnnk.explorers import overlap_explorer, to_html
 from jnnk.figure_style import MOST_LINES, MOST_NAMES
 from jnnk.jobs.output import draw, percent, save_table
 from jnnk.jobs.overlap_files import RANDOM, last_epoch, layer_file, read_npz
+from jnnk.jobs.records import OverlapSettings
 from jnnk.jobs.top_images import Images, data_uri, read_top_images
 from jnnk.report import Drawing, Section, click_pictures
 from jnnk.runs import Run, read_json, to_json, write_bytes
@@ -49,7 +51,7 @@ def overlap_sections(run: Run, results: dict[str, Any]) -> list[Section]:
     if not records:
         return []
     save_tables(run, records, matrices)
-    settings = read_json(run.path / "overlap" / "settings.json")
+    settings = read_json(run.path / "overlap" / "settings.json", OverlapSettings)
     last = last_epoch(records)
     lowest = min(last, key=lambda record: record["loo_error"])
     return [
@@ -225,6 +227,8 @@ def _pictures(run: Run, last: list[dict], matrices: dict[str, np.ndarray]) -> li
         path = layer_file(run.path, record["epoch"], layer, "pictures.npz")
         if path.exists():
             pictures = read_npz(path, ChannelPictures)
+            if not np.isin(pictures.channels, np.arange(len(matrices[layer]))).all():
+                raise InputError(f"{path}: of channels that {layer} has not; delete it")
             names = ", ".join(map(str, pictures.channels))
             drawn.append(
                 draw(

@@ -21,6 +21,7 @@ from jnnk.jobs.kernel_analysis import history
 from jnnk.jobs.progress import Progress, Silent
 from jnnk.jobs.protocols import PAPER_NETWORKS, THRESHOLD_CRITERIA, ProtocolConfig
 from jnnk.jobs.prune import count_revived
+from jnnk.jobs.records import Trial
 from jnnk.jobs.train import load_state, mirrors, train_config
 from jnnk.mask_summary import summarize
 from jnnk.masks import apply_masks, make_masks
@@ -154,7 +155,7 @@ class _Trials:
         folder = self._folder / f"seed{seed}" / criterion
         path = folder / "result.json"
         if path.exists():
-            return read_json(path)
+            return read_json(path, Trial)
         dataset = self._dataset
         masks = make_masks(trained.params, criterion=criterion, threshold=self._config.threshold)
         params = apply_masks(trained.params, masks)

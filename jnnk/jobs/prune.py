@@ -14,6 +14,7 @@ from jnnk.jobs.fit import fit
 from jnnk.jobs.kernel_analysis import analyse, history
 from jnnk.jobs.latency import latency_gain
 from jnnk.jobs.progress import Progress, Silent
+from jnnk.jobs.records import Pruning, Sweep, check_pruning
 from jnnk.jobs.train import kept_epochs, load_state, mirrors, train_config
 from jnnk.mask_files import save_masks
 from jnnk.mask_summary import conv_output_sizes, summarize
@@ -61,7 +62,7 @@ def prune(
     require_settings(folder, config)
     result_path = folder / "result.json"
     if result_path.exists():
-        return read_json(result_path)
+        return read_json(result_path, Pruning, check=check_pruning)
     state = load_state(run, model, dataset)
     # The sweep is most of the work: its images should fill the batches.
     batch_size = min(500, config.sweep_images, len(dataset.test_images))
@@ -70,7 +71,7 @@ def prune(
     sweep_path = folder / "sweep.json"
     if not sweep_path.exists():
         write_json(sweep_path, _sweep(state.variables, dataset, evaluate, config, run, progress))
-    sweep = read_json(sweep_path)
+    sweep = read_json(sweep_path, Sweep)
 
     share = config.share if config.share is not None else choose_share(sweep, config)
     masks = _masks(state.params, config.criterion, share, run)

@@ -14,6 +14,7 @@ from jnnk.jobs.config import ChannelConfig
 from jnnk.jobs.latency import latency_gain
 from jnnk.jobs.progress import Progress, Silent
 from jnnk.jobs.prune import count_revived, finetune
+from jnnk.jobs.records import ChannelPruning
 from jnnk.jobs.train import load_state, train_config
 from jnnk.mask_files import save_masks
 from jnnk.mask_summary import conv_output_sizes, summarize
@@ -55,7 +56,7 @@ def prune_channels(
     require_settings(folder, config)
     path = folder / "result.json"
     if path.exists():
-        return read_json(path)
+        return read_json(path, ChannelPruning)
     variables = load_state(run, model, dataset).variables
     evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std)
     graphs = None
@@ -92,4 +93,4 @@ def prune_channels(
         "compacted": {"largest_difference_of_logits": float(difference)},
     }
     write_json(path, record)
-    return read_json(path)
+    return read_json(path, ChannelPruning)

@@ -11,6 +11,16 @@ from jnnk.jobs.overlap_files import last_epoch, read_arrays, read_records
 from jnnk.jobs.overlap_report import overlap_sections
 from jnnk.jobs.protocol_report import protocol_sections
 from jnnk.jobs.prune_report import prune_sections
+from jnnk.jobs.records import (
+    ChannelPruning,
+    Epoch,
+    Protocol,
+    PruneSettings,
+    Pruning,
+    check_protocol,
+    check_pruning,
+)
+from jnnk.jobs.train import train_config
 from jnnk.report import Drawing, Section, render
 from jnnk.runs import Run, read_json, read_json_lines, write_bytes, write_json
 
@@ -62,25 +72,27 @@ def collect(run: Run) -> dict[str, Any]:
     :func:`jnnk.jobs.protocol.protocol`. Empty where not run.
     """
     records = read_records(run.path)
+    train_config(run)  # is it whole?
     pruning = run.path / "prune" / "result.json"
     return {
         "config": run.config,
-        "training": read_json_lines(run.path / "metrics.jsonl"),
+        "training": read_json_lines(run.path / "metrics.jsonl", Epoch),
         "overlap": records,
         "overlap_matrices": {
             record["layer"]: read_arrays(run.path, record).overlap for record in last_epoch(records)
         },
-        "pruning": read_json(pruning) if pruning.exists() else None,
-        "pruning_settings": read_json(pruning.with_name("settings.json"))
+        "pruning": read_json(pruning, Pruning, check=check_pruning) if pruning.exists() else None,
+        "pruning_settings": read_json(pruning.with_name("settings.json"), PruneSettings)
         if pruning.exists()
         else None,
-        "finetuning": read_json_lines(run.path / "prune" / "metrics.jsonl"),
-        **{
-            name: {
-                path.parent.name: read_json(path)
-                for path in sorted(run.path.glob(f"{folder}/*/result.json"))
-            }
-            for name, folder in (("channels", "channels"), ("protocols", "protocol"))
+        "finetuning": read_json_lines(run.path / "prune" / "metrics.jsonl", Epoch),
+        "channels": {
+            path.parent.name: read_json(path, ChannelPruning)
+            for path in sorted(run.path.glob("channels/*/result.json"))
+        },
+        "protocols": {
+            path.parent.name: read_json(path, Protocol, check=check_protocol)
+            for path in sorted(run.path.glob("protocol/*/result.json"))
         },
     }
 

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from jnnk.channel_pictures import top_rows
+from jnnk.errors import InputError
 from jnnk.jobs.overlap_files import Epoch, epoch_folder, layer_file, read_npz, write_npz
 from jnnk.runs import Run
 
@@ -25,6 +26,8 @@ class TopRows(NamedTuple):
 
     rows: np.ndarray
 
+    AXES = {"rows": "i C T"}  # noqa: RUF012
+
 
 class Images(NamedTuple):
     """The images that are on top of any channel of an epoch.
@@ -36,6 +39,8 @@ class Images(NamedTuple):
 
     rows: np.ndarray
     images: np.ndarray
+
+    AXES = {"rows": "i M", "images": "u M H W D"}  # noqa: RUF012
 
 
 def keep_top_rows(run: Run, epoch: Epoch, layer: str, activations: np.ndarray) -> None:
@@ -83,7 +88,11 @@ def read_top_images(
         return None
     paths = {layer: layer_file(run.path, epoch, layer, "top.npz") for layer in layers}
     rows = {layer: read_npz(path, TopRows).rows for layer, path in paths.items() if path.exists()}
-    return rows, read_npz(path, Images)
+    kept = read_npz(path, Images)
+    for layer, found in rows.items():
+        if not np.isin(found, kept.rows).all():
+            raise InputError(f"{path}: lacks images of {layer}; delete it to measure it again")
+    return rows, kept
 
 
 def data_uri(image: np.ndarray) -> str:

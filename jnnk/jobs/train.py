@@ -15,6 +15,7 @@ from jnnk.jobs.progress import Progress, Silent
 from jnnk.jobs.stopping import stopping
 from jnnk.regularizers import make_regularizer
 from jnnk.runs import Run
+from jnnk.schema import conform
 from jnnk.training import (
     Model,
     Regularizer,
@@ -38,12 +39,14 @@ def train_config(run: Run) -> TrainConfig:
             f"{run.path / 'config.json'} lacks {', '.join(missing)}: "
             "another version of jnnk wrote it"
         )
-    return TrainConfig(
-        **{
-            name: tuple(value) if isinstance(value := run.config[name], list) else value
-            for name in TrainConfig._fields
-        }
-    )
+    try:
+        config = conform(run.config, TrainConfig)
+    except ValueError as error:
+        raise InputError(f"{run.path / 'config.json'}: {error}") from None
+    for name, least in (("epochs", 0), ("batch_size", 1), ("patience", 1), ("seed", 0)):
+        if getattr(config, name) < least:
+            raise InputError(f"{run.path / 'config.json'}: {name}: expected {least} or more")
+    return config
 
 
 def train(
