@@ -1,6 +1,6 @@
 """What a run is asked to do; the fields are the options of the command line."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 # The keys of tables whose modules are slow to import: the options name them.
 REGULARIZERS = ("overlap", "decorrelation", "cka")
@@ -43,14 +43,14 @@ class TrainConfig(NamedTuple):
     dataset: str = "digits"
     data_dir: str | None = None
     model: str = "resnet8"
-    shortcut: str = "A"
+    shortcut: Literal["A", "B"] = "A"
     model_options: tuple[str, ...] = ()
     weights: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     epochs: int = 20
     batch_size: int = 64
-    optimizer: str = "sgd"
+    optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: float = 0.1
     weight_decay: float = 5e-4
     l1: float = 0.0
@@ -77,7 +77,7 @@ class OverlapConfig(NamedTuple):
 
     images: int = 1000
     neighbors: int = 25
-    similarity: str = "gaussian"
+    similarity: Literal["gaussian", "cosine"] = "gaussian"
     layers: tuple[str, ...] = ("*",)
     at_epochs: tuple[int, ...] | None = None
 
