@@ -97,12 +97,14 @@ def read_file(path: pathlib.Path, *, limit: int) -> bytes:
     """
     try:
         with open_file(path) as file:
-            content = file.read(limit + 1)
+            # Sizes of some files, as in /proc, are not known before.
+            is_larger = os.fstat(file.fileno()).st_size > limit
+            content = b"" if is_larger else file.read(limit + 1)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    if len(content) > limit:
+    if is_larger or len(content) > limit:
         raise InputError(f"{path}: larger than {limit / 2**20:.0f} MiB, as no such file is")
     return content
 

@@ -34,7 +34,8 @@ def to_csv(records: Records, *, digits: int | None = None) -> str:
 
     def cell(value):
         if isinstance(value, str):
-            return f"'{value}" if value.startswith(_OF_FORMULAS) else value
+            text = re.sub(r"[\r\n]", " ", value)  # readers differ on which of them end a row
+            return f"'{text}" if value.startswith(_OF_FORMULAS) else text
         return value if digits is None or not isinstance(value, float) else f"{value:.{digits}g}"
 
     columns = _columns(records)
@@ -59,7 +60,7 @@ def to_latex(records: Records, *, caption: str) -> str:
         [
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_escape(caption)}}}",
+            rf"\caption{{{_escape(_cell(caption))}}}",
             rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",
             head,
