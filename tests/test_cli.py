@@ -6,12 +6,16 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from jnnk.cli import main
+from jnnk.jobs.overlap_files import LayerArrays, write_npz
+from jnnk.jobs.top_images import Images, TopRows
 from jnnk.runs import read_json_lines, write_json
 
 pytestmark = pytest.mark.quick_compile
@@ -304,6 +308,112 @@ def test_a_plan_says_what_is_left_and_writes_nothing(run, capsys):
     assert "conv1" in said and "8 x 8 x 16" in said and "layer3" not in said
     assert "compilation" in said and "GiB a device" in said
     assert sorted(run.rglob("*")) == before
+
+
+def stamps(folder):
+    """When every file and folder was last changed; of a folder that is a name made or removed."""
+    return {path: path.stat().st_mtime_ns for path in (folder, *folder.rglob("*"))}
+
+
+def test_who_only_reads_writes_nothing(run, tmp_path, capsys):
+    """Not even for a moment: a run folder may be another's, or on a medium that is read-only."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns(".lock"))
+    folders = [path for path in (copy, *copy.rglob("*")) if path.is_dir()]
+    for folder in folders:
+        folder.chmod(0o555)  # the superuser may write all the same
+    before = stamps(copy)
+    assert main(["export", str(copy), "--out", str(tmp_path / "torch")]) == 0
+    assert main(["overlap", str(copy), "--plan", "--layers", "layer3*"]) == 0
+    page = tmp_path / "page.html"
+    assert main(["report", str(copy), str(run), "--out", str(page)]) == 0
+    assert stamps(copy) == before
+    for folder in folders:
+        folder.chmod(0o755)
+
+
+def test_an_export_is_as_readable_as_the_umask_lets_it(run, tmp_path, capsys):
+    before = os.umask(0o027)
+    try:
+        assert main(["export", str(run), "--out", str(tmp_path / "torch")]) == 0
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "torch").iterdir()}
+    names = ("trained", "pruned", "pruned_masks")
+    assert modes == {f"{name}.safetensors": 0o640 for name in names}
+    precious = tmp_path / "precious"
+    precious.write_text("keep")
+    (tmp_path / "torch" / "trained.safetensors").unlink()
+    (tmp_path / "torch" / "trained.safetensors").symlink_to(precious)
+    said = fails(capsys, "export", run, "--out", tmp_path / "torch")
+    assert "trained.safetensors" in said and precious.read_text() == "keep"
+
+
+def damaged_records(folder):
+    """Of every kind of record of a run one that has lost a key or has a wrong one."""
+    result = json.loads((folder / "prune" / "result.json").read_text())
+    sweep = {**result["sweep"], "criteria": {"weight": [{"share": 0}]}}
+    last = "overlap/epoch0002/layer3_0-conv1"
+    record = json.loads((folder / f"{last}.json").read_text())
+    yield "prune/result.json", {key: value for key, value in result.items() if key != "kept"}
+    yield "prune/result.json", {**result, "sweep": sweep}
+    yield "prune/result.json", {**result, "criterion": "another"}
+    yield "prune/result.json", {**result, "thresholds": result["thresholds"][1:]}
+    yield "prune/result.json", {**result, "agreement": [{"criteria": ["another"], "kernels": 1}]}
+    yield "prune/settings.json", {"share": "half", "tolerance": 1.0}
+    yield "overlap/settings.json", {"images": 60}
+    yield f"{last}.json", {**record, "redundancy": "much"}
+    yield f"{last}.json", {key: value for key, value in record.items() if key != "depth"}
+    yield f"{last}.json", {**record, "epoch": "first"}
+    yield f"{last}.npz", LayerArrays(np.eye(3), np.ones(3), np.ones(3))
+    yield f"{last}.npz", LayerArrays(np.eye(64)[:5], np.ones(64), np.ones(64))
+    yield f"{last}.npz", LayerArrays(np.diag(np.full(64, np.nan)) + 1, np.ones(64), np.ones(64))
+    holes = np.ones((64, 64))
+    holes[3, 4] = np.nan
+    yield f"{last}.npz", LayerArrays(holes, np.ones(64), np.ones(64))
+    yield f"{last}.top.npz", TopRows(np.full((64, 6), 10**6))
+    yield "overlap/epoch0002/top-images.npz", Images(np.arange(2), np.zeros((2, 8, 8, 2), np.uint8))
+
+
+def test_records_that_do_not_fit_are_named(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("jnnk.jobs.output.figure_bytes", lambda figure, kind: b"<svg></svg>")
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("checkpoints"))
+    for number, (name, content) in enumerate(damaged_records(copy)):
+        path = copy / name
+        whole = path.read_bytes()
+        if name.endswith(".json"):
+            write_json(path, content)
+        else:
+            write_npz(path, content)
+        code = main(["report", str(copy)])
+        said = capsys.readouterr().err
+        if number == 12:  # all channels are dead: nothing is wrong with that
+            assert code == 0
+        else:
+            assert (code, len(said.splitlines())) == (2, 1) and name in said, f"case {number}"
+        path.write_bytes(whole)
+    assert main(["report", str(copy)]) == 0
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("kib", [4, 12, 40, 200, 350, 400, 500, 800, 1000])
+def test_a_disk_of_any_size_that_is_full_is_one_line(kib, tmp_path):
+    """Where checkpoints are written in parts and threads, each has an error of its own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a disk of that size cannot be made here")
+    try:
+        jnnk = [sys.executable, "-P", "-m", "jnnk.cli", "train", "--epochs", "2"]
+        options = ["--batch-size", "512", "--quiet", "--out", str(disk / "run")]
+        done = subprocess.run([*jnnk, *options], capture_output=True, text=True, check=False)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and done.stdout == ""
+    assert line.startswith(f"error: {disk}/run") and "No space left on device; what" in line
 
 
 def test_a_full_disk_is_named_and_loses_nothing(run, capsys, monkeypatch):

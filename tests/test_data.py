@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from PIL import Image
 
 from jnnk import data
 from jnnk.errors import InputError
+from jnnk.tfds_features import check_features
 
 
 def error_of(name, **options) -> str:
@@ -183,6 +185,114 @@ def test_tfds_set(tmp_path, channels, test_split):
     scaled = images[:1010].astype(np.float64) / 255
     np.testing.assert_allclose(loaded.mean, scaled.mean((0, 1, 2)), rtol=1e-6)
     np.testing.assert_allclose(loaded.std, scaled.std((0, 1, 2)), rtol=1e-6)
+
+
+TRAP = "jnnk_trap"
+
+
+@pytest.fixture
+def trap(tmp_path, monkeypatch):
+    """A module that leaves a file where it is imported."""
+    made = tmp_path / "made"
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / f"{TRAP}.py").write_text(f"open({str(made)!r}, 'w').close()\n")
+    monkeypatch.syspath_prepend(folder)
+    yield made
+    assert not made.exists() and TRAP not in sys.modules
+
+
+def planted(whole):
+    """Features that name a class of the trap, each in another way."""
+    core, name = "tensorflow_datasets.core.features.", f"{TRAP}.Image"
+    image = whole["featuresDict"]["features"]["image"]
+    evil = {**image, "pythonClassName": name}
+    snake = {"python_class_name": name, "image": image["image"]}
+    label = whole["featuresDict"]["features"]["label"]
+
+    def having(feature):
+        return {
+            **whole,
+            "featuresDict": {"features": {"image": image, "label": label, "f": feature}},
+        }
+
+    return {
+        "plain": having(evil),
+        "root": {**whole, "pythonClassName": name},
+        "snake": having(snake),
+        "both": having({**image, "python_class_name": name}),
+        "legacy": having({"type": name, "content": {}}),
+        "legacy root": {"type": name, "content": {}},
+        "in a dict": having({**whole, "featuresDict": {"features": {"g": evil}}}),
+        "in a sequence": having(
+            {"pythonClassName": core + "sequence_feature.Sequence", "sequence": {"feature": evil}}
+        ),
+        "in a text": having(
+            {
+                "pythonClassName": core + "features_dict.FeaturesDict",
+                "jsonFeature": {"json": json.dumps({"g": {"type": name, "content": {}}})},
+            }
+        ),
+        "a builtin": having({**image, "pythonClassName": "antigravity.x"}),
+        "no dot": having({**image, "pythonClassName": "Image"}),
+        "a number": having({**image, "pythonClassName": 3}),
+    }
+
+
+HOW = ("plain", "root", "snake", "both", "legacy", "legacy root", "in a dict", "in a sequence",
+       "in a text", "a builtin", "no dot", "a number")  # fmt: skip
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_nothing_that_a_tfds_set_names_is_imported(tmp_path, trap, how):
+    home = write_set(tmp_path, "speckles", {"train": random_images(20)})
+    path = home / "features.json"
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps(planted(whole)[how]))
+    with pytest.raises(InputError, match=r"features\.json: ") as error:
+        data.load("speckles", data_dir=tmp_path)
+    if how in ("plain", "root", "in a dict", "in a sequence"):
+        assert f"{TRAP}.Image" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["Speckles", "speckles/..", "speckles/.", "a:speckles"])
+def test_no_name_leads_around_the_features_looked_at(tmp_path, trap, name):
+    home = write_set(tmp_path, "speckles", {"train": random_images(20)})
+    path = home / "features.json"
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps(planted(whole)["plain"]))
+    shutil.copytree(home, tmp_path / "1.0.0")
+    with pytest.raises(InputError):
+        data.load(name, data_dir=tmp_path)
+
+
+def test_further_features_of_images_are_let_through(tmp_path):
+    core = "tensorflow_datasets.core.features."
+    home = write_set(tmp_path, "speckles", {"train": random_images(20)})
+    path = home / "features.json"
+    whole = json.loads(path.read_text())
+    whole["featuresDict"]["features"]["objects"] = {
+        "pythonClassName": core + "sequence_feature.Sequence",
+        "sequence": {"feature": {"pythonClassName": core + "text_feature.Text", "text": {}}},
+    }
+    path.write_text(json.dumps(whole))
+    check_features("speckles", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[" * 10**5, '{"sequence":' * 10**5, "7", "[]", '{"a": "\\ud800"}', "9" * 5000, None],
+)
+def test_features_may_be_anything(tmp_path, content):
+    home = write_set(tmp_path, "speckles", {"train": random_images(20)})
+    path = home / "features.json"
+    path.unlink()
+    if content is None:
+        os.mkfifo(path)
+    else:
+        path.write_text(content)
+    with pytest.raises(InputError, match=r"features\.json: "):
+        data.load("speckles", data_dir=tmp_path)
 
 
 def test_tfds_set_without_test_split_is_split(tmp_path):

@@ -140,15 +140,17 @@ def test_a_lock_touches_nothing(tmp_path):
     lock.unlink()
     precious.write_text("keep")
     lock.symlink_to(precious)
-    with pytest.raises(InputError, match=f"{lock}: expected a file, found a link"), (
-        runs.locked(tmp_path)
+    with (
+        pytest.raises(InputError, match=f"{lock}: expected a file, found a link"),
+        runs.locked(tmp_path),
     ):
         pass
     assert precious.read_text() == "keep"
     lock.unlink()
     os.mkfifo(lock)
-    with pytest.raises(InputError, match=f"{lock}: expected a file, found a FIFO"), (
-        runs.locked(tmp_path)
+    with (
+        pytest.raises(InputError, match=f"{lock}: expected a file, found a FIFO"),
+        runs.locked(tmp_path),
     ):
         pass
 
@@ -156,12 +158,14 @@ def test_a_lock_touches_nothing(tmp_path):
 def test_a_shared_lock_writes_nothing_and_keeps_writers_out(tmp_path):
     with runs.locked(tmp_path, shared=True):
         assert os.listdir(tmp_path) == []
-    with runs.locked(tmp_path):
-        with pytest.raises(InputError, match="in use"), runs.locked(tmp_path, shared=True):
-            pass
+    refused = pytest.raises(InputError, match="in use")
+    with runs.locked(tmp_path), refused, runs.locked(tmp_path, shared=True):
+        pass
     with runs.locked(tmp_path, shared=True), runs.locked(tmp_path, shared=True):
-        with pytest.raises(InputError, match="in use"), runs.locked(tmp_path):
-            pass
+        pass
+    refused = pytest.raises(InputError, match="in use")
+    with runs.locked(tmp_path, shared=True), refused, runs.locked(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
