@@ -38,7 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    args = options.parser().parse_args(argv)
+    try:
+        args = options.parser().parse_args(argv)
+    except InputError as error:
+        Terminal(Console(), Console(stderr=True)).error(str(error))
+        return 2
     terminal = Terminal(Console(), Console(stderr=True), is_json=args.json, is_quiet=args.quiet)
     # Orbax and TFDS log through absl what our own messages say better.
     logging.getLogger("absl").setLevel(logging.ERROR)
