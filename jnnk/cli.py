@@ -9,11 +9,15 @@ import contextlib
 import errno
 import functools
 import logging
+import math
+import os
 import pathlib
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from rich.console import Console
 
@@ -49,12 +53,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if getattr(args, "distributed", False) and not _is_first_process():
             terminal.mute()
+        if args.command in _COMPUTING:
+            _find_devices()
         terminal.show(_COMMANDS[args.command](args, terminal.progress()))
     except KeyboardInterrupt:
         terminal.note(f"stopped; {_how_to_go_on(args)}")
         return 130
     except InputError as error:
         terminal.error(str(error))
+        return 2
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and _NO_MEMORY not in str(error):
+            raise
+        reason = str(error).strip().splitlines()[:1]
+        terminal.error(f"out of memory{': ' * len(reason)}{''.join(reason)}; {_lower(args)}")
         return 2
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -69,6 +81,25 @@ def _how_to_go_on(args: argparse.Namespace) -> str:
     return f"what is done is kept, and the same command{option} goes on from it"
 
 
+def _lower(args: argparse.Namespace) -> str:
+    """What a command needs less memory with."""
+    options = _LOWER.get(args.command, ())
+    return f"lower {' or '.join(options)}" if options else "it needs a larger machine"
+
+
+def _find_devices() -> None:
+    """Asks JAX for its devices, which is where a platform that is not there shows."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # JAX asserts where a plugin is missing
+        reason = str(error).strip().splitlines()[:1] or ["no device of that kind"]
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        raise InputError(
+            f"JAX finds no device: {reason[0]} (JAX_PLATFORMS is {platforms!r}; without it JAX "
+            "takes what is there)"
+        ) from None
+
+
 def _is_first_process() -> bool:
     """Joins the other processes, before anything asks for a device; whether this one speaks."""
     from jnnk.processes import is_first, join_processes
@@ -78,15 +109,17 @@ def _is_first_process() -> bool:
 
 
 def _study(args: argparse.Namespace, progress: Progress) -> Answer:
+    from jnnk.jobs.checks import check_layers
     from jnnk.jobs.study import study
-    from jnnk.runs import create_run, locked, require_settings
+    from jnnk.runs import require_settings
 
     train_config = options.train_config(args)
     overlap_config = options.overlap_config(args, args.out)
     prune_config = options.prune_config(args, args.out)
-    model, dataset, variables = _load(train_config)
-    with locked(args.out):
-        run = create_run(args.out, train_config._asdict(), resume=args.resume)
+    train_config, model, dataset, variables = _prepared(args, train_config, progress)
+    overlap_config = _fit_graphs(overlap_config, args, args.out / "overlap", dataset, progress)
+    check_layers(overlap_config.layers, model, dataset)
+    with _made(args, train_config, dataset) as run:
         require_settings(run.path / "overlap", overlap_config)
         require_settings(run.path / "prune", prune_config)
         path = study(
@@ -102,27 +135,79 @@ def _study(args: argparse.Namespace, progress: Progress) -> Answer:
 
 
 def _train(args: argparse.Namespace, progress: Progress) -> Answer:
+    from jnnk.jobs.divergence import Diverged
     from jnnk.jobs.output import percent
     from jnnk.jobs.train import train
-    from jnnk.placement import local_rows
-    from jnnk.runs import create_run, locked
     from jnnk.training import make_evaluate
 
-    config = options.train_config(args)
     mesh = _mesh(args)
-    if mesh is not None:
-        local_rows(config.batch_size, mesh)  # before the folder: bad input should leave none
-    model, dataset, variables = _load(config)
-    with locked(args.out):
-        run = create_run(args.out, config._asdict(), resume=args.resume)
+    config, model, dataset, variables = _prepared(
+        args, options.train_config(args), progress, mesh=mesh
+    )
+    with _made(args, config, dataset) as run:
         state = train(run, model, dataset, variables=variables, progress=progress, mesh=mesh)
-    evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std, mesh=mesh)
-    accuracy = evaluate(state.variables, dataset.test_images, dataset.test_labels)
+        evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std, mesh=mesh)
+        accuracy = evaluate(state.variables, dataset.test_images, dataset.test_labels)
+        if math.isnan(accuracy):
+            raise Diverged(f"{run.path}: the network's answers to test images are not finite")
     path = run.path.absolute()
     return Answer(
         {"run": path, "test_accuracy": accuracy},
         [("test accuracy", percent(accuracy)), ("run folder", str(path))],
     )
+
+
+def _prepared(
+    args: argparse.Namespace, config: TrainConfig, progress: Progress, *, mesh: Any = None
+) -> tuple:
+    """Settings that fit the data, network, data, weights: all that can be refused is, by now."""
+    from jnnk.jobs.checks import check_training, fit_training
+    from jnnk.placement import DATA, local_rows
+    from jnnk.runs import refuse_occupied
+
+    refuse_occupied(args.out, resume=args.resume)
+    model, dataset, variables = _load(config)
+    shards = 1 if mesh is None else mesh.shape.get(DATA, 1)
+    config, notes = fit_training(config, dataset, typed=options.typed(args), shards=shards)
+    if mesh is not None:
+        local_rows(config.batch_size, mesh)
+    check_training(config, model, dataset)
+    for note in notes:
+        progress.note(note)
+    return config, model, dataset, variables
+
+
+@contextlib.contextmanager
+def _made(args: argparse.Namespace, config: TrainConfig, dataset: Any) -> Iterator[Run]:
+    """The run folder, locked; gone again where an error comes before the first epoch is done."""
+    from jnnk.jobs.data_record import record_data
+    from jnnk.processes import is_first
+    from jnnk.runs import create_run, locked
+
+    is_new = not (args.out / "config.json").exists()
+    with locked(args.out):
+        run = create_run(args.out, config._asdict(), resume=args.resume)
+        try:
+            yield record_data(run, dataset, command=args.command)
+        except OSError:
+            raise  # a full disk: the same command goes on
+        except Exception:
+            if is_new and is_first() and not (run.path / "metrics.jsonl").exists():
+                shutil.rmtree(run.path)
+            raise
+
+
+def _fit_graphs(
+    config: Any, args: argparse.Namespace, folder: pathlib.Path, dataset: Any, progress: Progress
+) -> Any:
+    """The settings of graphs, fitted to the number of images."""
+    from jnnk.jobs.checks import fit_graphs
+
+    found = options.recorded(folder / "settings.json", args)
+    config, notes = fit_graphs(config, dataset, typed=options.typed(args), found=found)
+    for note in notes:
+        progress.note(note)
+    return config
 
 
 def _import_weights(args: argparse.Namespace, progress: Progress) -> Answer:
@@ -138,8 +223,9 @@ def _overlap(args: argparse.Namespace, progress: Progress) -> Answer:
     from jnnk.jobs.overlap_plan import facts, layer_records, plan_overlap
 
     mesh = _mesh(args)
-    with _opened(args) as (run, model, dataset):
+    with _opened(args, writes=not args.plan) as (run, model, dataset):
         config = options.overlap_config(args, run.path)
+        config = _fit_graphs(config, args, run.path / "overlap", dataset, progress)
         if args.plan:
             plan = plan_overlap(run, model, dataset, config, mesh=mesh)
             return Answer({"run": run.path, "plan": plan}, facts(plan), layer_records(plan))
@@ -172,6 +258,8 @@ def _prune(args: argparse.Namespace, progress: Progress) -> Answer:
     with _opened(args) as (run, model, dataset):
         if args.channels is not None:
             config = options.channel_config(args, run.path)
+            folder = run.path / "channels" / args.channels
+            config = _fit_graphs(config, args, folder, dataset, progress)
             record = prune_channels(run, model, dataset, config, progress=progress)
             shown = {k: v for k, v in record.items() if not isinstance(v, dict)}
             where = run.path.absolute() / "channels" / args.channels
@@ -189,7 +277,7 @@ def _export(args: argparse.Namespace, progress: Progress) -> Answer:
     from jnnk.jobs.export import networks
 
     files = []
-    with _opened(args) as (run, model, dataset):
+    with _opened(args, writes=False) as (run, model, dataset):
         states = networks(run, model, dataset)
         try:
             args.out.mkdir(parents=True, exist_ok=True)
@@ -223,9 +311,10 @@ def _compare(runs: list[Run], path: pathlib.Path) -> Answer:
 
 
 def _reproduce(args: argparse.Namespace, progress: Progress) -> Answer:
-    from jnnk.runs import locked
+    from jnnk.runs import locked, refuse_foreign
 
     job = _REPRODUCTIONS[args.claim](args)  # before the folder: bad input should leave none
+    refuse_foreign(args.out)
     with locked(args.out):
         rows = job(progress=progress)
     path = args.out.absolute()
@@ -342,8 +431,9 @@ def _prepare(args: argparse.Namespace, progress: Progress) -> Answer:
 
 
 @contextlib.contextmanager
-def _opened(args: argparse.Namespace) -> Iterator[tuple]:
+def _opened(args: argparse.Namespace, *, writes: bool = True) -> Iterator[tuple]:
     """The run folder an analysis command works on, with its model and data set."""
+    from jnnk.jobs.data_record import check_data, record_data
     from jnnk.jobs.train import train_config
     from jnnk.runs import locked, open_run
 
@@ -353,20 +443,22 @@ def _opened(args: argparse.Namespace) -> Iterator[tuple]:
         config = config._replace(data_dir=args.data_dir)
     with locked(run.path):
         model, dataset, _ = _load(config._replace(weights=None))
+        if writes:
+            run = record_data(run, dataset, command=args.command)
+        else:
+            check_data(run, dataset)
         yield run, model, dataset
 
 
 def _load(config: TrainConfig) -> tuple:
     """Data set, model for it, and the variables to start from if weights are given."""
-    import jax
-
     from jnnk import models
     from jnnk.data import load
 
     create = functools.partial(models.create, config.model, shortcut=config.shortcut)
     options = _model_options(config.model_options)
     try:
-        create(num_classes=1, **options)  # before the data: a wrong name should not wait for it
+        create(num_classes=2, **options)  # before the data: a wrong name should not wait for it
         dataset = load(config.dataset, data_dir=config.data_dir)
         model = create(num_classes=len(dataset.class_names), **options)
         image = np.zeros((1, *dataset.train_images.shape[1:]), np.float32)
@@ -380,9 +472,15 @@ def _load(config: TrainConfig) -> tuple:
     if config.weights is None:
         return model, dataset, None
     try:
-        return model, dataset, models.load_safetensors(model, config.weights)
+        shape = dataset.train_images.shape[1:]
+        variables = models.load_safetensors(model, config.weights, image_shape=shape)
     except models.WeightsError as error:
         raise InputError(str(error)) from None
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        if not np.isfinite(leaf).all():
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise InputError(f"{config.weights}: {name} holds numbers that are not finite")
+    return model, dataset, variables
 
 
 def _model_options(texts: tuple[str, ...]) -> dict[str, Any]:
@@ -390,8 +488,15 @@ def _model_options(texts: tuple[str, ...]) -> dict[str, Any]:
     options = {}
     for text in texts:
         name, equals, value = text.partition("=")
-        if not equals:
+        if not equals or not name.isidentifier():
             raise InputError(f"--model-options: expected NAME=VALUE, got {text!r}")
+        if name in ("name", "num_classes", "shortcut"):
+            raise InputError(
+                f"--model-options: {name} is none of them: --model and --shortcut are options of "
+                "their own, and the data set tells the number of classes"
+            )
+        if name in options:
+            raise InputError(f"--model-options: {name} comes twice")
         try:
             options[name] = ast.literal_eval(value)
         except (SyntaxError, ValueError):
@@ -431,6 +536,15 @@ _REPRODUCTIONS = {
     "early-stopping": _reproduce_early_stopping,
     "channel-pruning": _reproduce_channel_pruning,
 }
+_NO_MEMORY = "RESOURCE_EXHAUSTED"  # begins what XLA says
+# Options that most of a command's memory depends on.
+_LOWER = {
+    "study": ("--batch-size", "--images", "--neighbors"),
+    "train": ("--batch-size",),
+    "overlap": ("--images", "--neighbors", "--layers (fewer)"),
+    "prune": ("--sweep-images",),
+}
+_COMPUTING = ("study", "train", "import-weights", "overlap", "prune", "export", "reproduce")
 _COMMANDS = {
     "study": _study,
     "train": _train,

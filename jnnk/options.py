@@ -117,6 +117,16 @@ def protocol_config(args: argparse.Namespace) -> ProtocolConfig:
     return _merged(PROTOCOLS[args.protocol], {}, args)
 
 
+def typed(args: argparse.Namespace) -> frozenset[str]:
+    """Names of the options that were given."""
+    return frozenset(name for name, value in vars(args).items() if value is not None)
+
+
+def recorded(path: pathlib.Path, args: argparse.Namespace) -> frozenset[str]:
+    """Names of the settings that a folder's record holds and that no option overrides."""
+    return frozenset(_found(path)) - typed(args)
+
+
 def _found(path: pathlib.Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 

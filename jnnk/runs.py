@@ -27,6 +27,8 @@ from jnnk.errors import InputError
 from jnnk.processes import is_first, on_first
 
 FORMAT = 1
+DATA_RECORD = "data"
+"""Key of ``config.json``: which data the run is of. Noted, not asked for."""
 
 
 class Run(NamedTuple):
@@ -139,8 +141,7 @@ def create_run(path: str | os.PathLike, config: dict[str, Any], *, resume: bool 
     config = {"format": FORMAT, **to_json(config)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        visible = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-        if not visible:
+        if not _holds_anything(folder):
             write_json(folder / "config.json", config)
             return Run(folder, config)
         writable = os.access(folder, os.W_OK)
@@ -148,17 +149,56 @@ def create_run(path: str | os.PathLike, config: dict[str, Any], *, resume: bool 
         raise InputError(f"cannot write the run folder {folder}: {error.strerror}") from None
     if not writable:
         raise InputError(f"cannot write the run folder {folder}: permission denied")
-    found = open_run(folder).config
-    if not resume:
-        raise InputError(
-            f"{folder} already holds a run; go on with --resume or name another folder"
-        )
+    refuse_occupied(folder, resume=resume)
+    run = open_run(folder)
+    found = {key: value for key, value in run.config.items() if key != DATA_RECORD}
     if found != config:
         changes = describe_changes(found, config)
         raise InputError(
             f"{folder} holds a run with other settings ({changes}); name another folder"
         )
-    return Run(folder, found)
+    return run
+
+
+def refuse_occupied(path: str | os.PathLike, *, resume: bool = False) -> None:
+    """Refuses a folder that no run can be made in, and touches nothing.
+
+    Args:
+        path: the folder; it need not exist.
+        resume: whether it may hold a run already.
+
+    Raises:
+        InputError: if it holds something else, or a run and ``resume`` is off.
+    """
+    folder = pathlib.Path(path)
+    if not _holds_anything(folder):
+        return
+    open_run(folder)
+    if not resume:
+        raise InputError(
+            f"{folder} already holds a run; go on with --resume or name another folder"
+        )
+
+
+def refuse_foreign(path: str | os.PathLike) -> None:
+    """Refuses a folder of something else than a study's results, and touches nothing.
+
+    Args:
+        path: the folder; it need not exist.
+
+    Raises:
+        InputError: if it holds files, but no settings of a study.
+    """
+    folder = pathlib.Path(path)
+    if _holds_anything(folder) and not (folder / "settings.json").is_file():
+        raise InputError(
+            f"{folder} holds something else than a study (no settings.json); name another folder"
+        )
+
+
+def _holds_anything(folder: pathlib.Path) -> bool:
+    """Whether a folder has files that are not hidden."""
+    return folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir())
 
 
 def open_run(path: str | os.PathLike) -> Run:
@@ -173,7 +213,7 @@ def open_run(path: str | os.PathLike) -> Run:
     if not (folder / "config.json").is_file():
         raise InputError(
             f"{folder} is not a run folder or only half of one: it has no config.json; "
-            "delete it or name another folder"
+            "name another folder"
         )
     config = read_json(folder / "config.json")
     if not isinstance(config, dict) or config.get("format") != FORMAT:

@@ -99,11 +99,18 @@ def _cell(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else escape(str(value))
 
 
-class _Bars:
-    """Progress as bars with the time left, on a terminal."""
+class _Notes:
+    """Says sentences on a console."""
 
     def __init__(self, console: Console):
         self._console = console
+
+    def note(self, message: str) -> None:
+        self._console.print(escape(message), soft_wrap=True, highlight=False)
+
+
+class _Bars(_Notes):
+    """Progress as bars with the time left, on a terminal."""
 
     @contextlib.contextmanager
     def task(self, description: str, *, total: int, unit: str) -> Iterator["_Bar"]:
@@ -127,11 +134,8 @@ class _Bar:
         self._progress.update(self._task, advance=amount, **shown)
 
 
-class _Lines:
+class _Lines(_Notes):
     """Progress as a line now and then, in a log."""
-
-    def __init__(self, console: Console):
-        self._console = console
 
     @contextlib.contextmanager
     def task(self, description: str, *, total: int, unit: str) -> Iterator["_Line"]:

@@ -5,6 +5,7 @@ The step knows nothing of files, epochs or devices: sharding follows from where 
 statistics included).
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -285,6 +286,8 @@ def make_evaluate(
 ) -> Callable[[dict, np.ndarray, np.ndarray], float]:
     """``evaluate(variables, images, labels) -> accuracy`` in [0, 1] over a whole set.
 
+    NaN where the logits of an image are not all finite: such a network classifies nothing.
+
     The last batch is padded and its padding not counted, so one program serves every set and
     every pruned variant of the parameters.
 
@@ -302,12 +305,14 @@ def make_evaluate(
         batch_size += -batch_size % mesh.shape[DATA]
 
     @jax.jit
-    def num_correct(variables, images, labels):
+    def count(variables, images, labels):
         logits, _ = predict(variables, images)
-        return jnp.sum(jnp.argmax(logits, axis=-1) == labels, dtype=jnp.int32)
+        is_lost = ~jnp.isfinite(logits).all(-1) & (labels >= 0)
+        is_correct = jnp.argmax(logits, axis=-1) == labels
+        return jnp.stack([is_correct, is_lost]).sum(-1, dtype=jnp.int32)
 
     def evaluate(variables: dict, images: np.ndarray, labels: np.ndarray) -> float:
-        correct = 0
+        total = np.zeros(2, np.int64)  # correct, lost
         for start in range(0, len(images), batch_size):
             part, part_labels = (
                 images[start : start + batch_size],
@@ -317,7 +322,8 @@ def make_evaluate(
             if missing:
                 part = np.pad(part, ((0, missing), (0, 0), (0, 0), (0, 0)))
                 part_labels = np.pad(part_labels, (0, missing), constant_values=-1)
-            correct += int(num_correct(variables, part, part_labels))
-        return correct / len(images)
+            total += np.asarray(count(variables, part, part_labels))
+        correct, lost = total.tolist()
+        return math.nan if lost else correct / len(images)
 
     return evaluate

@@ -20,6 +20,9 @@ class Progress(Protocol):
     ) -> contextlib.AbstractContextManager[Task]:
         """Shows a task of ``total`` units until its context ends."""
 
+    def note(self, message: str) -> None:
+        """Says a sentence beside the tasks."""
+
 
 class _SilentTask:
     def advance(self, amount: int = 1, **values: float) -> None:
@@ -33,3 +36,6 @@ class Silent:
     def task(self, description: str, *, total: int, unit: str) -> Iterator[Task]:
         """A task that nobody sees."""
         yield _SilentTask()
+
+    def note(self, message: str) -> None:
+        """A sentence that nobody reads."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from jnnk import figures
 from jnnk.errors import InputError
+from jnnk.jobs.divergence import TRAINING, divergences
 from jnnk.jobs.headline import answers, costs, headline, why_time_differs
 from jnnk.jobs.output import draw, percent
 from jnnk.jobs.overlap_files import last_epoch, read_arrays, read_records
@@ -36,7 +37,7 @@ def report(run: Run) -> pathlib.Path:
         *_channels_section(results["channels"]),
         *protocol_sections(run, results["protocols"]),
     ]
-    if not sections:
+    if not sections and not results["diverged"]:
         raise InputError(f"{run.path} holds no results yet; run jnnk train, overlap or prune first")
     config, numbers = results["config"], headline(results)
     page = render(
@@ -54,31 +55,48 @@ def report(run: Run) -> pathlib.Path:
 def collect(run: Run) -> dict[str, Any]:
     """Everything a run folder knows, as ``results.json`` holds it.
 
-    Keys: ``config``; ``training``, the lines of metrics.jsonl; ``overlap``, one record an epoch
+    Keys: ``config``; ``diverged``, part to :class:`jnnk.jobs.divergence.Divergence` of every
+    training that diverged, whose results are left out, and all that was made of its network;
+    ``training``, the lines of metrics.jsonl; ``overlap``, one record an epoch
     and layer, the epoch ``"random"`` being a control made for it; ``overlap_matrices``, layer to
     (C, C) of the last epoch measured; ``pruning``, the record of :func:`jnnk.jobs.prune.prune`,
     ``pruning_settings``, and ``finetuning``, its lines; ``channels``, criterion to record of
     :func:`jnnk.jobs.prune_channels.prune_channels`; ``protocols``, name to record of
     :func:`jnnk.jobs.protocol.protocol`. Empty where not run.
     """
+    diverged = divergences(run.path)
+    training = read_json_lines(run.path / "metrics.jsonl")
     records = read_records(run.path)
+    if TRAINING in diverged:
+        training = [line for line in training if line["epoch"] < diverged[TRAINING].epoch]
+        records = []
+
+    def holds(path: pathlib.Path) -> bool:
+        """Whether a pruning is a result."""
+        part = str(path.parent.relative_to(run.path))
+        of_part = (name for name in diverged if f"{name}/".startswith(f"{part}/"))
+        return path.exists() and TRAINING not in diverged and not any(of_part)
+
     pruning = run.path / "prune" / "result.json"
+    is_pruned = holds(pruning)
     return {
         "config": run.config,
-        "training": read_json_lines(run.path / "metrics.jsonl"),
+        "diverged": diverged,
+        "training": training,
         "overlap": records,
         "overlap_matrices": {
             record["layer"]: read_arrays(run.path, record).overlap for record in last_epoch(records)
         },
-        "pruning": read_json(pruning) if pruning.exists() else None,
-        "pruning_settings": read_json(pruning.with_name("settings.json"))
-        if pruning.exists()
-        else None,
-        "finetuning": read_json_lines(run.path / "prune" / "metrics.jsonl"),
+        "pruning": read_json(pruning) if is_pruned else None,
+        "pruning_settings": read_json(pruning.with_name("settings.json")) if is_pruned else None,
+        "finetuning": []
+        if "prune" in diverged
+        else read_json_lines(pruning.with_name("metrics.jsonl")),
         **{
             name: {
                 path.parent.name: read_json(path)
                 for path in sorted(run.path.glob(f"{folder}/*/result.json"))
+                if holds(path)
             }
             for name, folder in (("channels", "channels"), ("protocols", "protocol"))
         },
