@@ -15,7 +15,7 @@ import pathlib
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -29,8 +29,17 @@ from jnnk.jobs.progress import Progress
 from jnnk.runs import Run
 from jnnk.terminal import Answer, Terminal
 
-# Does what is left of a reproduction and returns the table to show.
-_Reproduction = Callable[..., list[dict]]
+
+class _Reproduction(NamedTuple):
+    """A study of the shared data.
+
+    Attributes:
+        job: ``(progress) -> rows``: does what is left of it and returns the table to show.
+        dataset: what it is of.
+    """
+
+    job: Callable[..., list[dict]]
+    dataset: Any
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -311,12 +320,14 @@ def _compare(runs: list[Run], path: pathlib.Path) -> Answer:
 
 
 def _reproduce(args: argparse.Namespace, progress: Progress) -> Answer:
+    from jnnk.jobs.data_record import record_study_data
     from jnnk.runs import locked, refuse_foreign
 
-    job = _REPRODUCTIONS[args.claim](args)  # before the folder: bad input should leave none
     refuse_foreign(args.out)
+    study = _REPRODUCTIONS[args.claim](args)  # before the folder: bad input should leave none
     with locked(args.out):
-        rows = job(progress=progress)
+        record_study_data(args.out, study.dataset, command=f"reproduce {args.claim}")
+        rows = study.job(progress=progress)
     path = args.out.absolute()
     return Answer({"out": path, "rows": rows}, [("results", str(path))], rows)
 
@@ -325,8 +336,11 @@ def _reproduce_pruning(args: argparse.Namespace) -> _Reproduction:
     from jnnk.jobs.reproduce_pruning import reproduce_pruning, summary_table
 
     networks, dataset = _public_networks(args)
-    return lambda progress: summary_table(
-        reproduce_pruning(args.out, networks, dataset, progress=progress)
+    return _Reproduction(
+        lambda progress: summary_table(
+            reproduce_pruning(args.out, networks, dataset, progress=progress)
+        ),
+        dataset,
     )
 
 
@@ -334,7 +348,9 @@ def _reproduce_regularizer(args: argparse.Namespace) -> _Reproduction:
     from jnnk.jobs.reproduce_regularizer import reproduce_regularizer
 
     model, dataset, _ = _load(_shared(args)._replace(dataset="fashion_mnist", model="resnet8"))
-    return functools.partial(reproduce_regularizer, args.out, model, dataset)
+    return _Reproduction(
+        functools.partial(reproduce_regularizer, args.out, model, dataset), dataset
+    )
 
 
 def _reproduce_early_stopping(args: argparse.Namespace) -> _Reproduction:
@@ -345,7 +361,9 @@ def _reproduce_early_stopping(args: argparse.Namespace) -> _Reproduction:
     _, dataset, _ = _load(_shared(args))
     dataset = only_classes(dataset, CLASSES)
     model = models.create("convnet5", num_classes=len(CLASSES))
-    return functools.partial(reproduce_early_stopping, args.out, model, dataset)
+    return _Reproduction(
+        functools.partial(reproduce_early_stopping, args.out, model, dataset), dataset
+    )
 
 
 def _shared(args: argparse.Namespace) -> TrainConfig:
@@ -355,7 +373,10 @@ def _shared(args: argparse.Namespace) -> TrainConfig:
 def _reproduce_channel_pruning(args: argparse.Namespace) -> _Reproduction:
     from jnnk.jobs.reproduce_channel_pruning import reproduce_channel_pruning
 
-    return functools.partial(reproduce_channel_pruning, args.out, *_public_networks(args))
+    networks, dataset = _public_networks(args)
+    return _Reproduction(
+        functools.partial(reproduce_channel_pruning, args.out, networks, dataset), dataset
+    )
 
 
 def _public_networks(args: argparse.Namespace) -> tuple:
@@ -400,7 +421,10 @@ def _reproduce_overlap(args: argparse.Namespace) -> _Reproduction:
         trajectories=trajectories,
         trajectory_dataset=_normalized(dataset, 0.0, 1.0),
     )
-    return lambda progress: reproduce_overlap(args.out, inputs, progress=progress)["last_errors"]
+    return _Reproduction(
+        lambda progress: reproduce_overlap(args.out, inputs, progress=progress)["last_errors"],
+        dataset,
+    )
 
 
 def _normalized(dataset, mean: float, std: float):

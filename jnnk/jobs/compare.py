@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from jnnk import compare_figures as figures
+from jnnk.jobs.data_record import read_note
 from jnnk.jobs.divergence import Divergence
 from jnnk.jobs.headline import headline
 from jnnk.jobs.output import figure_bytes, percent
@@ -110,7 +111,10 @@ def _settings_section(runs: dict[str, Run]) -> list[Section]:
     """The settings in which the runs differ."""
     settings: dict[str, dict[str, Any]] = {}
     for name, run in runs.items():
-        settings[name] = {f"train: {key}": _noted(key, value) for key, value in run.config.items()}
+        path = run.path / "config.json"
+        settings[name] = {
+            f"train: {key}": _noted(key, value, path) for key, value in run.config.items()
+        }
         for part in ("overlap", "prune"):
             path = run.path / part / "settings.json"
             found = read_json(path) if path.exists() else {}
@@ -123,11 +127,12 @@ def _settings_section(runs: dict[str, Run]) -> list[Section]:
     return [Section("Which settings differ?", "", table=(["setting", *runs], rows))]
 
 
-def _noted(key: str, value: Any) -> Any:
+def _noted(key: str, value: Any, path: pathlib.Path) -> Any:
     """A setting, or the start of every digest of the data."""
     if key != DATA_RECORD:
         return value
-    return [f"{part} {digest[:8]}" for part, digest in value["fingerprint"].items()]
+    parts = read_note(value, path).fingerprint
+    return [f"{part} {digest[:8]}" for part, digest in parts.items()]
 
 
 def _setting(value: Any) -> Any:

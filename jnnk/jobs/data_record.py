@@ -1,8 +1,14 @@
-"""Which data a run folder is of: noted in ``config.json``, and compared whenever they are opened."""
+"""Which data a folder's results are of: noted once, and compared whenever they are opened.
+
+A run folder has the note in its ``config.json``, a study's in a file of its own.
+"""
+
+import pathlib
+from typing import Any, NamedTuple
 
 from jnnk.data import Dataset, fingerprint
 from jnnk.errors import InputError
-from jnnk.runs import DATA_RECORD, Run, write_json
+from jnnk.runs import DATA_RECORD, Run, read_json, write_json
 
 _IN_WORDS = {
     "train_images": "training images",
@@ -11,6 +17,34 @@ _IN_WORDS = {
     "test_labels": "test labels",
     "class_names": "class names",
 }
+
+
+class Note(NamedTuple):
+    """Which data were read.
+
+    Attributes:
+        recorded_by: the command that read them first.
+        fingerprint: of :func:`jnnk.data.fingerprint`.
+    """
+
+    recorded_by: str
+    fingerprint: dict[str, str]
+
+
+def read_note(value: Any, path: pathlib.Path) -> Note:
+    """The note that a JSON file holds.
+
+    Args:
+        value: what stands there.
+        path: of the file.
+
+    Raises:
+        InputError: if it is no note.
+    """
+    parts = value.get("fingerprint") if isinstance(value, dict) else None
+    if not isinstance(parts, dict) or not all(isinstance(part, str) for part in parts.values()):
+        raise InputError(f"{path}: no note of a data set: expected recorded_by and fingerprint")
+    return Note(str(value.get("recorded_by")), parts)
 
 
 def check_data(run: Run, dataset: Dataset) -> None:
@@ -23,19 +57,9 @@ def check_data(run: Run, dataset: Dataset) -> None:
     Raises:
         InputError: saying what differs, and which command noted it.
     """
-    noted = run.config.get(DATA_RECORD)
-    if noted is None:
-        return
-    found = fingerprint(dataset)
-    changed = [
-        words for part, words in _IN_WORDS.items() if noted["fingerprint"].get(part) != found[part]
-    ]
-    if changed:
-        raise InputError(
-            f"{run.path}: {dataset.name} has other {', '.join(changed)} than when jnnk "
-            f"{noted['recorded_by']} read it; bring those data back, or make another run folder "
-            "for these"
-        )
+    if DATA_RECORD in run.config:
+        note = read_note(run.config[DATA_RECORD], run.path / "config.json")
+        _compare(note, run.path, dataset)
 
 
 def record_data(run: Run, dataset: Dataset, *, command: str) -> Run:
@@ -49,7 +73,36 @@ def record_data(run: Run, dataset: Dataset, *, command: str) -> Run:
     if DATA_RECORD in run.config:
         check_data(run, dataset)
         return run
-    note = {"recorded_by": command, "fingerprint": fingerprint(dataset)}
-    config = {**run.config, DATA_RECORD: note}
+    config = {**run.config, DATA_RECORD: Note(command, fingerprint(dataset))._asdict()}
     write_json(run.path / "config.json", config)
     return Run(run.path, config)
+
+
+def record_study_data(folder: pathlib.Path, dataset: Dataset, *, command: str) -> None:
+    """Notes the data of a study in its ``data.json``, or compares them with the note there.
+
+    Args:
+        folder: of the study.
+        dataset: its data.
+        command: the name of the command that makes the note.
+
+    Raises:
+        InputError: as :func:`check_data`.
+    """
+    path = folder / "data.json"
+    if path.exists():
+        _compare(read_note(read_json(path), path), folder, dataset)
+    else:
+        write_json(path, Note(command, fingerprint(dataset)))
+
+
+def _compare(note: Note, folder: pathlib.Path, dataset: Dataset) -> None:
+    found = fingerprint(dataset)
+    changed = [
+        words for part, words in _IN_WORDS.items() if note.fingerprint.get(part) != found[part]
+    ]
+    if changed:
+        raise InputError(
+            f"{folder}: {dataset.name} has other {', '.join(changed)} than when jnnk "
+            f"{note.recorded_by} read it; bring those data back, or make another folder for these"
+        )
