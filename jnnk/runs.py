@@ -187,10 +187,11 @@ def refuse_foreign(path: str | os.PathLike) -> None:
         path: the folder; it need not exist.
 
     Raises:
-        InputError: if it holds files, but no settings of a study.
+        InputError: if it holds files, but neither the settings nor the data of a study.
     """
     folder = pathlib.Path(path)
-    if _holds_anything(folder) and not (folder / "settings.json").is_file():
+    is_study = any((folder / name).is_file() for name in ("settings.json", "data.json"))
+    if _holds_anything(folder) and not is_study:
         raise InputError(
             f"{folder} holds something else than a study (no settings.json); name another folder"
         )
