@@ -125,10 +125,12 @@ def _study(args: argparse.Namespace, progress: Progress) -> Answer:
     train_config = options.train_config(args)
     overlap_config = options.overlap_config(args, args.out)
     prune_config = options.prune_config(args, args.out)
-    train_config, model, dataset, variables = _prepared(args, train_config, progress)
-    overlap_config = _fit_graphs(overlap_config, args, args.out / "overlap", dataset, progress)
+    train_config, model, dataset, variables, notes = _prepared(args, train_config)
+    folder = args.out / "overlap"
+    overlap_config, more = _fit_graphs(overlap_config, args, folder, dataset)
     check_layers(overlap_config.layers, model, dataset)
     with _made(args, train_config, dataset) as run:
+        _say((*notes, *more), progress)
         require_settings(run.path / "overlap", overlap_config)
         require_settings(run.path / "prune", prune_config)
         path = study(
@@ -150,10 +152,10 @@ def _train(args: argparse.Namespace, progress: Progress) -> Answer:
     from jnnk.training import make_evaluate
 
     mesh = _mesh(args)
-    config, model, dataset, variables = _prepared(
-        args, options.train_config(args), progress, mesh=mesh
-    )
+    config = options.train_config(args)
+    config, model, dataset, variables, notes = _prepared(args, config, mesh=mesh)
     with _made(args, config, dataset) as run:
+        _say(notes, progress)
         state = train(run, model, dataset, variables=variables, progress=progress, mesh=mesh)
         evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std, mesh=mesh)
         accuracy = evaluate(state.variables, dataset.test_images, dataset.test_labels)
@@ -166,10 +168,11 @@ def _train(args: argparse.Namespace, progress: Progress) -> Answer:
     )
 
 
-def _prepared(
-    args: argparse.Namespace, config: TrainConfig, progress: Progress, *, mesh: Any = None
-) -> tuple:
-    """Settings that fit the data, network, data, weights: all that can be refused is, by now."""
+def _prepared(args: argparse.Namespace, config: TrainConfig, *, mesh: Any = None) -> tuple:
+    """Settings that fit the data, network, data, weights, and what had to be fitted.
+
+    All that can be refused before there is a folder is refused here.
+    """
     from jnnk.jobs.checks import check_training, fit_training
     from jnnk.placement import DATA, local_rows
     from jnnk.runs import refuse_occupied
@@ -181,9 +184,12 @@ def _prepared(
     if mesh is not None:
         local_rows(config.batch_size, mesh)
     check_training(config, model, dataset)
+    return config, model, dataset, variables, notes
+
+
+def _say(notes: Sequence[str], progress: Progress) -> None:
     for note in notes:
         progress.note(note)
-    return config, model, dataset, variables
 
 
 @contextlib.contextmanager
@@ -207,16 +213,13 @@ def _made(args: argparse.Namespace, config: TrainConfig, dataset: Any) -> Iterat
 
 
 def _fit_graphs(
-    config: Any, args: argparse.Namespace, folder: pathlib.Path, dataset: Any, progress: Progress
-) -> Any:
-    """The settings of graphs, fitted to the number of images."""
+    config: Any, args: argparse.Namespace, folder: pathlib.Path, dataset: Any
+) -> tuple[Any, tuple[str, ...]]:
+    """The settings of graphs, fitted to the number of images, and what had to be."""
     from jnnk.jobs.checks import fit_graphs
 
     found = options.recorded(folder / "settings.json", args)
-    config, notes = fit_graphs(config, dataset, typed=options.typed(args), found=found)
-    for note in notes:
-        progress.note(note)
-    return config
+    return fit_graphs(config, dataset, typed=options.typed(args), found=found)
 
 
 def _import_weights(args: argparse.Namespace, progress: Progress) -> Answer:
@@ -228,13 +231,16 @@ def _import_weights(args: argparse.Namespace, progress: Progress) -> Answer:
 
 
 def _overlap(args: argparse.Namespace, progress: Progress) -> Answer:
-    from jnnk.jobs.overlap import overlap
+    from jnnk.jobs.overlap import check_overlap, overlap
     from jnnk.jobs.overlap_plan import facts, layer_records, plan_overlap
 
     mesh = _mesh(args)
     with _opened(args, writes=not args.plan) as (run, model, dataset):
         config = options.overlap_config(args, run.path)
-        config = _fit_graphs(config, args, run.path / "overlap", dataset, progress)
+        config, notes = _fit_graphs(config, args, run.path / "overlap", dataset)
+        channels = options.chosen_channels(args)
+        check_overlap(run, model, dataset, config, channels=channels)
+        _say(notes, progress)
         if args.plan:
             plan = plan_overlap(run, model, dataset, config, mesh=mesh)
             return Answer({"run": run.path, "plan": plan}, facts(plan), layer_records(plan))
@@ -243,7 +249,7 @@ def _overlap(args: argparse.Namespace, progress: Progress) -> Answer:
             model,
             dataset,
             config,
-            channels=options.chosen_channels(args),
+            channels=channels,
             progress=progress,
             mesh=mesh,
         )
@@ -268,7 +274,8 @@ def _prune(args: argparse.Namespace, progress: Progress) -> Answer:
         if args.channels is not None:
             config = options.channel_config(args, run.path)
             folder = run.path / "channels" / args.channels
-            config = _fit_graphs(config, args, folder, dataset, progress)
+            config, notes = _fit_graphs(config, args, folder, dataset)
+            _say(notes, progress)
             record = prune_channels(run, model, dataset, config, progress=progress)
             shown = {k: v for k, v in record.items() if not isinstance(v, dict)}
             where = run.path.absolute() / "channels" / args.channels

@@ -249,7 +249,13 @@ def epoch_order(num_examples: int, *, seed: int, epoch: int) -> np.ndarray:
 
     Returns:
         (num_examples,) int32, a permutation of ``range(num_examples)``.
+
+    Raises:
+        ValueError: if one of them is negative.
     """
+    for argument, value in (("num_examples", num_examples), ("seed", seed), ("epoch", epoch)):
+        if value < 0:
+            raise ValueError(f"{argument}: expected 0 or more, got {value}")
     stream = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(epoch,)))
     return np.argsort(stream.random_raw(num_examples), kind="stable").astype(np.int32)
 

@@ -5,16 +5,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jnnk.activations import layer_shapes
 from jnnk.data import Dataset
 from jnnk.errors import InputError
 from jnnk.jobs.config import ChannelConfig, OverlapConfig, TrainConfig
-from jnnk.jobs.overlap import chosen_layers
+from jnnk.jobs.overlap import chosen_layers, network_layers
 from jnnk.jobs.stopping import num_trained_on
-from jnnk.jobs.train import abstract_variables, make_penalty
-from jnnk.training import Model, make_predict
+from jnnk.jobs.train import make_penalty
+from jnnk.training import Model
 
 
 class Fitted(NamedTuple):
@@ -111,7 +109,7 @@ def check_layers(
     Raises:
         InputError: naming the pattern and the layers there are.
     """
-    chosen_layers(_shapes(model, dataset), patterns, option=option)
+    chosen_layers(network_layers(model, dataset), patterns, option=option)
 
 
 def check_training(config: TrainConfig, model: Model, dataset: Dataset) -> None:
@@ -128,7 +126,7 @@ def check_training(config: TrainConfig, model: Model, dataset: Dataset) -> None:
     penalty: Callable | None = make_penalty(config)
     if penalty is None:
         return
-    shapes = _shapes(model, dataset)
+    shapes = network_layers(model, dataset)
     chosen_layers(shapes, config.regularizer_layers, option="--regularizer-layers")
     activations = {
         name: jax.ShapeDtypeStruct((config.batch_size, *shape), jnp.float32)
@@ -139,8 +137,3 @@ def check_training(config: TrainConfig, model: Model, dataset: Dataset) -> None:
         jax.eval_shape(penalty, activations, labels, jax.random.key(0))
     except ValueError as error:
         raise InputError(f"--regularizer {config.regularizer}: {error}") from None
-
-
-def _shapes(model: Model, dataset: Dataset) -> dict[str, tuple[int, ...]]:
-    predict = make_predict(model, mean=np.float32(0), std=np.float32(1))
-    return layer_shapes(predict, abstract_variables(model, dataset), dataset.train_images)

@@ -78,15 +78,14 @@ def overlap(
             that holds measurements made with other settings.
     """
     progress = progress or Silent()
-    epochs = chosen_epochs(run, config)
+    epochs, layers = check_overlap(run, model, dataset, config, channels=channels)
+    require_settings(run.path / "overlap", config, free=("layers", "at_epochs"))
     images, labels = measured_images(run, dataset, config)
+    # An earlier version noted more neighbours than there are.
+    config = config._replace(neighbors=min(config.neighbors, len(images) - 1))
     predict = make_predict(model, mean=dataset.mean, std=dataset.std)
     if mesh is not None:
         predict = shared_apply(predict, mesh)
-    shapes = layer_shapes(predict, abstract_variables(model, dataset), images)
-    layers = chosen_layers(shapes, config.layers)
-    check_channels(channels or {}, {name: shapes[name] for name in layers})
-    require_settings(run.path / "overlap", config, free=("layers", "at_epochs"))
     records = []
     for epoch in epochs:
         variables = epoch_variables(run, model, dataset, epoch)
@@ -116,6 +115,47 @@ def overlap(
         channels = default_channels(run, records[-1])
     keep_pictures(run, epoch, channels, predict, variables, images, options=graph_options(config))
     return records
+
+
+def check_overlap(
+    run: Run,
+    model: Model,
+    dataset: Dataset,
+    config: OverlapConfig,
+    *,
+    channels: Mapping[str, Sequence[int]] | None = None,
+) -> tuple[list[Epoch], dict[str, int]]:
+    """What :func:`overlap` of the same arguments measures; runs and writes nothing.
+
+    Args:
+        run: a trained run folder.
+        model: the network named in its config.
+        dataset: the data set named in its config.
+        config: what to measure.
+        channels: whose pictures are wanted.
+
+    Returns:
+        The epochs, of :func:`chosen_epochs`, and the layers, of :func:`chosen_layers`.
+
+    Raises:
+        InputError: for epochs that are not kept, layers or channels that do not exist.
+    """
+    epochs = chosen_epochs(run, config)
+    shapes = network_layers(model, dataset)
+    layers = chosen_layers(shapes, config.layers)
+    check_channels(channels or {}, {name: shapes[name] for name in layers})
+    return epochs, layers
+
+
+def network_layers(model: Model, dataset: Dataset) -> dict[str, tuple[int, ...]]:
+    """Shape (H, W, C) of every layer's activations, by name, without running the network.
+
+    Args:
+        model: the network.
+        dataset: the images that it is for.
+    """
+    predict = make_predict(model, mean=dataset.mean, std=dataset.std)
+    return layer_shapes(predict, abstract_variables(model, dataset), dataset.train_images)
 
 
 def measured_images(

@@ -29,7 +29,6 @@ def report(run: Run) -> pathlib.Path:
         InputError: if there is nothing to report yet.
     """
     results = collect(run)
-    write_json(run.path / "results.json", results)
     sections = [
         *_training_section(run, results),
         *overlap_sections(run, results),
@@ -39,6 +38,7 @@ def report(run: Run) -> pathlib.Path:
     ]
     if not sections and not results["diverged"]:
         raise InputError(f"{run.path} holds no results yet; run jnnk train, overlap or prune first")
+    write_json(run.path / "results.json", results)
     config, numbers = results["config"], headline(results)
     page = render(
         f"{config['model']} on {config['dataset']}: what is redundant, what can go, what it costs",
