@@ -35,7 +35,7 @@ from jnnk.runs import read_json
 EXIT_CODES = {
     0: "done",
     1: "a defect of jnnk, with its traceback",
-    2: "bad input or options; one line says what",
+    2: "bad input or options, a training that diverged, no memory left; one line says what",
     130: "stopped by Ctrl-C; study, train and reproduce go on from there",
 }
 EXAMPLES = {

@@ -82,6 +82,42 @@ def test_the_step_of_the_first_loss_that_is_not_finite(broken, value, tmp_path):
     assert divergence(read_json_lines(tmp_path / "metrics.jsonl")) is None
 
 
+def test_losses_are_looked_at_where_they_are_fetched_anyway(tmp_path):
+    """Never after every step: that would wait for the device each time."""
+    steps, fetched = [], []
+
+    class Loss:
+        def __float__(self):
+            fetched.append(len(steps))
+            return 1.0
+
+    def step(state, batch):
+        steps.append(batch)
+        return Counter(state.count + 1), Metrics(Loss(), *[jnp.float32(0)] * 3)
+
+    fit(
+        lambda: Counter(jnp.int32(0)), step, DATA, evaluate=lambda *_: 0.5, epochs=1,
+        batch_size=2, seed=0, folder=tmp_path, progress=Silent(), description="",
+    )  # fmt: skip
+    assert [count for count in fetched if count < 10] == [1, 6]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"epochs": -1}, "epochs: expected 0 or more"),
+        ({"batch_size": 21}, "batch_size: expected 1"),
+    ],
+)
+def test_fits_without_meaning(options, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        fit(
+            None, None, DATA, evaluate=None, seed=0, folder=tmp_path / "new", progress=Silent(),
+            description="", **{"epochs": 1, "batch_size": 2} | options,
+        )  # fmt: skip
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_network_whose_answers_are_not_finite(tmp_path):
     def accuracy(count):
         return np.nan if count == 20 else 0.5

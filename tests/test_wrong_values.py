@@ -85,7 +85,7 @@ WRONG = [
     (f"{NEW} --weights nothing", "nothing: not readable as safetensors"),
     (f"{NEW} --weights text.txt", "text.txt: not readable as safetensors"),
     (f"{NEW} --weights empty", "empty: not readable as safetensors"),
-    (f"{NEW} --weights weights.safetensors", "'conv0.bias': expected F32 (32,)"),  # of fewer channels
+    (f"{NEW} --weights weights.safetensors", "'conv0.bias': expected F32 (32,)"),
     (f"{NEW} --model-options channels=2 --weights nan.safetensors", "params/conv1/bias holds num"),
     (f"{NEW} --mean 0.5 0.5", "--mean: expected 1 or 1 numbers, got 2"),
     (f"{NEW} --std 1 2 3", "--std: expected 1 or 1 numbers, got 3"),
