@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, CustomSteps, LatestN
 
-from jnnk.errors import InputError
+from jnnk.errors import InputError, is_out_of_memory
 
 
 class Checkpoints:
@@ -88,6 +88,8 @@ class Checkpoints:
         try:
             return self._manager.restore(epoch, args=ocp.args.StandardRestore(like))
         except Exception as error:  # orbax and tensorstore raise many types for a damaged file
+            if is_out_of_memory(error):
+                raise
             reason = str(error).strip().splitlines()[0][:200]
             raise InputError(
                 f"{self.folder / str(epoch)}: cannot read this checkpoint ({reason}); "

@@ -23,7 +23,7 @@ from rich.console import Console
 
 from jnnk import options
 from jnnk.archives import read_folder
-from jnnk.errors import InputError
+from jnnk.errors import InputError, is_out_of_memory
 from jnnk.jobs.config import TrainConfig
 from jnnk.jobs.progress import Progress
 from jnnk.runs import Run
@@ -71,16 +71,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         terminal.error(str(error))
         return 2
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if not isinstance(error, MemoryError) and _NO_MEMORY not in str(error):
-            raise
-        reason = str(error).strip().splitlines()[:1]
-        terminal.error(f"out of memory{': ' * len(reason)}{''.join(reason)}; {_lower(args)}")
-        return 2
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         terminal.error(f"{error.filename or 'a file'}: {error.strerror}; {_how_to_go_on(args)}")
+        return 2
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = (str(error).strip().splitlines() or ["no more to have"])[0].rstrip(".")
+        terminal.error(f"out of memory: {reason}; {_lower(args)}")
         return 2
     return 0
 
@@ -567,7 +567,6 @@ _REPRODUCTIONS = {
     "early-stopping": _reproduce_early_stopping,
     "channel-pruning": _reproduce_channel_pruning,
 }
-_NO_MEMORY = "RESOURCE_EXHAUSTED"  # begins what XLA says
 # Options that most of a command's memory depends on.
 _LOWER = {
     "study": ("--batch-size", "--images", "--neighbors"),
