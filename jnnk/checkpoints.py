@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, CustomSteps, LatestN
 
-from jnnk.errors import InputError
+from jnnk.errors import InputError, is_out_of_memory
 from jnnk.safe_files import opened_folder, refuse_links
 
 
@@ -113,6 +113,8 @@ class Checkpoints:
         try:
             return self._manager.restore(epoch, args=ocp.args.StandardRestore(like))
         except Exception as error:  # orbax and tensorstore raise many types for a damaged file
+            if is_out_of_memory(error):
+                raise
             raise InputError(
                 f"{self.folder / str(epoch)}: cannot read this checkpoint ({_reason(error)}); "
                 "delete its folder to go on from an earlier one"

@@ -9,24 +9,36 @@ import contextlib
 import errno
 import functools
 import logging
+import math
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from rich.console import Console
 
 from jnnk import options
 from jnnk.archives import read_folder
-from jnnk.errors import InputError
+from jnnk.errors import InputError, is_out_of_memory
 from jnnk.jobs.config import TrainConfig
 from jnnk.jobs.progress import Progress
 from jnnk.runs import Run
 from jnnk.terminal import Answer, Terminal
 
-# Does what is left of a reproduction and returns the table to show.
-_Reproduction = Callable[..., list[dict]]
+
+class _Reproduction(NamedTuple):
+    """A study of the shared data.
+
+    Attributes:
+        job: ``(progress) -> rows``: does what is left of it and returns the table to show.
+        dataset: what it is of.
+    """
+
+    job: Callable[..., list[dict]]
+    dataset: Any
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    args = options.parser().parse_args(argv)
+    try:
+        args = options.parser().parse_args(argv)
+    except InputError as error:
+        Terminal(Console(), Console(stderr=True)).error(str(error))
+        return 2
     terminal = Terminal(Console(), Console(stderr=True), is_json=args.json, is_quiet=args.quiet)
     # Orbax and TFDS log through absl and asyncio what our own messages say better, errors too.
     for name in ("absl", "asyncio"):
@@ -46,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if getattr(args, "distributed", False) and not _is_first_process():
             terminal.mute()
+        if args.command in _COMPUTING:
+            _find_devices()
         terminal.show(_COMMANDS[args.command](args, terminal.progress()))
     except KeyboardInterrupt:
         terminal.note(f"stopped; {_how_to_go_on(args)}")
@@ -60,12 +78,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         left = f"; {_how_to_go_on(args)}" if is_full else ""
         terminal.error(f"{error.filename or 'a file'}: {error.strerror}{left}")
         return 2
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = (str(error).strip().splitlines() or ["no more to have"])[0].rstrip(".")
+        terminal.error(f"out of memory: {reason}; {_lower(args)}")
+        return 2
     return 0
 
 
 def _how_to_go_on(args: argparse.Namespace) -> str:
     option = " with --resume" if hasattr(args, "resume") else ""
     return f"what is done is kept, and the same command{option} goes on from it"
+
+
+def _lower(args: argparse.Namespace) -> str:
+    """What a command needs less memory with."""
+    options = _LOWER.get(args.command, ())
+    return f"lower {' or '.join(options)}" if options else "it needs a larger machine"
+
+
+def _find_devices() -> None:
+    """Asks JAX for its devices, which is where a platform that is not there shows."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # JAX asserts where a plugin is missing
+        reason = str(error).strip().splitlines()[:1] or ["no device of that kind"]
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        raise InputError(
+            f"JAX finds no device: {reason[0]} (JAX_PLATFORMS is {platforms!r}; without it JAX "
+            "takes what is there)"
+        ) from None
 
 
 def _is_first_process() -> bool:
@@ -77,19 +120,19 @@ def _is_first_process() -> bool:
 
 
 def _study(args: argparse.Namespace, progress: Progress) -> Answer:
-    from jnnk.jobs.cores import note_cores
+    from jnnk.jobs.checks import check_layers
     from jnnk.jobs.study import study
-    from jnnk.runs import create_run, locked, require_settings
+    from jnnk.runs import require_settings
 
     train_config = options.train_config(args)
     overlap_config = options.overlap_config(args, args.out)
     prune_config = options.prune_config(args, args.out)
-    if args.resume:
-        _say_places(train_config, args, progress)
-    model, dataset, variables = _load(train_config)
-    with locked(args.out, say=progress.note):
-        run = create_run(args.out, train_config._asdict(), resume=args.resume)
-        note_cores(run, progress)
+    train_config, model, dataset, variables, notes = _prepared(args, train_config, progress)
+    folder = args.out / "overlap"
+    overlap_config, more = _fit_graphs(overlap_config, args, folder, dataset)
+    check_layers(overlap_config.layers, model, dataset)
+    with _made(args, train_config, dataset, progress) as run:
+        _say((*notes, *more), progress)
         require_settings(run.path / "overlap", overlap_config)
         require_settings(run.path / "prune", prune_config)
         path = study(
@@ -105,31 +148,88 @@ def _study(args: argparse.Namespace, progress: Progress) -> Answer:
 
 
 def _train(args: argparse.Namespace, progress: Progress) -> Answer:
-    from jnnk.jobs.cores import note_cores
+    from jnnk.jobs.divergence import Diverged
     from jnnk.jobs.output import percent
     from jnnk.jobs.train import train
-    from jnnk.placement import local_rows
-    from jnnk.runs import create_run, locked
     from jnnk.training import make_evaluate
 
-    config = options.train_config(args)
     mesh = _mesh(args)
-    if mesh is not None:
-        local_rows(config.batch_size, mesh)  # before the folder: bad input should leave none
-    if args.resume:
-        _say_places(config, args, progress)
-    model, dataset, variables = _load(config)
-    with locked(args.out, say=progress.note):
-        run = create_run(args.out, config._asdict(), resume=args.resume)
-        note_cores(run, progress)
+    config = options.train_config(args)
+    config, model, dataset, variables, notes = _prepared(args, config, progress, mesh=mesh)
+    with _made(args, config, dataset, progress) as run:
+        _say(notes, progress)
         state = train(run, model, dataset, variables=variables, progress=progress, mesh=mesh)
-    evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std, mesh=mesh)
-    accuracy = evaluate(state.variables, dataset.test_images, dataset.test_labels)
+        evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std, mesh=mesh)
+        accuracy = evaluate(state.variables, dataset.test_images, dataset.test_labels)
+        if math.isnan(accuracy):
+            raise Diverged(f"{run.path}: the network's answers to test images are not finite")
     path = run.path.absolute()
     return Answer(
         {"run": path, "test_accuracy": accuracy},
         [("test accuracy", percent(accuracy)), ("run folder", str(path))],
     )
+
+
+def _prepared(
+    args: argparse.Namespace, config: TrainConfig, progress: Progress, *, mesh: Any = None
+) -> tuple:
+    """Settings that fit the data, network, data, weights, and what had to be fitted.
+
+    All that can be refused before there is a folder is refused here.
+    """
+    from jnnk.jobs.checks import check_training, fit_training
+    from jnnk.placement import DATA, local_rows
+    from jnnk.runs import refuse_occupied
+
+    refuse_occupied(args.out, resume=args.resume)
+    if args.resume:
+        _say_places(config, args, progress)
+    model, dataset, variables = _load(config)
+    shards = 1 if mesh is None else mesh.shape.get(DATA, 1)
+    config, notes = fit_training(config, dataset, typed=options.typed(args), shards=shards)
+    if mesh is not None:
+        local_rows(config.batch_size, mesh)
+    check_training(config, model, dataset)
+    return config, model, dataset, variables, notes
+
+
+def _say(notes: Sequence[str], progress: Progress) -> None:
+    for note in notes:
+        progress.note(note)
+
+
+@contextlib.contextmanager
+def _made(
+    args: argparse.Namespace, config: TrainConfig, dataset: Any, progress: Progress
+) -> Iterator[Run]:
+    """The run folder, locked; gone again where an error comes before the first epoch is done."""
+    from jnnk.jobs.cores import note_cores
+    from jnnk.jobs.data_record import record_data
+    from jnnk.processes import is_first
+    from jnnk.runs import create_run, locked, remove_parts
+
+    is_new = not (args.out / "config.json").exists()
+    with locked(args.out, say=progress.note):
+        run = create_run(args.out, config._asdict(), resume=args.resume)
+        try:
+            note_cores(run, progress)
+            yield record_data(run, dataset, command=args.command)
+        except OSError:
+            raise  # a full disk: the same command goes on
+        except Exception:
+            if is_new and is_first() and not (run.path / "metrics.jsonl").exists():
+                remove_parts(run.path)
+            raise
+
+
+def _fit_graphs(
+    config: Any, args: argparse.Namespace, folder: pathlib.Path, dataset: Any
+) -> tuple[Any, tuple[str, ...]]:
+    """The settings of graphs, fitted to the number of images, and what had to be."""
+    from jnnk.jobs.checks import fit_graphs
+
+    found = options.recorded(folder / "settings.json", type(config), args)
+    return fit_graphs(config, dataset, typed=options.typed(args), found=found)
 
 
 def _import_weights(args: argparse.Namespace, progress: Progress) -> Answer:
@@ -141,12 +241,16 @@ def _import_weights(args: argparse.Namespace, progress: Progress) -> Answer:
 
 
 def _overlap(args: argparse.Namespace, progress: Progress) -> Answer:
-    from jnnk.jobs.overlap import overlap
+    from jnnk.jobs.overlap import check_overlap, overlap
     from jnnk.jobs.overlap_plan import facts, layer_records, plan_overlap
 
     mesh = _mesh(args)
     with _opened(args, progress, writes=not args.plan) as (run, model, dataset):
         config = options.overlap_config(args, run.path)
+        config, notes = _fit_graphs(config, args, run.path / "overlap", dataset)
+        channels = options.chosen_channels(args)
+        check_overlap(run, model, dataset, config, channels=channels)
+        _say(notes, progress)
         if args.plan:
             plan = plan_overlap(run, model, dataset, config, mesh=mesh)
             return Answer({"run": run.path, "plan": plan}, facts(plan), layer_records(plan))
@@ -155,7 +259,7 @@ def _overlap(args: argparse.Namespace, progress: Progress) -> Answer:
             model,
             dataset,
             config,
-            channels=options.chosen_channels(args),
+            channels=channels,
             progress=progress,
             mesh=mesh,
         )
@@ -179,6 +283,9 @@ def _prune(args: argparse.Namespace, progress: Progress) -> Answer:
     with _opened(args, progress) as (run, model, dataset):
         if args.channels is not None:
             config = options.channel_config(args, run.path)
+            folder = run.path / "channels" / args.channels
+            config, notes = _fit_graphs(config, args, folder, dataset)
+            _say(notes, progress)
             record = prune_channels(run, model, dataset, config, progress=progress)
             shown = {k: v for k, v in record.items() if not isinstance(v, dict)}
             where = run.path.absolute() / "channels" / args.channels
@@ -233,13 +340,16 @@ def _compare(runs: list[Run], path: pathlib.Path) -> Answer:
 
 
 def _reproduce(args: argparse.Namespace, progress: Progress) -> Answer:
-    from jnnk.runs import locked
+    from jnnk.jobs.data_record import record_study_data
+    from jnnk.runs import locked, refuse_foreign
     from jnnk.safe_files import resolved
 
     args.out = resolved(args.out)
-    job = _REPRODUCTIONS[args.claim](args)  # before the folder: bad input should leave none
+    refuse_foreign(args.out)
+    study = _REPRODUCTIONS[args.claim](args)  # before the folder: bad input should leave none
     with locked(args.out, say=progress.note):
-        rows = job(progress=progress)
+        record_study_data(args.out, study.dataset, command=f"reproduce {args.claim}")
+        rows = study.job(progress=progress)
     return Answer({"out": args.out, "rows": rows}, [("results", str(args.out))], rows)
 
 
@@ -247,8 +357,11 @@ def _reproduce_pruning(args: argparse.Namespace) -> _Reproduction:
     from jnnk.jobs.reproduce_pruning import reproduce_pruning, summary_table
 
     networks, dataset = _public_networks(args)
-    return lambda progress: summary_table(
-        reproduce_pruning(args.out, networks, dataset, progress=progress)
+    return _Reproduction(
+        lambda progress: summary_table(
+            reproduce_pruning(args.out, networks, dataset, progress=progress)
+        ),
+        dataset,
     )
 
 
@@ -256,7 +369,9 @@ def _reproduce_regularizer(args: argparse.Namespace) -> _Reproduction:
     from jnnk.jobs.reproduce_regularizer import reproduce_regularizer
 
     model, dataset, _ = _load(_shared(args)._replace(dataset="fashion_mnist", model="resnet8"))
-    return functools.partial(reproduce_regularizer, args.out, model, dataset)
+    return _Reproduction(
+        functools.partial(reproduce_regularizer, args.out, model, dataset), dataset
+    )
 
 
 def _reproduce_early_stopping(args: argparse.Namespace) -> _Reproduction:
@@ -267,7 +382,9 @@ def _reproduce_early_stopping(args: argparse.Namespace) -> _Reproduction:
     _, dataset, _ = _load(_shared(args))
     dataset = only_classes(dataset, CLASSES)
     model = models.create("convnet5", num_classes=len(CLASSES))
-    return functools.partial(reproduce_early_stopping, args.out, model, dataset)
+    return _Reproduction(
+        functools.partial(reproduce_early_stopping, args.out, model, dataset), dataset
+    )
 
 
 def _shared(args: argparse.Namespace) -> TrainConfig:
@@ -277,7 +394,10 @@ def _shared(args: argparse.Namespace) -> TrainConfig:
 def _reproduce_channel_pruning(args: argparse.Namespace) -> _Reproduction:
     from jnnk.jobs.reproduce_channel_pruning import reproduce_channel_pruning
 
-    return functools.partial(reproduce_channel_pruning, args.out, *_public_networks(args))
+    networks, dataset = _public_networks(args)
+    return _Reproduction(
+        functools.partial(reproduce_channel_pruning, args.out, networks, dataset), dataset
+    )
 
 
 def _public_networks(args: argparse.Namespace) -> tuple:
@@ -322,7 +442,10 @@ def _reproduce_overlap(args: argparse.Namespace) -> _Reproduction:
         trajectories=trajectories,
         trajectory_dataset=_normalized(dataset, 0.0, 1.0),
     )
-    return lambda progress: reproduce_overlap(args.out, inputs, progress=progress)["last_errors"]
+    return _Reproduction(
+        lambda progress: reproduce_overlap(args.out, inputs, progress=progress)["last_errors"],
+        dataset,
+    )
 
 
 def _normalized(dataset, mean: float, std: float):
@@ -358,6 +481,7 @@ def _opened(
 ) -> Iterator[tuple]:
     """The run folder an analysis command works on, with its model and data set."""
     from jnnk.jobs.cores import note_cores
+    from jnnk.jobs.data_record import check_data, record_data
     from jnnk.jobs.train import train_config
     from jnnk.runs import locked, open_run
 
@@ -370,6 +494,9 @@ def _opened(
         model, dataset, _ = _load(config)
         if writes:
             note_cores(run, progress)
+            run = record_data(run, dataset, command=args.command)
+        else:
+            check_data(run, dataset)
         yield run, model, dataset
 
 
@@ -388,15 +515,13 @@ def _say_places(config: TrainConfig, args: argparse.Namespace, progress: Progres
 
 def _load(config: TrainConfig) -> tuple:
     """Data set, model for it, and the variables to start from if weights are given."""
-    import jax
-
     from jnnk import models
     from jnnk.data import load
 
     create = functools.partial(models.create, config.model, shortcut=config.shortcut)
     options = _model_options(config.model_options)
     try:
-        create(num_classes=1, **options)  # before the data: a wrong name should not wait for it
+        create(num_classes=2, **options)  # before the data: a wrong name should not wait for it
         dataset = load(config.dataset, data_dir=config.data_dir)
         model = create(num_classes=len(dataset.class_names), **options)
         image = np.zeros((1, *dataset.train_images.shape[1:]), np.float32)
@@ -410,9 +535,15 @@ def _load(config: TrainConfig) -> tuple:
     if config.weights is None:
         return model, dataset, None
     try:
-        return model, dataset, models.load_safetensors(model, config.weights)
+        shape = dataset.train_images.shape[1:]
+        variables = models.load_safetensors(model, config.weights, image_shape=shape)
     except models.WeightsError as error:
         raise InputError(str(error)) from None
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        if not np.isfinite(leaf).all():
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise InputError(f"{config.weights}: {name} holds numbers that are not finite")
+    return model, dataset, variables
 
 
 def _model_options(texts: tuple[str, ...]) -> dict[str, Any]:
@@ -420,8 +551,15 @@ def _model_options(texts: tuple[str, ...]) -> dict[str, Any]:
     options = {}
     for text in texts:
         name, equals, value = text.partition("=")
-        if not equals:
+        if not equals or not name.isidentifier():
             raise InputError(f"--model-options: expected NAME=VALUE, got {text!r}")
+        if name in ("name", "num_classes", "shortcut"):
+            raise InputError(
+                f"--model-options: {name} is none of them: --model and --shortcut are options of "
+                "their own, and the data set tells the number of classes"
+            )
+        if name in options:
+            raise InputError(f"--model-options: {name} comes twice")
         try:
             options[name] = ast.literal_eval(value)
         except (SyntaxError, ValueError):
@@ -461,6 +599,14 @@ _REPRODUCTIONS = {
     "early-stopping": _reproduce_early_stopping,
     "channel-pruning": _reproduce_channel_pruning,
 }
+# Options that most of a command's memory depends on.
+_LOWER = {
+    "study": ("--batch-size", "--images", "--neighbors"),
+    "train": ("--batch-size",),
+    "overlap": ("--images", "--neighbors", "--layers (fewer)"),
+    "prune": ("--sweep-images",),
+}
+_COMPUTING = ("study", "train", "import-weights", "overlap", "prune", "export", "reproduce")
 _COMMANDS = {
     "study": _study,
     "train": _train,

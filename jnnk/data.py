@@ -3,6 +3,8 @@
 Reading happens once, on the host; `normalize` and `jnnk.augment` run on the device.
 """
 
+import hashlib
+import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -182,6 +184,29 @@ def first_images(dataset: Dataset, *, train: int | None = None, test: int | None
     )
 
 
+def fingerprint(dataset: Dataset) -> dict[str, str]:
+    """What tells one data set from another: a digest of every part, BLAKE2b of 16 bytes.
+
+    A digest is of the array's dtype, shape and values in C order, or of the list of names as JSON.
+    The name of the set and its normalisation do not count.
+
+    Args:
+        dataset: the data set.
+
+    Returns:
+        Name of the field -> 32 hexadecimal digits; of the images and labels of both halves, and of
+        ``class_names``.
+    """
+    names = json.dumps(dataset.class_names).encode()
+    digests = {"class_names": hashlib.blake2b(names, digest_size=16).hexdigest()}
+    for field in ("train_images", "train_labels", "test_images", "test_labels"):
+        array = np.ascontiguousarray(getattr(dataset, field))
+        digest = hashlib.blake2b(f"{array.dtype.str} {array.shape} ".encode(), digest_size=16)
+        digest.update(array.reshape(-1).view(np.uint8))
+        digests[field] = digest.hexdigest()
+    return digests
+
+
 def prepare(name: str, data_dir: str | os.PathLike[str]) -> None:
     """Download a TFDS set and prepare it for `load`.
 
@@ -224,7 +249,13 @@ def epoch_order(num_examples: int, *, seed: int, epoch: int) -> np.ndarray:
 
     Returns:
         (num_examples,) int32, a permutation of ``range(num_examples)``.
+
+    Raises:
+        ValueError: if one of them is negative.
     """
+    for argument, value in (("num_examples", num_examples), ("seed", seed), ("epoch", epoch)):
+        if value < 0:
+            raise ValueError(f"{argument}: expected 0 or more, got {value}")
     stream = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(epoch,)))
     return np.argsort(stream.random_raw(num_examples), kind="stable").astype(np.int32)
 

@@ -63,11 +63,16 @@ def update_patience(state: Patience, errors: Array, *, patience: int) -> Patienc
     Args:
         state: the patience before.
         errors: (...) floating; NaN counts as not smaller.
-        patience: measurements without a smaller error that stop.
+        patience: measurements without a smaller error that stop, 1 or more.
 
     Returns:
         The new state. What has stopped stays so, its ``best`` and ``waited`` as they were.
+
+    Raises:
+        ValueError: if ``patience`` is below 1.
     """
+    if patience < 1:
+        raise ValueError(f"patience: expected 1 or more, got {patience}")
     better = errors < state.best
     waited = jnp.where(better, 0, state.waited + 1)
     best = jnp.where(better, errors, state.best)

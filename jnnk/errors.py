@@ -1,4 +1,4 @@
-"""The one exception for what a user can put right."""
+"""The one exception for what a user can put right, and how to tell that memory was too small."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,8 @@ class InputError(ValueError):
     The command line shows its message as one line and exits with status 2; any other exception
     is a defect of ours and keeps its traceback.
     """
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether there was no memory left: Python's and NumPy's error, or XLA's and tensorstore's."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)

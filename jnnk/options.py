@@ -2,7 +2,7 @@
 
 import argparse
 import pathlib
-from typing import Any
+from typing import Any, NoReturn
 
 import shtab
 
@@ -20,12 +20,22 @@ from jnnk.jobs.config import (
     spread_epochs,
 )
 from jnnk.jobs.protocols import PROTOCOLS, ProtocolConfig
+from jnnk.option_types import (
+    ABOVE_ZERO,
+    COUNT,
+    FINITE,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SEED,
+    SEVERAL,
+    SHARE,
+)
 from jnnk.runs import read_settings
 
 EXIT_CODES = {
     0: "done",
     1: "a defect of jnnk, with its traceback",
-    2: "bad input or options; one line says what",
+    2: "bad input or options, a training that diverged, no memory left; one line says what",
     130: "stopped by Ctrl-C; study, train and reproduce go on from there",
 }
 EXAMPLES = {
@@ -56,10 +66,6 @@ def train_config(args: argparse.Namespace) -> TrainConfig:
         name, data_dir = from_anywhere(args.dataset, data_dir=args.data_dir)
         args = argparse.Namespace(**{**vars(args), "dataset": name, "data_dir": data_dir})
     config = _merged(TrainConfig(), found, args)
-    if config.epochs < 0 or config.batch_size < 1:
-        raise InputError("--epochs must be 0 or more and --batch-size 1 or more")
-    if config.patience < 1:
-        raise InputError(f"--patience must be 1 or more, got {config.patience}")
     if args.measure_epochs is None and "measure_epochs" not in found:
         config = config._replace(measure_epochs=spread_epochs(config.epochs))
     beyond = [epoch for epoch in config.measure_epochs if not 0 <= epoch <= config.epochs]
@@ -70,12 +76,8 @@ def train_config(args: argparse.Namespace) -> TrainConfig:
 
 def overlap_config(args: argparse.Namespace, folder: pathlib.Path) -> OverlapConfig:
     """The options given, over those a run folder was measured with, over the defaults."""
-    config = _merged(
-        OverlapConfig(), read_settings(folder / "overlap" / "settings.json", OverlapConfig), args
-    )
-    if config.images < 2 or config.neighbors < 1:
-        raise InputError("--images must be 2 or more and --neighbors 1 or more")
-    return config
+    found = read_settings(folder / "overlap" / "settings.json", OverlapConfig)
+    return _merged(OverlapConfig(), found, args)
 
 
 def chosen_channels(args: argparse.Namespace) -> dict[str, tuple[int, ...]] | None:
@@ -98,9 +100,6 @@ def prune_config(args: argparse.Namespace, folder: pathlib.Path) -> PruneConfig:
     unknown = sorted({*config.criteria, config.criterion} - CRITERIA.keys())
     if unknown:
         raise InputError(f"unknown criterion {', '.join(unknown)}; known: {', '.join(CRITERIA)}")
-    shares = [*config.shares, *([] if config.share is None else [config.share])]
-    if not all(0 <= share < 1 for share in shares):
-        raise InputError(f"--share must be 0 or more and less than 1, got {config.share}")
     if config.criterion not in config.criteria:
         config = config._replace(criteria=(*config.criteria, config.criterion))
     return config
@@ -110,10 +109,7 @@ def channel_config(args: argparse.Namespace, folder: pathlib.Path) -> ChannelCon
     """The options given, over those a run folder was pruned with, over the defaults."""
     path = folder / "channels" / args.channels / "settings.json"
     found = read_settings(path, ChannelConfig)
-    config = _merged(ChannelConfig(channels=args.channels), found, args)
-    if not 0 <= config.share < 1:
-        raise InputError(f"--share must be 0 or more and less than 1, got {config.share}")
-    return config
+    return _merged(ChannelConfig(channels=args.channels), found, args)
 
 
 def protocol_config(args: argparse.Namespace) -> ProtocolConfig:
@@ -121,6 +117,16 @@ def protocol_config(args: argparse.Namespace) -> ProtocolConfig:
     if args.protocol not in PROTOCOLS:
         raise InputError(f"unknown protocol {args.protocol!r}; known: {', '.join(PROTOCOLS)}")
     return _merged(PROTOCOLS[args.protocol], {}, args)
+
+
+def typed(args: argparse.Namespace) -> frozenset[str]:
+    """Names of the options that were given."""
+    return frozenset(name for name, value in vars(args).items() if value is not None)
+
+
+def recorded(path: pathlib.Path, kind: type, args: argparse.Namespace) -> frozenset[str]:
+    """Names of the settings that a folder's record holds and that no option overrides."""
+    return frozenset(read_settings(path, kind)) - typed(args)
 
 
 def _merged(defaults: Any, found: dict[str, Any], args: argparse.Namespace) -> Any:
@@ -135,7 +141,7 @@ def _merged(defaults: Any, found: dict[str, Any], args: argparse.Namespace) -> A
 
 def parser() -> argparse.ArgumentParser:
     """The parser; ``command`` in what it parses is the name of the command."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="jnnk",
         description="Channel overlap by NNK graphs and eigenvalue-based pruning of CNNs.",
         epilog="exit codes:\n"
@@ -174,7 +180,7 @@ def parser() -> argparse.ArgumentParser:
         help="measure the channels of a run",
     )  # fmt: skip
     sub.add_argument(
-        "--at-epochs", type=int, nargs="+", metavar="E",
+        "--at-epochs", type=COUNT, nargs="+", metavar="E",
         help="default: all checkpoints kept; random weights are measured besides",
     )  # fmt: skip
     sub.add_argument(
@@ -221,6 +227,13 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, like every other error of a command."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; '{self.prog} --help' lists the options")
+
+
 class _Whole(argparse.RawTextHelpFormatter):
     """Keeps line breaks, and has room for the names of the commands beside what they do."""
 
@@ -247,9 +260,9 @@ def _network_options(sub: argparse.ArgumentParser) -> None:
         "--model-options", nargs="+", metavar="NAME=VALUE",
         help="stem=small of resnet18 and resnet50, channels=8 and dropout=0.1 of ConvNets",
     )  # fmt: skip
-    for name in ("mean", "std"):
+    for name, kind in (("mean", FINITE), ("std", ABOVE_ZERO)):
         sub.add_argument(
-            f"--{name}", type=float, nargs="+", metavar="X",
+            f"--{name}", type=kind, nargs="+", metavar="X",
             help="of images / 255, by channel or one for all (default: the data set's)",
         )  # fmt: skip
     sub.add_argument("--out", type=pathlib.Path, required=True, help="run folder to make")
@@ -280,17 +293,19 @@ def _train_options(sub: argparse.ArgumentParser) -> None:
     defaults = TrainConfig()
     _network_options(sub)
     sub.add_argument("--weights", help="safetensors file to start from")
-    sub.add_argument("--epochs", type=int, help=f"default: {defaults.epochs}")
-    sub.add_argument("--batch-size", type=int, help=f"default: {defaults.batch_size}")
+    sub.add_argument("--epochs", type=COUNT, help=f"default: {defaults.epochs}")
+    sub.add_argument("--batch-size", type=POSITIVE, help=f"default: {defaults.batch_size}")
     sub.add_argument("--optimizer", choices=("sgd", "adam"), help=f"default: {defaults.optimizer}")
-    sub.add_argument("--learning-rate", type=float, help=f"default: {defaults.learning_rate}")
-    sub.add_argument("--weight-decay", type=float, help=f"default: {defaults.weight_decay}")
-    sub.add_argument("--l1", type=float, help="L1 penalty on conv kernels (default: 0)")
+    sub.add_argument(
+        "--learning-rate", type=NOT_NEGATIVE, help=f"default: {defaults.learning_rate}"
+    )
+    sub.add_argument("--weight-decay", type=NOT_NEGATIVE, help=f"default: {defaults.weight_decay}")
+    sub.add_argument("--l1", type=NOT_NEGATIVE, help="L1 penalty on conv kernels (default: 0)")
     sub.add_argument(
         "--regularizer", choices=REGULARIZERS, help="on pairs of channels (default: none)"
     )
     sub.add_argument(
-        "--regularizer-strength", type=float, metavar="X",
+        "--regularizer-strength", type=FINITE, metavar="X",
         help=f"negative rewards what is penalised (default: {defaults.regularizer_strength})",
     )  # fmt: skip
     sub.add_argument(
@@ -301,13 +316,13 @@ def _train_options(sub: argparse.ArgumentParser) -> None:
         "channel or of the last layer, or on a fifth of the images held out (default: never)",
     )  # fmt: skip
     sub.add_argument(
-        "--patience", type=int, metavar="EPOCHS",
+        "--patience", type=POSITIVE, metavar="EPOCHS",
         help=f"without a smaller error before it stops (default: {defaults.patience})",
     )  # fmt: skip
     sub.add_argument("--augment", action=argparse.BooleanOptionalAction, help="default: on")
-    sub.add_argument("--seed", type=int, help="default: 0")
+    sub.add_argument("--seed", type=SEED, help="default: 0")
     sub.add_argument(
-        "--measure-epochs", type=int, nargs="+", metavar="E",
+        "--measure-epochs", type=COUNT, nargs="+", metavar="E",
         help="epochs kept for measuring; 0 is the start (default: four, denser early)",
     )  # fmt: skip
 
@@ -320,10 +335,13 @@ def _run_options(sub: argparse.ArgumentParser) -> None:
 def _overlap_options(sub: argparse.ArgumentParser) -> None:
     defaults = OverlapConfig()
     sub.add_argument(
-        "--images", type=int, help=f"training images measured (default: {defaults.images})"
+        "--images", type=SEVERAL, help=f"training images measured (default: {defaults.images})"
     )
     sub.add_argument(
-        "--neighbors", type=int, metavar="K", help=f"candidates (default: {defaults.neighbors})"
+        "--neighbors",
+        type=POSITIVE,
+        metavar="K",
+        help=f"candidates (default: {defaults.neighbors})",
     )
     sub.add_argument(
         "--similarity", choices=("gaussian", "cosine"), help=f"default: {defaults.similarity}"
@@ -335,20 +353,20 @@ def _prune_options(sub: argparse.ArgumentParser) -> None:
     defaults = PruneConfig(criteria=())
     sub.add_argument("--criteria", nargs="+", metavar="NAME", help="swept (default: all)")
     sub.add_argument("--criterion", help=f"pruned by (default: {defaults.criterion})")
-    sub.add_argument("--share", type=float, help="share of kernels pruned in the end")
+    sub.add_argument("--share", type=SHARE, help="share of kernels pruned in the end")
     sub.add_argument(
-        "--tolerance", type=float, metavar="POINTS",
+        "--tolerance", type=NOT_NEGATIVE, metavar="POINTS",
         help=f"accuracy to lose at most, without --share (default: {defaults.tolerance})",
     )  # fmt: skip
     sub.add_argument(
         "--sweep-images",
-        type=int,
+        type=POSITIVE,
         help=f"test images of the sweep (default: {defaults.sweep_images})",
     )
     sub.add_argument(
-        "--finetune-epochs", type=int, help="under the mask (default: a tenth of the training's)"
+        "--finetune-epochs", type=COUNT, help="under the mask (default: a tenth of the training's)"
     )
-    sub.add_argument("--finetune-learning-rate", type=float, metavar="RATE")
+    sub.add_argument("--finetune-learning-rate", type=NOT_NEGATIVE, metavar="RATE")
 
 
 def _channel_options(sub: argparse.ArgumentParser) -> None:
@@ -365,4 +383,4 @@ def _protocol_options(sub: argparse.ArgumentParser) -> None:
         help="instead: L1 training, pruning at a threshold, retraining, for every criterion; "
         f"one of {', '.join(PROTOCOLS)}",
     )  # fmt: skip
-    sub.add_argument("--seeds", type=int, nargs="+", metavar="S", help="of the protocol")
+    sub.add_argument("--seeds", type=SEED, nargs="+", metavar="S", help="of the protocol")

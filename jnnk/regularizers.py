@@ -1,6 +1,7 @@
 """Penalties on a network's activations, by name, as a term of the training loss."""
 
 import fnmatch
+import math
 from collections.abc import Sequence
 
 import jax
@@ -36,7 +37,10 @@ def make_regularizer(
 
     Raises:
         InputError: for an unknown name.
+        ValueError: for a strength that is not finite.
     """
+    if not isinstance(strength, jax.core.Tracer) and not math.isfinite(strength):
+        raise ValueError(f"strength: expected a finite number, got {strength}")
     if name not in PENALTIES:
         raise InputError(f"regularizer: expected one of {', '.join(PENALTIES)}, got {name!r}")
 

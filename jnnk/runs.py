@@ -18,6 +18,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import typing
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
@@ -40,6 +41,8 @@ FORMAT = 1
 _LIMIT = 2**27  # bytes of a JSON file; a line of metrics has an error for every channel at most
 _DEPTH = 20
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, halves
+DATA_RECORD = "data"
+"""Key of ``config.json``: which data the run is of. Noted, not asked for."""
 
 
 class Run(NamedTuple):
@@ -227,8 +230,7 @@ def create_run(path: str | os.PathLike, config: dict[str, Any], *, resume: bool 
         raise InputError(f"settings that config.json cannot hold: {error}") from None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        visible = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-        if not visible:
+        if not _holds_anything(folder):
             write_json(folder / "config.json", config)
             return Run(folder, config)
         writable = os.access(folder, os.W_OK)
@@ -236,17 +238,72 @@ def create_run(path: str | os.PathLike, config: dict[str, Any], *, resume: bool 
         raise InputError(f"cannot write the run folder {folder}: {error.strerror}") from None
     if not writable:
         raise InputError(f"cannot write the run folder {folder}: permission denied")
-    found = open_run(folder).config
-    if not resume:
-        raise InputError(
-            f"{folder} already holds a run; go on with --resume or name another folder"
-        )
+    refuse_occupied(folder, resume=resume)
+    run = open_run(folder)
+    found = {key: value for key, value in run.config.items() if key != DATA_RECORD}
     if found != config:
         changes = describe_changes(found, config)
         raise InputError(
             f"{folder} holds a run with other settings ({changes}); name another folder"
         )
-    return Run(folder, found)
+    return run
+
+
+def refuse_occupied(path: str | os.PathLike, *, resume: bool = False) -> None:
+    """Refuses a folder that no run can be made in, and touches nothing.
+
+    Args:
+        path: the folder; it need not exist.
+        resume: whether it may hold a run already.
+
+    Raises:
+        InputError: if it holds something else, or a run and ``resume`` is off.
+    """
+    folder = pathlib.Path(path)
+    if not _holds_anything(folder):
+        return
+    open_run(folder)
+    if not resume:
+        raise InputError(
+            f"{folder} already holds a run; go on with --resume or name another folder"
+        )
+
+
+def refuse_foreign(path: str | os.PathLike) -> None:
+    """Refuses a folder of something else than a study's results, and touches nothing.
+
+    Args:
+        path: the folder; it need not exist.
+
+    Raises:
+        InputError: if it holds files, but neither the settings nor the data of a study.
+    """
+    folder = pathlib.Path(path)
+    is_study = any((folder / name).is_file() for name in ("settings.json", "data.json"))
+    if _holds_anything(folder) and not is_study:
+        raise InputError(
+            f"{folder} holds something else than a study (no settings.json); name another folder"
+        )
+
+
+def remove_parts(folder: pathlib.Path) -> None:
+    """Removes all that a run has put into its folder; hidden files, ours or not, stay.
+
+    Args:
+        folder: the run folder.
+    """
+    for entry in folder.iterdir():
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _holds_anything(folder: pathlib.Path) -> bool:
+    """Whether a folder has files that are not hidden."""
+    return folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir())
 
 
 def open_run(path: str | os.PathLike) -> Run:
@@ -267,7 +324,7 @@ def open_run(path: str | os.PathLike) -> Run:
     except FileNotFoundError:
         raise InputError(
             f"{folder} is not a run folder or only half of one: it has no config.json; "
-            "delete it or name another folder"
+            "name another folder"
         ) from None
     except OSError as error:
         raise InputError(f"{folder}: {error.strerror}") from None

@@ -5,6 +5,7 @@ The step knows nothing of files, epochs or devices: sharding follows from where 
 statistics included).
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -110,8 +111,11 @@ def make_optimizer(
         weight_decay: on conv and dense kernels; BatchNorm scales, shifts and biases are spared.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name, or a number that is negative or not finite.
     """
+    _check_not_negative(learning_rate=learning_rate, num_steps=num_steps, weight_decay=weight_decay)
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum: expected a number of 0 or more and below 1, got {momentum}")
     cosine = optax.cosine_decay_schedule(learning_rate, max(num_steps, 1))
 
     def schedule(count):  # Optax mixes the integer count with floats, which strict promotion bars
@@ -127,6 +131,23 @@ def make_optimizer(
     else:
         raise ValueError(f"optimizer: expected one of {', '.join(OPTIMIZERS)}, got {name!r}")
     return keep_pruned_zero(optimizer)
+
+
+def _check_not_negative(**numbers: float) -> None:
+    for name, value in numbers.items():
+        if not isinstance(value, jax.core.Tracer) and not 0 <= value < math.inf:
+            raise ValueError(f"{name}: expected a finite number of 0 or more, got {value}")
+
+
+def _check_normalization(mean: np.ndarray, std: np.ndarray) -> None:
+    for name, values, is_meant in (("mean", mean, np.isfinite), ("std", std, _is_positive)):
+        if not isinstance(values, jax.core.Tracer) and not is_meant(np.asarray(values)).all():
+            kind = "finite" if name == "mean" else "finite and above 0"
+            raise ValueError(f"{name}: expected numbers that are {kind}, got {values}")
+
+
+def _is_positive(values: np.ndarray) -> np.ndarray:
+    return np.isfinite(values) & (values > 0)
 
 
 def _is_decayed(params: Any) -> Any:
@@ -216,7 +237,12 @@ def make_train_step(
         l1: strength of the L1 penalty on conv kernels.
         regularizer: adds ``regularizer(activations, labels, key)`` to the loss; see
             `jnnk.regularizers`.
+
+    Raises:
+        ValueError: if ``l1`` is negative or not finite, or ``mean`` or ``std`` cannot normalise.
     """
+    _check_not_negative(l1=l1)
+    _check_normalization(mean, std)
 
     def loss_fn(params, batch_stats, images, labels, dropout_key):
         (logits, activations), updated = model.apply(
@@ -267,7 +293,17 @@ def make_train_step(
 def make_predict(
     model: Model, *, mean: np.ndarray, std: np.ndarray
 ) -> Callable[[dict, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]:
-    """``predict(variables, images) -> (logits, activations)`` for uint8 images, not jitted."""
+    """``predict(variables, images) -> (logits, activations)`` for uint8 images, not jitted.
+
+    Args:
+        model: the Flax module.
+        mean: (C,) mean of images / 255.
+        std: (C,) standard deviation of images / 255.
+
+    Raises:
+        ValueError: if ``mean`` is not finite, or ``std`` not finite and above 0.
+    """
+    _check_normalization(mean, std)
 
     def predict(variables, images):
         return model.apply(variables, normalize(images, mean, std), train=False)
@@ -285,6 +321,8 @@ def make_evaluate(
 ) -> Callable[[dict, np.ndarray, np.ndarray], float]:
     """``evaluate(variables, images, labels) -> accuracy`` in [0, 1] over a whole set.
 
+    NaN where the logits of an image are not all finite: such a network classifies nothing.
+
     The last batch is padded and its padding not counted, so one program serves every set and
     every pruned variant of the parameters.
 
@@ -295,19 +333,26 @@ def make_evaluate(
         batch_size: images a batch, rounded up to what the devices can share.
         mesh: devices that share every batch over its axis ``"data"``, on which the variables must
             lie; the images are given whole to every process.
+
+    Raises:
+        ValueError: if ``batch_size`` is below 1, or as for `make_predict`.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
     predict = make_predict(model, mean=mean, std=std)
     if mesh is not None:
         predict = shared_apply(predict, mesh)
         batch_size += -batch_size % mesh.shape[DATA]
 
     @jax.jit
-    def num_correct(variables, images, labels):
+    def count(variables, images, labels):
         logits, _ = predict(variables, images)
-        return jnp.sum(jnp.argmax(logits, axis=-1) == labels, dtype=jnp.int32)
+        is_lost = ~jnp.isfinite(logits).all(-1) & (labels >= 0)
+        is_correct = jnp.argmax(logits, axis=-1) == labels
+        return jnp.stack([is_correct, is_lost]).sum(-1, dtype=jnp.int32)
 
     def evaluate(variables: dict, images: np.ndarray, labels: np.ndarray) -> float:
-        correct = 0
+        total = np.zeros(2, np.int64)  # correct, lost
         for start in range(0, len(images), batch_size):
             part, part_labels = (
                 images[start : start + batch_size],
@@ -317,7 +362,8 @@ def make_evaluate(
             if missing:
                 part = np.pad(part, ((0, missing), (0, 0), (0, 0), (0, 0)))
                 part_labels = np.pad(part_labels, (0, missing), constant_values=-1)
-            correct += int(num_correct(variables, part, part_labels))
-        return correct / len(images)
+            total += np.asarray(count(variables, part, part_labels))
+        correct, lost = total.tolist()
+        return math.nan if lost else correct / len(images)
 
     return evaluate

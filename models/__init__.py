@@ -10,6 +10,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from .channels import Activations, ConvInfo, Thin
@@ -94,13 +96,42 @@ def create(name: str, *, num_classes: int, shortcut: str = "A", **options: Any) 
             raise ValueError(f"{name} has no option {option!r}; known: {known}")
     if num_classes < 1:
         raise ValueError(f"num_classes: expected a positive number, got {num_classes}")
+    _check_options(options)
     if shortcut not in ("A", "B"):
         raise ValueError(f"shortcut: expected 'A' or 'B', got {shortcut!r}")
     if name in _CIFAR_RESNETS:
         return _CIFAR_RESNETS[name](num_classes=num_classes, shortcut=shortcut, **options)
     if name in _IMAGENET_RESNETS:
         stem = options.pop("stem", "imagenet")
-        if stem not in ("imagenet", "small"):
-            raise ValueError(f"stem: expected 'imagenet' or 'small', got {stem!r}")
         return _IMAGENET_RESNETS[name](num_classes=num_classes, stem=stem, **options)
     return _CONVNETS[name](**{"num_classes": num_classes, **options})
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    """Raises where an option's value has no meaning."""
+    for name, (expected, is_meant) in _VALUES.items():
+        if name in options and not is_meant(options[name]):
+            raise ValueError(f"{name}: expected {expected}, got {options[name]!r}")
+
+
+def _is_channels(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1
+
+
+def _is_rate(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and 0 <= value < 1
+
+
+def _is_dtype(value: Any) -> bool:
+    try:
+        return jnp.issubdtype(jnp.dtype(value), jnp.floating)
+    except TypeError:
+        return False
+
+
+_VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "stem": ("'imagenet' or 'small'", lambda value: value in ("imagenet", "small")),
+    "channels": ("a whole number of 1 or more", _is_channels),
+    "dropout": ("a number of 0 or more and below 1", _is_rate),
+    "dtype": ("a floating dtype such as 'bfloat16'", _is_dtype),
+}

@@ -272,12 +272,12 @@ def test_damaged_weights(tmp_path, capsys):
         (["--model-options", "dropout=0.1"], "resnet8 has no option 'dropout'"),
         (["--weights", "/nowhere.safetensors"], "/nowhere.safetensors"),
         (["--batch-size", "5000"], "larger than the 1438 training images"),
-        (["--epochs", "-1"], "--epochs must be 0 or more"),
+        (["--epochs", "-1"], "--epochs: expected a whole number from 0"),
         (["--epochs", "2", "--measure-epochs", "7"], r"training has epochs 0 to 2"),
         (["--criterion", "best"], "unknown criterion best; known: det"),
-        (["--neighbors", "0"], "--neighbors 1 or more"),
+        (["--neighbors", "0"], "--neighbors: expected a whole number from 1"),
         (["--mean", "0.5", "0.5"], "--mean: expected 1 or 1 numbers, got 2"),
-        (["--share", "1.5"], "--share must be"),
+        (["--share", "1.5"], "--share: expected a number of 0 or more and below 1"),
     ],
 )
 def test_bad_options(options, said, tmp_path, capsys):

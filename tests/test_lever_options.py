@@ -40,4 +40,4 @@ def test_a_run_is_regularised_stopped_and_loses_channels(tmp_path):
 
 def test_bad_levers_are_named(tmp_path, capsys):
     assert main(["train", "--patience", "0", "--out", str(tmp_path / "run")]) == 2
-    assert "--patience must be 1 or more" in capsys.readouterr().err
+    assert "--patience: expected a whole number from 1" in capsys.readouterr().err

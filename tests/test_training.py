@@ -7,9 +7,12 @@ import pytest
 from flax import linen as nn
 
 from jnnk import training
+from jnnk.data import epoch_order
+from jnnk.early_stopping import update_patience
 from jnnk.errors import InputError
 from jnnk.masks import apply_masks, make_masks
 from jnnk.placement import local_rows
+from jnnk.regularizers import make_regularizer
 from jnnk.training import Batch
 
 pytestmark = pytest.mark.quick_compile
@@ -204,3 +207,75 @@ def test_cosine_schedule_ends_at_zero():
         updates, state = transform.update(params, state, params, masks=masks)
     updates, _ = transform.update(params, state, params, masks=masks)
     np.testing.assert_allclose(updates["fc"]["kernel"], 0, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "said"),
+    [
+        *[
+            (
+                training.make_optimizer,
+                {"name": "sgd", "learning_rate": 0.1, "num_steps": 5} | wrong,
+                said,
+            )
+            for wrong, said in (
+                ({"learning_rate": -0.1}, "learning_rate: expected a finite number of 0 or more"),
+                ({"learning_rate": np.nan}, "learning_rate: .* got nan"),
+                ({"learning_rate": np.inf}, "learning_rate: .* got inf"),
+                ({"weight_decay": -1.0}, "weight_decay: .* got -1.0"),
+                ({"weight_decay": np.nan}, "weight_decay: .* got nan"),
+                ({"num_steps": -1}, "num_steps: .* got -1"),
+                ({"momentum": 1.0}, "momentum: expected a number of 0 or more and below 1, got 1"),
+                ({"momentum": np.nan}, "momentum: .* got nan"),
+            )
+        ],
+        *[
+            (functools.partial(make, Net(), *first), {"mean": MEAN, "std": STD} | wrong, said)
+            for make, first in (
+                (training.make_train_step, [None]),
+                (training.make_predict, []),
+                (training.make_evaluate, []),
+            )
+            for wrong, said in (
+                ({"std": np.zeros(1)}, "std: expected numbers that are finite and above 0"),
+                ({"std": np.array([0.1, -0.1])}, "std: "),
+                ({"std": np.array([np.inf])}, "std: "),
+                ({"mean": np.array([np.nan])}, "mean: expected numbers that are finite"),
+            )
+        ],
+        (
+            functools.partial(training.make_train_step, Net(), None),
+            {"mean": MEAN, "std": STD, "l1": -1},
+            "l1: ",
+        ),
+        (
+            functools.partial(training.make_evaluate, Net()),
+            {"mean": MEAN, "std": STD, "batch_size": 0},
+            "batch_size: ",
+        ),
+        (
+            make_regularizer,
+            {"name": "cka", "strength": np.nan},
+            "strength: expected a finite number",
+        ),
+        (
+            epoch_order,
+            {"num_examples": 3, "seed": -1, "epoch": 0},
+            "seed: expected 0 or more, got -1",
+        ),
+        (
+            epoch_order,
+            {"num_examples": -3, "seed": 0, "epoch": 0},
+            "num_examples: expected 0 or more",
+        ),
+        (epoch_order, {"num_examples": 3, "seed": 0, "epoch": -1}, "epoch: expected 0 or more"),
+        (
+            update_patience,
+            {"state": None, "errors": None, "patience": 0},
+            "patience: expected 1 or",
+        ),
+    ],
+)
+def test_numbers_without_meaning(make, options, said):
+    with pytest.raises(ValueError, match=said):
+        make(**options)

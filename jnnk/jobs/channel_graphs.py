@@ -25,7 +25,7 @@ def inner_graphs(
         variables: its variables.
         dataset: its first training images are used, maps averaged to at most 8 x 8.
         images: how many.
-        neighbors: candidates K.
+        neighbors: candidates K, at most as many as there are other images.
 
     Returns:
         Path of the conv -> graph with a leading axis C.
@@ -33,6 +33,7 @@ def inner_graphs(
     layers = [info.conv for info in inner_convs(model.convs())]
     predict = make_predict(model, mean=dataset.mean, std=dataset.std)
     chosen = np.asarray(dataset.train_images[:images])
+    neighbors = min(neighbors, len(chosen) - 1)
     return {
         captured.name: channelwise_nnk_graph(jnp.asarray(captured.values), num_neighbors=neighbors)
         for captured in capture(

@@ -8,12 +8,14 @@ from matplotlib.figure import Figure
 
 from jnnk import compare_figures as figures
 from jnnk.errors import InputError
+from jnnk.jobs.data_record import read_note
+from jnnk.jobs.divergence import Divergence
 from jnnk.jobs.headline import headline
 from jnnk.jobs.output import figure_bytes, percent
 from jnnk.jobs.overlap_files import last_epoch
 from jnnk.jobs.report import collect
 from jnnk.report import Answer, Drawing, Section, check_page, picture, render
-from jnnk.runs import Run, read_json, write_bytes
+from jnnk.runs import DATA_RECORD, Run, read_json, write_bytes
 from jnnk.tables import to_csv
 
 _ROWS = {
@@ -94,6 +96,8 @@ def _answer(name: str, numbers: dict[str, Any]) -> Answer:
     if "share" in numbers:
         said.append(f"{percent(numbers['share'])} of its kernels pruned")
         said.append(f"{percent(numbers['finetuned'])} after fine-tuning")
+    for part, at in numbers.get("diverged", {}).items():
+        said.append(f"{part} diverged at {Divergence(**at)} and is left out")
     accuracy = percent(numbers["test_accuracy"]) if "test_accuracy" in numbers else "-"
     return Answer(name, accuracy, ", ".join(["of the test images", *said]))
 
@@ -121,7 +125,10 @@ def _settings_section(runs: dict[str, Run]) -> list[Section]:
     """The settings in which the runs differ."""
     settings: dict[str, dict[str, Any]] = {}
     for name, run in runs.items():
-        settings[name] = {f"train: {key}": value for key, value in run.config.items()}
+        path = run.path / "config.json"
+        settings[name] = {
+            f"train: {key}": _noted(key, value, path) for key, value in run.config.items()
+        }
         for part in ("overlap", "prune"):
             path = run.path / part / "settings.json"
             found = read_json(path, dict[str, Any]) if path.exists() else {}
@@ -132,6 +139,14 @@ def _settings_section(runs: dict[str, Run]) -> list[Section]:
     if not rows:
         return []
     return [Section("Which settings differ?", "", table=(["setting", *runs], rows))]
+
+
+def _noted(key: str, value: Any, path: pathlib.Path) -> Any:
+    """A setting, or the start of every digest of the data."""
+    if key != DATA_RECORD:
+        return value
+    parts = read_note(value, path).fingerprint
+    return [f"{part} {digest[:8]}" for part, digest in parts.items()]
 
 
 def _setting(value: Any) -> Any:

@@ -1,9 +1,10 @@
 """The epoch loop that training and fine-tuning share: resumable, deterministic, atomic."""
 
+import math
 import pathlib
 import time
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -11,8 +12,16 @@ from jax.sharding import Mesh
 
 from jnnk.checkpoints import Checkpoints
 from jnnk.data import Dataset, epoch_order
+from jnnk.jobs.divergence import (
+    Diverged,
+    Divergence,
+    diverged_line,
+    divergence,
+    first_not_finite,
+    refuse_diverged,
+)
 from jnnk.jobs.progress import Progress
-from jnnk.jobs.records import Epoch
+from jnnk.jobs.records import MetricsLine
 from jnnk.jobs.tensorboard import scalars
 from jnnk.placement import data_mesh, local_rows, replicate, shard_batch
 from jnnk.runs import read_json_lines, write_json_lines
@@ -38,6 +47,7 @@ def fit(
     keep: Collection[int] = (),
     progress: Progress,
     description: str,
+    remedy: str = "a smaller learning rate",
     monitor: Monitor | None = None,
     mesh: Mesh | None = None,
 ) -> TrainState:
@@ -60,6 +70,7 @@ def fit(
         keep: epochs whose checkpoints are kept.
         progress: shows a bar over all steps.
         description: names the bar.
+        remedy: what to try where the training diverges.
         monitor: looks at the state after every epoch; may change it, and end the training.
         mesh: devices that share the batches over its axis ``"data"``; by default as many of this
             process' own as share a batch evenly. Of several processes each reads its own rows.
@@ -69,7 +80,10 @@ def fit(
 
     Raises:
         InputError: if the mesh has no axis ``"data"`` or it does not divide the batch.
+        Diverged: at a loss that is not finite, seen within a few steps, or where the network's
+            answers are not; the checkpoints before stay.
     """
+    _check_fit(len(dataset.train_images), epochs=epochs, batch_size=batch_size)
     num_batches = len(dataset.train_images) // batch_size
     mesh = mesh or data_mesh(batch_size)
     own = local_rows(batch_size, mesh)
@@ -83,7 +97,20 @@ def fit(
         else:
             state = replicate(checkpoints.restore(done, jax.eval_shape(start)), mesh)
         # A line may have been written for an epoch whose checkpoint was not.
-        records = [line for line in read_json_lines(metrics_path, Epoch) if line["epoch"] <= done]
+        records = [
+            line for line in read_json_lines(metrics_path, MetricsLine) if line["epoch"] <= done
+        ]
+        if divergence(records) is not None:  # an earlier version trained on
+            refuse_diverged(folder)
+
+        def stop(epoch: int, step: int | None, what: str) -> NoReturn:
+            found = Divergence(epoch, step)
+            write_json_lines(metrics_path, [*records, diverged_line(found)])
+            raise Diverged(
+                f"{description or folder}: {what} at {found}; try {remedy} ({folder} keeps what "
+                f"was before: epoch {epoch - 1})"
+            )
+
         with (
             scalars(folder / "tensorboard", after=done) as show,
             progress.task(description, total=epochs * num_batches, unit="batch") as task,
@@ -104,11 +131,18 @@ def fit(
                     if index % _SHOW_EVERY == 0:
                         rate = (index + 1) * batch_size / (time.perf_counter() - started)
                         shown = {"loss": float(metrics.loss), "accuracy": float(metrics.accuracy)}
+                        if not math.isfinite(shown["loss"]):
+                            break
                         shown["images/s"] = rate
                     task.advance(**shown)
-                mean = Metrics(*np.mean(jax.device_get(history), axis=0, dtype=np.float64).tolist())
+                history = jax.device_get(history)
+                if broken := first_not_finite([metrics.loss for metrics in history]):
+                    stop(epoch, broken[0], f"the loss is {broken[1]}")
+                mean = Metrics(*np.mean(history, axis=0, dtype=np.float64).tolist())
                 seconds = time.perf_counter() - started
                 test_accuracy = evaluate(state.variables, dataset.test_images, dataset.test_labels)
+                if math.isnan(test_accuracy):
+                    stop(epoch, None, "the network's answers to test images are not finite")
                 values = {}
                 if monitor is not None:
                     state, values = monitor(state, records)
@@ -125,3 +159,13 @@ def fit(
                 checkpoints.save(epoch, state)
                 show(records[-1])
     return state
+
+
+def _check_fit(num_images: int, *, epochs: int, batch_size: int) -> None:
+    if epochs < 0:
+        raise ValueError(f"epochs: expected 0 or more, got {epochs}")
+    if not 1 <= batch_size <= num_images:
+        raise ValueError(
+            f"batch_size: expected 1 to {num_images}, the number of training images, "
+            f"got {batch_size}"
+        )

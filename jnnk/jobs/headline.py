@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from jnnk.jobs.divergence import TRAINING, Divergence
 from jnnk.jobs.output import percent, points
 from jnnk.jobs.overlap_files import last_epoch
 from jnnk.pruning_analysis import largest_share
@@ -15,12 +16,17 @@ def headline(results: dict[str, Any]) -> dict[str, Any]:
         results: of :func:`jnnk.jobs.report.collect`.
 
     Returns:
-        By name; what has not run is left out. Accuracies, errors and shares are in [0, 1];
+        By name; what has not run is left out, and of a training that diverged all but
+        ``diverged``, part to epoch and step. Accuracies, errors and shares are in [0, 1];
         ``kernels``, ``filters``, ``params`` and ``macs`` are pairs (whole, kept), ``latency`` is
         the record of :func:`jnnk.jobs.latency.latency_gain`. ``best_criterion`` is the one of the
         sweep that spares most within the tolerance, ``best_share`` what it spares.
     """
     found = {name: results["config"][name] for name in ("model", "dataset")}
+    if results["diverged"]:
+        found["diverged"] = {name: at._asdict() for name, at in results["diverged"].items()}
+    if TRAINING in results["diverged"]:
+        return found
     if results["training"]:
         found["test_accuracy"] = results["training"][-1]["test_accuracy"]
     if results["overlap"]:
@@ -46,6 +52,8 @@ def answers(numbers: dict[str, Any]) -> list[Answer]:
         numbers: of :func:`headline`.
     """
     told = []
+    if "diverged" in numbers:
+        told.append(_what_diverged(numbers["diverged"]))
     if "test_accuracy" in numbers:
         text = f"of the test images of {numbers['dataset']} classified right by {numbers['model']}"
         told.append(Answer("How good is it?", percent(numbers["test_accuracy"]), text))
@@ -59,6 +67,15 @@ def answers(numbers: dict[str, Any]) -> list[Answer]:
     if "share" in numbers:
         told += [_what_can_go(numbers), _what_it_costs(numbers)]
     return told
+
+
+def _what_diverged(parts: dict[str, dict[str, Any]]) -> Answer:
+    where = "; ".join(f"{name}: no finite loss at {Divergence(**at)}" for name, at in parts.items())
+    if TRAINING in parts:
+        text = "this network is no result, and nothing measured on it is shown"
+    else:
+        text = "these parts are no results and are left out"
+    return Answer("What went wrong?", "diverged", f"{where}; {text}. Try a smaller learning rate")
 
 
 def _of_pruning(pruning: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:

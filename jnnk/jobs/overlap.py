@@ -20,11 +20,18 @@ from jnnk.generalization import channel_vote, error_rate, label_interpolation, l
 from jnnk.graph import NNKGraph, nnk_graph
 from jnnk.jobs.channel_pictures import check_channels, default_channels, keep_pictures
 from jnnk.jobs.config import OverlapConfig
+from jnnk.jobs.divergence import refuse_diverged
 from jnnk.jobs.overlap_files import RANDOM, Epoch, LayerArrays, layer_file, write_npz
 from jnnk.jobs.progress import Progress, Silent
 from jnnk.jobs.records import OverlapRecord
 from jnnk.jobs.top_images import keep_images, keep_top_rows
-from jnnk.jobs.train import kept_epochs, load_state, random_state, train_config
+from jnnk.jobs.train import (
+    abstract_variables,
+    kept_epochs,
+    load_state,
+    random_state,
+    train_config,
+)
 from jnnk.overlap import chance_overlap
 from jnnk.overlap_bootstrap import overlap_resamples
 from jnnk.placement import gather, replicate, shared_apply
@@ -72,21 +79,19 @@ def overlap(
             that holds measurements made with other settings.
     """
     progress = progress or Silent()
+    epochs, layers = check_overlap(run, model, dataset, config, channels=channels)
     require_settings(run.path / "overlap", config, free=("layers", "at_epochs"))
     images, labels = measured_images(run, dataset, config)
+    # An earlier version noted more neighbours than there are.
+    config = config._replace(neighbors=min(config.neighbors, len(images) - 1))
     predict = make_predict(model, mean=dataset.mean, std=dataset.std)
     if mesh is not None:
         predict = shared_apply(predict, mesh)
-    shapes: dict[str, tuple[int, ...]] = {}
     records = []
-    for epoch in chosen_epochs(run, config):
+    for epoch in epochs:
         variables = epoch_variables(run, model, dataset, epoch)
         if mesh is not None:
             variables = replicate(variables, mesh)
-        if not shapes:
-            shapes = layer_shapes(predict, variables, images)
-            layers = chosen_layers(shapes, config.layers)
-            check_channels(channels or {}, {name: shapes[name] for name in layers})
         paths = {name: layer_file(run.path, epoch, name, "json") for name in layers}
         todo = missing_layers(run, epoch, layers)
         with progress.task(f"overlap, {_name(epoch)}", total=len(layers), unit="layer") as task:
@@ -111,6 +116,47 @@ def overlap(
         channels = default_channels(run, records[-1])
     keep_pictures(run, epoch, channels, predict, variables, images, options=graph_options(config))
     return records
+
+
+def check_overlap(
+    run: Run,
+    model: Model,
+    dataset: Dataset,
+    config: OverlapConfig,
+    *,
+    channels: Mapping[str, Sequence[int]] | None = None,
+) -> tuple[list[Epoch], dict[str, int]]:
+    """What :func:`overlap` of the same arguments measures; runs and writes nothing.
+
+    Args:
+        run: a trained run folder.
+        model: the network named in its config.
+        dataset: the data set named in its config.
+        config: what to measure.
+        channels: whose pictures are wanted.
+
+    Returns:
+        The epochs, of :func:`chosen_epochs`, and the layers, of :func:`chosen_layers`.
+
+    Raises:
+        InputError: for epochs that are not kept, layers or channels that do not exist.
+    """
+    epochs = chosen_epochs(run, config)
+    shapes = network_layers(model, dataset)
+    layers = chosen_layers(shapes, config.layers)
+    check_channels(channels or {}, {name: shapes[name] for name in layers})
+    return epochs, layers
+
+
+def network_layers(model: Model, dataset: Dataset) -> dict[str, tuple[int, ...]]:
+    """Shape (H, W, C) of every layer's activations, by name, without running the network.
+
+    Args:
+        model: the network.
+        dataset: the images that it is for.
+    """
+    predict = make_predict(model, mean=dataset.mean, std=dataset.std)
+    return layer_shapes(predict, abstract_variables(model, dataset), dataset.train_images)
 
 
 def measured_images(
@@ -143,12 +189,15 @@ def missing_layers(run: Run, epoch: Epoch, layers: Iterable[str]) -> list[str]:
     ]
 
 
-def chosen_layers(names: Iterable[str], patterns: tuple[str, ...]) -> dict[str, int]:
+def chosen_layers(
+    names: Iterable[str], patterns: tuple[str, ...], *, option: str = "--layers"
+) -> dict[str, int]:
     """The layers that match any of the patterns, each with its place in the network.
 
     Args:
         names: all layers, in network order.
         patterns: such as ``"layer3*"``.
+        option: that gave them.
 
     Raises:
         InputError: for a pattern that matches no layer.
@@ -156,7 +205,7 @@ def chosen_layers(names: Iterable[str], patterns: tuple[str, ...]) -> dict[str, 
     depths = {name: depth for depth, name in enumerate(names)}
     for pattern in patterns:
         if not fnmatch.filter(depths, pattern):
-            raise InputError(f"--layers {pattern}: no such layer; known: {', '.join(depths)}")
+            raise InputError(f"{option} {pattern}: no such layer; known: {', '.join(depths)}")
     return {
         name: depth
         for name, depth in depths.items()
@@ -252,12 +301,13 @@ def chosen_epochs(run: Run, config: OverlapConfig) -> list[Epoch]:
         config: names epochs, or all.
 
     Raises:
-        InputError: for epochs that are not kept.
+        InputError: for epochs that are not kept, or a training that diverged before one of them.
     """
     kept = kept_epochs(run)
     if not kept:
         raise InputError(f"{run.path} holds no trained network yet; run jnnk train first")
     chosen = kept if config.at_epochs is None else sorted(set(config.at_epochs))
+    refuse_diverged(run.path, epoch=None if config.at_epochs is None else chosen[-1])
     missing = sorted(set(chosen) - set(kept))
     if missing:
         raise InputError(f"--at-epochs {missing}: this run kept only the checkpoints of {kept}")

@@ -11,6 +11,7 @@ import numpy as np
 
 from jnnk.activations import capture, layer_shapes
 from jnnk.data import Dataset, epoch_order
+from jnnk.jobs.divergence import Diverged, first_not_finite
 from jnnk.jobs.overlap import measure_layer
 from jnnk.jobs.overlap_settings import Settings
 from jnnk.jobs.parts import kept
@@ -175,8 +176,12 @@ class Trainer:
         start = self._init(init_key, np.zeros((1, *images.shape[1:]), np.float32), train=False)
         state = start_state(self._optimizers[case.weight_decay], train_key, start)
         step = self._steps[case.dropout, case.weight_decay]
+        losses = []
         for rows in batches(case, settings.batch_size, settings.steps):
-            state, _ = step(state, Batch(images[rows], labels[rows]))
+            state, metrics = step(state, Batch(images[rows], labels[rows]))
+            losses.append(metrics.loss)
+        if broken := first_not_finite(jax.device_get(losses)):
+            raise Diverged(f"{case}: the loss is {broken[1]} at step {broken[0]}")
         return state.variables
 
 

@@ -16,13 +16,14 @@ from jnnk.checkpoints import Checkpoints
 from jnnk.data import Dataset
 from jnnk.errors import InputError
 from jnnk.jobs.config import spread_epochs
+from jnnk.jobs.divergence import refuse_diverged
 from jnnk.jobs.fit import fit
 from jnnk.jobs.kernel_analysis import history
 from jnnk.jobs.progress import Progress, Silent
 from jnnk.jobs.protocols import PAPER_NETWORKS, THRESHOLD_CRITERIA, ProtocolConfig
 from jnnk.jobs.prune import count_revived
 from jnnk.jobs.records import Trial
-from jnnk.jobs.train import load_state, mirrors, train_config
+from jnnk.jobs.train import load_state, mirrors, require_trained, train_config
 from jnnk.mask_summary import summarize
 from jnnk.masks import apply_masks, make_masks
 from jnnk.pruning_analysis import pruning_score
@@ -79,6 +80,8 @@ def protocol(
             f"protocol {name!r} has batches of {config.batch_size} images, {dataset.name} has "
             f"only {len(dataset.train_images)} to train on"
         )
+    if not config.scratch:
+        require_trained(run)
     require_settings(folder, config, free=("seeds", "criteria"))
     trials = _Trials(run, model, dataset, config, folder, progress)
     records = []
@@ -155,6 +158,7 @@ class _Trials:
         folder = self._folder / f"seed{seed}" / criterion
         path = folder / "result.json"
         if path.exists():
+            refuse_diverged(folder)
             return read_json(path, Trial)
         dataset = self._dataset
         masks = make_masks(trained.params, criterion=criterion, threshold=self._config.threshold)

@@ -10,12 +10,13 @@ import numpy as np
 
 from jnnk.data import Dataset
 from jnnk.jobs.config import PruneConfig
+from jnnk.jobs.divergence import refuse_diverged
 from jnnk.jobs.fit import fit
 from jnnk.jobs.kernel_analysis import analyse, history
 from jnnk.jobs.latency import latency_gain
 from jnnk.jobs.progress import Progress, Silent
 from jnnk.jobs.records import Pruning, Sweep, check_pruning
-from jnnk.jobs.train import kept_epochs, load_state, mirrors, train_config
+from jnnk.jobs.train import kept_epochs, load_state, mirrors, require_trained, train_config
 from jnnk.mask_files import save_masks
 from jnnk.mask_summary import conv_output_sizes, summarize
 from jnnk.masks import apply_masks, make_masks
@@ -59,9 +60,11 @@ def prune(
     """
     progress = progress or Silent()
     folder = run.path / "prune"
+    require_trained(run)
     require_settings(folder, config)
     result_path = folder / "result.json"
     if result_path.exists():
+        refuse_diverged(folder)
         return read_json(result_path, Pruning, check=check_pruning)
     state = load_state(run, model, dataset)
     # The sweep is most of the work: its images should fill the batches.
@@ -223,6 +226,7 @@ def finetune(
         folder=folder,
         progress=progress,
         description="fine-tune",
+        remedy=f"a smaller --finetune-learning-rate than {learning_rate:g}, without {folder}",
     )
     return state, {
         "accuracy_pruned": accuracy,

@@ -11,11 +11,12 @@ from jnnk.data import Dataset
 from jnnk.errors import InputError
 from jnnk.jobs.channel_graphs import inner_graphs
 from jnnk.jobs.config import ChannelConfig
+from jnnk.jobs.divergence import refuse_diverged
 from jnnk.jobs.latency import latency_gain
 from jnnk.jobs.progress import Progress, Silent
 from jnnk.jobs.prune import count_revived, finetune
 from jnnk.jobs.records import ChannelPruning
-from jnnk.jobs.train import load_state, train_config
+from jnnk.jobs.train import load_state, require_trained, train_config
 from jnnk.mask_files import save_masks
 from jnnk.mask_summary import conv_output_sizes, summarize
 from jnnk.runs import Run, read_json, require_settings, write_json
@@ -53,9 +54,11 @@ def prune_channels(
     folder = run.path / "channels" / config.channels
     if not hasattr(model, "convs"):
         raise InputError("--channels needs a network that tells its wiring")
+    require_trained(run)
     require_settings(folder, config)
     path = folder / "result.json"
     if path.exists():
+        refuse_diverged(folder)
         return read_json(path, ChannelPruning)
     variables = load_state(run, model, dataset).variables
     evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std)

@@ -24,6 +24,17 @@ class Epoch(TypedDict):
     stopped: NotRequired[bool]
 
 
+class DivergedEpoch(TypedDict):
+    """The last line of ``metrics.jsonl`` of a training that diverged."""
+
+    epoch: int
+    loss: None
+    diverged_at_step: int | None
+
+
+MetricsLine = Epoch | DivergedEpoch
+
+
 class OverlapRecord(TypedDict):
     """An epoch and layer of ``overlap/``; see `jnnk.jobs.overlap.measure_layer`."""
 

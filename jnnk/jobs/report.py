@@ -5,6 +5,7 @@ from typing import Any
 
 from jnnk import figures
 from jnnk.errors import InputError
+from jnnk.jobs.divergence import TRAINING, divergences
 from jnnk.jobs.headline import answers, costs, headline, why_time_differs
 from jnnk.jobs.output import draw, percent
 from jnnk.jobs.overlap_files import last_epoch, read_arrays, read_records
@@ -13,7 +14,7 @@ from jnnk.jobs.protocol_report import protocol_sections
 from jnnk.jobs.prune_report import prune_sections
 from jnnk.jobs.records import (
     ChannelPruning,
-    Epoch,
+    MetricsLine,
     Protocol,
     PruneSettings,
     Pruning,
@@ -38,7 +39,6 @@ def report(run: Run) -> pathlib.Path:
         InputError: if there is nothing to report yet.
     """
     results = collect(run)
-    write_json(run.path / "results.json", results)
     sections = [
         *_training_section(run, results),
         *overlap_sections(run, results),
@@ -46,8 +46,9 @@ def report(run: Run) -> pathlib.Path:
         *_channels_section(results["channels"]),
         *protocol_sections(run, results["protocols"]),
     ]
-    if not sections:
+    if not sections and not results["diverged"]:
         raise InputError(f"{run.path} holds no results yet; run jnnk train, overlap or prune first")
+    write_json(run.path / "results.json", results)
     config, numbers = results["config"], headline(results)
     page = render(
         f"{config['model']} on {config['dataset']}: what is redundant, what can go, what it costs",
@@ -64,36 +65,53 @@ def report(run: Run) -> pathlib.Path:
 def collect(run: Run) -> dict[str, Any]:
     """Everything a run folder knows, as ``results.json`` holds it.
 
-    Keys: ``config``; ``training``, the lines of metrics.jsonl; ``overlap``, one record an epoch
+    Keys: ``config``; ``diverged``, part to :class:`jnnk.jobs.divergence.Divergence` of every
+    training that diverged, whose results are left out, and all that was made of its network;
+    ``training``, the lines of metrics.jsonl; ``overlap``, one record an epoch
     and layer, the epoch ``"random"`` being a control made for it; ``overlap_matrices``, layer to
     (C, C) of the last epoch measured; ``pruning``, the record of :func:`jnnk.jobs.prune.prune`,
     ``pruning_settings``, and ``finetuning``, its lines; ``channels``, criterion to record of
     :func:`jnnk.jobs.prune_channels.prune_channels`; ``protocols``, name to record of
     :func:`jnnk.jobs.protocol.protocol`. Empty where not run.
     """
+    diverged = divergences(run.path)
+    training = read_json_lines(run.path / "metrics.jsonl", MetricsLine)
     records = read_records(run.path)
     train_config(run)  # is it whole?
+    if TRAINING in diverged:
+        training = [line for line in training if line["epoch"] < diverged[TRAINING].epoch]
+        records = []
+
+    def holds(path: pathlib.Path) -> bool:
+        """Whether a pruning is a result."""
+        part = str(path.parent.relative_to(run.path))
+        of_part = (name for name in diverged if f"{name}/".startswith(f"{part}/"))
+        return path.exists() and TRAINING not in diverged and not any(of_part)
+
+    def results_in(folder: str, kind: type, **options: Any) -> dict[str, Any]:
+        """The results of a folder's prunings by name."""
+        paths = sorted(run.path.glob(f"{folder}/*/result.json"))
+        return {path.parent.name: read_json(path, kind, **options) for path in paths if holds(path)}
+
     pruning = run.path / "prune" / "result.json"
+    is_pruned = holds(pruning)
     return {
         "config": run.config,
-        "training": read_json_lines(run.path / "metrics.jsonl", Epoch),
+        "diverged": diverged,
+        "training": training,
         "overlap": records,
         "overlap_matrices": {
             record["layer"]: read_arrays(run.path, record).overlap for record in last_epoch(records)
         },
-        "pruning": read_json(pruning, Pruning, check=check_pruning) if pruning.exists() else None,
+        "pruning": read_json(pruning, Pruning, check=check_pruning) if is_pruned else None,
         "pruning_settings": read_json(pruning.with_name("settings.json"), PruneSettings)
-        if pruning.exists()
+        if is_pruned
         else None,
-        "finetuning": read_json_lines(run.path / "prune" / "metrics.jsonl", Epoch),
-        "channels": {
-            path.parent.name: read_json(path, ChannelPruning)
-            for path in sorted(run.path.glob("channels/*/result.json"))
-        },
-        "protocols": {
-            path.parent.name: read_json(path, Protocol, check=check_protocol)
-            for path in sorted(run.path.glob("protocol/*/result.json"))
-        },
+        "finetuning": []
+        if "prune" in diverged
+        else read_json_lines(pruning.with_name("metrics.jsonl"), MetricsLine),
+        "channels": results_in("channels", ChannelPruning),
+        "protocols": results_in("protocol", Protocol, check=check_protocol),
     }
 
 

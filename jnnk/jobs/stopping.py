@@ -66,6 +66,17 @@ def stopping(
     return dataset, monitor
 
 
+def num_trained_on(name: str | None, dataset: Dataset) -> int:
+    """How many training images a stopping rule leaves to train on.
+
+    Args:
+        name: a key of ``STOPPING``, or None.
+        dataset: the whole set.
+    """
+    num_images = len(dataset.train_images)
+    return num_images - num_images // _HELD_OUT if name == "validation" else num_images
+
+
 def _stopped(history: list, patience: int) -> np.ndarray:
     """Which are out of patience after a history of errors, each (C,)."""
     state = start_patience(np.shape(history[0]))
@@ -90,7 +101,7 @@ def _nnk(model: Model, dataset: Dataset) -> tuple[Dataset, Error]:
 
 def _validation(model: Model, dataset: Dataset) -> tuple[Dataset, Error]:
     """The error on images held out of the training."""
-    kept = len(dataset.train_images) - len(dataset.train_images) // _HELD_OUT
+    kept = num_trained_on("validation", dataset)
     evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std)
     images, labels = dataset.train_images[kept:], dataset.train_labels[kept:]
 
@@ -113,7 +124,11 @@ def _loo_errors(
             predict, state.variables, images, layers=layers, pooling="mean", size=_SIZE
         ):
             values = layer.values.reshape(len(images), -1) if flat else layer.values
-            graph = graph_of(jnp.asarray(values), num_neighbors=_NEIGHBORS, similarity=cosine())
+            graph = graph_of(
+                jnp.asarray(values),
+                num_neighbors=min(_NEIGHBORS, len(images) - 1),
+                similarity=cosine(),
+            )
             found[layer.name] = np.atleast_1d(loo_error(graph, labels, num_classes))
         return found
 

@@ -3,6 +3,7 @@
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jnnk.checkpoints import Checkpoints
@@ -10,6 +11,7 @@ from jnnk.data import Dataset
 from jnnk.early_stopping import freezable
 from jnnk.errors import InputError
 from jnnk.jobs.config import TrainConfig
+from jnnk.jobs.divergence import refuse_diverged
 from jnnk.jobs.fit import fit
 from jnnk.jobs.progress import Progress, Silent
 from jnnk.jobs.stopping import stopping
@@ -72,16 +74,12 @@ def train(
         The state after the last epoch.
 
     Raises:
-        InputError: if a batch is larger than the training set or does not divide over the mesh, if
-            the regularizer is unknown or matches no layer, or if several processes are to stop
-            early.
+        InputError: if a batch does not divide over the mesh, if the regularizer is unknown or
+            matches no layer, or if several processes are to stop early.
+        ValueError: if a batch is larger than the training set.
+        jnnk.jobs.divergence.Diverged: see :func:`jnnk.jobs.fit.fit`.
     """
     config = train_config(run)
-    if config.batch_size > len(dataset.train_images):
-        raise InputError(
-            f"--batch-size {config.batch_size} is larger than the "
-            f"{len(dataset.train_images)} training images of {dataset.name}"
-        )
     if config.stop is not None and jax.process_count() > 1:
         raise InputError("--stop: one process alone can stop early, not several together")
     dataset, monitor = stopping(config.stop, model, dataset, patience=config.patience)
@@ -95,7 +93,7 @@ def train(
             augment=config.augment,
             flip=mirrors(dataset),
             l1=config.l1,
-            regularizer=_regularizer(config),
+            regularizer=make_penalty(config),
         ),
         dataset,
         evaluate=make_evaluate(model, mean=dataset.mean, std=dataset.std, mesh=mesh),
@@ -106,6 +104,7 @@ def train(
         keep=config.measure_epochs,
         progress=progress or Silent(),
         description="train",
+        remedy=_remedy(config),
         monitor=monitor,
         mesh=mesh,
     )
@@ -121,8 +120,9 @@ def load_state(run: Run, model: Model, dataset: Dataset, *, epoch: int | None = 
         epoch: one of :func:`kept_epochs`.
 
     Raises:
-        InputError: if that checkpoint is missing or damaged.
+        InputError: if that checkpoint is missing or damaged, or the training diverged before it.
     """
+    refuse_diverged(run.path, epoch=epoch)
     config = train_config(run)
     with Checkpoints(run.path / "checkpoints", read_only=True) as checkpoints:
         if epoch is None:
@@ -131,6 +131,20 @@ def load_state(run: Run, model: Model, dataset: Dataset, *, epoch: int | None = 
             raise InputError(f"{run.path} holds no trained network yet; run jnnk train first")
         start = partial(_start, model, dataset, config, None)
         return checkpoints.restore(epoch, jax.eval_shape(start))
+
+
+def require_trained(run: Run) -> None:
+    """Refuses a run whose training has left no network, or diverged.
+
+    Args:
+        run: the run folder.
+
+    Raises:
+        InputError: saying which.
+    """
+    refuse_diverged(run.path)
+    if not kept_epochs(run):
+        raise InputError(f"{run.path} holds no trained network yet; run jnnk train first")
 
 
 def random_state(run: Run, model: Model, dataset: Dataset) -> TrainState:
@@ -142,6 +156,17 @@ def random_state(run: Run, model: Model, dataset: Dataset) -> TrainState:
         dataset: the data set named in its config.
     """
     return _start(model, dataset, train_config(run), None)
+
+
+def abstract_variables(model: Model, dataset: Dataset) -> dict:
+    """The shapes and dtypes of a model's variables, without making them.
+
+    Args:
+        model: the network.
+        dataset: the images that it is for.
+    """
+    image = jax.ShapeDtypeStruct((1, *dataset.train_images.shape[1:]), jnp.float32)
+    return jax.eval_shape(partial(model.init, train=False), jax.random.key(0), image)
 
 
 def kept_epochs(run: Run) -> list[int]:
@@ -166,7 +191,24 @@ def _optimizer(dataset: Dataset, config: TrainConfig):
     return freezable(optimizer) if config.stop == "channel-nnk" else optimizer
 
 
-def _regularizer(config: TrainConfig) -> Regularizer | None:
+def _remedy(config: TrainConfig) -> str:
+    """What to change in a training that diverged."""
+    told = [f"a smaller --learning-rate than {config.learning_rate:g}"]
+    if config.l1:
+        told.append(f"a smaller --l1 than {config.l1:g}")
+    if config.regularizer is not None:
+        told.append(f"a --regularizer-strength nearer to 0 than {config.regularizer_strength:g}")
+    if config.std is not None or config.mean is not None:
+        told.append("other --mean and --std")
+    return " or ".join(told)
+
+
+def make_penalty(config: TrainConfig) -> Regularizer | None:
+    """The regulariser of a training, or None.
+
+    Args:
+        config: how to train.
+    """
     if config.regularizer is None:
         return None
     return make_regularizer(

@@ -1,0 +1,139 @@
+"""What a command refuses, or fits to a small data set, before it makes or changes anything."""
+
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jnnk.data import Dataset
+from jnnk.errors import InputError
+from jnnk.jobs.config import ChannelConfig, OverlapConfig, TrainConfig
+from jnnk.jobs.overlap import chosen_layers, network_layers
+from jnnk.jobs.stopping import num_trained_on
+from jnnk.jobs.train import make_penalty
+from jnnk.training import Model
+
+
+class Fitted(NamedTuple):
+    """Settings that fit a data set.
+
+    Attributes:
+        config: the settings.
+        notes: a sentence for every default that had to give way.
+    """
+
+    config: Any
+    notes: tuple[str, ...] = ()
+
+
+def fit_training(
+    config: TrainConfig, dataset: Dataset, *, typed: Collection[str], shards: int = 1
+) -> Fitted:
+    """Fits the batch to the number of training images.
+
+    Args:
+        config: how to train.
+        dataset: what on.
+        typed: names of settings that were asked for.
+        shards: devices that share a batch evenly.
+
+    Raises:
+        InputError: if a batch that was asked for is larger than the training set, or there are
+            fewer images than devices.
+    """
+    num_images = num_trained_on(config.stop, dataset)
+    if config.batch_size <= num_images:
+        return Fitted(config)
+    few = f"the {num_images} training images of {dataset.name}"
+    if "batch_size" in typed:
+        raise InputError(f"--batch-size {config.batch_size} is larger than {few}")
+    batch_size = num_images - num_images % shards
+    if not batch_size:
+        raise InputError(f"--mesh: {few} are fewer than the {shards} devices that share a batch")
+    note = f"batch size {batch_size} for {config.batch_size}: as many as {few} allow"
+    return Fitted(config._replace(batch_size=batch_size), (note,))
+
+
+def fit_graphs(
+    config: OverlapConfig | ChannelConfig,
+    dataset: Dataset,
+    *,
+    typed: Collection[str],
+    found: Collection[str] = (),
+) -> Fitted:
+    """Fits images and neighbours to the number of training images.
+
+    Args:
+        config: what to measure.
+        dataset: whose training images.
+        typed: names of settings that were asked for.
+        found: names of settings that the folder's results were made with, which stay: a number of
+            images is one of at most so many.
+
+    Raises:
+        InputError: if images that were asked for are more than there are, or neighbours as many as
+            the images.
+    """
+    available, notes = len(dataset.train_images), []
+    if config.images > available and "images" in typed:
+        raise InputError(
+            f"--images {config.images}: {dataset.name} has only {available} training images"
+        )
+    if config.images > available and "images" not in found:
+        notes.append(f"{available} images for {config.images}: {dataset.name} has no more to train")
+        config = config._replace(images=available)
+    num_images = min(config.images, available)
+    most = num_images - 1
+    if config.neighbors <= most or "neighbors" in found:
+        return Fitted(config, tuple(notes))
+    if "neighbors" in typed:
+        raise InputError(
+            f"--neighbors {config.neighbors}: each of {num_images} images has only {most} others"
+        )
+    note = f"{most} neighbours for {config.neighbors}: each of {num_images} images has no more"
+    return Fitted(config._replace(neighbors=most), (*notes, note))
+
+
+def check_layers(
+    patterns: tuple[str, ...], model: Model, dataset: Dataset, *, option: str = "--layers"
+) -> None:
+    """Refuses patterns that match no layer, without running the network.
+
+    Args:
+        patterns: of layer names.
+        model: the network.
+        dataset: the images that it is for.
+        option: that gave the patterns.
+
+    Raises:
+        InputError: naming the pattern and the layers there are.
+    """
+    chosen_layers(network_layers(model, dataset), patterns, option=option)
+
+
+def check_training(config: TrainConfig, model: Model, dataset: Dataset) -> None:
+    """Refuses a regulariser that cannot be computed, without running the network.
+
+    Args:
+        config: how to train.
+        model: the network.
+        dataset: what on.
+
+    Raises:
+        InputError: for patterns that match no layer, or a batch that is too small for the penalty.
+    """
+    penalty: Callable | None = make_penalty(config)
+    if penalty is None:
+        return
+    shapes = network_layers(model, dataset)
+    chosen_layers(shapes, config.regularizer_layers, option="--regularizer-layers")
+    activations = {
+        name: jax.ShapeDtypeStruct((config.batch_size, *shape), jnp.float32)
+        for name, shape in shapes.items()
+    }
+    labels = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
+    try:
+        jax.eval_shape(penalty, activations, labels, jax.random.key(0))
+    except ValueError as error:
+        raise InputError(f"--regularizer {config.regularizer}: {error}") from None
