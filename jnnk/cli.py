@@ -197,9 +197,11 @@ def _made(args: argparse.Namespace, config: TrainConfig, dataset: Any) -> Iterat
     """The run folder, locked; gone again where an error comes before the first epoch is done."""
     from jnnk.jobs.data_record import record_data
     from jnnk.processes import is_first
-    from jnnk.runs import create_run, locked
+    from jnnk.runs import DATA_RECORD, create_run, locked, open_run
 
     is_new = not (args.out / "config.json").exists()
+    if not is_new and DATA_RECORD in (found := open_run(args.out).config):
+        config = config._replace(data_dir=found.get("data_dir"))  # moved: their note tells
     with locked(args.out):
         run = create_run(args.out, config._asdict(), resume=args.resume)
         try:
