@@ -206,9 +206,11 @@ def _made(
     from jnnk.jobs.cores import note_cores
     from jnnk.jobs.data_record import record_data
     from jnnk.processes import is_first
-    from jnnk.runs import create_run, locked, remove_parts
+    from jnnk.runs import DATA_RECORD, create_run, locked, open_run, remove_parts
 
     is_new = not (args.out / "config.json").exists()
+    if not is_new and DATA_RECORD in (found := open_run(args.out).config):
+        config = config._replace(data_dir=found.get("data_dir"))  # moved: their note tells
     with locked(args.out, say=progress.note):
         run = create_run(args.out, config._asdict(), resume=args.resume)
         try:

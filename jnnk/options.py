@@ -129,11 +129,17 @@ def recorded(path: pathlib.Path, kind: type, args: argparse.Namespace) -> frozen
     return frozenset(read_settings(path, kind)) - typed(args)
 
 
+# A name or seed given twice is one.
+_ONCE = ("criteria", "seeds", "layers", "regularizer_layers", "measure_epochs", "at_epochs")
+
+
 def _merged(defaults: Any, found: dict[str, Any], args: argparse.Namespace) -> Any:
     """A config whose fields come from the options given, else a folder's record, else defaults."""
     fields = {}
     for name in defaults._fields:
         given = getattr(args, name, None)
+        if given is not None and name in _ONCE:
+            given = list(dict.fromkeys(given))
         value = given if given is not None else found.get(name, getattr(defaults, name))
         fields[name] = tuple(value) if isinstance(value, list) else value
     return type(defaults)(**fields)
@@ -361,7 +367,7 @@ def _prune_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--sweep-images",
         type=POSITIVE,
-        help=f"test images of the sweep (default: {defaults.sweep_images})",
+        help=f"test images of the sweep, at most (default: {defaults.sweep_images})",
     )
     sub.add_argument(
         "--finetune-epochs", type=COUNT, help="under the mask (default: a tenth of the training's)"

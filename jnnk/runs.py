@@ -2,7 +2,7 @@
 
 Layout of a run folder::
 
-    config.json       what was asked for; written first
+    config.json       what was asked for, and a note of the data; written first
     checkpoints/      training, one folder an epoch (orbax)
     metrics.jsonl     one line an epoch of training
     overlap/          one .npz and .json per epoch and layer measured, random/ for the control,

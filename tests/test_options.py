@@ -101,3 +101,14 @@ def test_words_that_are_no_command_or_option(words, said, capsys):
     out, err = capsys.readouterr()
     (line,) = err.splitlines()
     assert out == "" and said in line and "--help' lists the options" in line
+
+
+def test_what_is_given_twice_counts_once():
+    parse = options.parser().parse_args
+    args = parse(["prune", "run", "--protocol", "short", "--seeds", "1", "0", "1", "--criteria",
+                  "weight", "det", "weight"])  # fmt: skip
+    config = options.protocol_config(args)
+    assert (config.seeds, config.criteria) == ((1, 0), ("weight", "det"))
+    args = parse(["train", "--out", "new", "--mean", "0.5", "0.5", "--measure-epochs", "1", "1"])
+    config = options.train_config(args)
+    assert (config.mean, config.measure_epochs) == ((0.5, 0.5), (1,))

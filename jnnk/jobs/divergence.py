@@ -55,7 +55,7 @@ def first_not_finite(losses: Sequence[float]) -> tuple[int, float] | None:
 def divergence(records: list[dict[str, Any]]) -> Divergence | None:
     """Where the training of these lines of ``metrics.jsonl`` diverged, if it did."""
     for record in records:
-        loss = record.get("loss")
+        loss = record.get("loss", 0.0)
         if loss is None or not math.isfinite(loss):
             return Divergence(record["epoch"], record.get("diverged_at_step"))
     return None
