@@ -13,7 +13,7 @@ from jnnk.checkpoints import Checkpoints
 from jnnk.data import Dataset, epoch_order
 from jnnk.jobs.progress import Progress
 from jnnk.jobs.tensorboard import scalars
-from jnnk.placement import data_mesh, local_rows, replicate, shard_batch
+from jnnk.placement import local_rows, one_device, replicate, shard_batch
 from jnnk.runs import read_json_lines, write_json_lines
 from jnnk.training import Batch, Metrics, TrainState
 
@@ -60,8 +60,8 @@ def fit(
         progress: shows a bar over all steps.
         description: names the bar.
         monitor: looks at the state after every epoch; may change it, and end the training.
-        mesh: devices that share the batches over its axis ``"data"``; by default as many of this
-            process' own as share a batch evenly. Of several processes each reads its own rows.
+        mesh: devices that share the batches over its axis ``"data"``; by default the first one
+            alone. Of several processes each reads its own rows.
 
     Returns:
         The state after the last epoch, on all devices of the mesh.
@@ -70,7 +70,7 @@ def fit(
         InputError: if the mesh has no axis ``"data"`` or it does not divide the batch.
     """
     num_batches = len(dataset.train_images) // batch_size
-    mesh = mesh or data_mesh(batch_size)
+    mesh = mesh or one_device()
     own = local_rows(batch_size, mesh)
     metrics_path = folder / "metrics.jsonl"
     with Checkpoints(folder / "checkpoints", keep=keep) as checkpoints:
