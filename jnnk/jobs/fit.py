@@ -11,8 +11,9 @@ from jax.sharding import Mesh
 
 from jnnk.checkpoints import Checkpoints
 from jnnk.data import Dataset, epoch_order
-from jnnk.jobs.progress import Progress
+from jnnk.jobs.progress import Progress, Stopped
 from jnnk.jobs.tensorboard import scalars
+from jnnk.jobs.unfinished import discard_unfinished, load_unfinished, save_unfinished
 from jnnk.placement import local_rows, one_device, replicate, shard_batch
 from jnnk.runs import read_json_lines, write_json_lines
 from jnnk.training import Batch, Metrics, TrainState
@@ -93,18 +94,34 @@ def fit(
                     break
                 started = time.perf_counter()
                 order = epoch_order(len(dataset.train_images), seed=seed, epoch=epoch)
-                history = []
-                for index in range(num_batches):
-                    rows = order[index * batch_size : (index + 1) * batch_size][own]
-                    batch = Batch(dataset.train_images[rows], dataset.train_labels[rows])
-                    state, metrics = step(state, shard_batch(batch, mesh))
-                    history.append(metrics)
-                    shown = {}
-                    if index % _SHOW_EVERY == 0:
-                        rate = (index + 1) * batch_size / (time.perf_counter() - started)
-                        shown = {"loss": float(metrics.loss), "accuracy": float(metrics.accuracy)}
-                        shown["images/s"] = rate
-                    task.advance(**shown)
+                before = (epoch - 1) * num_batches
+                state, history, seconds = load_unfinished(
+                    folder, state, steps_before=before, num_batches=num_batches
+                )
+                state, started, resumed = replicate(state, mesh), started - seconds, len(history)
+                try:
+                    task.advance(resumed)
+                    for index in range(resumed, num_batches):
+                        rows = order[index * batch_size : (index + 1) * batch_size][own]
+                        batch = Batch(dataset.train_images[rows], dataset.train_labels[rows])
+                        state, metrics = step(state, shard_batch(batch, mesh))
+                        history.append(metrics)
+                        shown = {}
+                        if index % _SHOW_EVERY == 0:
+                            rate = (index + 1) * batch_size / (time.perf_counter() - started)
+                            shown = {
+                                "loss": float(metrics.loss),
+                                "accuracy": float(metrics.accuracy),
+                                "images/s": rate,
+                            }
+                        task.advance(**shown)
+                except Stopped:
+                    if len(history) > resumed:
+                        seconds = time.perf_counter() - started
+                        save_unfinished(
+                            folder, state, history, seconds=seconds, steps_before=before
+                        )
+                    raise
                 mean = Metrics(*np.mean(jax.device_get(history), axis=0, dtype=np.float64).tolist())
                 seconds = time.perf_counter() - started
                 test_accuracy = evaluate(state.variables, dataset.test_images, dataset.test_labels)
@@ -122,5 +139,6 @@ def fit(
                 )
                 write_json_lines(metrics_path, records)
                 checkpoints.save(epoch, state)
+                discard_unfinished(folder)
                 show(records[-1])
     return state

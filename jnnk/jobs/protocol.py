@@ -155,6 +155,7 @@ class _Trials:
         path = folder / "result.json"
         if path.exists():
             return read_json(path)
+        self._progress.check()
         dataset = self._dataset
         masks = make_masks(trained.params, criterion=criterion, threshold=self._config.threshold)
         params = apply_masks(trained.params, masks)
