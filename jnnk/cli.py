@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import pathlib
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -24,8 +25,9 @@ from jnnk import options
 from jnnk.archives import read_folder
 from jnnk.errors import InputError, is_out_of_memory
 from jnnk.jobs.config import TrainConfig
-from jnnk.jobs.progress import Progress
+from jnnk.jobs.progress import Progress, Stoppable, Stopped
 from jnnk.runs import Run
+from jnnk.signals import Signals, exit_code
 from jnnk.terminal import Answer, Terminal
 
 
@@ -59,19 +61,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Orbax and TFDS log through absl and asyncio what our own messages say better, errors too.
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    signals = Signals(
+        lambda text: args.quiet or terminal.note(text),
+        is_eager=not getattr(args, "distributed", False),
+    )
+    with signals.noted():
+        return _run(args, terminal, signals)
+
+
+def _run(args: argparse.Namespace, terminal: Terminal, signals: Signals) -> int:
+    is_shared = getattr(args, "distributed", False)
     try:
-        if getattr(args, "distributed", False) and not _is_first_process():
-            terminal.mute()
+        if is_shared:
+            if not _is_first_process():
+                terminal.mute()
+            signals.install()  # JAX has set a handler of its own
         if args.command in _COMPUTING:
             _find_devices()
-        terminal.show(_COMMANDS[args.command](args, terminal.progress()))
-    except KeyboardInterrupt:
-        terminal.note(f"stopped; {_how_to_go_on(args)}")
-        return 130
+        check = _check_together(signals) if is_shared else signals.check
+        progress = Stoppable(terminal.progress(), check, is_shared=is_shared)
+        answer = _COMMANDS[args.command](args, progress)
+        progress.check()
+        terminal.show(answer)
+    except KeyboardInterrupt as stopped:
+        return _stop(getattr(stopped, "signal", signal.SIGINT), args, terminal)
     except InputError as error:
         terminal.error(str(error))
         return 2
     except OSError as error:  # what the system refuses on a file is no defect
+        if signals.first and error.errno == errno.EIO:  # the terminal is gone
+            return _stop(signals.first, args, terminal)
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         if error.filename is None and not is_full:
             raise
@@ -85,6 +104,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         terminal.error(f"out of memory: {reason}; {_lower(args)}")
         return 2
     return 0
+
+
+def _stop(number: int, args: argparse.Namespace, terminal: Terminal) -> int:
+    """Says how to go on after a signal; its exit code."""
+    with contextlib.suppress(OSError):  # a terminal that is gone
+        terminal.note(f"stopped; {_how_to_go_on(args)}")
+    return exit_code(number)
+
+
+def _check_together(signals: Signals) -> Callable[[], None]:
+    """A check by which all processes end where one of them was told to."""
+    from jnnk.processes import largest
+
+    def check() -> None:
+        if number := largest(signals.first):
+            raise Stopped(number)
+
+    return check
 
 
 def _how_to_go_on(args: argparse.Namespace) -> str:
@@ -265,7 +302,7 @@ def _overlap(args: argparse.Namespace, progress: Progress) -> Answer:
             progress=progress,
             mesh=mesh,
         )
-        return _report_on(run)
+        return _report_on(run, progress)
 
 
 def _mesh(args: argparse.Namespace):
@@ -297,7 +334,7 @@ def _prune(args: argparse.Namespace, progress: Progress) -> Answer:
         else:
             config = options.protocol_config(args)
             protocol(run, model, dataset, args.protocol, config, progress=progress)
-        return _report_on(run)
+        return _report_on(run, progress)
 
 
 def _export(args: argparse.Namespace, progress: Progress) -> Answer:
@@ -330,7 +367,7 @@ def _report(args: argparse.Namespace, progress: Progress) -> Answer:
     if args.out is not None:
         raise InputError("--out names the page of a comparison: give two run folders or more")
     with locked(runs[0].path, say=progress.note):
-        return _report_on(runs[0])
+        return _report_on(runs[0], progress)
 
 
 def _compare(runs: list[Run], path: pathlib.Path) -> Answer:
@@ -537,8 +574,8 @@ def _load(config: TrainConfig) -> tuple:
     if config.weights is None:
         return model, dataset, None
     try:
-        shape = dataset.train_images.shape[1:]
-        variables = models.load_safetensors(model, config.weights, image_shape=shape)
+        variables = models.load_safetensors(model, config.weights, image_shape=image.shape[1:])
+        return model, dataset, variables
     except models.WeightsError as error:
         raise InputError(str(error)) from None
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
@@ -578,10 +615,10 @@ def _by_channel(option: str, given: tuple[float, ...] | None, default: np.ndarra
     return np.broadcast_to(np.asarray(given, np.float32), default.shape)
 
 
-def _report_on(run: Run) -> Answer:
+def _report_on(run: Run, progress: Progress) -> Answer:
     from jnnk.jobs.report import report
 
-    return _answer(run, report(run))
+    return _answer(run, report(run, progress=progress))
 
 
 def _answer(run: Run, path: pathlib.Path) -> Answer:

@@ -17,11 +17,14 @@ from jnnk.errors import InputError
 DATA = "data"
 
 
-def data_mesh(batch_size: int) -> Mesh:
-    """A mesh ``("data",)`` of as many local devices as share a batch evenly."""
-    size = next(n for n in range(jax.local_device_count(), 0, -1) if batch_size % n == 0)
+def one_device() -> Mesh:
+    """A mesh ``("data",)`` of this process' first device, on which all is where no mesh is given.
+
+    More devices add up gradients in another order, so that none is taken that was not asked for:
+    the same command gives the same numbers, however many there are.
+    """
     return jax.make_mesh(
-        (size,), (DATA,), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:size]
+        (1,), (DATA,), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:1]
     )
 
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from jnnk.errors import InputError
@@ -44,7 +45,7 @@ def join_processes() -> None:
 
 def is_first() -> bool:
     """Whether this process is the one that writes and speaks: always so if there is no other."""
-    return not _are_several() or jax.process_index() == 0
+    return not are_several() or jax.process_index() == 0
 
 
 def on_first(action: Callable[[], None], *, name: str) -> None:
@@ -56,7 +57,7 @@ def on_first(action: Callable[[], None], *, name: str) -> None:
         action: what to do.
         name: of the action, the same in all processes; JAX raises if they meet at different ones.
     """
-    if not _are_several():
+    if not are_several():
         action()
         return
     multihost_utils.sync_global_devices(f"before {name}")
@@ -65,7 +66,15 @@ def on_first(action: Callable[[], None], *, name: str) -> None:
     multihost_utils.sync_global_devices(f"after {name}")
 
 
-def _are_several() -> bool:
+def largest(number: int) -> int:
+    """The largest of the numbers that the processes give; all must call it, in step."""
+    if not are_several():
+        return number
+    return int(multihost_utils.process_allgather(np.int32(number)).max())
+
+
+def are_several() -> bool:
+    """Whether this process has joined others."""
     # Asked first, because the count starts a backend, which reading a folder does not need.
     return jax.distributed.is_initialized() and jax.process_count() > 1
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from jnnk.jobs.progress import Progress, Silent
+from jnnk.jobs.progress import Display, Silent
 from jnnk.runs import to_json
 
 _TABLE_WIDTH = 140  # characters, at least
@@ -49,13 +49,13 @@ class Terminal:
         self, out: Console, err: Console, *, is_json: bool = False, is_quiet: bool = False
     ):
         self._out, self._err = out, err
-        self._is_json, self._is_quiet = is_json, is_quiet
+        self._is_json, self._is_quiet, self._is_mute = is_json, is_quiet, False
 
     def mute(self) -> None:
         """Shows nothing but errors from now on: another process speaks."""
-        self._is_json, self._is_quiet = False, True
+        self._is_json, self._is_quiet, self._is_mute = False, True, True
 
-    def progress(self) -> Progress:
+    def progress(self) -> Display:
         """Where a job shows how far it is."""
         if self._is_quiet:
             return Silent()
@@ -83,6 +83,8 @@ class Terminal:
 
     def note(self, message: str) -> None:
         """Prints a line beside the answer."""
+        if self._is_mute:
+            return
         self._err.print(_plain(message), soft_wrap=True, highlight=False)
 
 

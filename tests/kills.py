@@ -1,5 +1,6 @@
-"""Kills a command with SIGKILL at random moments until it gets through, and looks at what is left.
+"""Ends a command by signals at random moments until it gets through, and looks at what is left.
 
+By SIGKILL, by which it dies; ``--signals SIGTERM SIGINT SIGHUP`` are those that it obeys.
 ``python tests/kills.py --moments 50`` does so for a whole study (training, overlap, pruning,
 report) and for a reproduction, as often as it takes to kill each of them so many times;
 ``test_resume.py`` does so with a training.
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from typing import Any
 
 JNNK = [str(pathlib.Path(sys.executable).with_name("jnnk"))]
@@ -63,6 +65,7 @@ def kill_until_done(
     moments: random.Random,
     longest: float,
     most: int,
+    signals: Sequence[signal.Signals] = (signal.SIGKILL,),
 ) -> int:
     """Starts the command anew until it ends by itself; how often it was killed.
 
@@ -73,6 +76,8 @@ def kill_until_done(
         moments: draws when to kill.
         longest: seconds that the command takes in one go.
         most: kills; then it may end.
+        signals: one of these each time. After those that it obeys it ends by itself, with their
+            exit code; before it has set its handlers the system ends it.
     """
     for kills in range(most):
         process = subprocess.Popen(
@@ -81,8 +86,13 @@ def kill_until_done(
         try:
             _, said = process.communicate(timeout=moments.uniform(0, longest))
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
+            sent = moments.choice(signals)
+            process.send_signal(sent)
+            _, said = process.communicate()
+            allowed = {-sent} if sent == signal.SIGKILL else {-sent, 128 + sent, 0}
+            assert process.returncode in allowed, said.decode()
+            if process.returncode == 128 + sent:
+                assert "goes on from it" in said.decode()
         else:
             assert process.returncode == 0, said.decode()
             return kills
@@ -92,20 +102,22 @@ def kill_until_done(
 
 def results(out: pathlib.Path) -> Any:
     """What ``results.json`` holds, but for times."""
-    return _without_times(json.loads((out / "results.json").read_text()))
+    return without_times(json.loads((out / "results.json").read_text()))
 
 
-def _without_times(value: Any) -> Any:
+def without_times(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_times(each) for key, each in value.items() if key not in TIMES}
-    return [_without_times(each) for each in value] if isinstance(value, list) else value
+        return {key: without_times(each) for key, each in value.items() if key not in TIMES}
+    return [without_times(each) for each in value] if isinstance(value, list) else value
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--moments", type=int, default=50, help="of each command")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--signals", nargs="+", default=["SIGKILL"], metavar="NAME")
     options = parser.parse_args()
+    signals = [signal.Signals[name] for name in options.signals]
     moments = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
@@ -119,7 +131,7 @@ def main() -> None:
                 out = folder / title / str(rounds)
                 kills += kill_until_done(
                     command, out, env, moments=moments, longest=seconds,
-                    most=options.moments - kills,
+                    most=options.moments - kills, signals=signals,
                 )  # fmt: skip
                 assert results(out) == expected, f"{out} differs"
                 rounds += 1

@@ -20,10 +20,11 @@ from jnnk.jobs.divergence import (
     first_not_finite,
     refuse_diverged,
 )
-from jnnk.jobs.progress import Progress
+from jnnk.jobs.progress import Progress, Stopped
 from jnnk.jobs.records import MetricsLine
 from jnnk.jobs.tensorboard import scalars
-from jnnk.placement import data_mesh, local_rows, replicate, shard_batch
+from jnnk.jobs.unfinished import discard_unfinished, load_unfinished, save_unfinished
+from jnnk.placement import local_rows, one_device, replicate, shard_batch
 from jnnk.runs import read_json_lines, write_json_lines
 from jnnk.training import Batch, Metrics, TrainState
 
@@ -72,8 +73,8 @@ def fit(
         description: names the bar.
         remedy: what to try where the training diverges.
         monitor: looks at the state after every epoch; may change it, and end the training.
-        mesh: devices that share the batches over its axis ``"data"``; by default as many of this
-            process' own as share a batch evenly. Of several processes each reads its own rows.
+        mesh: devices that share the batches over its axis ``"data"``; by default the first one
+            alone. Of several processes each reads its own rows.
 
     Returns:
         The state after the last epoch, on all devices of the mesh.
@@ -85,7 +86,7 @@ def fit(
     """
     _check_fit(len(dataset.train_images), epochs=epochs, batch_size=batch_size)
     num_batches = len(dataset.train_images) // batch_size
-    mesh = mesh or data_mesh(batch_size)
+    mesh = mesh or one_device()
     own = local_rows(batch_size, mesh)
     metrics_path = folder / "metrics.jsonl"
     with Checkpoints(folder / "checkpoints", keep=keep) as checkpoints:
@@ -121,20 +122,33 @@ def fit(
                     break
                 started = time.perf_counter()
                 order = epoch_order(len(dataset.train_images), seed=seed, epoch=epoch)
-                history = []
-                for index in range(num_batches):
-                    rows = order[index * batch_size : (index + 1) * batch_size][own]
-                    batch = Batch(dataset.train_images[rows], dataset.train_labels[rows])
-                    state, metrics = step(state, shard_batch(batch, mesh))
-                    history.append(metrics)
-                    shown = {}
-                    if index % _SHOW_EVERY == 0:
-                        rate = (index + 1) * batch_size / (time.perf_counter() - started)
-                        shown = {"loss": float(metrics.loss), "accuracy": float(metrics.accuracy)}
-                        if not math.isfinite(shown["loss"]):
-                            break
-                        shown["images/s"] = rate
-                    task.advance(**shown)
+                before = (epoch - 1) * num_batches
+                state, history, seconds = load_unfinished(
+                    folder, state, steps_before=before, num_batches=num_batches
+                )
+                state, started, resumed = replicate(state, mesh), started - seconds, len(history)
+                try:
+                    task.advance(resumed)
+                    for index in range(resumed, num_batches):
+                        rows = order[index * batch_size : (index + 1) * batch_size][own]
+                        batch = Batch(dataset.train_images[rows], dataset.train_labels[rows])
+                        state, metrics = step(state, shard_batch(batch, mesh))
+                        history.append(metrics)
+                        shown = {}
+                        if index % _SHOW_EVERY == 0:
+                            rate = (index + 1) * batch_size / (time.perf_counter() - started)
+                            loss, accuracy = float(metrics.loss), float(metrics.accuracy)
+                            if not math.isfinite(loss):
+                                break
+                            shown = {"loss": loss, "accuracy": accuracy, "images/s": rate}
+                        task.advance(**shown)
+                except Stopped:
+                    if len(history) > resumed:
+                        seconds = time.perf_counter() - started
+                        save_unfinished(
+                            folder, state, history, seconds=seconds, steps_before=before
+                        )
+                    raise
                 history = jax.device_get(history)
                 if broken := first_not_finite([metrics.loss for metrics in history]):
                     stop(epoch, broken[0], f"the loss is {broken[1]}")
@@ -157,6 +171,7 @@ def fit(
                 )
                 write_json_lines(metrics_path, records)
                 checkpoints.save(epoch, state)
+                discard_unfinished(folder)
                 show(records[-1])
     return state
 

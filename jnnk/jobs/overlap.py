@@ -111,6 +111,7 @@ def overlap(
                 write_json(paths[name], record)
                 task.advance(overlap=np.nan_to_num(measures["overlap"]))
         records += [read_json(path, OverlapRecord) for path in paths.values()]
+    progress.check()
     keep_images(run, epoch, images)
     if channels is None:
         channels = default_channels(run, records[-1])

@@ -160,6 +160,7 @@ class _Trials:
         if path.exists():
             refuse_diverged(folder)
             return read_json(path, Trial)
+        self._progress.check()
         dataset = self._dataset
         masks = make_masks(trained.params, criterion=criterion, threshold=self._config.threshold)
         params = apply_masks(trained.params, masks)

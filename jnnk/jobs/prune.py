@@ -84,6 +84,7 @@ def prune(
         epochs=config.finetune_epochs, learning_rate=config.finetune_learning_rate,
         progress=progress,
     )  # fmt: skip
+    progress.check()
     record = {
         "criterion": config.criterion,
         "share_requested": share,

@@ -62,6 +62,7 @@ def prune_channels(
         return read_json(path, ChannelPruning)
     variables = load_state(run, model, dataset).variables
     evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std)
+    progress.check()
     graphs = None
     if config.channels in OF_GRAPHS:
         graphs = inner_graphs(
@@ -78,6 +79,7 @@ def prune_channels(
         epochs=config.finetune_epochs, learning_rate=config.finetune_learning_rate,
         progress=progress,
     )  # fmt: skip
+    progress.check()
     small, small_variables = compact(model, tuned.variables, masks)
     images = dataset.test_images[:64].astype(np.float32) / 255
     whole_logits = model.apply(tuned.variables, images)[0]

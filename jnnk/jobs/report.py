@@ -10,6 +10,7 @@ from jnnk.jobs.headline import answers, costs, headline, why_time_differs
 from jnnk.jobs.output import draw, percent
 from jnnk.jobs.overlap_files import last_epoch, read_arrays, read_records
 from jnnk.jobs.overlap_report import overlap_sections
+from jnnk.jobs.progress import Progress, Silent
 from jnnk.jobs.protocol_report import protocol_sections
 from jnnk.jobs.prune_report import prune_sections
 from jnnk.jobs.records import (
@@ -26,11 +27,12 @@ from jnnk.report import Drawing, Section, render
 from jnnk.runs import Run, read_json, read_json_lines, write_bytes, write_json
 
 
-def report(run: Run) -> pathlib.Path:
+def report(run: Run, *, progress: Progress | None = None) -> pathlib.Path:
     """Writes ``results.json``, ``figures/`` and ``report.html``; parts not run yet are left out.
 
     Args:
         run: a run folder in which at least one job has left results.
+        progress: may end it between two parts.
 
     Returns:
         Path of the report.
@@ -38,16 +40,21 @@ def report(run: Run) -> pathlib.Path:
     Raises:
         InputError: if there is nothing to report yet.
     """
+    progress = progress or Silent()
     results = collect(run)
-    sections = [
-        *_training_section(run, results),
-        *overlap_sections(run, results),
-        *prune_sections(run, results),
-        *_channels_section(results["channels"]),
-        *protocol_sections(run, results["protocols"]),
-    ]
+    sections: list[Section] = []
+    for part in (
+        lambda: _training_section(run, results),
+        lambda: overlap_sections(run, results),
+        lambda: prune_sections(run, results),
+        lambda: _channels_section(results["channels"]),
+        lambda: protocol_sections(run, results["protocols"]),
+    ):
+        progress.check()
+        sections += part()
     if not sections and not results["diverged"]:
         raise InputError(f"{run.path} holds no results yet; run jnnk train, overlap or prune first")
+    progress.check()
     write_json(run.path / "results.json", results)
     config, numbers = results["config"], headline(results)
     page = render(

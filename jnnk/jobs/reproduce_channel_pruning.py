@@ -95,7 +95,7 @@ def reproduce_channel_pruning(
     total = len(networks) * len(settings.keep_rates) * len(settings.criteria)
     with progress.task("reproduce channel-pruning", total=total, unit="case") as task:
         for network in networks:
-            case = _Case(folder / network.name, network, dataset, settings)
+            case = _Case(folder / network.name, network, dataset, settings, progress)
             for keep_rate in settings.keep_rates:
                 for criterion in settings.criteria:
                     records += case.records(criterion, keep_rate)
@@ -140,13 +140,18 @@ class _Case:
     """One network: its graphs and programs are made once, when first needed."""
 
     def __init__(
-        self, folder: pathlib.Path, network: Network, dataset: Dataset, settings: Settings
+        self,
+        folder: pathlib.Path,
+        network: Network,
+        dataset: Dataset,
+        settings: Settings,
+        progress: Progress,
     ):
-        self._folder, self._network = folder, network
+        self._folder, self._network, self._progress = folder, network, progress
         self._dataset, self._settings = dataset, settings
         evaluate = make_evaluate(network.model, mean=dataset.mean, std=dataset.std)
         path = folder / "accuracies.json"
-        self._accuracies = Accuracies(path, network.variables, dataset, evaluate)
+        self._accuracies = Accuracies(path, network.variables, dataset, evaluate, progress)
         self._graphs: dict | None = None
         self._programs: dict[Model, tuple] = {}
 
@@ -218,7 +223,7 @@ class _Case:
             partial(start_state, optimizer, jax.random.key(seed), variables),
             step, dataset, evaluate=evaluate, epochs=settings.tune_epochs,
             batch_size=settings.batch_size, seed=seed, folder=folder,
-            progress=Silent(), description="",
+            progress=self._progress.unseen(), description="",
         )  # fmt: skip
         return evaluate(state.variables, dataset.test_images, dataset.test_labels)
 

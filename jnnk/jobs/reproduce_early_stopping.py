@@ -98,7 +98,7 @@ def reproduce_early_stopping(
                 fit(
                     start, step, data, evaluate=evaluate, epochs=settings.epochs,
                     batch_size=settings.batch_size, seed=seed, folder=part,
-                    progress=Silent(), description="", monitor=monitor,
+                    progress=progress.unseen(), description="", monitor=monitor,
                 )  # fmt: skip
                 epochs = read_json_lines(part / "metrics.jsonl")
                 records.append(_record(name, seed, epochs, data, dataset))

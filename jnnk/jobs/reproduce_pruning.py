@@ -97,7 +97,8 @@ def reproduce_pruning(
             variables = network.variables
             if start == "L1 fine-tune":
                 variables = _finetune(network, dataset, evaluate, settings, part, progress)
-            accuracies = Accuracies(part / "accuracies.json", variables, dataset, evaluate)
+            path = part / "accuracies.json"
+            accuracies = Accuracies(path, variables, dataset, evaluate, progress)
             for criterion in settings.criteria:
                 measured = measure(accuracies, criterion, settings)
                 records.append({"network": network.name, "start": start, **measured})
@@ -115,6 +116,7 @@ class Accuracies:
         variables: the network's variables.
         dataset: its test images are used.
         evaluate: from :func:`jnnk.training.make_evaluate`.
+        progress: may end the command before one is measured.
     """
 
     def __init__(
@@ -123,7 +125,9 @@ class Accuracies:
         variables: dict,
         dataset: Dataset,
         evaluate: Callable[[dict, np.ndarray, np.ndarray], float],
+        progress: Progress,
     ):
+        self._progress = progress
         self.variables = variables
         self.num_images = len(dataset.test_images)
         self._path, self._dataset, self._evaluate = path, dataset, evaluate
@@ -133,6 +137,7 @@ class Accuracies:
         """Accuracy in [0, 1] on the first test images, pruned by ``masks`` (None: whole)."""
         key = f"{'whole' if masks is None else _digest(masks)} {num_images}"
         if key not in self._known:
+            self._progress.check()
             variables = self.variables
             if masks is not None:
                 variables = {**variables, "params": apply_masks(variables["params"], masks)}

@@ -123,7 +123,7 @@ def reproduce_regularizer(
         train_images=_pooled(dataset.train_images, settings.pool),
         test_images=_pooled(dataset.test_images, settings.pool),
     )
-    study = _Study(model, dataset, settings)
+    study = _Study(model, dataset, settings, progress)
     records = []
     cases = settings.cases()
     total = len(cases) * len(settings.seeds)
@@ -173,8 +173,9 @@ def _pooled(images: np.ndarray, side: int) -> np.ndarray:
 class _Study:
     """Trains and measures; programs are compiled once for all strengths and seeds."""
 
-    def __init__(self, model: Model, dataset: Dataset, settings: Settings):
+    def __init__(self, model: Model, dataset: Dataset, settings: Settings, progress: Progress):
         self._model, self._dataset, self._settings = model, dataset, settings
+        self._progress = progress
         self._evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std)
         self._predict = make_predict(model, mean=dataset.mean, std=dataset.std)
         num_steps = settings.epochs * (len(dataset.train_images) // settings.batch_size)
@@ -222,15 +223,18 @@ class _Study:
             # The accuracy after every epoch is only looked at: few images do.
             first_images(dataset, test=500),
             evaluate=self._evaluate, epochs=settings.epochs, batch_size=settings.batch_size,
-            seed=seed, folder=part, progress=Silent(), description="",
+            seed=seed, folder=part, progress=self._progress.unseen(), description="",
         )  # fmt: skip
 
     def _measure(self, part: pathlib.Path, state: TrainState) -> dict[str, Any]:
         settings, dataset = self._settings, self._dataset
+        self._progress.check()
         accuracy = self._evaluate(state.variables, dataset.test_images, dataset.test_labels)
         trained = self._evaluate(state.variables, dataset.train_images, dataset.train_labels)
         layers = self._layers(state)
-        accuracies = Accuracies(part / "accuracies.json", state.variables, dataset, self._evaluate)
+        accuracies = Accuracies(
+            part / "accuracies.json", state.variables, dataset, self._evaluate, self._progress
+        )
         pruning = measure_pruning(
             accuracies,
             settings.criterion,

@@ -41,4 +41,4 @@ def study(
     train(run, model, dataset, variables=variables, progress=progress)
     overlap(run, model, dataset, overlap_config, progress=progress)
     prune(run, model, dataset, prune_config, progress=progress)
-    return report(run)
+    return report(run, progress=progress)

@@ -1,0 +1,185 @@
+"""Every command gives the same records on one, two and eight devices.
+
+Run as a program, ``test_devices.py FOLDER`` runs all commands, one after the other, on the devices
+that there are, on a few digits and with the smallest settings.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from kills import without_times
+
+from jnnk import models
+from jnnk.cli import main
+from jnnk.data import first_images, load, only_classes
+from jnnk.jobs import reproduce_channel_pruning as channel_pruning
+from jnnk.jobs import reproduce_early_stopping as early_stopping
+from jnnk.jobs import reproduce_overlap as overlap
+from jnnk.jobs import reproduce_pruning as pruning
+from jnnk.jobs import reproduce_regularizer as regularizer
+from jnnk.jobs.network import Network
+from jnnk.jobs.overlap_epochs import Trajectory
+from jnnk.jobs.overlap_settings import Settings as OverlapSettings
+from jnnk.jobs.protocols import PROTOCOLS
+
+pytestmark = [pytest.mark.thorough, pytest.mark.slow]
+
+DEVICES = (1, 2, 8)
+IMAGES, TEST_IMAGES = 160, 80
+NETWORK = ["--model", "convnet6", "--model-options", "channels=4"]
+TRAINING = [*NETWORK, "--epochs", "2", "--batch-size", "32", "--learning-rate", "0.02"]
+MEASURING = ["--images", "40", "--neighbors", "5", "--layers", "conv[45]"]
+PRUNING = ["--criteria", "weight", "--sweep-images", "40", "--share", "0.5"]
+TUNING = ["--finetune-epochs", "1"]
+
+
+def run_every_command(folder: pathlib.Path) -> None:
+    digits = first_images(load("digits"), train=IMAGES, test=TEST_IMAGES)
+    arrays = {
+        name: getattr(digits, name)
+        for name in ("train_images", "train_labels", "test_images", "test_labels")
+    }
+    np.savez(folder / "digits.npz", **arrays)
+    where = ["--dataset", str(folder / "digits.npz")]
+    # What XLA adds up over devices it adds up in another order: the rest is to be equal.
+    mesh = ["--mesh", f"data={jax.device_count()}"]
+
+    def jnnk(*words: str | pathlib.Path) -> None:
+        assert main(list(map(str, [*words, "--quiet"]))) == 0, words
+
+    study, imported, torch = (folder / name for name in ("study", "imported", "torch"))
+    jnnk("study", *where, *TRAINING, *MEASURING, *PRUNING, *TUNING, "--out", study)
+    jnnk("export", study, "--out", torch)
+    weights = torch / "trained.safetensors"
+    jnnk("import-weights", weights, *where, *NETWORK, "--out", imported)
+    jnnk("overlap", imported, *MEASURING)
+    jnnk("prune", imported, *PRUNING, *TUNING)
+    jnnk("prune", imported, "--channels", "redundancy", "--share", "0.25", *TUNING)
+    PROTOCOLS["short"] = PROTOCOLS["short"]._replace(epochs=2, retrain_epochs=1)
+    short = ["--protocol", "short", "--seeds", "0", "--criteria", "weight", "det"]
+    jnnk("prune", imported, *short)
+    jnnk("report", imported)
+    jnnk("report", study, imported, "--out", folder / "both.html")
+    stopped = folder / "stopped"
+    jnnk("train", *where, *TRAINING, "--stop", "channel-nnk", "--out", stopped)
+    jnnk("train", *where, *TRAINING, *mesh, "--stop", "nnk", "--out", folder / "mesh")
+    jnnk("overlap", folder / "mesh", *MEASURING, *mesh)
+    reproduce_all(folder, digits)
+
+
+def reproduce_all(folder: pathlib.Path, digits) -> None:
+    """The jobs of ``jnnk reproduce`` on what they are not given by the command: few digits."""
+
+    def convnet(rate: float = 0.0, classes: int = 10):
+        return models.create("convnet6", num_classes=classes, channels=4, dropout=rate)
+
+    def weights(seed: int) -> dict:
+        return jax.jit(convnet().init)(jax.random.key(seed), jnp.zeros((1, 8, 8, 1)))
+
+    two = only_classes(digits, ("0", "1"))
+    network = Network("net", convnet(), weights(0))
+    pruning.reproduce_pruning(
+        folder / "pruning", [network], digits,
+        settings=pruning.Settings(criteria=("weight",), steps=8, bracket_images=40, batch_size=32),
+    )  # fmt: skip
+    channel_pruning.reproduce_channel_pruning(
+        folder / "channel-pruning", [network], digits,
+        settings=channel_pruning.Settings(
+            criteria=("redundancy", "random"), keep_rates=(0.75,), tuned_rates=(0.75,), seeds=(0,),
+            test_images=40, tune_images=64, batch_size=32, graph_images=40, neighbors=5,
+        ),
+    )  # fmt: skip
+    regularizer.reproduce_regularizer(
+        folder / "regularizer", convnet(), digits,
+        settings=regularizer.Settings(
+            strengths=(), seeds=(0,), baselines=("cka",), layers=("conv4",), pool=1, epochs=1,
+            batch_size=32, overlap_images=40, neighbors=5,
+        ),
+    )  # fmt: skip
+    early_stopping.reproduce_early_stopping(
+        folder / "early-stopping", convnet(classes=2), two,
+        settings=early_stopping.Settings(seeds=(0,), epochs=2, batch_size=8),
+    )  # fmt: skip
+    overlap.reproduce_overlap(
+        folder / "overlap",
+        overlap.Inputs(
+            create=lambda rate: convnet(rate, classes=2),
+            run_dataset=digits,
+            pair=[Network(str(seed), convnet(), weights(seed)) for seed in (0, 1)],
+            pair_dataset=digits,
+            trajectories=[Trajectory("net", convnet(), 1, weights)],
+            trajectory_dataset=digits,
+        ),
+        settings=OverlapSettings(
+            neighbors=5, images=40, label_neighbors=5, label_queries=40, classes=("0", "1"),
+            sizes=(20,), dropouts=(0.0,), weight_decays=(0.0,), repeats=2, steps=3, batch_size=10,
+        ),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> dict[int, pathlib.Path]:
+    """What all commands make, by the number of devices."""
+    folders = {number: tmp_path_factory.mktemp(f"devices{number}") for number in DEVICES}
+    running = []
+    for number, folder in folders.items():
+        environment = os.environ | {
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={number}",
+            "JAX_PLATFORMS": "cpu",
+            "JAX_NUMPY_DTYPE_PROMOTION": "standard",  # of Optax's Adam
+        }
+        with (folder / "said").open("w") as said:
+            command = [sys.executable, __file__, str(folder)]
+            running.append(subprocess.Popen(command, env=environment, stdout=said, stderr=said))
+    for process, folder in zip(running, folders.values(), strict=True):
+        assert process.wait(timeout=1200) == 0, (folder / "said").read_text()[-6000:]
+    return folders
+
+
+def records(folder: pathlib.Path) -> dict[str, Any]:
+    """All numbers under a folder by file, without times and what says where it lies."""
+    return {
+        str(path.relative_to(folder)): without_times(json.loads(path.read_text()))
+        for path in sorted(folder.rglob("*.json"))
+        if "checkpoints" not in path.parts and path.name not in ("config.json", "results.json")
+    }
+
+
+@pytest.mark.parametrize("devices", DEVICES[1:])
+def test_every_command_gives_the_same_records(made, devices):
+    expected, found = (records(made[number]) for number in (1, devices))
+    assert list(found) == list(expected) and len(expected) > 40
+    for name, record in expected.items():
+        # Gradients that devices add up differ in their last digits, and so does what follows.
+        if not name.startswith("mesh/"):
+            assert found[name] == record, name
+
+
+@pytest.mark.parametrize("devices", DEVICES[1:])
+@pytest.mark.parametrize("name", ["trained", "pruned", "pruned_masks"])
+def test_exports_are_the_same_to_the_bit(made, devices, name):
+    contents = [
+        (made[number] / "torch" / f"{name}.safetensors").read_bytes() for number in (1, devices)
+    ]
+    assert contents[0] == contents[1]
+
+
+@pytest.mark.parametrize("devices", DEVICES[1:])
+def test_a_mesh_differs_by_rounding_only(made, devices):
+    losses = []
+    for number in (1, devices):
+        lines = (made[number] / "mesh" / "metrics.jsonl").read_text().splitlines()
+        losses.append([json.loads(line)["loss"] for line in lines])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+
+
+if __name__ == "__main__":
+    run_every_command(pathlib.Path(sys.argv[1]))
