@@ -521,7 +521,7 @@ def _opened(
     """The run folder an analysis command works on, with its model and data set."""
     from jnnk.jobs.cores import note_cores
     from jnnk.jobs.data_record import check_data, record_data
-    from jnnk.jobs.train import train_config
+    from jnnk.jobs.train import require_network, train_config
     from jnnk.runs import locked, open_run
 
     run = open_run(args.run)
@@ -530,6 +530,7 @@ def _opened(
     if args.data_dir is not None:
         config = config._replace(data_dir=args.data_dir)
     with locked(run.path, shared=not writes, say=progress.note):
+        require_network(run)
         model, dataset, _ = _load(config)
         if writes:
             note_cores(run, progress)
@@ -575,7 +576,6 @@ def _load(config: TrainConfig) -> tuple:
         return model, dataset, None
     try:
         variables = models.load_safetensors(model, config.weights, image_shape=image.shape[1:])
-        return model, dataset, variables
     except models.WeightsError as error:
         raise InputError(str(error)) from None
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):

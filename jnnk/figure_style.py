@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib as mpl
+import matplotlib.ticker
 import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
@@ -38,6 +39,19 @@ def make_axes(rows: int, columns: int, size: tuple[float, float], **options) -> 
     """
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, **options)
+
+
+def write_plain_powers(figure: Figure) -> None:
+    """Labels logarithmic axes with plain numbers: their own labels are mathematics, which is off.
+
+    Args:
+        figure: whose axes are complete.
+    """
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if isinstance(axis.get_major_formatter(), mpl.ticker.LogFormatter):
+                axis.set_major_formatter(lambda value, _: f"{value:g}")
+                axis.set_minor_formatter(mpl.ticker.NullFormatter())
 
 
 def by_layer(layers: int, height: float, *, least: float = 7.5) -> tuple[float, float]:

@@ -69,8 +69,13 @@ def _one_of(value: Any, options: tuple, where: str) -> Any:
             return conform(value, option, where)
         except ValueError as error:
             errors.append(error)
-    # Of an optional record, what is wrong inside says more than that it is not null.
-    raise max(errors, key=lambda error: len(str(error).partition(":")[0]))
+    # What is wrong inside a record says more than that it is not the record or null.
+    raise max(errors, key=_depth)
+
+
+def _depth(error: ValueError) -> int:
+    place, colon, _ = str(error).partition(": ")
+    return place.count(".") + place.count("[") + 1 if colon else 0
 
 
 def _record(value: Any, kind: Any, where: str) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from jnnk.figure_style import STYLE
+from jnnk.figure_style import STYLE, write_plain_powers
 from jnnk.report import Drawing, picture
 from jnnk.runs import Run, write_bytes, write_json
 from jnnk.tables import Records, to_csv, to_latex, to_markdown
@@ -29,6 +29,7 @@ def figure_bytes(figure: Figure, kind: str) -> bytes:
     """The figure as a file, ``"png"`` or ``"svg"``, without the date and version of its making."""
     buffer = io.BytesIO()
     nothing = {"png": {"Software": None}, "svg": {"Date": None}}[kind]
+    write_plain_powers(figure)
     # The style names the salt of the SVG's ids, and is asked for texts that are made only now.
     with mpl.rc_context(STYLE):
         figure.savefig(buffer, format=kind, metadata=nothing)

@@ -143,6 +143,18 @@ def require_trained(run: Run) -> None:
         InputError: saying which.
     """
     refuse_diverged(run.path)
+    require_network(run)
+
+
+def require_network(run: Run) -> None:
+    """Refuses a run whose training has left no network.
+
+    Args:
+        run: the run folder.
+
+    Raises:
+        InputError: if there is none.
+    """
     if not kept_epochs(run):
         raise InputError(f"{run.path} holds no trained network yet; run jnnk train first")
 
