@@ -530,8 +530,8 @@ def _opened(
     if args.data_dir is not None:
         config = config._replace(data_dir=args.data_dir)
     with locked(run.path, shared=not writes, say=progress.note):
-        require_network(run)
         model, dataset, _ = _load(config)
+        require_network(run)
         if writes:
             note_cores(run, progress)
             run = record_data(run, dataset, command=args.command)

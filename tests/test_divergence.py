@@ -170,6 +170,7 @@ def test_the_networks_of_the_overlap_study_are_checked(monkeypatch):
 
 PRUNE = ["--criteria", "weight", "--criterion", "weight", "--share", "0.5"]
 CHANNELS = {
+    "criterion": "l1_norm",
     "share": 0.5, **dict.fromkeys(("accuracy_before", "accuracy_pruned", "accuracy_finetuned"), 1),
     "kept": {"macs": [2, 1]}, "latency": None,
 }  # fmt: skip
@@ -215,8 +216,8 @@ def test_a_diverging_run_stops_and_says_what_to_try(run, tmp_path, capsys):
             main, capsys, *words
         )
     assert sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) in (
-        ["checkpoints", "config.json", "metrics.jsonl"],
-        ["checkpoints", "config.json", "metrics.jsonl", "tensorboard"],
+        ["checkpoints", "config.json", "cores.json", "metrics.jsonl"],
+        ["checkpoints", "config.json", "cores.json", "metrics.jsonl", "tensorboard"],
     )
 
 
