@@ -40,9 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = options.parser().parse_args(argv)
     terminal = Terminal(Console(), Console(stderr=True), is_json=args.json, is_quiet=args.quiet)
-    # Orbax and TFDS log through absl and asyncio what our own messages say better, errors too.
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    _quiet_libraries()
     try:
         if getattr(args, "distributed", False) and not _is_first_process():
             terminal.mute()
@@ -61,6 +59,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         terminal.error(f"{error.filename or 'a file'}: {error.strerror}{left}")
         return 2
     return 0
+
+
+def _quiet_libraries() -> None:
+    """Leaves out what orbax and TFDS say in their threads of errors that reach us besides."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if not isinstance(sys.unraisablehook, functools.partial):
+        sys.unraisablehook = functools.partial(_without_closed_loops, sys.unraisablehook)
+
+
+def _without_closed_loops(usual: Callable[[Any], None], unraisable: Any) -> None:
+    # After a write that failed, orbax closes its event loop while tensorstore still calls back.
+    error = unraisable.exc_value
+    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+        usual(unraisable)
 
 
 def _how_to_go_on(args: argparse.Namespace) -> str:
