@@ -58,9 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Terminal(Console(), Console(stderr=True)).error(str(error))
         return 2
     terminal = Terminal(Console(), Console(stderr=True), is_json=args.json, is_quiet=args.quiet)
-    # Orbax and TFDS log through absl and asyncio what our own messages say better, errors too.
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    _quiet_libraries()
     signals = Signals(
         lambda text: args.quiet or terminal.note(text),
         is_eager=not getattr(args, "distributed", False),
@@ -122,6 +120,21 @@ def _check_together(signals: Signals) -> Callable[[], None]:
             raise Stopped(number)
 
     return check
+
+
+def _quiet_libraries() -> None:
+    """Leaves out what orbax and TFDS say in their threads of errors that reach us besides."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if not isinstance(sys.unraisablehook, functools.partial):
+        sys.unraisablehook = functools.partial(_without_closed_loops, sys.unraisablehook)
+
+
+def _without_closed_loops(usual: Callable[[Any], None], unraisable: Any) -> None:
+    # After a write that failed, orbax closes its event loop while tensorstore still calls back.
+    error = unraisable.exc_value
+    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+        usual(unraisable)
 
 
 def _how_to_go_on(args: argparse.Namespace) -> str:

@@ -136,15 +136,13 @@ def refuse_links(folder: pathlib.Path) -> None:
     Raises:
         InputError: naming the link, FIFO, socket or device.
     """
-    for place, folders, files in os.walk(folder, onerror=_unreadable):
-        for name in sorted((*folders, *files)):
-            path = os.path.join(place, name)
-            mode = os.lstat(path).st_mode
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise InputError(
-                    f"{path}: found {_kind(mode)}, expected none inside of {folder}; remove it if "
-                    "you trust the rest"
-                )
+    for entry in _entries(folder):
+        mode = entry.stat(follow_symlinks=False).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise InputError(
+                f"{entry.path}: found {_kind(mode)}, expected none inside of {folder}; remove it "
+                "if you trust the rest"
+            )
 
 
 def remove_partial(folder: pathlib.Path) -> None:
@@ -154,10 +152,10 @@ def remove_partial(folder: pathlib.Path) -> None:
         folder: searched through, links not followed; nobody else may be writing in it.
     """
     length = len(f".{secrets.token_hex(8)}{_PARTIAL}")
-    for place, _, files in os.walk(folder):
-        for name in files:
-            if name.startswith(".") and name.endswith(_PARTIAL) and len(name) == length:
-                os.unlink(os.path.join(place, name))
+    for entry in _entries(folder):
+        name = entry.name
+        if name.startswith(".") and name.endswith(_PARTIAL) and len(name) == length:
+            os.unlink(entry.path)
 
 
 @contextlib.contextmanager
@@ -280,9 +278,19 @@ def _naming(path: pathlib.Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def _unreadable(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise InputError(f"{error.filename}: {error.strerror}") from None
+def _entries(folder: pathlib.Path) -> Iterator[os.DirEntry[str]]:
+    """All that lies in a folder, however deep (``os.walk`` is recursive); links not followed."""
+    places = [os.fspath(folder)]
+    while places:
+        try:
+            with os.scandir(places.pop()) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise InputError(f"{error.filename}: {error.strerror}") from None
+        yield from entries
+        places += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
 def _kind(mode: int) -> str:

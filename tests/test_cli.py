@@ -345,6 +345,7 @@ def test_an_export_is_as_readable_as_the_umask_lets_it(run, tmp_path, capsys):
     precious.write_text("keep")
     (tmp_path / "torch" / "trained.safetensors").unlink()
     (tmp_path / "torch" / "trained.safetensors").symlink_to(precious)
+    capsys.readouterr()
     said = fails(capsys, "export", run, "--out", tmp_path / "torch")
     assert "trained.safetensors" in said and precious.read_text() == "keep"
 
@@ -391,7 +392,8 @@ def test_records_that_do_not_fit_are_named(run, tmp_path, capsys, monkeypatch):
         if number == 12:  # all channels are dead: nothing is wrong with that
             assert code == 0
         else:
-            assert (code, len(said.splitlines())) == (2, 1) and name in said, f"case {number}"
+            at_fault = name.replace("layer3_0-conv1.top", "top-images")  # lacks what that asks for
+            assert (code, len(said.splitlines())) == (2, 1) and at_fault in said, f"case {number}"
         path.write_bytes(whole)
     assert main(["report", str(copy)]) == 0
 

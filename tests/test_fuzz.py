@@ -19,12 +19,22 @@ import pytest
 from PIL import Image
 
 from jnnk import cli, make_masks, models, own_data
+from jnnk.channel_pictures import ChannelPictures
 from jnnk.errors import InputError
 from jnnk.image_files import read_images
-from jnnk.jobs.overlap_files import LayerArrays, read_npz
+from jnnk.jobs.config import TrainConfig
+from jnnk.jobs.overlap_files import LayerArrays, read_npz, write_npz
 from jnnk.mask_files import load_masks, save_masks
 from jnnk.models.weights import WeightsError, load_safetensors, save_safetensors
-from jnnk.runs import create_run, open_run, read_json, read_json_lines, write_json_lines
+from jnnk.runs import (
+    create_run,
+    open_run,
+    read_json,
+    read_json_lines,
+    write_json,
+    write_json_lines,
+)
+from jnnk.tfds_features import check_features
 
 # For hours of it: JNNK_FUZZ_CASES=1000000 pytest --numprocesses auto tests/test_fuzz.py
 CASES = int(os.environ.get("JNNK_FUZZ_CASES", "1000"))
@@ -88,6 +98,36 @@ def json_lines_file(path, variables):
     return lambda: read_json_lines(path)
 
 
+def features_file(path, variables):
+    core = "tensorflow_datasets.core.features."
+    image = {"pythonClassName": core + "image_feature.Image", "image": {"dtype": "uint8"}}
+    label = {
+        "pythonClassName": core + "class_label_feature.ClassLabel",
+        "classLabel": {"numClasses": "3"},
+    }
+    whole = {
+        "pythonClassName": core + "features_dict.FeaturesDict",
+        "featuresDict": {"features": {"image": image, "label": label}},
+    }
+    folder = path.parent / "sets" / "run" / "1.0.0"
+    folder.mkdir(parents=True)
+    (folder / "features.json").write_text(json.dumps(whole))
+    path.symlink_to(folder / "features.json")
+    return lambda: check_features("run", path.parent / "sets")
+
+
+def settings_file(path, variables):
+    write_json(path, TrainConfig(measure_epochs=(0, 2), mean=(0.5,)))
+    return lambda: read_json(path, TrainConfig)
+
+
+def pictures_file(path, variables):
+    images = np.zeros((2, 3, 4, 5, 3), np.uint8)
+    weights = np.ones((2, 3))
+    write_npz(path, ChannelPictures(np.arange(2), images, weights, images[0, 0], images, weights))
+    return lambda: read_npz(path, ChannelPictures)
+
+
 def config_file(path, variables):
     folder = path.parent / "run"
     create_run(folder, {"model": "resnet8", "epochs": 2})
@@ -97,7 +137,7 @@ def config_file(path, variables):
 
 FILES = (
     weights_file, convnet_archive, masks_file, arrays_file, own_npz, png_file, json_file,
-    json_lines_file, config_file,
+    json_lines_file, config_file, features_file, settings_file, pictures_file,
 )  # fmt: skip
 
 
@@ -139,7 +179,7 @@ def test_damaged_files(make, variables, tmp_path):
             failed += 1
             assert "file" in str(error) or "run" in str(error), f"case {case}: {error}"
         else:
-            if not make.__name__.startswith(("json", "config")):
+            if not make.__name__.startswith(("json", "config", "settings")):
                 assert form_of(found) == form, f"case {case}"
     assert failed > cases / 10
     assert peak_memory() - before < 256 * 2**20

@@ -6,6 +6,7 @@ import fcntl
 import os
 import socket
 import stat
+import subprocess
 
 import pytest
 
@@ -98,6 +99,37 @@ def test_what_is_neither_file_nor_folder_is_named(tmp_path, kind):
     path.unlink()
     (tmp_path / "link").symlink_to(tmp_path / "run")
     refuse_links(tmp_path / "link")  # the folder itself may be one
+
+
+def test_a_link_is_found_however_deep(tmp_path):
+    with contextlib.chdir(tmp_path):
+        for _ in range(1100):  # deeper than Python recurses
+            os.mkdir("a")
+            os.chdir("a")
+        os.symlink("/nowhere", "b")
+    with pytest.raises(InputError, match="/a/b: found a link"):
+        refuse_links(tmp_path)
+    with contextlib.chdir(tmp_path):
+        subprocess.run(["rm", "-r", "a"], check=True)  # as pytest, which recurses, cannot
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_what_the_system_refuses_is_one_line(tmp_path, monkeypatch, number):
+    run = runs.create_run(tmp_path / "run", {}).path
+    usual = os.open
+
+    def refused(path, *args, **options):
+        if str(path).endswith("config.json"):
+            raise OSError(number, os.strerror(number), str(path))
+        return usual(path, *args, **options)
+
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(InputError, match=f"{run}/config.json: {os.strerror(number)}"):
+        runs.open_run(run)
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "scandir", lambda path: refused(f"{path}/config.json"))
+    with pytest.raises(InputError, match=f"{run}.*: {os.strerror(number)}"):
+        runs.open_run(run)
 
 
 @pytest.mark.parametrize("kind", ["a FIFO", "a socket", "an endless device"])

@@ -18,13 +18,14 @@ class Cores(TypedDict):
 def note_cores(run: Run, progress: Progress) -> None:
     """Keeps how many cores work on a run, and says when it is another number than before.
 
-    XLA divides sums among the cores of a CPU; on accelerators nothing is kept.
+    XLA divides sums among the cores of a CPU. On accelerators nothing is kept, nor of several
+    processes, whose machines may differ.
 
     Args:
         run: the run folder; gets ``cores.json``.
         progress: told of the change.
     """
-    if jax.default_backend() != "cpu":
+    if jax.default_backend() != "cpu" or jax.process_count() > 1:
         return
     path, number = run.path / "cores.json", _cores()
     known = read_json(path, Cores)["cores"] if path.exists() else []

@@ -15,7 +15,7 @@ from jnnk.jobs.fit import fit
 from jnnk.jobs.kernel_analysis import analyse, history
 from jnnk.jobs.latency import latency_gain
 from jnnk.jobs.progress import Progress, Silent
-from jnnk.jobs.records import Pruning, Sweep, check_pruning
+from jnnk.jobs.records import Pruning, Sweep, check_pruning, check_sweep
 from jnnk.jobs.train import kept_epochs, load_state, mirrors, require_trained, train_config
 from jnnk.mask_files import save_masks
 from jnnk.mask_summary import conv_output_sizes, summarize
@@ -74,7 +74,7 @@ def prune(
     sweep_path = folder / "sweep.json"
     if not sweep_path.exists():
         write_json(sweep_path, _sweep(state.variables, dataset, evaluate, config, run, progress))
-    sweep = read_json(sweep_path, Sweep)
+    sweep = read_json(sweep_path, Sweep, check=partial(check_sweep, criteria=config.criteria))
 
     share = config.share if config.share is not None else choose_share(sweep, config)
     masks = _masks(state.params, config.criterion, share, run)

@@ -248,6 +248,20 @@ class Protocol(TypedDict):
     history: list[dict[str, float]]
 
 
+def check_sweep(sweep: dict[str, Any], *, criteria: Sequence[str]) -> None:
+    """Refuses a `Sweep` that lacks one of the criteria.
+
+    Args:
+        sweep: of that form.
+        criteria: those that were asked for.
+
+    Raises:
+        ValueError: naming them.
+    """
+    if missing := [name for name in criteria if not sweep["criteria"].get(name)]:
+        raise ValueError(f"criteria: {', '.join(missing)} missing")
+
+
 def check_pruning(record: dict[str, Any]) -> None:
     """Refuses a `Pruning` whose parts do not belong together.
 
