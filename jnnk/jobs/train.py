@@ -15,6 +15,7 @@ from jnnk.jobs.divergence import refuse_diverged
 from jnnk.jobs.fit import fit
 from jnnk.jobs.progress import Progress, Silent
 from jnnk.jobs.stopping import stopping
+from jnnk.option_types import check_numbers
 from jnnk.regularizers import make_regularizer
 from jnnk.runs import Run
 from jnnk.training import (
@@ -40,12 +41,14 @@ def train_config(run: Run) -> TrainConfig:
             f"{run.path / 'config.json'} lacks {', '.join(missing)}: "
             "another version of jnnk wrote it"
         )
-    return TrainConfig(
+    config = TrainConfig(
         **{
             name: tuple(value) if isinstance(value := run.config[name], list) else value
             for name in TrainConfig._fields
         }
     )
+    check_numbers(config, run.path / "config.json")
+    return config
 
 
 def train(
