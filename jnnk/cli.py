@@ -199,6 +199,7 @@ def _made(args: argparse.Namespace, config: TrainConfig, dataset: Any) -> Iterat
     from jnnk.processes import is_first
     from jnnk.runs import DATA_RECORD, create_run, locked, open_run
 
+    made = [path for path in (args.out, *args.out.parents) if not path.exists()]
     is_new = not (args.out / "config.json").exists()
     if not is_new and DATA_RECORD in (found := open_run(args.out).config):
         config = config._replace(data_dir=found.get("data_dir"))  # moved: their note tells
@@ -210,8 +211,25 @@ def _made(args: argparse.Namespace, config: TrainConfig, dataset: Any) -> Iterat
             raise  # a full disk: the same command goes on
         except Exception:
             if is_new and is_first() and not (run.path / "metrics.jsonl").exists():
-                shutil.rmtree(run.path)
+                _remove(run.path, made=made)
             raise
+
+
+def _remove(folder: pathlib.Path, *, made: Sequence[pathlib.Path]) -> None:
+    """Removes what a command has put into a folder that held nothing, or nothing but hidden files.
+
+    Args:
+        folder: the folder.
+        made: of the folder and those it lies in, which were not there before, the inner first.
+    """
+    for entry in folder.iterdir():
+        if not entry.name.startswith("."):
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    if made:
+        shutil.rmtree(folder)
+    with contextlib.suppress(OSError):  # others may have put something there
+        for path in made[1:]:
+            path.rmdir()
 
 
 def _fit_graphs(
