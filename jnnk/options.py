@@ -20,16 +20,7 @@ from jnnk.jobs.config import (
     spread_epochs,
 )
 from jnnk.jobs.protocols import PROTOCOLS, ProtocolConfig
-from jnnk.option_types import (
-    ABOVE_ZERO,
-    COUNT,
-    FINITE,
-    NOT_NEGATIVE,
-    POSITIVE,
-    SEED,
-    SEVERAL,
-    SHARE,
-)
+from jnnk.option_types import NUMBERS, check_numbers
 from jnnk.runs import read_settings
 
 EXIT_CODES = {
@@ -68,6 +59,7 @@ def train_config(args: argparse.Namespace) -> TrainConfig:
         name, data_dir = from_anywhere(args.dataset, data_dir=args.data_dir)
         args = argparse.Namespace(**{**vars(args), "dataset": name, "data_dir": data_dir})
     config = _merged(TrainConfig(), found, args)
+    check_numbers(config, args.out / "config.json")
     if args.measure_epochs is None and "measure_epochs" not in found:
         config = config._replace(measure_epochs=spread_epochs(config.epochs))
     beyond = [epoch for epoch in config.measure_epochs if not 0 <= epoch <= config.epochs]
@@ -78,8 +70,10 @@ def train_config(args: argparse.Namespace) -> TrainConfig:
 
 def overlap_config(args: argparse.Namespace, folder: pathlib.Path) -> OverlapConfig:
     """The options given, over those a run folder was measured with, over the defaults."""
-    found = read_settings(folder / "overlap" / "settings.json", OverlapConfig)
-    return _merged(OverlapConfig(), found, args)
+    path = folder / "overlap" / "settings.json"
+    config = _merged(OverlapConfig(), read_settings(path, OverlapConfig), args)
+    check_numbers(config, path)
+    return config
 
 
 def chosen_channels(args: argparse.Namespace) -> dict[str, tuple[int, ...]] | None:
@@ -97,8 +91,10 @@ def chosen_channels(args: argparse.Namespace) -> dict[str, tuple[int, ...]] | No
 
 def prune_config(args: argparse.Namespace, folder: pathlib.Path) -> PruneConfig:
     """The options given, over those a run folder was pruned with, over the defaults."""
-    found = read_settings(folder / "prune" / "settings.json", PruneConfig)
+    path = folder / "prune" / "settings.json"
+    found = read_settings(path, PruneConfig)
     config = _merged(PruneConfig(criteria=tuple(CRITERIA)), found, args)
+    check_numbers(config, path)
     unknown = sorted({*config.criteria, config.criterion} - CRITERIA.keys())
     if unknown:
         raise InputError(f"unknown criterion {', '.join(unknown)}; known: {', '.join(CRITERIA)}")
@@ -111,7 +107,9 @@ def channel_config(args: argparse.Namespace, folder: pathlib.Path) -> ChannelCon
     """The options given, over those a run folder was pruned with, over the defaults."""
     path = folder / "channels" / args.channels / "settings.json"
     found = read_settings(path, ChannelConfig)
-    return _merged(ChannelConfig(channels=args.channels), found, args)
+    config = _merged(ChannelConfig(channels=args.channels), found, args)
+    check_numbers(config, path)
+    return config
 
 
 def protocol_config(args: argparse.Namespace) -> ProtocolConfig:
@@ -188,7 +186,7 @@ def parser() -> argparse.ArgumentParser:
         help="measure the channels of a run",
     )  # fmt: skip
     sub.add_argument(
-        "--at-epochs", type=COUNT, nargs="+", metavar="E",
+        "--at-epochs", type=NUMBERS["at_epochs"], nargs="+", metavar="E",
         help="default: all checkpoints kept; random weights are measured besides",
     )  # fmt: skip
     sub.add_argument(
@@ -268,9 +266,9 @@ def _network_options(sub: argparse.ArgumentParser) -> None:
         "--model-options", nargs="+", metavar="NAME=VALUE",
         help="stem=small of resnet18 and resnet50, channels=8 and dropout=0.1 of ConvNets",
     )  # fmt: skip
-    for name, kind in (("mean", FINITE), ("std", ABOVE_ZERO)):
+    for name in ("mean", "std"):
         sub.add_argument(
-            f"--{name}", type=kind, nargs="+", metavar="X",
+            f"--{name}", type=NUMBERS[name], nargs="+", metavar="X",
             help="of images / 255, by channel or one for all (default: the data set's)",
         )  # fmt: skip
     sub.add_argument("--out", type=pathlib.Path, required=True, help="run folder to make")
@@ -301,19 +299,23 @@ def _train_options(sub: argparse.ArgumentParser) -> None:
     defaults = TrainConfig()
     _network_options(sub)
     sub.add_argument("--weights", help="safetensors file to start from")
-    sub.add_argument("--epochs", type=COUNT, help=f"default: {defaults.epochs}")
-    sub.add_argument("--batch-size", type=POSITIVE, help=f"default: {defaults.batch_size}")
+    sub.add_argument("--epochs", type=NUMBERS["epochs"], help=f"default: {defaults.epochs}")
+    sub.add_argument(
+        "--batch-size", type=NUMBERS["batch_size"], help=f"default: {defaults.batch_size}"
+    )
     sub.add_argument("--optimizer", choices=("sgd", "adam"), help=f"default: {defaults.optimizer}")
     sub.add_argument(
-        "--learning-rate", type=NOT_NEGATIVE, help=f"default: {defaults.learning_rate}"
+        "--learning-rate", type=NUMBERS["learning_rate"], help=f"default: {defaults.learning_rate}"
     )
-    sub.add_argument("--weight-decay", type=NOT_NEGATIVE, help=f"default: {defaults.weight_decay}")
-    sub.add_argument("--l1", type=NOT_NEGATIVE, help="L1 penalty on conv kernels (default: 0)")
+    sub.add_argument(
+        "--weight-decay", type=NUMBERS["weight_decay"], help=f"default: {defaults.weight_decay}"
+    )
+    sub.add_argument("--l1", type=NUMBERS["l1"], help="L1 penalty on conv kernels (default: 0)")
     sub.add_argument(
         "--regularizer", choices=REGULARIZERS, help="on pairs of channels (default: none)"
     )
     sub.add_argument(
-        "--regularizer-strength", type=FINITE, metavar="X",
+        "--regularizer-strength", type=NUMBERS["regularizer_strength"], metavar="X",
         help=f"negative rewards what is penalised (default: {defaults.regularizer_strength})",
     )  # fmt: skip
     sub.add_argument(
@@ -324,13 +326,13 @@ def _train_options(sub: argparse.ArgumentParser) -> None:
         "channel or of the last layer, or on a fifth of the images held out (default: never)",
     )  # fmt: skip
     sub.add_argument(
-        "--patience", type=POSITIVE, metavar="EPOCHS",
+        "--patience", type=NUMBERS["patience"], metavar="EPOCHS",
         help=f"without a smaller error before it stops (default: {defaults.patience})",
     )  # fmt: skip
     sub.add_argument("--augment", action=argparse.BooleanOptionalAction, help="default: on")
-    sub.add_argument("--seed", type=SEED, help="default: 0")
+    sub.add_argument("--seed", type=NUMBERS["seed"], help="default: 0")
     sub.add_argument(
-        "--measure-epochs", type=COUNT, nargs="+", metavar="E",
+        "--measure-epochs", type=NUMBERS["measure_epochs"], nargs="+", metavar="E",
         help="epochs kept for measuring; 0 is the start (default: four, denser early)",
     )  # fmt: skip
 
@@ -343,11 +345,13 @@ def _run_options(sub: argparse.ArgumentParser) -> None:
 def _overlap_options(sub: argparse.ArgumentParser) -> None:
     defaults = OverlapConfig()
     sub.add_argument(
-        "--images", type=SEVERAL, help=f"training images measured (default: {defaults.images})"
+        "--images",
+        type=NUMBERS["images"],
+        help=f"training images measured (default: {defaults.images})",
     )
     sub.add_argument(
         "--neighbors",
-        type=POSITIVE,
+        type=NUMBERS["neighbors"],
         metavar="K",
         help=f"candidates (default: {defaults.neighbors})",
     )
@@ -361,20 +365,24 @@ def _prune_options(sub: argparse.ArgumentParser) -> None:
     defaults = PruneConfig(criteria=())
     sub.add_argument("--criteria", nargs="+", metavar="NAME", help="swept (default: all)")
     sub.add_argument("--criterion", help=f"pruned by (default: {defaults.criterion})")
-    sub.add_argument("--share", type=SHARE, help="share of kernels pruned in the end")
+    sub.add_argument("--share", type=NUMBERS["share"], help="share of kernels pruned in the end")
     sub.add_argument(
-        "--tolerance", type=NOT_NEGATIVE, metavar="POINTS",
+        "--tolerance", type=NUMBERS["tolerance"], metavar="POINTS",
         help=f"accuracy to lose at most, without --share (default: {defaults.tolerance})",
     )  # fmt: skip
     sub.add_argument(
         "--sweep-images",
-        type=POSITIVE,
+        type=NUMBERS["sweep_images"],
         help=f"test images of the sweep, at most (default: {defaults.sweep_images})",
     )
     sub.add_argument(
-        "--finetune-epochs", type=COUNT, help="under the mask (default: a tenth of the training's)"
+        "--finetune-epochs",
+        type=NUMBERS["finetune_epochs"],
+        help="under the mask (default: a tenth of the training's)",
     )
-    sub.add_argument("--finetune-learning-rate", type=NOT_NEGATIVE, metavar="RATE")
+    sub.add_argument(
+        "--finetune-learning-rate", type=NUMBERS["finetune_learning_rate"], metavar="RATE"
+    )
 
 
 def _channel_options(sub: argparse.ArgumentParser) -> None:
@@ -391,4 +399,6 @@ def _protocol_options(sub: argparse.ArgumentParser) -> None:
         help="instead: L1 training, pruning at a threshold, retraining, for every criterion; "
         f"one of {', '.join(PROTOCOLS)}",
     )  # fmt: skip
-    sub.add_argument("--seeds", type=SEED, nargs="+", metavar="S", help="of the protocol")
+    sub.add_argument(
+        "--seeds", type=NUMBERS["seeds"], nargs="+", metavar="S", help="of the protocol"
+    )

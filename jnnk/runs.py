@@ -304,7 +304,10 @@ def remove_parts(folder: pathlib.Path) -> None:
 
 def _holds_anything(folder: pathlib.Path) -> bool:
     """Whether a folder has files that are not hidden."""
-    return folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir())
+    try:
+        return folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
+    except OSError as error:
+        raise InputError(f"cannot read the folder {folder}: {error.strerror}") from None
 
 
 def open_run(path: str | os.PathLike) -> Run:

@@ -7,6 +7,8 @@ import pytest
 
 from jnnk import options
 from jnnk.cli import main
+from jnnk.jobs.config import TrainConfig
+from jnnk.runs import create_run
 
 WHOLE, REAL = "whole", "real"
 #: Option -> kind, and the numbers nearest to its limits that it must refuse and must take.
@@ -77,6 +79,31 @@ def test_numbers_with_a_meaning(command, option):
     (action,) = (a for a in commands()[command]._actions if option in a.option_strings)
     for good in taken:
         assert action.type(good) == (int if kind == WHOLE else float)(good)
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("std", [0.0]), ("std", [0.2, -1]), ("mean", [None]), ("learning_rate", None),
+        ("learning_rate", -0.1), ("learning_rate", "0.1"), ("epochs", -1), ("epochs", 2.0),
+        ("epochs", True), ("seed", 2**32), ("patience", 0), ("weight_decay", 10**400),
+        ("measure_epochs", [0, -1]), ("regularizer_strength", None),
+    ],
+)  # fmt: skip
+def test_numbers_without_meaning_in_a_folder(name, bad, tmp_path, capsys):
+    """An earlier version took them, or wrote null for what was not finite."""
+    config = {**TrainConfig(measure_epochs=(0,))._asdict(), name: bad}
+    run = create_run(tmp_path / "run", config)
+    before = (run.path / "config.json").read_bytes()
+    for words in (
+        ["overlap", run.path],
+        ["prune", run.path],
+        ["train", "--resume", "--out", run.path],
+    ):
+        assert main([str(word) for word in words]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"config.json: {name}: expected" in line
+    assert (run.path / "config.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(

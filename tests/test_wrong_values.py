@@ -4,6 +4,8 @@ import argparse
 import errno
 import os
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -273,7 +275,30 @@ def test_out_of_memory(error, words, job, lower, place, capsys, monkeypatch):
     monkeypatch.setattr(job, error)
     line = fails(main, capsys, *words.split())
     assert line.startswith("error: out of memory: ") and f"; {lower}" in line
+    if "--out" in words:
+        fails(main, capsys, *words.split(), "--out", "new/er/est")
     assert not (place / "new").exists()
+
+
+def test_what_was_in_a_folder_before_stays(place, tmp_path, capsys, monkeypatch):
+    (tmp_path / "here" / ".git").mkdir(parents=True)
+    (tmp_path / "here" / ".git" / "config").write_text("mine")
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("jnnk.jobs.train.train", out_of_memory)
+    fails(main, capsys, *NEW.split(), "--out", tmp_path / "here")
+    assert (tmp_path / "here" / ".git" / "config").read_text() == "mine"
+    assert {path.name for path in (tmp_path / "here").iterdir()} <= {".git", ".lock"}
+
+
+def test_a_folder_that_cannot_be_read(place, capsys, monkeypatch):
+    def denied(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("pathlib.Path.iterdir", denied)
+    for words in (f"{NEW} --out foreign", "reproduce pruning --shared empty --out foreign"):
+        line = fails(main, capsys, *words.split())
+        assert "cannot read the folder foreign: Permission denied" in line
 
 
 def test_a_defect_keeps_its_traceback(place, capsys, monkeypatch):
@@ -303,6 +328,15 @@ def test_a_platform_that_is_not_there(error, place, capsys, monkeypatch):
     for words in (NEW, "overlap run", "prune run", "export run --out new"):
         assert "JAX_PLATFORMS is 'cuda'" in fails(main, capsys, *words.split())
     assert not (place / "new").exists()
+
+
+def test_a_platform_that_jax_does_not_know(tmp_path):
+    command = [sys.executable, "-m", "jnnk.cli", "train", "--out", str(tmp_path / "run")]
+    environment = {**os.environ, "JAX_PLATFORMS": "abacus"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and line.startswith("error: JAX finds no device: ")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_full_disk_leaves_the_folder(place, capsys, monkeypatch):

@@ -15,6 +15,7 @@ from jnnk.jobs.divergence import refuse_diverged
 from jnnk.jobs.fit import fit
 from jnnk.jobs.progress import Progress, Silent
 from jnnk.jobs.stopping import stopping
+from jnnk.option_types import check_numbers
 from jnnk.regularizers import make_regularizer
 from jnnk.runs import Run
 from jnnk.schema import conform
@@ -41,13 +42,12 @@ def train_config(run: Run) -> TrainConfig:
             f"{run.path / 'config.json'} lacks {', '.join(missing)}: "
             "another version of jnnk wrote it"
         )
+    path = run.path / "config.json"
     try:
         config = conform(run.config, TrainConfig)
     except ValueError as error:
-        raise InputError(f"{run.path / 'config.json'}: {error}") from None
-    for name, least in (("epochs", 0), ("batch_size", 1), ("patience", 1), ("seed", 0)):
-        if getattr(config, name) < least:
-            raise InputError(f"{run.path / 'config.json'}: {name}: expected {least} or more")
+        raise InputError(f"{path}: {error}") from None
+    check_numbers(config, path)
     return config
 
 
