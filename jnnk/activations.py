@@ -49,17 +49,57 @@ def layer_shapes(
 
     Returns:
         Shape of one image's activations, (H, W, C), by layer name, in the network's order.
+
+    Raises:
+        InputError: if ``apply_fn`` returns something else.
     """
     order = []
 
     def activations(variables, image):
-        layers = apply_fn(variables, image)[1]
+        layers = _layers_of(apply_fn(variables, image))
         order.extend(layers)  # a dict that leaves a transformation is sorted by key
-        return dict(layers)
+        return layers
 
     image = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
     shapes = jax.eval_shape(activations, variables, image)
     return {name: shapes[name].shape[1:] for name in order}
+
+
+def _layers_of(returned: Any) -> dict[str, Array]:
+    """The activations in what a network returned.
+
+    Raises:
+        InputError: where that is something else than logits and activations by name.
+    """
+    layers = returned[1] if isinstance(returned, tuple | list) and len(returned) == 2 else None
+    if isinstance(layers, Mapping) and all(
+        isinstance(name, str) and hasattr(values, "shape") for name, values in layers.items()
+    ):
+        return dict(layers)
+    hint = ""
+    if isinstance(layers, Mapping) and "intermediates" in layers:
+        hint = (
+            "; of Flax's capture_intermediates take the arrays out of state['intermediates'], such "
+            "as {'conv': state['intermediates']['conv']['__call__'][0]}"
+        )
+    raise InputError(
+        "apply_fn must return (logits, {layer name: activations}), names being text and "
+        f"activations arrays; got {_in_words(returned)}{hint}"
+    )
+
+
+def _in_words(value: Any) -> str:
+    """The kind of a value, and of what is in it."""
+    if isinstance(value, Mapping):
+        inside = ", ".join(f"{name!r}: {_in_words(item)}" for name, item in list(value.items())[:3])
+        return f"{{{inside}{', ...' if len(value) > 3 else ''}}}"
+    if isinstance(value, tuple | list):
+        inside = ", ".join(_in_words(item) for item in value[:3])
+        ends = "()" if isinstance(value, tuple) else "[]"
+        return f"{ends[0]}{inside}{', ...' if len(value) > 3 else ''}{ends[1]}"
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"an array {value.dtype}{list(value.shape)}"
+    return type(value).__name__
 
 
 def capture(
@@ -71,7 +111,7 @@ def capture(
     channels: Mapping[str, Sequence[int]] | None = None,
     pooling: str = "none",
     size: int | None = None,
-    dtype: str = "float32",
+    dtype: Any = "float32",
     batch_size: int = 256,
     memory_limit: int = MEMORY_LIMIT,
     directory: str | Path | None = None,
@@ -87,14 +127,16 @@ def capture(
         apply_fn: ``(variables, images) -> (logits, {layer name: (B, H, W, C)})``, jittable, each
             image on its own (BatchNorm in inference mode): the last batch is filled up.
         variables: the network's variables.
-        images: (N, ...) array or memory map, given to ``apply_fn`` in batches as they are.
+        images: (N, ...) array or memory map, given to ``apply_fn`` in batches as they are; a list
+            of N arrays is stacked.
         layers: names in the order wanted; None means all, in the network's order.
         channels: layer name to the channels to keep; layers not named keep all.
         pooling: "none", or how windows of positions become one: "mean", "max" or "subsample"
             (the upper left one). Windows at the right and lower edge may be smaller.
         size: with pooling, the most positions a side may have; each layer gets the smallest
             window that does it, so 1 pools over the whole map.
-        dtype: storage, "float32", "bfloat16" or "float16" (where more than 65504 is infinity).
+        dtype: storage, "float32", "bfloat16" or "float16" (where more than 65504 is infinity), by
+            name or as ``jnp.float32``, ``np.float32``, ``np.dtype("float32")``.
         batch_size: images per step.
         memory_limit: bytes; a layer larger than that goes to a memory map.
         directory: where memory maps are made, in files without a name that vanish with the
@@ -104,12 +146,16 @@ def capture(
         An iterator of `LayerActivations`; the input is checked at once, the work done on demand.
 
     Raises:
-        InputError: for unknown layers, channels, pooling or dtype, no images, or layers that are
-            not (N, H, W, C).
+        InputError: for unknown layers, channels, pooling or dtype, no images, a batch size that is
+            no whole number of at least 1, or a network that returns something else than logits and
+            layers (N, H, W, C) by name.
     """
     storage = _storage_dtype(dtype)
-    if not len(images):
-        raise InputError("images must hold at least one image; got none")
+    images = _stacked(images)
+    if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise InputError(f"batch_size must be a whole number of at least 1; got {batch_size!r}")
+    if isinstance(layers, str):
+        raise InputError(f"layers must be a list of names, such as [{layers!r}]; got {layers!r}")
     shapes = layer_shapes(apply_fn, variables, images)
     plans = [
         _plan(name, shapes, (channels or {}).get(name), pooling, size)
@@ -123,7 +169,7 @@ def capture(
         images,
         plans,
         storage,
-        min(batch_size, len(images)),
+        min(int(batch_size), len(images)),
         memory_limit,
         directory,
     )
@@ -263,7 +309,7 @@ def _reduced_activations(
     plans: tuple[_Plan, ...],
     dtype: np.dtype,
 ) -> list[Array]:
-    activations = apply_fn(variables, batch)[1]
+    activations = _layers_of(apply_fn(variables, batch))
     return [plan.reduce(activations[plan.name], dtype) for plan in plans]
 
 
@@ -304,7 +350,25 @@ def _known(argument: str, name: str, shapes: Mapping[str, tuple[int, ...]]) -> N
         raise InputError(f"{argument}: no layer {name!r}; the network has {', '.join(shapes)}")
 
 
-def _storage_dtype(dtype: str) -> np.dtype:
-    if str(dtype) not in ("float32", "bfloat16", "float16"):
+def _stacked(images: Any) -> Any:
+    """The images as one array, as they are if they are one."""
+    if not hasattr(images, "shape"):
+        try:
+            images = np.asarray(images)
+        except ValueError:
+            raise InputError("images must be an array (N, ...); got some of other shapes") from None
+    if not images.ndim or not len(images):
+        raise InputError(f"images must hold at least one image, (N, ...); got shape {images.shape}")
+    if images.dtype.kind in "OUSM":
+        raise InputError(f"images must be an array of numbers; got dtype {images.dtype}")
+    return images
+
+
+def _storage_dtype(dtype: Any) -> np.dtype:
+    try:
+        found = jnp.dtype(dtype)
+    except TypeError:
+        found = None
+    if dtype is None or found not in map(jnp.dtype, ("float32", "bfloat16", "float16")):
         raise InputError(f"dtype must be float32, bfloat16 or float16; got {dtype!r}")
-    return jnp.dtype(str(dtype))
+    return found

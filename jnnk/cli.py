@@ -194,7 +194,8 @@ def _study(args: argparse.Namespace, progress: Progress) -> Answer:
             variables=variables,
             progress=progress,
         )
-        return _answer(run, path)
+        answer = _answer(run, path)
+        return answer._replace(facts=[*_tested_on(dataset), *answer.facts])
 
 
 def _train(args: argparse.Namespace, progress: Progress) -> Answer:
@@ -215,9 +216,14 @@ def _train(args: argparse.Namespace, progress: Progress) -> Answer:
             raise Diverged(f"{run.path}: the network's answers to test images are not finite")
     path = run.path.absolute()
     return Answer(
-        {"run": path, "test_accuracy": accuracy},
-        [("test accuracy", percent(accuracy)), ("run folder", str(path))],
+        {"run": path, "test_accuracy": accuracy, "test_split": dataset.test_split},
+        [("test accuracy", percent(accuracy)), *_tested_on(dataset), ("run folder", str(path))],
     )
+
+
+def _tested_on(dataset) -> list[tuple[str, str]]:
+    """What the test images are, where that was chosen."""
+    return [("test images", dataset.test_split)] if dataset.test_split else []
 
 
 def _prepared(
@@ -575,7 +581,7 @@ def _load(config: TrainConfig) -> tuple:
     options = _model_options(config.model_options)
     try:
         create(num_classes=2, **options)  # before the data: a wrong name should not wait for it
-        dataset = load(config.dataset, data_dir=config.data_dir)
+        dataset = load(config.dataset, data_dir=config.data_dir, image_size=config.image_size)
         model = create(num_classes=len(dataset.class_names), **options)
         image = np.zeros((1, *dataset.train_images.shape[1:]), np.float32)
         jax.eval_shape(model.init, jax.random.key(0), image)  # does the network fit the images?

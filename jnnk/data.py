@@ -16,6 +16,7 @@ import numpy as np
 
 from jnnk import own_data, tfds_sets, tiny_imagenet
 from jnnk.errors import InputError
+from jnnk.image_files import resize_images
 
 # The normalisation the public CIFAR weights of shared/ were trained with (ImageNet's figures).
 _FIXED_NORMALISATION = dict.fromkeys(
@@ -37,6 +38,7 @@ class Dataset(NamedTuple):
         class_names: one name a class, in the order of the labels.
         mean: (C,) float32, of the training images divided by 255.
         std: (C,) float32, the standard deviation of the same; 1 where a channel is constant.
+        test_split: what the test images are, in words; "" where the source leaves no choice.
     """
 
     name: str
@@ -47,10 +49,14 @@ class Dataset(NamedTuple):
     class_names: tuple[str, ...]
     mean: np.ndarray
     std: np.ndarray
+    test_split: str = ""
 
 
 def load(
-    name: str | os.PathLike[str], *, data_dir: str | os.PathLike[str] | None = None
+    name: str | os.PathLike[str],
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    image_size: int | None = None,
 ) -> Dataset:
     """Read a data set into host memory.
 
@@ -63,13 +69,15 @@ def load(
                          ``tiny-imagenet-200`` or the folder that holds it. The 64x64 training
                          images, and as test images the validation images.
     ending in ``.npz``   A file of one's own with ``train_images`` (N, H, W), (N, H, W, 1) or
-                         (N, H, W, 3) uint8 and ``train_labels`` (N,) integers; where wanted,
-                         ``test_images`` and ``test_labels`` too, and ``class_names`` (texts).
-    ending in ``/``, or  A folder of one's own with images (PNG, JPEG, ...; 8 bits, not
-    an existing folder,  transparent) in ``train/CLASS/`` and, where wanted, in ``test/CLASS/`` or
-    without data_dir     ``val/CLASS/``, or all of them in ``CLASS/``. All have one size, and are
-                         all grey (one channel) or all in colour. Hidden files and files of other
-                         kinds are left out.
+                         (N, H, W, 3) uint8 and ``train_labels`` (N,) or (N, 1) integers; where
+                         wanted, ``test_images`` and ``test_labels`` too, or the same of ``val``,
+                         and ``class_names`` (texts). MedMNIST's own files are of this kind.
+    ending in ``/``, or  A folder of one's own with images (PNG, JPEG, ...; 8 bits, opaque) in
+    an existing folder,  ``train/CLASS/`` or folders in it and, where wanted, in ``test/CLASS/``,
+    without data_dir     ``val/``, ``valid/`` or ``validation/``, or all of them in ``CLASS/``.
+                         All have one size, and are all grey (one channel) or all in colour.
+                         They are turned as their EXIF orientation says. Hidden files and files
+                         of other kinds are left out.
     any other            The TFDS image-classification set of that name, prepared as array_record
                          under ``data_dir`` (see `prepare`): ``cifar10``, ``cifar100``,
                          ``fashion_mnist``, ``emnist/balanced``, ... TensorFlow is not needed.
@@ -77,7 +85,9 @@ def load(
     ===================  ==========================================================================
 
     One's own classes are numbered from 0, in a folder in the order of their names; there are two or
-    more, and each has training images. A class without test images is no error.
+    more, and each has training images. A class without test images is no error. Of several splits
+    beside the training images ``test`` is tested on, else ``val``; the others are left out, as
+    ``test_split`` says.
 
     A source without a test split (``digits``, some TFDS sets, one's own) gets a fixed one: of every
     class, the share 1/5 (rounded) that comes first in
@@ -89,6 +99,8 @@ def load(
     Args:
         name: see the table.
         data_dir: folder of the prepared sets; the folder that a path of one's own starts from.
+        image_size: resizes every image, so that its shorter side has so many pixels, and cuts the
+            square in its middle. By default images stay as they are.
 
     Returns:
         The data set.
@@ -97,25 +109,36 @@ def load(
         InputError: the name is unknown, the set is no image classification, is not prepared, is
             missing or damaged, or ``data_dir`` is needed and missing.
     """
+    if image_size is not None and image_size < 1:
+        raise InputError(f"image_size: expected 1 pixel or more, got {image_size}")
     path = _own_path(name, data_dir)
     name = os.fspath(name) if path is None else _own_name(path)
+    test_split = ""
     if name == "digits":
         train, test, class_names = _read_digits()
     elif name == "tiny_imagenet":
         train, test, class_names = tiny_imagenet.read(_folder(name, data_dir))
     elif path is not None:
-        train, test, class_names = own_data.read(path)
+        train, test, class_names, test_split = own_data.read(path, image_size=image_size)
     else:
         train, test, class_names = tfds_sets.read(name, data_dir and _folder(name, data_dir))
     _check_labels(name, "training", train[1], len(class_names))
     if test is None:
-        train, test = _stratified_split(*train)
+        train, test, test_split = _stratified_split(*train, class_names)
+        if not len(test[1]):
+            raise InputError(
+                f"data set {name!r} has no test images, and a fifth of so few images (at most "
+                f"{np.bincount(train[1]).max()} a class) is none: give 3 or more images of a "
+                "class, or test images of their own"
+            )
     _check_labels(name, "test", test[1], len(class_names))
+    if image_size is not None:
+        train, test = ((resize_images(each[0], image_size), each[1]) for each in (train, test))
     if name in _FIXED_NORMALISATION:
         mean, std = (np.asarray(figures, np.float32) for figures in _FIXED_NORMALISATION[name])
     else:
         mean, std = _channel_statistics(train[0])
-    return Dataset(name, *train, *test, class_names, mean, std)
+    return Dataset(name, *train, *test, class_names, mean, std, test_split)
 
 
 def from_anywhere(
@@ -165,7 +188,9 @@ def only_classes(dataset: Dataset, names: Sequence[str]) -> Dataset:
 
     train = chosen(dataset.train_images, dataset.train_labels)
     test = chosen(dataset.test_images, dataset.test_labels)
-    return Dataset(dataset.name, *train, *test, tuple(names), dataset.mean, dataset.std)
+    return Dataset(
+        dataset.name, *train, *test, tuple(names), dataset.mean, dataset.std, dataset.test_split
+    )
 
 
 def first_images(dataset: Dataset, *, train: int | None = None, test: int | None = None) -> Dataset:
@@ -297,13 +322,18 @@ def _read_digits():
     return (images, digits.target.astype(np.int32)), None, class_names
 
 
-def _stratified_split(images: np.ndarray, labels: np.ndarray):
+def _stratified_split(images: np.ndarray, labels: np.ndarray, class_names: Sequence[str]):
+    """Both halves, and what was held out in words."""
     order = epoch_order(len(labels), seed=SPLIT_SEED, epoch=0)
     is_test = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         members = order[labels[order] == label]
         is_test[members[: round(len(members) / 5)]] = True
-    return (images[~is_test], labels[~is_test]), (images[is_test], labels[is_test])
+    said = "a fifth of every class, held out"
+    untested = [class_names[label] for label in np.unique(labels) if label not in labels[is_test]]
+    if untested:
+        said += f"; none of {', '.join(untested)}, which have too few images"
+    return (images[~is_test], labels[~is_test]), (images[is_test], labels[is_test]), said
 
 
 def _check_labels(name: str, split: str, labels: np.ndarray, num_classes: int) -> None:

@@ -260,6 +260,10 @@ def _network_options(sub: argparse.ArgumentParser) -> None:
         "or a folder with a folder for each class",
     )  # fmt: skip
     sub.add_argument("--data-dir", help="folder of the prepared data sets")
+    sub.add_argument(
+        "--image-size", type=int, metavar="N",
+        help="resize images to N pixels on the shorter side and cut the square in the middle",
+    )  # fmt: skip
     sub.add_argument("--model", help="resnet8 (default), resnet20, resnet50, convnet6, ...")
     sub.add_argument("--shortcut", choices=("A", "B"), help="of CIFAR ResNets (default: A)")
     sub.add_argument(

@@ -1,59 +1,93 @@
 """One's own images: arrays in an .npz file, or a folder of image files for each class."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from jnnk.archives import read_archive
 from jnnk.errors import InputError
-from jnnk.image_files import SUFFIXES, read_images
+from jnnk.image_files import SUFFIXES, UNREADABLE, read_images, resize_images
+
+# What others call the halves of a data set, in the order in which they are tested on.
+_TRAIN = ("train", "training")
+_TEST = ("test", "testing", "val", "valid", "validation", "dev", "eval", "holdout")
+_NOT_MEANT = ("__macosx",)  # what macOS puts beside the files of an archive
 
 _Split = tuple[np.ndarray, np.ndarray]
-_Source = tuple[_Split, _Split | None, tuple[str, ...]]
 
 
-def read(path: pathlib.Path) -> _Source:
+class Source(NamedTuple):
+    """Images of one's own.
+
+    Attributes:
+        train: images (N, H, W, C) uint8 with 1 or 3 channels, and labels (N,) int32; every class
+            has some.
+        test: the same of the test images, or None.
+        class_names: one name a class.
+        test_split: what the test images are called there, and what was left out beside them.
+    """
+
+    train: _Split
+    test: _Split | None
+    class_names: tuple[str, ...]
+    test_split: str = ""
+
+
+def read(path: pathlib.Path, *, image_size: int | None = None) -> Source:
     """Read images of one's own; see `jnnk.data.load` for both layouts.
 
     Args:
         path: an .npz file or a folder.
-
-    Returns:
-        ``(train images, train labels)``, the same of the test images (None without any), and the
-        class names. Images (N, H, W, C) uint8 with 1 or 3 channels, labels (N,) int32; every class
-        has training images.
+        image_size: side of the squares that the images are made to, or None.
 
     Raises:
         InputError: the file or folder is missing, damaged or not as expected.
     """
-    train, test, class_names = (read_npz if path.suffix == ".npz" else read_folder)(path)
-    if len(class_names) < 2:
-        raise InputError(f"{path}: expected two classes or more, got {len(class_names)}")
-    return train, test, class_names
+    read = read_npz if path.suffix == ".npz" else read_folder
+    source = read(path, image_size=image_size)
+    if len(source.class_names) < 2:
+        raise InputError(f"{path}: expected two classes or more, got {len(source.class_names)}")
+    return source
 
 
-def read_npz(path: pathlib.Path) -> _Source:
+def read_npz(path: pathlib.Path, *, image_size: int | None = None) -> Source:
     """Read an .npz file; see `read`."""
     arrays = read_archive(
         path,
         ("train_images", "train_labels"),
-        optional=("test_images", "test_labels", "class_names"),
+        optional=("test_images", "test_labels", "val_images", "val_labels", "class_names"),
     )
-    train = _split(path, arrays, "train")
+    train = _split(path, arrays, "train", image_size)
     class_names = _class_names(path, train[1], arrays.get("class_names"))
-    if not {"test_images", "test_labels"} & arrays.keys():
-        return train, None, class_names
-    test = _split(path, arrays, "test")
-    size, test_size = train[0].shape[1:], test[0].shape[1:]
-    if test_size != size:
-        raise InputError(
-            f"{path}: test_images: expected (H, W, C) = {size} like train_images, got {test_size}"
-        )
-    return train, test, class_names
+    splits = {
+        split: _split(path, arrays, split, image_size)
+        for split in ("test", "val")
+        if {f"{split}_images", f"{split}_labels"} & arrays.keys()
+    }
+    size = train[0].shape[1:]
+    for split, (images, _) in splits.items():
+        if images.shape[1:] != size:
+            remedy = "; --image-size N makes all N x N" if images.shape[3] == size[2] else ""
+            raise InputError(
+                f"{path}: {split}_images: expected (H, W, C) = {size} like train_images, "
+                f"got {images.shape[1:]}{remedy}"
+            )
+    if not splits:
+        return Source(train, None, class_names)
+    return Source(train, next(iter(splits.values())), class_names, _said(list(splits)))
 
 
-def _split(path: pathlib.Path, arrays: dict[str, np.ndarray], split: str) -> _Split:
+def _said(splits: Sequence[str]) -> str:
+    """The split that is tested on, the first, and those left out."""
+    tested, *others = splits
+    return f"{tested} ({' and '.join(others)} left out)" if others else tested
+
+
+def _split(
+    path: pathlib.Path, arrays: dict[str, np.ndarray], split: str, image_size: int | None
+) -> _Split:
     """Images (N, H, W, C) uint8 and labels (N,) int32 of a split, 0 or more."""
     names = f"{split}_images", f"{split}_labels"
     for name in names:
@@ -68,6 +102,8 @@ def _split(path: pathlib.Path, arrays: dict[str, np.ndarray], split: str) -> _Sp
             f"{path}: {names[0]}: expected shape (N, H, W), (N, H, W, 1) or (N, H, W, 3), none of "
             f"them 0, got {images.shape}"
         )
+    if labels.shape == (shape[0], 1):  # as MedMNIST writes them
+        labels = labels[:, 0]
     if labels.dtype.kind not in "iu" or labels.shape != shape[:1]:
         raise InputError(
             f"{path}: {names[1]}: expected {shape[0]} integers, one an image, got {labels.dtype} "
@@ -78,7 +114,10 @@ def _split(path: pathlib.Path, arrays: dict[str, np.ndarray], split: str) -> _Sp
             f"{path}: {names[1]}: expected classes numbered from 0, "
             f"they run from {labels.min()} to {labels.max()}"
         )
-    return images.reshape(shape), labels.astype(np.int32)
+    images = images.reshape(shape)
+    if image_size is not None:
+        images = resize_images(images, image_size)
+    return images, labels.astype(np.int32)
 
 
 def _class_names(
@@ -103,13 +142,9 @@ def _class_names(
     return names
 
 
-def read_folder(path: pathlib.Path) -> _Source:
+def read_folder(path: pathlib.Path, *, image_size: int | None = None) -> Source:
     """Read a folder of classes; see `read`."""
-    train_folder, test_folder = path, None
-    inner = _entries(path)
-    if path / "train" in inner and any(entry.is_dir() for entry in _entries(path / "train")):
-        train_folder = path / "train"  # without folders in it, train is a class
-        test_folder = next((path / n for n in ("test", "val") if (path / n).is_dir()), None)
+    train_folder, tests = _splits(path)
     class_names = tuple(entry.name for entry in _entries(train_folder) if entry.is_dir())
     if not class_names:
         raise InputError(
@@ -122,16 +157,52 @@ def read_folder(path: pathlib.Path) -> _Source:
             f"{train_folder / class_names[min(empty)]}: expected the images of a class "
             f"({', '.join(SUFFIXES)}), there are none"
         )
-    images = read_images(files)
-    if test_folder is None:
-        return (images, labels), None, class_names
-    unknown = [e.name for e in _entries(test_folder) if e.is_dir() and e.name not in class_names]
+    images = read_images(files, image_size=image_size)
+    if not tests:
+        return Source((images, labels), None, class_names)
+    folder = tests[0]
+    unknown = [e.name for e in _entries(folder) if e.is_dir() and e.name not in class_names]
     if unknown:
-        raise InputError(f"{test_folder / unknown[0]}: {train_folder} has no class of that name")
-    files, test_labels = _files(test_folder, class_names)
+        raise InputError(f"{folder / unknown[0]}: {train_folder} has no class of that name")
+    files, test_labels = _files(folder, class_names)
     if not files:
-        raise InputError(f"{test_folder}: expected images in folders of classes, there are none")
-    return (images, labels), (read_images(files, shape=images.shape[1:]), test_labels), class_names
+        raise InputError(f"{folder}: expected images in folders of classes, there are none")
+    test = read_images(files, shape=images.shape[1:], image_size=image_size), test_labels
+    return Source((images, labels), test, class_names, _said([each.name for each in tests]))
+
+
+def _splits(path: pathlib.Path) -> tuple[pathlib.Path, list[pathlib.Path]]:
+    """The folder of the training classes, and those of other splits, first what is tested on."""
+    folders = [entry for entry in _entries(path) if entry.is_dir()]
+    # Without folders in it, train is a class.
+    train, tests = (
+        [
+            folder
+            for name in names
+            for folder in folders
+            if folder.name.lower() == name and any(each.is_dir() for each in _entries(folder))
+        ]
+        for names in (_TRAIN, _TEST)
+    )
+    if len(train) > 1 or (tests and not train):
+        raise InputError(
+            f"{path}: expected one folder train beside test or val, or folders of classes alone; "
+            f"got {', '.join(folder.name for folder in (*train, *tests))}"
+        )
+    if not train:
+        return path, []
+    classes = {entry.name for entry in _entries(train[0]) if entry.is_dir()}
+    for folder in folders:
+        inside = {entry.name for entry in _entries(folder) if entry.is_dir()}
+        named = folder.name.lower() in _TEST  # an empty one is an error later
+        if folder not in (*train, *tests) and (named or classes & inside):
+            if not named:
+                raise InputError(
+                    f"{folder}: it holds classes of {train[0].name} but is none of the splits "
+                    f"{', '.join(_TEST)}; call it one of them, or move it away"
+                )
+            tests.append(folder)
+    return train[0], tests
 
 
 def _files(folder: pathlib.Path, class_names: Sequence[str]) -> tuple[list, np.ndarray]:
@@ -140,15 +211,31 @@ def _files(folder: pathlib.Path, class_names: Sequence[str]) -> tuple[list, np.n
         (path, label)
         for label, name in enumerate(class_names)
         if (folder / name).is_dir()
-        for path in _entries(folder / name)
-        if path.suffix.lower() in SUFFIXES
+        for path in _images_below(folder / name, ())
     ]
     return [path for path, _ in found], np.array([label for _, label in found], np.int32)
 
 
+def _images_below(folder: pathlib.Path, above: tuple[pathlib.Path, ...]) -> Iterator[pathlib.Path]:
+    """The image files of a folder and the folders in it, by name."""
+    above = (*above, folder.resolve())
+    for path in _entries(folder):
+        if path.is_dir():
+            if path.resolve() not in above:  # a link to a folder that it lies in
+                yield from _images_below(path, above)
+        elif path.suffix.lower() in SUFFIXES:
+            yield path
+        elif path.suffix.lower() in UNREADABLE:
+            raise InputError(f"{path}: images of this kind are not read; make it a PNG or a JPEG")
+
+
 def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
-    """What lies in a folder and is not hidden, by name."""
+    """What lies in a folder, is not hidden and no leftover of an archiver, by name."""
     try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        return sorted(
+            path
+            for path in folder.iterdir()
+            if not path.name.startswith(".") and path.name.lower() not in _NOT_MEANT
+        )
     except OSError as error:
         raise InputError(f"{folder}: expected a folder of images ({error.strerror})") from None

@@ -124,6 +124,13 @@ def test_unused_layers_are_not_computed():
         ({"size": 4}, "size goes together"),
         ({"pooling": "mean", "size": 0}, "size must be at least 1"),
         ({"dtype": "int8"}, "dtype must be float32, bfloat16 or float16"),
+        ({"dtype": np.float64}, "dtype must be float32, bfloat16 or float16"),
+        ({"dtype": "floaty"}, "dtype must be float32, bfloat16 or float16; got 'floaty'"),
+        ({"dtype": None}, "dtype must be float32, bfloat16 or float16; got None"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1; got 0"),
+        ({"batch_size": -3}, "batch_size must be a whole number of at least 1; got -3"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number of at least 1; got 2.5"),
+        ({"layers": "stem"}, r"layers must be a list of names, such as \['stem'\]"),
     ],
 )
 def test_bad_input_is_named_before_any_work(network, arguments, message):
@@ -138,3 +145,79 @@ def test_no_images_and_dense_layers(network):
         capture(apply_fn, variables, images[:0])
     with pytest.raises(InputError, match="'flat' must have activations"):
         capture(lambda v, x: (x, {"flat": x.reshape(len(x), -1)}), {}, images)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", jnp.bfloat16, np.dtype("bfloat16")])
+def test_a_dtype_is_what_numpy_takes_for_one(network, dtype):
+    apply_fn, variables, images, _ = network
+    (layer,) = capture(apply_fn, variables, images[:2], layers=["stem"], dtype=dtype)
+    assert layer.values.dtype == jnp.bfloat16
+
+
+def test_float16_by_its_class(network):
+    apply_fn, variables, images, _ = network
+    (layer,) = capture(apply_fn, variables, images[:2], layers=["stem"], dtype=np.float16)
+    assert layer.values.dtype == np.float16
+
+
+def test_a_list_of_images_is_stacked(network):
+    apply_fn, variables, images, expected = network
+    (layer,) = capture(apply_fn, variables, list(images), layers=["last"], batch_size=np.int64(10))
+    np.testing.assert_allclose(layer.values, expected["last"], atol=1e-5)
+    for given, said in (
+        ([images[0], images[0, :4]], "got some of other shapes"),
+        ([], "at least one image"),
+        (3, r"at least one image, \(N, ...\); got shape \(\)"),
+        (["a.png", "b.png"], "array of numbers; got dtype <U5"),
+    ):
+        with pytest.raises(InputError, match=said):
+            capture(apply_fn, variables, given)
+
+
+class Plain(nn.Module):
+    @nn.compact
+    def __call__(self, images):
+        return nn.Conv(2, (3, 3), name="conv")(images.astype(jnp.float32))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x: x, r"got an array float32\[1, 13, 13, 2\]"),
+        (lambda x: (x, [x]), r"got \(an array .*, \[an array .*\]\)"),
+        (lambda x: (x, x), r"got \(an array .*, an array .*\)"),
+        (lambda x: (x, {"a": [x]}), r"got .*\{'a': \[an array float32.*\]\}"),
+        (lambda x: (x, {3: x}), r"got .*\{3: an array"),
+        (lambda x: (x, {"a": x}, x), r"got \(an array .*, \{'a': an array .*\}, an array"),
+        (lambda x: {"a": x}, r"got \{'a': an array"),
+        (lambda x: None, "got NoneType"),
+        (lambda x: (x, None), r"got \(an array .*, NoneType\)"),
+    ],
+)
+def test_a_network_that_returns_something_else(network, change, said):
+    images = network[2]
+    model = Plain()
+    variables = model.init(jax.random.key(0), images[:1])
+    message = rf"apply_fn must return \(logits, \{{layer name: activations\}}\).*; {said}"
+    for function in (capture, layer_shapes):
+        with pytest.raises(InputError, match=message):
+            function(lambda v, x: change(model.apply(v, x)), variables, images)
+
+
+def test_what_flax_captures_is_said_to_lie_deeper(network):
+    images = network[2]
+    model = Plain()
+    variables = model.init(jax.random.key(0), images[:1])
+
+    def flax(variables, images):
+        return model.apply(variables, images, capture_intermediates=True, mutable=["intermediates"])
+
+    with pytest.raises(InputError, match=r"take the arrays out of state\['intermediates'\]"):
+        capture(flax, variables, images)
+
+    def as_said(variables, images):
+        output, state = flax(variables, images)
+        return output, {"conv": state["intermediates"]["conv"]["__call__"][0]}
+
+    (layer,) = capture(as_said, variables, images)
+    np.testing.assert_allclose(layer.values, model.apply(variables, images), atol=1e-5)

@@ -2,7 +2,10 @@
 
 import io
 import json
+import re
+import struct
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from test_data import error_of
 
 from jnnk import data, options
 from jnnk.cli import main
+from jnnk.errors import InputError
 
 pytestmark = pytest.mark.quick_compile
 
@@ -74,6 +78,7 @@ def test_npz_without_a_test_split_is_split(tmp_path):
         ({"train_images": np.zeros((30, 0, 5), np.uint8)}, "got (30, 0, 5)"),
         ({"train_labels": np.zeros(29, int)}, "expected 30 integers, one an image, got int64 of"),
         ({"train_labels": np.zeros((30, 3), int)}, "of shape (30, 3)"),
+        ({"train_labels": np.zeros((30, 1, 1), int)}, "of shape (30, 1, 1)"),
         ({"train_labels": np.arange(30) % 3 / 1}, "got float64"),
         ({"train_labels": np.arange(30) % 3 - 1}, "numbered from 0, they run from -1 to 1"),
         ({"train_labels": np.uint64(2**63) * (np.arange(30) % 2 == 1)}, f"0 to {2**63}"),
@@ -99,7 +104,7 @@ def test_npz_that_is_not_as_expected(tmp_path, changes, said):
 @pytest.mark.parametrize(
     ("shape", "labels", "said"),
     [
-        ((2, 6, 6, 3), [0, 1], "like train_images, got (6, 6, 3)"),
+        ((2, 6, 6, 3), [0, 1], "like train_images, got (6, 6, 3); --image-size N makes all N x N"),
         ((2, 6, 5), [0, 1], "like train_images, got (6, 5, 1)"),
         ((2, 6, 5, 3), [0, 3], "test labels run from 0 to 3, expected 0 to 2"),
         ((0, 6, 5, 3), np.zeros(0, int), "got (0, 6, 5, 3)"),
@@ -113,7 +118,38 @@ def test_npz_whose_test_split_does_not_fit(tmp_path, shape, labels, said):
 
 def test_npz_too_small_to_be_split(tmp_path):
     path = write_npz(tmp_path / "mine.npz", **arrays(count=6))
-    assert "'mine.npz' has no test images" in error_of(path)
+    message = error_of(path)
+    assert "'mine.npz' has no test images" in message
+    assert "at most 2 a class) is none: give 3 or more images of a class, or test images" in message
+
+
+def test_npz_with_a_class_too_small_to_be_split(tmp_path):
+    labels = np.arange(30) % 2
+    labels[:2] = 2
+    loaded = data.load(write_npz(tmp_path / "mine.npz", train_labels=labels))
+    assert set(loaded.test_labels.tolist()) == {0, 1}
+    assert loaded.test_split == (
+        "a fifth of every class, held out; none of 2, which have too few images"
+    )
+
+
+@pytest.mark.parametrize("given", [("test", "val"), ("val",), ("test",)])
+def test_npz_of_medmnist(tmp_path, given):
+    """The published files' own names, shapes and dtypes."""
+    rng = np.random.default_rng(0)
+    splits = {}
+    for number, split in enumerate(("train", *given)):
+        count = 40 - 10 * number
+        images = rng.integers(0, 256, (count, 28, 28), np.uint8)
+        labels = (np.arange(count) % 2)[:, None].astype(np.uint8)
+        splits |= {f"{split}_images": images, f"{split}_labels": labels}
+    np.savez(tmp_path / "mnist.npz", **splits)
+    loaded = data.load(tmp_path / "mnist.npz")
+    tested = splits[f"{given[0]}_images"]
+    np.testing.assert_array_equal(loaded.train_images[..., 0], splits["train_images"])
+    np.testing.assert_array_equal(loaded.test_images[..., 0], tested)
+    np.testing.assert_array_equal(loaded.test_labels, np.arange(len(tested)) % 2)
+    assert loaded.test_split == {1: given[0], 2: "test (val left out)"}[len(given)]
 
 
 def test_no_npz(tmp_path):
@@ -156,7 +192,7 @@ def write_images(folder, counts, *, mode="RGB", size=(5, 6), suffix=".png"):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-@pytest.mark.parametrize("test_split", ["test", "val"])
+@pytest.mark.parametrize("test_split", ["test", "val", "valid", "validation", "Test", "testing"])
 def test_folder_with_a_test_split(tmp_path, mode, test_split):
     train = write_images(tmp_path / "train", {"wasp": 2, "ant": 3, "Bee": 1}, mode=mode)
     test = write_images(tmp_path / test_split, {"wasp": 1, "ant": 2}, mode=mode, suffix=".BMP")
@@ -178,7 +214,9 @@ def test_folder_with_a_test_split(tmp_path, mode, test_split):
 def test_folder_without_splits(tmp_path):
     """Without folders in it, train is a class like others."""
     write_images(tmp_path, {"train": 10, "plane": 5})
+    (tmp_path / "__MACOSX" / "train").mkdir(parents=True)
     loaded = data.load(tmp_path)
+    assert loaded.test_split == "a fifth of every class, held out"
     assert loaded.class_names == ("plane", "train")
     np.testing.assert_array_equal(np.bincount(loaded.train_labels), [4, 8])
     np.testing.assert_array_equal(np.bincount(loaded.test_labels), [1, 2])
@@ -194,9 +232,199 @@ def test_kinds_of_pixels(tmp_path):
     message = error_of(tmp_path)
     assert str(tmp_path / "b" / "3.png") in message and f"like {grey}" in message
     assert "expected 6x5 pixels (height x width), RGB" in message and message.endswith("grey")
-    Image.new("RGBA", (5, 6)).save(tmp_path / "b" / "0.png")
-    message = error_of(tmp_path)
-    assert str(tmp_path / "b" / "0.png") in message and "'RGBA'" in message
+
+
+def test_folder_with_several_test_splits(tmp_path):
+    train = write_images(tmp_path / "Training", {"a": 2, "b": 2})
+    for value, split in ((1, "val"), (2, "test"), (3, "valid")):
+        (tmp_path / split / "a").mkdir(parents=True)
+        Image.new("RGB", (5, 6), (value,) * 3).save(tmp_path / split / "a" / "0.png")
+    loaded = data.load(tmp_path)
+    np.testing.assert_array_equal(loaded.train_images[0], train["a", 0])
+    assert loaded.test_images.shape == (1, 6, 5, 3) and (loaded.test_images == 2).all()
+    assert loaded.test_split == "test (val and valid left out)"
+    write_images(tmp_path / "extra", {"a": 1})
+    assert f"{tmp_path / 'extra'}: it holds classes of Training but is none of" in error_of(
+        tmp_path
+    )
+
+
+def test_folder_of_test_images_alone(tmp_path):
+    for split in ("Test", "val"):
+        write_images(tmp_path / split, {"a": 2, "b": 2})
+    assert "expected one folder train beside test or val" in error_of(tmp_path)
+
+
+def test_images_in_folders_of_a_class(tmp_path):
+    """Also by a link, and not for ever where one leads back."""
+    paths = ["0.png", "2020/0.png", "2020/deep/1.jfif", "2021/0.JPE"]
+    for name in ("a", "b"):
+        for number, path in enumerate(paths):
+            file = tmp_path / name / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            kind = "PNG" if file.suffix == ".png" else "JPEG"
+            Image.new("L", (8, 8), 20 * number).save(file, kind, quality=100)
+        (tmp_path / name / "__MACOSX").mkdir()
+        (tmp_path / name / "__MACOSX" / "0.png").write_text("no image")
+        (tmp_path / name / "back").symlink_to(tmp_path / name)
+    loaded = data.load(tmp_path)
+    labels = np.concatenate([loaded.train_labels, loaded.test_labels])
+    np.testing.assert_array_equal(np.bincount(labels), [4, 4])
+    images = np.concatenate([loaded.train_images, loaded.test_images])
+    assert images.max() == 60 and set(images[:, 0, 0, 0].tolist()) == {0, 20, 40, 60}
+
+
+@pytest.mark.parametrize("suffix", [".HEIC", ".avif", ".svg", ".dcm"])
+def test_images_of_kinds_that_are_not_read_are_named(tmp_path, suffix):
+    write_images(tmp_path, {"a": 3, "b": 3})
+    path = tmp_path / "b" / f"9{suffix}"
+    path.write_bytes(b"...")
+    assert f"{path}: images of this kind are not read" in error_of(tmp_path)
+
+
+# --- pixels
+
+
+def load_alike(folder, save):
+    """The pixels of a set of images that are all alike, or what is said of them."""
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+        for number in range(3):
+            save(folder / name / f"{number}.png")
+    try:
+        return data.load(folder).train_images[0]
+    except InputError as error:
+        return str(error)
+
+
+# What is seen where a picture of 2 rows and 3 columns is marked with each of EXIF's orientations,
+# from the standard: which way the first row and the first column of the file lie.
+SHOWN = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
+STORED = {
+    1: [[1, 2, 3], [4, 5, 6]],
+    2: [[3, 2, 1], [6, 5, 4]],
+    3: [[6, 5, 4], [3, 2, 1]],
+    4: [[4, 5, 6], [1, 2, 3]],
+    5: [[1, 4], [2, 5], [3, 6]],
+    6: [[3, 6], [2, 5], [1, 4]],
+    7: [[6, 3], [5, 2], [4, 1]],
+    8: [[4, 1], [5, 2], [6, 3]],
+}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", STORED)
+def test_photos_are_turned_upright(tmp_path, orientation, kind):
+    exif = Image.Exif()
+    exif[274] = orientation
+    stored = np.repeat(40 * np.array(STORED[orientation], np.uint8)[..., None], 3, axis=2)
+
+    def save(path):
+        Image.fromarray(stored).save(path, kind, exif=exif, lossless=True)
+
+    np.testing.assert_array_equal(load_alike(tmp_path, save)[..., 0], 40 * SHOWN)
+
+
+def test_a_jpeg_of_a_phone_held_upright(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    stored = np.zeros((16, 24), np.uint8)
+    stored[:, :8] = 200  # the left of the file is the top of the picture
+
+    def save(path):
+        Image.fromarray(stored).save(path, "JPEG", exif=exif, quality=95)
+
+    pixels = load_alike(tmp_path, save)
+    assert pixels.shape == (24, 16, 1)
+    assert pixels[:8].min() > 150 and pixels[8:].max() < 50
+
+
+def chunks(*parts):
+    """A PNG of 3 x 2 pixels from its chunks."""
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, body in (*parts, (b"IEND", b"")):
+        content += struct.pack(">I", len(body)) + kind + body
+        content += struct.pack(">I", zlib.crc32(kind + body))
+    return content
+
+
+def deep(colour_type, values):
+    """16 bits a channel."""
+    row = b"\0" + np.full(3 * values, 300, ">u2").tobytes()
+    header = struct.pack(">IIBBBBB", 3, 2, 16, colour_type, 0, 0, 0)
+    content = chunks((b"IHDR", header), (b"IDAT", zlib.compress(row * 2)))
+    return lambda path: path.write_bytes(content)
+
+
+def palette(colours, *, index=0, transparency=None):
+    def save(path):
+        image = Image.new("P", (3, 2), index)
+        image.putpalette([value for colour in colours for value in colour])
+        image.save(path, **({} if transparency is None else {"transparency": transparency}))
+
+    return save
+
+
+def plain(mode, colour, kind="PNG", **options):
+    return lambda path: Image.new(mode, (3, 2), colour).save(path, kind, **options)
+
+
+def pages(path):
+    first, second = (Image.new("L", (3, 2), value) for value in (0, 255))
+    first.save(path, "GIF", save_all=True, append_images=[second])
+
+
+@pytest.mark.parametrize(
+    ("save", "said"),
+    [
+        (deep(2, 3), "got 16 bits a channel"),
+        (deep(6, 4), "got 16 bits a channel"),
+        (deep(4, 2), "got 16 bits a channel"),
+        (deep(0, 1), "got Pillow's mode 'I;16'"),
+        (lambda path: path.write_bytes(b"P6 3 2 65535 " + bytes(36)), "got 16 bits a channel"),
+        (palette([(255, 0, 255), (1, 2, 3)], transparency=0), "it has transparent pixels"),
+        (palette([(255, 0, 255), (1, 2, 3)], transparency=b"\x7f\xff"), "it has transparent"),
+        (plain("L", 0, transparency=0), "it has transparent pixels"),
+        (plain("RGB", (1, 2, 3), transparency=(1, 2, 3)), "it has transparent pixels"),
+        (plain("RGBA", (1, 2, 3, 254)), "it has transparent pixels"),
+        (plain("LA", (7, 0)), "it has transparent pixels"),
+        (plain("F", 0.5, "TIFF"), "got Pillow's mode 'F'"),
+        (pages, "it holds 2 pictures, expected one"),
+    ],
+)
+def test_pixels_that_would_be_read_otherwise_than_meant(tmp_path, save, said):
+    message = load_alike(tmp_path, save)
+    assert f"{tmp_path / 'a' / '0.png'}: expected 8 bits a channel" in message and said in message
+
+
+@pytest.mark.parametrize(
+    ("save", "pixel"),
+    [
+        (plain("RGBA", (1, 2, 3, 255)), [1, 2, 3]),
+        (plain("LA", (7, 255)), [7]),
+        (plain("1", 1), [255]),
+        (plain("L", 9, transparency=8), [9]),  # no pixel is of the transparent grey
+        (palette([(255, 0, 255), (1, 2, 3)], index=1, transparency=0), [1, 2, 3]),
+        (palette([(5, 5, 5), (1, 2, 3)]), [5, 5, 5]),  # nothing says grey
+        (lambda path: path.write_bytes(b"P6 3 2 51 " + bytes([10] * 18)), [50, 50, 50]),
+    ],
+)
+def test_pixels_that_are_read(tmp_path, save, pixel):
+    pixels = load_alike(tmp_path, save)
+    assert pixels.shape == (2, 3, len(pixel))
+    np.testing.assert_array_equal(pixels, np.broadcast_to(np.uint8(pixel), pixels.shape))
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3)])
+def test_palettes_of_greys_are_what_the_others_are(tmp_path, mode, channels):
+    """As programs that make files small write grey images; first or last of all."""
+    write_images(tmp_path, {"a": 4, "b": 4}, mode=mode, size=(3, 2))
+    for path in (tmp_path / "a" / "0.png", tmp_path / "b" / "3.png"):
+        palette([(9, 9, 9), (1, 2, 3)])(path)
+    loaded = data.load(tmp_path)
+    images = np.concatenate([loaded.train_images, loaded.test_images])
+    assert images.shape == (8, 2, 3, channels)
+    assert (images == 9).all(axis=(1, 2, 3)).sum() == 2
 
 
 def test_images_of_two_sizes(tmp_path):
@@ -205,6 +433,44 @@ def test_images_of_two_sizes(tmp_path):
     message = error_of(tmp_path)
     assert str(tmp_path / "test" / "a" / "0.png") in message
     assert "expected 6x5 pixels" in message and "got 6x7 pixels" in message
+    assert message.endswith("--image-size N makes all of them N x N")
+    loaded = data.load(tmp_path, image_size=4)
+    assert loaded.train_images.shape == (4, 4, 4, 3) and loaded.test_images.shape == (1, 4, 4, 3)
+
+
+def test_resized_images_keep_their_middle(tmp_path):
+    """A ramp along the longer side: the square is its middle, halved by averages."""
+    ramp = np.broadcast_to(np.arange(0, 240, 10, dtype=np.uint8), (8, 24))
+    for name in ("a", "b"):
+        for number, image in enumerate((ramp, ramp.T, ramp, ramp.T)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(np.ascontiguousarray(image)).save(tmp_path / name / f"{number}.png")
+    images = np.stack([ramp] * 10)
+    np.savez(tmp_path / "mine.npz", train_images=images, train_labels=np.arange(10) % 2)
+    middle = np.array([80, 90, 100, 110, 120, 130, 140, 150])
+    averages = np.array([85, 105, 125, 145])
+    for where, expected in ((tmp_path, middle), (tmp_path / "mine.npz", middle)):
+        loaded = data.load(where, image_size=8)
+        upright = loaded.test_images[0, ..., 0]
+        upright = upright if upright[0, 0] == upright[1, 0] else upright.T
+        np.testing.assert_array_equal(upright, np.broadcast_to(expected, (8, 8)))
+    halved = data.load(tmp_path / "mine.npz", image_size=4).train_images[..., 0]
+    # Pillow's bilinear filter looks two pixels beyond each average, all within the ramp.
+    np.testing.assert_allclose(halved, np.broadcast_to(averages, halved.shape), atol=3)
+    with pytest.raises(InputError, match="image_size: expected 1 pixel or more, got 0"):
+        data.load(tmp_path, image_size=0)
+
+
+def test_a_run_says_what_it_made_of_its_images(tmp_path, capsys):
+    write_images(tmp_path / "photos" / "train", {"a": 8, "b": 8}, size=(12, 9))
+    write_images(tmp_path / "photos" / "val", {"a": 2, "b": 2}, size=(9, 20))
+    make = ["train", "--dataset", str(tmp_path / "photos"), "--image-size", "8", "--epochs", "0",
+            "--batch-size", "8", "--model", "convnet6", "--model-options", "channels=2", "--out",
+            str(tmp_path / "run")]  # fmt: skip
+    assert main(make) == 0
+    assert re.search(r"test images +val\b", capsys.readouterr().out)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["image_size"] == 8
+    assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "torch")]) == 0
 
 
 def empty(folder):

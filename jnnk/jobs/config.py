@@ -17,6 +17,8 @@ class TrainConfig(NamedTuple):
     Attributes:
         dataset: name known to :func:`jnnk.data.load`.
         data_dir: where prepared data sets or one's own lie, or None.
+        image_size: side of the squares that images are made to, see :func:`jnnk.data.load`; None
+            leaves them as they are.
         model: name known to ``jnnk.models.create``.
         shortcut: ``"A"`` or ``"B"``, of CIFAR ResNets.
         model_options: further options of ``jnnk.models.create``, each ``"NAME=VALUE"``.
@@ -42,6 +44,7 @@ class TrainConfig(NamedTuple):
 
     dataset: str = "digits"
     data_dir: str | None = None
+    image_size: int | None = None
     model: str = "resnet8"
     shortcut: Literal["A", "B"] = "A"
     model_options: tuple[str, ...] = ()
