@@ -92,6 +92,7 @@ NUMBERS: dict[str, Number] = {
     "measure_epochs": _COUNT,
     "mean": _FINITE,
     "std": _real("a finite number above 0", lambda value: value > 0),
+    "image_size": _POSITIVE,
     "images": _whole(2),
     "neighbors": _POSITIVE,
     "at_epochs": _COUNT,

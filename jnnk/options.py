@@ -261,7 +261,7 @@ def _network_options(sub: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     sub.add_argument("--data-dir", help="folder of the prepared data sets")
     sub.add_argument(
-        "--image-size", type=int, metavar="N",
+        "--image-size", type=NUMBERS["image_size"], metavar="N",
         help="resize images to N pixels on the shorter side and cut the square in the middle",
     )  # fmt: skip
     sub.add_argument("--model", help="resnet8 (default), resnet20, resnet50, convnet6, ...")

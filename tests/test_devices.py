@@ -119,7 +119,8 @@ def reproduce_all(folder: pathlib.Path, digits) -> None:
             trajectory_dataset=digits,
         ),
         settings=OverlapSettings(
-            neighbors=5, images=40, label_neighbors=5, label_side=1, label_queries=40, classes=("0", "1"),
+            neighbors=5, images=40, label_neighbors=5, label_side=1, label_queries=40,
+            classes=("0", "1"),
             sizes=(20,), dropouts=(0.0,), weight_decays=(0.0,), repeats=2, steps=3, batch_size=10,
         ),
     )  # fmt: skip

@@ -172,7 +172,8 @@ PRUNE = ["--criteria", "weight", "--criterion", "weight", "--share", "0.5"]
 CHANNELS = {
     "criterion": "l1_norm",
     "share": 0.5, **dict.fromkeys(("accuracy_before", "accuracy_pruned", "accuracy_finetuned"), 1),
-    "kept": {"macs": [2, 1]}, "latency": None,
+    "kept": {"layers": [], "kernels": [2, 1], "filters": [2, 1], "params": [2, 1], "macs": [2, 1]},
+    "latency": None,
 }  # fmt: skip
 SMALL = ["--batch-size", "8", "--epochs", "2", "--measure-epochs", "0", "1", "2"]
 

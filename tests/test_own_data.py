@@ -154,7 +154,9 @@ def test_npz_of_medmnist(tmp_path, given):
 
 def test_no_npz(tmp_path):
     assert "No such file" in error_of(tmp_path / "none.npz")
-    assert "Is a directory" in error_of(tmp_path.rename(tmp_path.with_suffix(".npz")))
+    assert "expected a file, found a folder" in error_of(
+        tmp_path.rename(tmp_path.with_suffix(".npz"))
+    )
 
 
 def test_npz_that_is_a_single_array(tmp_path):

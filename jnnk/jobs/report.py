@@ -83,11 +83,10 @@ def collect(run: Run) -> dict[str, Any]:
     """
     diverged = divergences(run.path)
     training = read_json_lines(run.path / "metrics.jsonl", MetricsLine)
-    records = read_records(run.path)
     train_config(run)  # is it whole?
     if TRAINING in diverged:
         training = [line for line in training if line["epoch"] < diverged[TRAINING].epoch]
-        records = []
+    records = [] if TRAINING in diverged else read_records(run.path)
 
     def holds(path: pathlib.Path) -> bool:
         """Whether a pruning is a result."""
