@@ -1,6 +1,8 @@
 """Selections against the authors' masks and by hand; masks applied, trained under, stored."""
 
 import inspect
+import math
+from fractions import Fraction
 
 import flax.linen as nn
 import jax
@@ -208,9 +210,44 @@ def test_schedules():
         cubic_schedule(0.2, start=10, stop=10)
 
 
-def test_number_pruned_rounds_as_the_authors_do():
-    assert [num_pruned(n, 0.2) for n in (3, 16, 32, 64)] == [2, 12, 25, 51]
-    assert num_pruned(10, 0.9) == 0  # 10 * (1 - 0.9) is a little less than 1
+def test_number_pruned_is_that_of_the_decimal():
+    counts = (*range(130), 470, 2304, 268_336, 23_000_000)
+    for text in [f"{n / 100:.2f}" for n in range(101)] + ["0.9375", "0.001", "0.123456789"]:
+        rate = Fraction(text)
+        for number in (float(text), 1 - float(1 - rate)):  # as typed, and from the share pruned
+            found = [num_pruned(count, number) for count in counts]
+            assert found == [math.floor(count * (1 - rate)) for count in counts]
+        single = [num_pruned(count, np.float32(text)) for count in counts[:-2]]
+        assert single == [math.floor(count * (1 - rate)) for count in counts[:-2]]
+    for count in range(1, 60):  # quotients that no decimal holds
+        assert [num_pruned(count, kept / count) for kept in range(count + 1)] == [
+            count - kept for kept in range(count + 1)
+        ]
+        assert num_pruned(count, Fraction(1, 3)) == math.floor(Fraction(2 * count, 3))
+    assert num_pruned(10, jnp.float32(0.9)) == 1
+    assert num_pruned(7, jnp.bfloat16(0.5)) == 3
+
+
+@pytest.mark.parametrize("rate", [-1e-9, 1.01, math.nan, True, np.True_, "0.5", None, [0.5]])
+def test_what_is_no_share_is_refused(rate):
+    with pytest.raises(ValueError, match="keep_rate: expected a share"):
+        num_pruned(10, rate)
+
+
+def test_a_traced_keep_rate_is_refused(params):
+    with pytest.raises(ValueError, match="keep_rate: expected a number"):
+        jax.jit(lambda rate: make_masks(params, criterion="weight", keep_rate=rate))(0.5)
+
+
+def test_masks_of_a_decimal_keep_that_share_and_the_authors_modes_their_count():
+    kernel = {"a": {"kernel": jax.random.normal(KEY, (3, 3, 10, 10))}}
+    for scope, number in (("network", 90), ("layer", 90), ("filter", 90)):
+        masks = make_masks(kernel, criterion="weight", keep_rate=0.9, scope=scope)
+        assert kept(masks)["a/kernel"].sum() == number
+    theirs = kept(make_masks(kernel, criterion="weight_sorted_kernels", keep_rate=0.9))
+    assert theirs["a/kernel"].all()  # int(10 * (1.0 - 0.9)) is 0
+    whole = make_masks(kernel, criterion="weight", keep_rate=0.9, whole_filters=True)
+    assert kept(whole)["a/kernel"].all(axis=0).sum() == 9
 
 
 def test_apply_gives_exact_positive_zeros():
@@ -218,6 +255,40 @@ def test_apply_gives_exact_positive_zeros():
     out = apply_masks(weights, {"a": jnp.asarray([0.0, 0, 0, 0, 1])})["a"]
     np.testing.assert_array_equal(out, [0, 0, 0, 0, 2])
     assert not np.signbit(out).any()
+
+
+def test_contribution_keeps_no_filter_of_zeros():
+    kernel = jnp.ones((3, 3, 2, 3)).at[..., 0].set(0).at[..., 0, 1].set(0)
+    masks = make_masks({"a": {"kernel": kernel}}, criterion="weight", contribution=0.0)
+    np.testing.assert_array_equal(masks["a"]["kernel"][0, 0], [[0, 1, 1], [0, 1, 1]])
+
+
+def test_scores_in_place_of_a_criterion(params):
+    scores = {
+        path: jax.random.uniform(jax.random.fold_in(KEY, n), kernel.shape[2:])
+        for n, (path, kernel) in enumerate(conv_kernels(params).items())
+    }
+    flat = np.concatenate([np.ravel(s) for p, s in scores.items() if "down" not in p])
+    keep = kept(make_masks(params, criterion=scores, keep_rate=0.25))
+    cut = np.sort(flat)[78]  # of 104 kernels
+    for path in ("conv1/kernel", "block_0/conv1/kernel"):
+        np.testing.assert_array_equal(keep[path], scores[path] >= cut)
+        above = kept(make_masks(params, criterion=scores, threshold=0.5))[path]
+        np.testing.assert_array_equal(above, scores[path] >= 0.5)
+    of_filters = {path: np.asarray(s).mean(axis=0) for path, s in scores.items()}
+    options = {"keep_rate": 0.5, "whole_filters": True, "scope": "layer"}
+    same = make_masks(params, criterion=of_filters, **options)
+    for a, b in zip(
+        jax.tree.leaves(same),
+        jax.tree.leaves(make_masks(params, criterion=scores, **options)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+    assert kept(same)["conv1/kernel"].all(axis=0).sum() == 4
+    with pytest.raises(ValueError, match="expected scores of 'block_0/conv1/kernel'"):
+        make_masks(params, criterion={"conv1/kernel": scores["conv1/kernel"]}, keep_rate=0.5)
+    with pytest.raises(ValueError, match=r"expected scores \(8, 10\) at 'block_0/conv1/kernel'"):
+        make_masks(params, criterion=of_filters, keep_rate=0.5)
 
 
 @pytest.mark.parametrize(
@@ -325,6 +396,11 @@ def test_files(params, tmp_path):
         ({"threshold": 0.1, "keep_rate": 0.5}, "exactly one"),
         ({"keep_rate": 1.5}, "keep_rate: expected a share"),
         ({"contribution": -0.1}, "contribution: expected a share"),
+        ({"contribution": np.nan}, "contribution: expected a share"),
+        ({"threshold": np.nan}, "threshold: expected a finite"),
+        ({"threshold": np.inf}, "threshold: expected a finite"),
+        ({"threshold": -0.1}, "threshold: expected a finite"),
+        ({"keep_rate": True}, "keep_rate: expected a share"),
         ({"keep_rate": 0.5, "scope": "global"}, "scope: expected one of"),
         ({"threshold": 0.1, "scope": "layer"}, "go with keep_rate"),
         ({"keep_rate": 0.5, "scope": "filter", "whole_filters": True}, "whole filters"),
