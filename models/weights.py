@@ -7,7 +7,7 @@ akamaster/pytorch_resnet_cifar10.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,10 @@ _LEAVES = {
 }
 
 
+# What is converted to float32, as safetensors and NumPy name it.
+_FLOATS = ("F32", "F16", "BF16", "F64", "float32", "float16", "bfloat16", "float64")
+
+
 class WeightsError(ValueError):
     """A file of weights that cannot be read or written, or does not fit the model."""
 
@@ -44,11 +48,13 @@ def load_safetensors(
 
     Kernels are transposed from OIHW to HWIO and the dense layer likewise; where it reads flattened
     activations, from PyTorch's order (channel, height, width) to ours. ``num_batches_tracked`` is
-    ignored, a leading ``module.`` and the names ``linear`` and ``shortcut`` are understood.
+    ignored; the names ``linear`` and ``shortcut`` are understood, and a prefix that all names share
+    is dropped: ``module.``, ``_orig_mod.``, ``model.``, ``backbone.`` or any other.
 
     Args:
         model: a model of `jnnk.models.create`.
-        path: the file; all its tensors are float32.
+        path: the file; its tensors are float32, or float16, bfloat16 or float64, which are
+            converted.
         image_shape: ``(H, W, C)`` of the images that the weights are for. By default C is taken
             from the file and H = W = 32, which only a ConvNet's dense layer depends on.
 
@@ -57,13 +63,16 @@ def load_safetensors(
 
     Raises:
         WeightsError: the file is missing, unreadable or truncated, or a tensor is missing,
-            superfluous, or of another shape or dtype than the model's; the message names it.
+            superfluous, of another shape than the model's, or not of floats in the range of
+            float32; the message names it.
     """
     try:
         with safe_open(path, framework="numpy") as file:
             stored = {}
-            for key in sorted(file.keys()):
-                name = _usual_name(model, key)
+            keys = sorted(file.keys())
+            prefix = _shared_prefix(model, keys)
+            for key in keys:
+                name = _usual_name(model, key.removeprefix(prefix))
                 if name in stored:
                     raise WeightsError(f"{path}: tensor {name!r} is there twice, under two names")
                 if not name.endswith("num_batches_tracked"):
@@ -76,7 +85,7 @@ def load_safetensors(
             named = {key: torch_name(model, key) for key in shapes}
             expected = {name: (_torch_shape(shapes[key]), "F32") for key, name in named.items()}
             _check(path, expected, found)
-            arrays = {key: stored[name][:] for key, name in named.items()}
+            arrays = {key: _float32(path, name, stored[name][:]) for key, name in named.items()}
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: not readable as safetensors: {error}") from error
     channels = _flattened_channels(model, arrays, axis=0)
@@ -146,15 +155,15 @@ def from_tensorflow(
 
     Args:
         model: a `ConvNet`.
-        arrays: ``W_conv0``, ``b_conv0``, ..., ``W_fc1``, ``b_fc1``, float32; as from ``np.load``.
+        arrays: ``W_conv0``, ``b_conv0``, ..., ``W_fc1``, ``b_fc1``, floats; as from ``np.load``.
         image_shape: ``(H, W, C)`` of the images that the weights are for.
 
     Returns:
         ``{"params": ...}`` for ``model.apply``, float32.
 
     Raises:
-        WeightsError: an array is missing, superfluous, or of another shape or dtype than the
-            model's; the message names it. Or the model has BatchNorm.
+        WeightsError: an array is missing, superfluous, of another shape than the model's, or not
+            of floats in the range of float32; the message names it. Or the model has BatchNorm.
     """
     if any(info.norm for info in model.convs()):
         raise WeightsError("arrays: those of ConvNets only are known, without BatchNorm")
@@ -166,7 +175,7 @@ def from_tensorflow(
     }
     found = {name: (array.shape, array.dtype.name) for name, array in arrays.items()}
     _check("arrays", {name: (shapes[key], "float32") for key, name in named.items()}, found)
-    return _variables({key: arrays[name] for key, name in named.items()})
+    return _variables({key: _float32("arrays", name, arrays[name]) for key, name in named.items()})
 
 
 def torch_name(model: nn.Module, key: _Key) -> str:
@@ -189,9 +198,29 @@ def _head(model: nn.Module) -> str:
 
 
 def _usual_name(model: nn.Module, key: str) -> str:
-    """The name that `torch_name` gives what a file calls ``key``."""
-    name = key.removeprefix("module.").replace(".shortcut.", ".downsample.")
+    """The name that `torch_name` gives what a file calls ``key``, without a shared prefix."""
+    name = key.replace(".shortcut.", ".downsample.")
     return re.sub(r"^(fc|linear)\.", f"{_head(model)}.", name)
+
+
+def _shared_prefix(model: nn.Module, keys: Sequence[str]) -> str:
+    """What stands before the name of a layer of the model in all keys, such as ``"module."``."""
+    layers = {torch_name(model, _kernel(info.conv)).split(".")[0] for info in model.convs()}
+    prefix = ""
+    while True:
+        first = {key.removeprefix(prefix).partition(".")[0] for key in keys}
+        name = min(first, default="")
+        if len(first) != 1 or name in layers or f"{prefix}{name}" in keys:
+            return prefix
+        prefix += f"{name}."
+
+
+def _float32(source: str | Path, name: str, values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        converted = values.astype(np.float32)
+    if (np.isfinite(values) & ~np.isfinite(converted)).any():
+        raise WeightsError(f"{source}: {name!r} has values beyond the range of float32")
+    return converted
 
 
 def _kernel(conv: str) -> _Key:
@@ -221,7 +250,7 @@ def _check(
             f"{len(extra)} tensors have no place in the model, such as {extra[0]!r} "
             f"({dtype} {shape})"
         )
-    wrong = [name for name in expected if name in found and found[name] != expected[name]]
+    wrong = [name for name in expected if name in found and not _fits(expected[name], found[name])]
     if wrong:
         (shape, dtype), (found_shape, found_dtype) = expected[wrong[0]], found[wrong[0]]
         problems.append(
@@ -230,6 +259,10 @@ def _check(
         )
     if problems:
         raise WeightsError(f"{source}: not the weights of this model: {'; '.join(problems)}")
+
+
+def _fits(expected: _Tensor, found: _Tensor) -> bool:
+    return expected[0] == found[0] and found[1] in _FLOATS
 
 
 def _torch_shape(shape: _Shape) -> _Shape:
