@@ -13,6 +13,7 @@ from typing import Any
 from flax import linen as nn
 
 from .channels import Activations, ConvInfo, Thin
+from .compact_files import load_compact, save_compact
 from .convnet import FIVE, SIX, ConvNet
 from .resnet import ResNet
 from .weights import WeightsError, from_tensorflow, load_safetensors, save_masks, save_safetensors
@@ -26,8 +27,10 @@ __all__ = [
     "WeightsError",
     "create",
     "from_tensorflow",
+    "load_compact",
     "load_safetensors",
     "names",
+    "save_compact",
     "save_masks",
     "save_safetensors",
 ]

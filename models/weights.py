@@ -92,7 +92,13 @@ def load_safetensors(
     return _variables({key: _from_torch(value, channels) for key, value in arrays.items()})
 
 
-def save_safetensors(model: nn.Module, variables: Variables, path: str | Path) -> None:
+def save_safetensors(
+    model: nn.Module,
+    variables: Variables,
+    path: str | Path,
+    *,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Writes weights under PyTorch's names and in its layout; `load_safetensors` reads them back.
 
     In PyTorch: ``module.load_state_dict(safetensors.torch.load_file(path))``.
@@ -101,6 +107,7 @@ def save_safetensors(model: nn.Module, variables: Variables, path: str | Path) -
         model: the model that the variables belong to.
         variables: ``{"params": ..., "batch_stats": ...}``.
         path: the file; an existing one is replaced.
+        metadata: what the file's header says besides.
 
     Raises:
         WeightsError: the file cannot be written.
@@ -111,7 +118,7 @@ def save_safetensors(model: nn.Module, variables: Variables, path: str | Path) -
         torch_name(model, key): np.ascontiguousarray(_to_torch(value, channels))
         for key, value in arrays.items()
     }
-    _save(tensors, path)
+    _save(tensors, path, metadata=metadata)
 
 
 def save_masks(model: nn.Module, variables: Variables, masks: Any, path: str | Path) -> None:
@@ -141,9 +148,11 @@ def save_masks(model: nn.Module, variables: Variables, masks: Any, path: str | P
     _save(tensors, path)
 
 
-def _save(tensors: dict[str, np.ndarray], path: str | Path) -> None:
+def _save(
+    tensors: dict[str, np.ndarray], path: str | Path, *, metadata: Mapping[str, str] | None = None
+) -> None:
     try:
-        save_file(tensors, path)
+        save_file(tensors, path, metadata=None if metadata is None else dict(metadata))
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: cannot be written: {error}") from error
 
@@ -225,6 +234,17 @@ def _float32(source: str | Path, name: str, values: np.ndarray) -> np.ndarray:
 
 def _kernel(conv: str) -> _Key:
     return ("params", *conv.split("/"), "kernel")
+
+
+def kernel_shapes(model: nn.Module, image_shape: _Shape) -> dict[str, _Shape]:
+    """Shapes ``(h, w, Cin, Cout)`` of the model's conv kernels, by the convs' paths.
+
+    Args:
+        model: the model.
+        image_shape: ``(H, W, C)`` of its images.
+    """
+    shapes = _shapes(model, image_shape)
+    return {info.conv: shapes[_kernel(info.conv)] for info in model.convs()}
 
 
 def _shapes(model: nn.Module, image_shape: _Shape) -> dict[_Key, _Shape]:
