@@ -354,7 +354,7 @@ def test_summary():
     variables = jax.tree.map(jnp.ones_like, jax.eval_shape(model.init, KEY, images))
     weights = variables["params"]
     sizes = conv_output_sizes(model, variables, images)
-    assert sizes == {"conv1": (12, 10), "conv2": (6, 5)}
+    assert sizes == {"conv1": ((12, 10),), "conv2": ((6, 5),)}
     keep = np.zeros((8, 4), bool)
     keep[:3, 1] = True
     masks = masks_from_layers(weights, {"conv2/kernel": keep})
@@ -366,6 +366,49 @@ def test_summary():
     assert summary.params == (216 + 8 + 288 + 25, 216 + 8 + 27 + 25)
     assert summary.macs == (120 * 216 + 30 * 288, 120 * 216 + 30 * 27)
     assert summarize(weights, masks).macs is None
+
+
+class Shared(nn.Module):
+    """A conv of 81 weights called on maps of 8 x 8 and 4 x 4, in one of several ways."""
+
+    how: str
+
+    @nn.compact
+    def __call__(self, x):
+        conv = nn.Conv(3, (3, 3), name="conv", use_bias=False)
+        small = x[:, ::2, ::2]
+        if self.how == "twice":
+            return conv(x), conv(conv(x)[:, ::2, ::2])
+        if self.how == "two batches":
+            return conv(jnp.concatenate([x, x[:, ::-1]])), conv(small)
+        if self.how == "rematerialised":
+            body = nn.remat(lambda module, x: module(x))
+            return body(conv, x), body(conv, x), body(conv, small)
+        body = nn.scan(
+            lambda module, x, _: (module(x), None),
+            variable_broadcast="params", split_rngs={"params": False}, length=5,
+        )  # fmt: skip
+        return body(conv, x, None)
+
+
+@pytest.mark.parametrize("how", ["twice", "two batches", "rematerialised", "loop"])
+def test_macs_of_every_call_count(how):
+    model, images = Shared(how), jnp.ones((2, 8, 8, 3))
+    variables = model.init(KEY, images)
+    masks = masks_from_layers(variables["params"], {"conv/kernel": np.eye(3)})
+    sizes = conv_output_sizes(model, variables, images)
+    summary = summarize(variables["params"], masks, output_sizes=sizes)
+    if how == "loop":
+        assert summary.macs is None  # not known, and not wrong
+    else:
+        positions = 64 + 64 + 16
+        assert summary.macs == (81 * positions, 27 * positions)
+
+
+def test_a_tree_without_leaves():
+    assert apply_masks({}, {}) == masks_from_layers({}, {}) == {}
+    summary = summarize({}, {}, output_sizes={})
+    assert summary.params == summary.kernels == summary.macs == (0, 0) and summary.layers == ()
 
 
 def test_files(params, tmp_path):
