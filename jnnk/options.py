@@ -93,9 +93,10 @@ def prune_config(args: argparse.Namespace, folder: pathlib.Path) -> PruneConfig:
     """The options given, over those a run folder was pruned with, over the defaults."""
     found = _found(folder / "prune" / "settings.json")
     config = _merged(PruneConfig(criteria=tuple(CRITERIA)), found, args)
-    unknown = sorted({*config.criteria, config.criterion} - CRITERIA.keys())
+    known = (*CRITERIA, "taylor")
+    unknown = sorted({*config.criteria, config.criterion}.difference(known))
     if unknown:
-        raise InputError(f"unknown criterion {', '.join(unknown)}; known: {', '.join(CRITERIA)}")
+        raise InputError(f"unknown criterion {', '.join(unknown)}; known: {', '.join(known)}")
     shares = [*config.shares, *([] if config.share is None else [config.share])]
     if not all(0 <= share < 1 for share in shares):
         raise InputError(f"--share must be 0 or more and less than 1, got {config.share}")
@@ -110,6 +111,16 @@ def channel_config(args: argparse.Namespace, folder: pathlib.Path) -> ChannelCon
     config = _merged(ChannelConfig(channels=args.channels), found, args)
     if not 0 <= config.share < 1:
         raise InputError(f"--share must be 0 or more and less than 1, got {config.share}")
+    if config.round_to < 1:
+        raise InputError(f"--round-to must be 1 or more, got {config.round_to}")
+    for text in config.layer_shares:
+        _, _, share = text.rpartition("=")
+        try:
+            is_share = "=" in text and 0 <= float(share) < 1
+        except ValueError:
+            is_share = False
+        if not is_share:
+            raise InputError(f"--layer-shares: expected PATTERN=SHARE below 1, got {text!r}")
     return config
 
 
@@ -354,9 +365,17 @@ def _prune_options(sub: argparse.ArgumentParser) -> None:
 
 def _channel_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
-        "--channels", choices=CHANNEL_CRITERIA,
+        "--channels", choices=(*CHANNEL_CRITERIA, "taylor"),
         help="instead: remove the share of every layer's inner channels and fine-tune "
         f"(default share: {ChannelConfig._field_defaults['share']})",
+    )  # fmt: skip
+    sub.add_argument(
+        "--layer-shares", nargs="+", metavar="PATTERN=SHARE",
+        help="with --channels: of the layers that match, such as 'layer3*=0.7'; others: --share",
+    )  # fmt: skip
+    sub.add_argument(
+        "--round-to", type=int, metavar="N",
+        help="with --channels: keep a multiple of so many channels in a layer (default: 1)",
     )  # fmt: skip
 
 
