@@ -13,16 +13,19 @@ _LARGEST = 32  # the side of the largest kernels in use, those of patches of vis
 _OTHER_LAYERS = re.compile(r"dense|linear|attention|local|^(query|key|value)(_|$)", re.IGNORECASE)
 
 
+def unboxed(path: Sequence[Any]) -> tuple[Any, ...]:
+    """A JAX key path without the box around its leaf, if it has one."""
+    path = tuple(path)
+    return path[:-1] if path[-1:] == (jax.tree_util.GetAttrKey("value"),) else path
+
+
 def leaf_path(path: Sequence[Any]) -> str:
     """Name of a leaf, such as ``"layer1_0/conv1/kernel"``, from its JAX key path.
 
     A box around the leaf (``flax.linen.Partitioned``, a variable of ``flax.nnx``) has no part in
     the name.
     """
-    path = tuple(path)
-    if path and path[-1] == jax.tree_util.GetAttrKey("value"):
-        path = path[:-1]
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+    return jax.tree_util.keystr(unboxed(path), simple=True, separator="/")
 
 
 def conv_kernels(params: PyTree) -> dict[str, jax.Array]:

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jnnk.conv_leaves import unboxed
+
 PyTree = Any
 Path = tuple[Any, ...]
 
@@ -25,9 +27,10 @@ def keep_pruned_zero(
     parameter and have its shape, maybe behind other axes. Others (factored or flattened moments)
     are left alone; but moments that GaLore projects to that very shape are taken for such.
 
-    The update of a pruned weight is minus its value, in a dtype that holds it exactly, which also
-    zeroes weights that a new mask prunes (finite ones: ``x - x`` is NaN for the others, use
-    ``apply_masks`` on those).
+    The update of a pruned weight is minus its value, which also zeroes weights that a new mask
+    prunes (finite ones: ``x - x`` is NaN for the others, use ``apply_masks`` on those). Updates
+    have a dtype that holds their parameters exactly, even where gradients are of less precision:
+    wrappers that insist on the gradients' dtype (``apply_if_finite``) then belong inside this one.
 
     Args:
         optimizer: any Optax transformation.
@@ -59,7 +62,7 @@ def keep_pruned_zero(
         masks = default_masks if masks is None else masks
         if masks is None:
             raise ValueError("masks: expected some here or when the optimiser was wrapped")
-        by_path = dict(jax.tree_util.tree_leaves_with_path(masks))
+        by_path = _by_path(masks)
 
         def apply(tree: PyTree) -> PyTree:
             return jax.tree_util.tree_map_with_path(
@@ -91,8 +94,14 @@ def _form(tree: PyTree) -> tuple[Any, list[tuple[int, ...]]]:
     return treedef, [jnp.shape(leaf) for leaf in leaves]
 
 
+def _by_path(tree: PyTree) -> dict[Path, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {unboxed(path): leaf for path, leaf in leaves}
+
+
 def _mask_at(masks: dict[Path, jax.Array], path: Path) -> jax.Array:
     """The mask at a path, or at the longest end of it that has one."""
+    path = unboxed(path)
     for start in range(len(path) + 1):
         if path[start:] in masks:
             return masks[path[start:]]
@@ -100,12 +109,13 @@ def _mask_at(masks: dict[Path, jax.Array], path: Path) -> jax.Array:
 
 
 def _masked(leaf: jax.Array, mask: jax.Array) -> jax.Array:
-    return jnp.where(mask != 0, leaf, jnp.zeros_like(leaf))
+    return jnp.where(jnp.broadcast_to(mask != 0, leaf.shape), leaf, jnp.zeros_like(leaf))
 
 
 def _to_zero(update: jax.Array, param: jax.Array, mask: jax.Array) -> jax.Array:
     dtype = jnp.promote_types(update.dtype, param.dtype)
-    return jnp.where(mask != 0, update.astype(dtype), -param.astype(dtype))
+    kept = jnp.broadcast_to(mask != 0, param.shape)
+    return jnp.where(kept, update.astype(dtype), -param.astype(dtype))
 
 
 def _masked_function(function: Callable, apply: Callable[[Any], Any]) -> Callable:
@@ -121,16 +131,18 @@ def _with_initial_entries(
     state: PyTree, initial: PyTree, params: PyTree, masks: dict[Path, jax.Array]
 ) -> PyTree:
     """The state with the entries of pruned weights as they are in ``initial``."""
-    shapes = {path: p.shape for path, p in jax.tree_util.tree_leaves_with_path(params) if p.ndim}
-    start = dict(jax.tree_util.tree_leaves_with_path(initial))
+    shapes = {path: p.shape for path, p in _by_path(params).items() if p.ndim}
+    start = _by_path(initial)
 
     def reset(path: Path, leaf: Any) -> Any:
+        path = unboxed(path)
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) or path not in start:
             return leaf
         for begin in range(len(path) + 1):
             shape = shapes.get(path[begin:])
             if shape is not None and leaf.shape[-len(shape) :] == shape:
                 kept = jnp.broadcast_to(_mask_at(masks, path[begin:]) != 0, shape)
+                kept = jnp.broadcast_to(kept, leaf.shape)
                 return jnp.where(kept, leaf, start[path].astype(leaf.dtype))
         return leaf
 

@@ -212,7 +212,11 @@ def apply_masks(params: PyTree, masks: PyTree) -> PyTree:
 
 @jax.jit
 def _apply_masks(params: PyTree, masks: PyTree) -> PyTree:
-    return jax.tree.map(lambda p, m: jnp.where(m != 0, p, jnp.zeros_like(p)), params, masks)
+    def apply(param: jax.Array, mask: jax.Array) -> jax.Array:
+        kept = jnp.broadcast_to(mask != 0, param.shape)
+        return jnp.where(kept, param, jnp.zeros_like(param))
+
+    return jax.tree.map(apply, params, masks)
 
 
 def _where_usable(value: jax.Array, beside: jax.Array) -> jax.Array | np.ndarray:

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from flax.training.train_state import TrainState
 
-from jnnk.masks import apply_masks, keep_pruned_zero
+from jnnk.masks import apply_masks, keep_pruned_zero, make_masks
 
 pytestmark = pytest.mark.quick_compile
 
@@ -256,6 +257,26 @@ def test_an_optimiser_of_a_part_of_the_tree():
     np.testing.assert_array_equal(
         (after == 0).all(axis=(0, 1)), MASKS[-1]["conv"]["kernel"][0, 0] == 0
     )
+
+
+def test_boxes_around_weights_are_seen_through():
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.conv = nnx.Conv(2, 4, (3, 3), rngs=rngs)
+            self.norm = nnx.BatchNorm(4, rngs=rngs)
+
+    net = Net(nnx.Rngs(0))
+    params = nnx.state(net, nnx.Param)
+    masks = make_masks(params, criterion="weight", keep_rate=0.5)
+    with jax.numpy_dtype_promotion("standard"):
+        optimizer = nnx.Optimizer(
+            net, keep_pruned_zero(optax.adam(0.1), masks=masks), wrt=nnx.Param
+        )
+        for _ in range(2):
+            optimizer.update(net, jax.tree.map(jnp.ones_like, params))
+    keep = np.asarray(masks["conv"]["kernel"].get_value()[0, 0]) != 0
+    assert keep.sum() == 4
+    np.testing.assert_array_equal((net.conv.kernel.get_value() != 0).all(axis=(0, 1)), keep)
 
 
 def test_missing_masks_are_named():

@@ -250,6 +250,22 @@ def test_masks_of_a_decimal_keep_that_share_and_the_authors_modes_their_count():
     assert kept(whole)["a/kernel"].all(axis=0).sum() == 9
 
 
+def test_masks_need_no_promotion_of_ranks(params):
+    scores = {path: jnp.ones(kernel.shape[2:]) for path, kernel in conv_kernels(params).items()}
+    with jax.numpy_rank_promotion("raise"):
+        first = make_masks(params, criterion=scores, contribution=0.01)
+        options = {"keep_rate": 0.5, "scope": "layer", "whole_filters": True}
+        masks = make_masks(params, criterion=scores, previous=first, **options)
+        optimizer = keep_pruned_zero(optax.sgd(0.1, momentum=0.9))
+        optimizer.update(params, optimizer.init(params), params, masks=masks)
+    assert (apply_masks(params, masks)["conv1"]["kernel"] == 0).mean() == 0.5
+
+
+def test_a_mask_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match="broadcast"):
+        apply_masks({"a": jnp.ones((3, 1))}, {"a": jnp.ones((3, 2))})
+
+
 def test_apply_gives_exact_positive_zeros():
     weights = {"a": jnp.asarray([jnp.nan, jnp.inf, -0.0, -1.0, 2.0])}
     out = apply_masks(weights, {"a": jnp.asarray([0.0, 0, 0, 0, 1])})["a"]
