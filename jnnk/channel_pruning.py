@@ -1,10 +1,11 @@
 """Which channels inside the blocks of a network can go: by redundancy, and by what others use.
 
 Removed are channels between two layers, where the wiring says who reads them: the filter's kernels
-and the kernels that read it are masked, so that `jnnk.compaction.compact` drops it whole. Every
-layer loses the same share, so that all criteria compare at equal MACs.
+and the kernels that read it are masked, so that `jnnk.compaction.compact` drops it whole. With one
+share for every layer, all criteria compare at equal MACs.
 """
 
+import fnmatch
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -16,7 +17,7 @@ from jnnk.conv_scores import kernel_scores
 from jnnk.graph import NNKGraph
 from jnnk.masks import conv_kernels, masks_from_layers
 from jnnk.redundancy import redundancy_curve
-from jnnk.selection import keep_largest, num_pruned
+from jnnk.selection import check_share, keep_largest, num_pruned
 
 
 class Wiring(Protocol):
@@ -66,7 +67,7 @@ def geometric_median(view: ChannelView) -> Array:
     Filters near the geometric median of their layer are the ones that others can replace.
     """
     filters = view.kernel.reshape(-1, view.kernel.shape[-1]).T
-    squares = jnp.square(filters[:, None] - filters).sum(-1)
+    squares = jnp.square(filters[:, None] - filters[None]).sum(-1)
     return jnp.sqrt(squares).sum(1)
 
 
@@ -114,19 +115,25 @@ def inner_convs(convs: Iterable[Wiring]) -> list[Wiring]:
 def channel_masks(
     params: Any,
     convs: Iterable[Wiring],
-    criterion: str,
+    criterion: str | Mapping[str, Array],
     *,
-    keep_rate: float,
+    keep_rate: float | Mapping[str, float],
+    round_to: int = 1,
     graphs: Mapping[str, NNKGraph] | None = None,
     key: Array | None = None,
 ) -> Any:
-    """A mask that removes whole inner channels, the same share in every layer.
+    """A mask that removes whole inner channels.
 
     Args:
         params: pytree of parameters.
         convs: the network's convs, ``model.convs()``.
-        criterion: a key of ``CHANNEL_CRITERIA``.
-        keep_rate: share of the channels kept in every layer; the number pruned is rounded down.
+        criterion: a key of ``CHANNEL_CRITERIA``; or scores, of which the largest are kept: path of
+            an inner conv's kernel -> ``(C,)``, as ``jnnk.taylor.taylor_channel_scores`` gives them.
+        keep_rate: share of the channels kept in every layer; the number pruned is rounded down. Or
+            ``fnmatch`` patterns on paths of convs, such as ``"layer1_*/conv1"`` -> share of the
+            layers that match, the first pattern that matches counting; other layers stay whole.
+        round_to: the number kept is rounded up to a multiple of it, at most to all: convs of some
+            widths cost what the next round one costs.
         graphs: conv -> channel-wise NNK graph of its activations, for the criteria ``OF_GRAPHS``.
         key: PRNG key, for ``"random"``.
 
@@ -135,33 +142,62 @@ def channel_masks(
         read them; dense readers stay whole.
 
     Raises:
-        ValueError: for an unknown criterion, a share outside [0, 1], or what the criterion looks
-            at missing.
+        ValueError: for an unknown criterion, a share outside [0, 1], a pattern that matches no
+            inner conv, or what the criterion looks at missing.
     """
-    if criterion not in CHANNEL_CRITERIA:
+    if isinstance(criterion, str) and criterion not in CHANNEL_CRITERIA:
         known = ", ".join(CHANNEL_CRITERIA)
         raise ValueError(f"criterion: expected one of {known}, got {criterion!r}")
-    if not 0 <= keep_rate <= 1:
-        raise ValueError(f"keep_rate: expected a share in [0, 1], got {keep_rate}")
+    if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:
+        raise ValueError(f"round_to: expected a whole number of 1 or more, got {round_to!r}")
+    inner = inner_convs(convs)
+    rates = _rates(keep_rate, [info.conv for info in inner])
     kernels = conv_kernels(params)
     layers: dict[str, Array] = {}
-    for number, info in enumerate(inner_convs(convs)):
+    for number, info in enumerate(inner):
         view = ChannelView(
             kernel=kernels[f"{info.conv}/kernel"],
             scale=None if info.norm is None else _at(params, info.norm)["scale"],
             graph=(graphs or {}).get(info.conv),
             key=None if key is None else jax.random.fold_in(key, number),
         )
-        if criterion in OF_GRAPHS and view.graph is None:
-            raise ValueError(f"graphs: {criterion!r} needs one of {info.conv!r}")
-        scores = CHANNEL_CRITERIA[criterion](view)
-        keep = keep_largest(scores[:, None], num_pruned(len(scores), keep_rate))[:, 0]
+        scores = _scores(criterion, info.conv, view)
+        pruned = num_pruned(len(scores), rates[info.conv])
+        # Fewer pruned, so that a multiple is kept.
+        pruned = max(0, pruned - (pruned - len(scores)) % round_to)
+        keep = keep_largest(scores[:, None], pruned)[:, 0]
         for path, axis in ((info.conv, 1), *((reader, 0) for reader in info.readers)):
             name = f"{path}/kernel"
             if name in kernels:
                 before = layers.get(name, jnp.ones(kernels[name].shape[2:], bool))
                 layers[name] = before & (keep[None] if axis else keep[:, None])
     return masks_from_layers(params, layers)
+
+
+def _rates(keep_rate: float | Mapping[str, float], convs: list[str]) -> dict[str, float]:
+    """The keep-rate of every conv."""
+    by_pattern = keep_rate if isinstance(keep_rate, Mapping) else {"*": keep_rate}
+    rates = dict.fromkeys(convs, 1.0)
+    for pattern, rate in reversed(by_pattern.items()):
+        check_share("keep_rate", rate)
+        matched = fnmatch.filter(convs, pattern)
+        if not matched and isinstance(keep_rate, Mapping):
+            known = ", ".join(convs)
+            raise ValueError(f"keep_rate: {pattern!r} matches no inner conv; there are {known}")
+        rates |= dict.fromkeys(matched, rate)
+    return rates
+
+
+def _scores(criterion: str | Mapping[str, Array], conv: str, view: ChannelView) -> Array:
+    if isinstance(criterion, str):
+        if criterion in OF_GRAPHS and view.graph is None:
+            raise ValueError(f"graphs: {criterion!r} needs one of {conv!r}")
+        return CHANNEL_CRITERIA[criterion](view)
+    path, shape = f"{conv}/kernel", view.kernel.shape[3:]
+    if path not in criterion or jnp.shape(criterion[path]) != shape:
+        found = f"shape {jnp.shape(criterion[path])}" if path in criterion else "none"
+        raise ValueError(f"criterion: expected scores {shape} of {path!r}, got {found}")
+    return jnp.asarray(criterion[path])
 
 
 def _at(params: Any, path: str) -> Any:

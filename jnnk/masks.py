@@ -11,42 +11,38 @@ import fnmatch
 import functools
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
+import numpy as np
 
+from jnnk.conv_leaves import PyTree, conv_kernels, leaf_path, other_kernels
 from jnnk.conv_scores import kernel_magnitudes, kernel_scores, parse_mode
-from jnnk.selection import above_threshold, contributes, keep_largest, num_pruned
+from jnnk.masked_optimizer import keep_pruned_zero
+from jnnk.selection import (
+    above_threshold,
+    check_share,
+    contributes,
+    keep_largest,
+    num_pruned,
+)
 
-PyTree = Any
+__all__ = [
+    "SCOPES",
+    "PyTree",
+    "apply_masks",
+    "conv_kernels",
+    "keep_pruned_zero",
+    "layer_scores",
+    "leaf_path",
+    "make_masks",
+    "masks_from_layers",
+]
+
 SCOPES = ("filter", "layer", "network")
-
-
-def leaf_path(path: Sequence[Any]) -> str:
-    """Name of a leaf, such as ``"layer1_0/conv1/kernel"``, from its JAX key path."""
-    return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
-
-
-def is_conv_kernel(path: str, leaf: jax.Array) -> bool:
-    """Whether a leaf holds the weights of a 2D convolution: named ``kernel``, of four axes."""
-    return path.rsplit("/", 1)[-1] == "kernel" and jnp.ndim(leaf) == 4
-
-
-def conv_kernels(params: PyTree) -> dict[str, jax.Array]:
-    """The convolution kernels of a network.
-
-    Args:
-        params: pytree of parameters.
-
-    Returns:
-        Path -> weights ``(h, w, Cin, Cout)``, in the tree's order.
-    """
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    named = ((leaf_path(path), leaf) for path, leaf in leaves)
-    return {path: leaf for path, leaf in named if is_conv_kernel(path, leaf)}
 
 
 def masks_from_layers(params: PyTree, layers: Mapping[str, jax.Array]) -> PyTree:
@@ -74,7 +70,7 @@ def masks_from_layers(params: PyTree, layers: Mapping[str, jax.Array]) -> PyTree
         name = leaf_path(path)
         if name in layers:
             return jnp.asarray(layers[name], jnp.float32)[None, None]
-        shape = (1, 1, *leaf.shape[2:]) if is_conv_kernel(name, leaf) else ()
+        shape = (1, 1, *leaf.shape[2:]) if name in kernels else ()
         return jnp.ones(shape, jnp.float32)
 
     return jax.tree_util.tree_map_with_path(mask_of, params)
@@ -83,7 +79,7 @@ def masks_from_layers(params: PyTree, layers: Mapping[str, jax.Array]) -> PyTree
 def make_masks(
     params: PyTree,
     *,
-    criterion: str,
+    criterion: str | Mapping[str, jax.Array],
     threshold: float | None = None,
     contribution: float | None = None,
     keep_rate: float | None = None,
@@ -104,21 +100,28 @@ def make_masks(
     - ``contribution``: keep a kernel that holds at least this share of its filter's summed score.
     - ``keep_rate``: keep this share of the kernels by rank, within each filter, each layer, or the
       whole network (``scope``); or, with ``whole_filters``, this share of the filters by the sum of
-      their kernels' scores, within each layer or the network. The number pruned is rounded down.
-      The share is of all kernels in the scope, those that ``previous`` pruned included, so
-      schedules compose with earlier masks without compounding.
+      their kernels' scores, within each layer or the network. The number pruned is rounded down,
+      exactly (`selection.num_pruned`). The share is of all kernels in the scope, those that
+      ``previous`` pruned included, so schedules compose with earlier masks without compounding.
 
     The authors' modes imply their selection: ``criterion="det_contrib"`` reads ``threshold`` as a
     contribution, ``"weight_sorted_kernels"`` is a keep-rate with scope ``"filter"``, and
-    ``"weight_sorted_neurons"`` one of whole filters in each layer.
+    ``"weight_sorted_neurons"`` one of whole filters in each layer, both with the authors' count:
+    ``int(n * (1.0 - keep_rate))``, which rounding can make one less.
+
+    Scores of one's own (such as ``taylor.taylor_scores``) may stand in place of the name of a
+    criterion. A threshold is then compared with them as they are.
 
     A kernel with a weight that is not finite scores NaN, which ranks lowest and reaches no
     threshold: it is pruned first. In the sum of a filter it counts as zero.
 
     Args:
-        params: pytree of parameters; leaves named ``kernel`` with four axes are conv kernels.
-        criterion: a key of ``conv_scores.CRITERIA`` or one of the authors' modes.
-        threshold: see above.
+        params: pytree of parameters; `conv_leaves.conv_kernels` says which leaves are taken for
+            conv kernels.
+        criterion: a key of ``conv_scores.CRITERIA`` or one of the authors' modes; or the scores
+            themselves, not negative: path of a kernel -> ``(Cin, Cout)``, or ``(Cout,)`` with
+            ``whole_filters``, of every kernel to prune.
+        threshold: see above, finite and not negative.
         contribution: see above, in [0, 1].
         keep_rate: see above, in [0, 1].
         scope: ``"filter"``, ``"layer"`` or ``"network"`` (default), for ``keep_rate`` only.
@@ -136,7 +139,12 @@ def make_masks(
 
     Raises:
         ValueError: if not exactly one selection is given, one that does not go with the criterion
-            or the scope, a share is outside [0, 1], or ``include`` matches no conv kernel.
+            or the scope, a share is outside [0, 1], a threshold is negative or not finite, scores
+            are missing or of another shape, or ``include`` matches no conv kernel.
+
+    Warns:
+        UserWarning: naming the leaves that may hold convolutions and are left whole, because they
+            are not told to be kernels of 2D convolutions.
 
     Examples:
         >>> kernel = jnp.stack([2 * jnp.eye(3), jnp.eye(3) / 8], -1)[:, :, None]
@@ -145,7 +153,7 @@ def make_masks(
         >>> print(masks["conv"]["kernel"].shape, masks["conv"]["kernel"][0, 0])
         (1, 1, 1, 2) [[1. 0.]]
     """
-    name, mode = parse_mode(criterion)
+    name, mode = ("scores", None) if isinstance(criterion, Mapping) else parse_mode(criterion)
     if mode == "contrib" and contribution is None:
         threshold, contribution = None, threshold
     if mode in ("kernels", "neurons"):
@@ -154,41 +162,43 @@ def make_masks(
     _check_selection(criterion, mode, threshold, contribution, keep_rate, scope, whole_filters)
     scope = scope or "network"
 
-    kernels = {
-        path: kernel
-        for path, kernel in conv_kernels(params).items()
-        if _matches(path, include)
-        and not _matches(path, exclude)
-        and (pointwise or kernel.shape[:2] != (1, 1))
-    }
-    if not kernels:
-        raise ValueError(f"include: no conv kernel matches {include!r} without {exclude!r}")
+    kernels = _chosen_kernels(params, include, exclude, pointwise)
     alive = {path: jnp.ones(kernel.shape[2:], bool) for path, kernel in kernels.items()}
     if previous is not None:
-        alive = {path: conv_kernels(previous)[path][0, 0] != 0 for path in kernels}
+        previous = jax.tree.map(_where_usable, previous, params)
+        earlier = conv_kernels(previous)
+        alive = {path: earlier[path][0, 0] != 0 for path in kernels}
 
-    # Not under one jit with the selection: XLA would put the layers together again in every step.
-    raw = contribution is not None or whole_filters
-    score = kernel_scores if raw else kernel_magnitudes
-    scores = layer_scores(kernels, name, score=score, key=key)
+    if isinstance(criterion, Mapping):
+        scores = {
+            path: _where_usable(_given_scores(criterion, path, kernel, whole_filters), kernel)
+            for path, kernel in kernels.items()
+        }
+    else:
+        # Not under one jit with the selection: XLA would put the layers together again in every
+        # step.
+        raw = contribution is not None or whole_filters
+        score = kernel_scores if raw else kernel_magnitudes
+        scores = layer_scores(kernels, name, score=score, key=key)
     if threshold is not None:
         keep = _select_by_value(scores, alive, threshold, above_threshold)
     elif contribution is not None:
         keep = _select_by_value(scores, alive, contribution, contributes)
     else:
-        counts = _counts(kernels, keep_rate, scope, whole_filters)
+        count = _authors_num_pruned if mode in ("kernels", "neurons") else num_pruned
+        counts = _counts(kernels, keep_rate, scope, whole_filters, count)
         keep = _select_by_rank(scores, alive, counts, scope, whole_filters)
     masks = masks_from_layers(params, keep)
     return masks if previous is None else jax.tree.map(jnp.minimum, masks, previous)
 
 
-@jax.jit
 def apply_masks(params: PyTree, masks: PyTree) -> PyTree:
     """Set pruned weights to exactly +0, whatever they were (NaN, infinity and -0 included).
 
     Args:
         params: pytree of arrays.
-        masks: pytree with the same treedef, each leaf broadcastable to its parameter.
+        masks: pytree with the same treedef, each leaf broadcastable to its parameter. It may lie on
+            other devices than ``params``.
 
     Returns:
         ``params`` with pruned entries zero; dtypes unchanged.
@@ -197,52 +207,34 @@ def apply_masks(params: PyTree, masks: PyTree) -> PyTree:
         >>> print(apply_masks({"w": jnp.array([3.0, jnp.nan])}, {"w": jnp.array([1.0, 0.0])})["w"])
         [3. 0.]
     """
-    return jax.tree.map(lambda p, m: jnp.where(m != 0, p, jnp.zeros_like(p)), params, masks)
+    return _apply_masks(params, jax.tree.map(_where_usable, masks, params))
 
 
-def keep_pruned_zero(
-    optimizer: optax.GradientTransformation,
-) -> optax.GradientTransformationExtraArgs:
-    """Wrap an optimiser so that pruned weights are exactly zero after every update.
+@jax.jit
+def _apply_masks(params: PyTree, masks: PyTree) -> PyTree:
+    def apply(param: jax.Array, mask: jax.Array) -> jax.Array:
+        kept = jnp.broadcast_to(mask != 0, param.shape)
+        return jnp.where(kept, param, jnp.zeros_like(param))
 
-    Gradients, parameters and moments are masked before the optimiser sees them, so neither momentum
-    nor weight decay moves a pruned weight; the update of a pruned weight is minus its value, which
-    also zeroes weights that a new mask prunes (finite ones: ``x - x`` is NaN for the others, use
-    ``apply_masks`` on those).
+    return jax.tree.map(apply, params, masks)
 
-    Args:
-        optimizer: any Optax transformation.
 
-    Returns:
-        A transformation with ``update(updates, state, params, *, masks, **extra)``: ``params`` is
-        required, ``masks`` is a mask of their treedef and may change from step to step.
-    """
-    optimizer = optax.with_extra_args_support(optimizer)
-
-    def update(
-        updates: PyTree, state: PyTree, params: PyTree | None = None, *, masks: PyTree, **extra: Any
-    ) -> tuple[PyTree, PyTree]:
-        if params is None:
-            raise ValueError("params: keep_pruned_zero needs the current parameters, got None")
-
-        def mask_moment(moment: jax.Array, mask: jax.Array, param: jax.Array) -> jax.Array:
-            # Factored moments have other shapes than their parameter and no entry per weight.
-            return apply_masks(moment, mask) if moment.shape == param.shape else moment
-
-        state = optax.tree_utils.tree_map_params(optimizer, mask_moment, state, masks, params)
-        updates, state = optimizer.update(
-            apply_masks(updates, masks), state, apply_masks(params, masks), **extra
-        )
-        updates = jax.tree.map(
-            lambda u, p, m: jnp.where(m != 0, u, -p.astype(u.dtype)), updates, params, masks
-        )
-        return updates, state
-
-    return optax.GradientTransformationExtraArgs(optimizer.init, update)
+def _where_usable(value: jax.Array, beside: jax.Array) -> jax.Array | np.ndarray:
+    """An array that can be computed with beside another: off the devices, if they differ."""
+    for each in (value, beside):
+        if isinstance(each, jax.core.Tracer) or not isinstance(each, jax.Array):
+            return value
+    if (
+        value.committed
+        and beside.committed
+        and value.sharding.device_set != beside.sharding.device_set
+    ):
+        return np.asarray(value)
+    return value
 
 
 def _check_selection(
-    criterion: str,
+    criterion: str | Mapping[str, jax.Array],
     mode: str | None,
     threshold: float | None,
     contribution: float | None,
@@ -258,8 +250,11 @@ def _check_selection(
     implied = {"contrib": "contribution", "kernels": "keep_rate", "neurons": "keep_rate"}.get(mode)
     if implied and names[0] != implied:
         raise ValueError(f"criterion: {criterion!r} goes with {implied}, got {names[0]}")
-    if contribution is not None and not 0 <= contribution <= 1:
-        raise ValueError(f"contribution: expected a share in [0, 1], got {contribution}")
+    is_known = not isinstance(given[names[0]], jax.core.Tracer)
+    if is_known and threshold is not None and not 0 <= threshold < math.inf:
+        raise ValueError(f"threshold: expected a finite number of 0 or more, got {threshold!r}")
+    if is_known and contribution is not None:
+        check_share("contribution", contribution)
     if scope is not None and scope not in SCOPES:
         raise ValueError(f"scope: expected one of {', '.join(SCOPES)}, got {scope!r}")
     if keep_rate is None and (scope is not None or whole_filters):
@@ -270,13 +265,81 @@ def _check_selection(
         )
 
 
+def _chosen_kernels(
+    params: PyTree,
+    include: str | Sequence[str],
+    exclude: str | Sequence[str],
+    pointwise: bool,
+) -> dict[str, jax.Array]:
+    """The conv kernels to prune, by path; warns of what may be some and is left whole."""
+    left_out = {
+        path: shape
+        for path, shape in other_kernels(params).items()
+        if _matches(path, include) and not _matches(path, exclude)
+    }
+    if left_out:
+        named = ", ".join(f"{path} {shape}" for path, shape in left_out.items())
+        warnings.warn(
+            f"not pruned, since they do not look like kernels (h, w, Cin, Cout) of 2D "
+            f"convolutions: {named}",
+            stacklevel=3,
+        )
+    convolutions = conv_kernels(params)
+    if not convolutions:
+        raise ValueError(
+            "params: no conv kernel is found in a tree of this form: expected leaves named "
+            f"'kernel' of shape (h, w, Cin, Cout), as Flax has them, got {_first_leaves(params)}"
+        )
+    chosen = {
+        path: kernel
+        for path, kernel in convolutions.items()
+        if _matches(path, include)
+        and not _matches(path, exclude)
+        and (pointwise or kernel.shape[:2] != (1, 1))
+    }
+    if not chosen:
+        raise ValueError(f"include: no conv kernel matches {include!r} without {exclude!r}")
+    return chosen
+
+
+def _first_leaves(params: PyTree) -> str:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    named = [f"{leaf_path(path)!r} {jnp.shape(leaf)}" for path, leaf in leaves[:4]]
+    return ", ".join(named) + (", ..." if len(leaves) > 4 else "") or "no leaves"
+
+
+def _given_scores(
+    scores: Mapping[str, jax.Array], path: str, kernel: jax.Array, whole_filters: bool
+) -> jax.Array:
+    """Scores of one layer as given, checked."""
+    if path not in scores:
+        raise ValueError(
+            f"criterion: expected scores of {path!r}, got those of {', '.join(scores)}"
+        )
+    shape = jnp.shape(scores[path])
+    if shape != kernel.shape[2:] and not (whole_filters and shape == kernel.shape[3:]):
+        raise ValueError(
+            f"criterion: expected scores {kernel.shape[2:]} at {path!r}, got shape {shape}"
+        )
+    return scores[path]
+
+
 def _matches(path: str, patterns: str | Sequence[str]) -> bool:
     patterns = [patterns] if isinstance(patterns, str) else patterns
     return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
 
 
+def _authors_num_pruned(count: int, keep_rate: float) -> int:
+    num_pruned(count, keep_rate)  # refuses what is no share
+    return int(count * (1.0 - float(keep_rate)))
+
+
 def _counts(
-    kernels: Mapping[str, jax.Array], keep_rate: float, scope: str, whole_filters: bool
+    kernels: Mapping[str, jax.Array],
+    keep_rate: float,
+    scope: str,
+    whole_filters: bool,
+    count: Callable[[int, float], int],
 ) -> dict[str, int]:
     """Numbers to prune: by layer (in each filter, if that is the scope), or under "network"."""
     axes = slice(2, 3) if scope == "filter" else slice(2, 4)
@@ -284,7 +347,7 @@ def _counts(
     sizes = {path: math.prod(kernel.shape[axes]) for path, kernel in kernels.items()}
     if scope == "network":
         sizes = {"network": sum(sizes.values())}
-    return {name: num_pruned(size, keep_rate) for name, size in sizes.items()}
+    return {name: count(size, keep_rate) for name, size in sizes.items()}
 
 
 def layer_scores(
@@ -337,8 +400,12 @@ def _select_by_rank(
     whole_filters: bool,
 ) -> dict[str, jax.Array]:
     if whole_filters:
+        # Given scores of whole filters have one axis.
         ranked = {
-            path: jnp.nansum(jnp.where(alive[path], scores[path], 0), axis=0) for path in scores
+            path: jnp.nansum(jnp.where(alive[path], scores[path], 0), axis=0)
+            if scores[path].ndim == 2
+            else jnp.where(alive[path].any(axis=0), scores[path], 0)
+            for path in scores
         }
     else:
         ranked = {path: jnp.where(alive[path], scores[path], -jnp.inf) for path in scores}
@@ -358,7 +425,7 @@ def _select_by_rank(
             widths = [columns[path].shape[1] for path in paths]
             parts |= dict(zip(paths, _split(keep, widths, axis=1), strict=True))
     return {
-        path: jnp.broadcast_to(parts[path].reshape(r.shape), scores[path].shape)
+        path: jnp.broadcast_to(parts[path].reshape(r.shape), alive[path].shape)
         for path, r in ranked.items()
     }
 

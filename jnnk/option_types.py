@@ -96,6 +96,7 @@ NUMBERS: dict[str, Number] = {
     "images": _whole(2),
     "neighbors": _POSITIVE,
     "at_epochs": _COUNT,
+    "round_to": _POSITIVE,
     "share": _SHARE,
     "shares": _SHARE,
     "tolerance": _NOT_NEGATIVE,

@@ -95,9 +95,10 @@ def prune_config(args: argparse.Namespace, folder: pathlib.Path) -> PruneConfig:
     found = read_settings(path, PruneConfig)
     config = _merged(PruneConfig(criteria=tuple(CRITERIA)), found, args)
     check_numbers(config, path)
-    unknown = sorted({*config.criteria, config.criterion} - CRITERIA.keys())
+    known = (*CRITERIA, "taylor")
+    unknown = sorted({*config.criteria, config.criterion}.difference(known))
     if unknown:
-        raise InputError(f"unknown criterion {', '.join(unknown)}; known: {', '.join(CRITERIA)}")
+        raise InputError(f"unknown criterion {', '.join(unknown)}; known: {', '.join(known)}")
     if config.criterion not in config.criteria:
         config = config._replace(criteria=(*config.criteria, config.criterion))
     return config
@@ -109,6 +110,14 @@ def channel_config(args: argparse.Namespace, folder: pathlib.Path) -> ChannelCon
     found = read_settings(path, ChannelConfig)
     config = _merged(ChannelConfig(channels=args.channels), found, args)
     check_numbers(config, path)
+    for text in config.layer_shares:
+        _, _, share = text.rpartition("=")
+        try:
+            is_share = "=" in text and 0 <= float(share) < 1
+        except ValueError:
+            is_share = False
+        if not is_share:
+            raise InputError(f"--layer-shares: expected PATTERN=SHARE below 1, got {text!r}")
     return config
 
 
@@ -391,9 +400,17 @@ def _prune_options(sub: argparse.ArgumentParser) -> None:
 
 def _channel_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
-        "--channels", choices=CHANNEL_CRITERIA,
+        "--channels", choices=(*CHANNEL_CRITERIA, "taylor"),
         help="instead: remove the share of every layer's inner channels and fine-tune "
         f"(default share: {ChannelConfig._field_defaults['share']})",
+    )  # fmt: skip
+    sub.add_argument(
+        "--layer-shares", nargs="+", metavar="PATTERN=SHARE",
+        help="with --channels: of the layers that match, such as 'layer3*=0.7'; others: --share",
+    )  # fmt: skip
+    sub.add_argument(
+        "--round-to", type=NUMBERS["round_to"], metavar="N",
+        help="with --channels: keep a multiple of so many channels in a layer (default: 1)",
     )  # fmt: skip
 
 

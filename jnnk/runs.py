@@ -354,10 +354,13 @@ def require_settings(folder: pathlib.Path, settings: Any, *, free: Collection[st
         InputError: if the folder's results were made with other settings.
     """
     path = folder / "settings.json"
+    defaults = to_json(getattr(settings, "_field_defaults", {}))
     settings = to_json(settings)
     if not path.exists():
         write_json(path, settings)
-    found = {**read_json(path, dict[str, Any]), **{name: settings[name] for name in free}}
+    found = read_json(path, dict[str, Any])
+    # A setting that is newer than the folder had its default's effect.
+    found = {**defaults, **found, **{name: settings[name] for name in free}}
     if found != settings:
         raise InputError(
             f"{folder} holds results made with other settings "

@@ -4,10 +4,14 @@ Every function takes scores of which more is better and returns booleans, True w
 of NaN is below every threshold and ranks below every other score.
 """
 
+import fractions
+import math
+import numbers
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Schedule = Callable[[int], float]
 """A keep-rate for each step."""
@@ -40,8 +44,8 @@ def contributes(scores: jax.Array, share: float | jax.Array) -> jax.Array:
     Returns:
         bool ``(Cin, Cout)``; all False for a filter whose scores are all zero.
     """
-    total = jnp.nansum(scores, axis=0)
-    return jnp.where(total > 0, scores / jnp.where(total > 0, total, 1), 0) >= share
+    total = jnp.nansum(scores, axis=0, keepdims=True)
+    return (total > 0) & (scores / jnp.where(total > 0, total, 1) >= share)
 
 
 def keep_largest(scores: jax.Array, num_pruned: int | jax.Array) -> jax.Array:
@@ -59,22 +63,48 @@ def keep_largest(scores: jax.Array, num_pruned: int | jax.Array) -> jax.Array:
     return jnp.argsort(order, axis=0) >= num_pruned
 
 
+def check_share(name: str, share: float) -> None:
+    """Refuse what is no share.
+
+    Args:
+        name: of the argument.
+        share: what was given.
+
+    Raises:
+        ValueError: if it is not a number in [0, 1].
+    """
+    is_number = isinstance(share, numbers.Real | np.generic | np.ndarray | jax.Array)
+    is_number = is_number and np.ndim(share) == 0 and np.asarray(share).dtype.kind != "b"
+    if not is_number or not 0 <= share <= 1:
+        raise ValueError(f"{name}: expected a share in [0, 1], got {share!r}")
+
+
 def num_pruned(count: int, keep_rate: float) -> int:
-    """Number of ``count`` items that a keep-rate prunes, rounded down as the authors do.
+    """Number of ``count`` items that a keep-rate prunes, rounded down.
+
+    A keep-rate is a decimal or a quotient rounded to binary, maybe after a subtraction from 1: what
+    is a whole number but for such rounding counts as that number, so that 0.9 of 100 keeps 90.
 
     Args:
         count: number of items.
-        keep_rate: share kept, in [0, 1].
+        keep_rate: share kept, in [0, 1]; a number, not a traced one.
 
     Returns:
         The number pruned.
 
     Raises:
-        ValueError: if ``keep_rate`` is outside [0, 1].
+        ValueError: if ``keep_rate`` is not a number in [0, 1].
     """
-    if not 0 <= keep_rate <= 1:
-        raise ValueError(f"keep_rate: expected a share in [0, 1], got {keep_rate}")
-    return int(count * (1.0 - keep_rate))
+    if isinstance(keep_rate, jax.core.Tracer):
+        raise ValueError("keep_rate: expected a number, got a traced one")
+    check_share("keep_rate", keep_rate)
+    dtype = np.asarray(keep_rate).dtype
+    resolution = float(jnp.finfo(dtype if jnp.issubdtype(dtype, jnp.floating) else float).eps)
+    exact = count * (1 - fractions.Fraction(float(keep_rate)))
+    nearest = round(exact)
+    # Half precision cannot tell a kernel of a large network: never more than a quarter is forgiven.
+    is_rounding = abs(exact - nearest) <= min(8 * resolution * count, 0.25)
+    return nearest if is_rounding else math.floor(exact)
 
 
 def one_shot_schedule(keep_rate: float, *, start: int = 0) -> Schedule:

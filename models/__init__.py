@@ -15,6 +15,7 @@ import numpy as np
 from flax import linen as nn
 
 from .channels import Activations, ConvInfo, Thin
+from .compact_files import load_compact, save_compact
 from .convnet import FIVE, SIX, ConvNet
 from .resnet import ResNet
 from .weights import WeightsError, from_tensorflow, load_safetensors, save_masks, save_safetensors
@@ -28,8 +29,10 @@ __all__ = [
     "WeightsError",
     "create",
     "from_tensorflow",
+    "load_compact",
     "load_safetensors",
     "names",
+    "save_compact",
     "save_masks",
     "save_safetensors",
 ]

@@ -8,7 +8,7 @@ akamaster/pytorch_resnet_cifar10.
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,10 @@ _LEAVES = {
 }
 
 
+# What is converted to float32, as safetensors and NumPy name it.
+_FLOATS = ("F32", "F16", "BF16", "F64", "float32", "float16", "bfloat16", "float64")
+
+
 class WeightsError(ValueError):
     """A file of weights that cannot be read or written, or does not fit the model."""
 
@@ -45,11 +49,13 @@ def load_safetensors(
 
     Kernels are transposed from OIHW to HWIO and the dense layer likewise; where it reads flattened
     activations, from PyTorch's order (channel, height, width) to ours. ``num_batches_tracked`` is
-    ignored, a leading ``module.`` and the names ``linear`` and ``shortcut`` are understood.
+    ignored; the names ``linear`` and ``shortcut`` are understood, and a prefix that all names share
+    is dropped: ``module.``, ``_orig_mod.``, ``model.``, ``backbone.`` or any other.
 
     Args:
         model: a model of `jnnk.models.create`.
-        path: the file; all its tensors are float32.
+        path: the file; its tensors are float32, or float16, bfloat16 or float64, which are
+            converted.
         image_shape: ``(H, W, C)`` of the images that the weights are for. By default C is taken
             from the file and H = W = 32, which only a ConvNet's dense layer depends on.
 
@@ -58,15 +64,18 @@ def load_safetensors(
 
     Raises:
         WeightsError: the file is missing, unreadable or truncated, or a tensor is missing,
-            superfluous, or of another shape or dtype than the model's; the message names it.
+            superfluous, of another shape than the model's, or not of floats in the range of
+            float32; the message names it.
     """
     if Path(path).exists() and not Path(path).is_file():
         raise WeightsError(f"{path}: not readable as safetensors: it is no file")
     try:
         with safe_open(path, framework="numpy") as file:
             stored = {}
-            for key in sorted(file.keys()):
-                name = _usual_name(model, key)
+            keys = sorted(file.keys())
+            prefix = _shared_prefix(model, keys)
+            for key in keys:
+                name = _usual_name(model, key.removeprefix(prefix))
                 if name in stored:
                     raise WeightsError(f"{path}: tensor {name!r} is there twice, under two names")
                 if not name.endswith("num_batches_tracked"):
@@ -79,14 +88,20 @@ def load_safetensors(
             named = {key: torch_name(model, key) for key in shapes}
             expected = {name: (_torch_shape(shapes[key]), "F32") for key, name in named.items()}
             _check(path, expected, found)
-            arrays = {key: stored[name][:] for key, name in named.items()}
+            arrays = {key: _float32(path, name, stored[name][:]) for key, name in named.items()}
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: not readable as safetensors: {error}") from error
     channels = _flattened_channels(model, arrays, axis=0)
     return _variables({key: _from_torch(value, channels) for key, value in arrays.items()})
 
 
-def save_safetensors(model: nn.Module, variables: Variables, path: str | Path) -> None:
+def save_safetensors(
+    model: nn.Module,
+    variables: Variables,
+    path: str | Path,
+    *,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Writes weights under PyTorch's names and in its layout; `load_safetensors` reads them back.
 
     In PyTorch: ``module.load_state_dict(safetensors.torch.load_file(path))``.
@@ -95,6 +110,7 @@ def save_safetensors(model: nn.Module, variables: Variables, path: str | Path) -
         model: the model that the variables belong to.
         variables: ``{"params": ..., "batch_stats": ...}``.
         path: the file; an existing one is replaced.
+        metadata: what the file's header says besides.
 
     Raises:
         WeightsError: the file cannot be written.
@@ -105,7 +121,7 @@ def save_safetensors(model: nn.Module, variables: Variables, path: str | Path) -
         torch_name(model, key): np.ascontiguousarray(_to_torch(value, channels))
         for key, value in arrays.items()
     }
-    _save(tensors, path)
+    _save(tensors, path, metadata=metadata)
 
 
 def save_masks(model: nn.Module, variables: Variables, masks: Any, path: str | Path) -> None:
@@ -135,7 +151,9 @@ def save_masks(model: nn.Module, variables: Variables, masks: Any, path: str | P
     _save(tensors, path)
 
 
-def _save(tensors: dict[str, np.ndarray], path: str | Path) -> None:
+def _save(
+    tensors: dict[str, np.ndarray], path: str | Path, *, metadata: Mapping[str, str] | None = None
+) -> None:
     """Writes the whole file or nothing, readable by whom the umask lets; no link is followed."""
     path = Path(path)
     partial = path.with_name(f".{secrets.token_hex(8)}.partial")
@@ -144,7 +162,7 @@ def _save(tensors: dict[str, np.ndarray], path: str | Path) -> None:
             raise WeightsError(f"{path}: cannot be written: there is something else than a file")
         try:
             with partial.open("xb") as file:
-                file.write(save(tensors))
+                file.write(save(tensors, metadata=None if metadata is None else dict(metadata)))
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
@@ -160,15 +178,15 @@ def from_tensorflow(
 
     Args:
         model: a `ConvNet`.
-        arrays: ``W_conv0``, ``b_conv0``, ..., ``W_fc1``, ``b_fc1``, float32; as from ``np.load``.
+        arrays: ``W_conv0``, ``b_conv0``, ..., ``W_fc1``, ``b_fc1``, floats; as from ``np.load``.
         image_shape: ``(H, W, C)`` of the images that the weights are for.
 
     Returns:
         ``{"params": ...}`` for ``model.apply``, float32.
 
     Raises:
-        WeightsError: an array is missing, superfluous, or of another shape or dtype than the
-            model's; the message names it. Or the model has BatchNorm.
+        WeightsError: an array is missing, superfluous, of another shape than the model's, or not
+            of floats in the range of float32; the message names it. Or the model has BatchNorm.
     """
     if any(info.norm for info in model.convs()):
         raise WeightsError("arrays: those of ConvNets only are known, without BatchNorm")
@@ -180,7 +198,7 @@ def from_tensorflow(
     }
     found = {name: (array.shape, array.dtype.name) for name, array in arrays.items()}
     _check("arrays", {name: (shapes[key], "float32") for key, name in named.items()}, found)
-    return _variables({key: arrays[name] for key, name in named.items()})
+    return _variables({key: _float32("arrays", name, arrays[name]) for key, name in named.items()})
 
 
 def torch_name(model: nn.Module, key: _Key) -> str:
@@ -203,13 +221,44 @@ def _head(model: nn.Module) -> str:
 
 
 def _usual_name(model: nn.Module, key: str) -> str:
-    """The name that `torch_name` gives what a file calls ``key``."""
-    name = key.removeprefix("module.").replace(".shortcut.", ".downsample.")
+    """The name that `torch_name` gives what a file calls ``key``, without a shared prefix."""
+    name = key.replace(".shortcut.", ".downsample.")
     return re.sub(r"^(fc|linear)\.", f"{_head(model)}.", name)
+
+
+def _shared_prefix(model: nn.Module, keys: Sequence[str]) -> str:
+    """What stands before the name of a layer of the model in all keys, such as ``"module."``."""
+    layers = {torch_name(model, _kernel(info.conv)).split(".")[0] for info in model.convs()}
+    prefix = ""
+    while True:
+        first = {key.removeprefix(prefix).partition(".")[0] for key in keys}
+        name = min(first, default="")
+        if len(first) != 1 or name in layers or f"{prefix}{name}" in keys:
+            return prefix
+        prefix += f"{name}."
+
+
+def _float32(source: str | Path, name: str, values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        converted = values.astype(np.float32)
+    if (np.isfinite(values) & ~np.isfinite(converted)).any():
+        raise WeightsError(f"{source}: {name!r} has values beyond the range of float32")
+    return converted
 
 
 def _kernel(conv: str) -> _Key:
     return ("params", *conv.split("/"), "kernel")
+
+
+def kernel_shapes(model: nn.Module, image_shape: _Shape) -> dict[str, _Shape]:
+    """Shapes ``(h, w, Cin, Cout)`` of the model's conv kernels, by the convs' paths.
+
+    Args:
+        model: the model.
+        image_shape: ``(H, W, C)`` of its images.
+    """
+    shapes = _shapes(model, image_shape)
+    return {info.conv: shapes[_kernel(info.conv)] for info in model.convs()}
 
 
 def _shapes(model: nn.Module, image_shape: _Shape) -> dict[_Key, _Shape]:
@@ -235,7 +284,7 @@ def _check(
             f"{len(extra)} tensors have no place in the model, such as {extra[0]!r} "
             f"({dtype} {shape})"
         )
-    wrong = [name for name in expected if name in found and found[name] != expected[name]]
+    wrong = [name for name in expected if name in found and not _fits(expected[name], found[name])]
     if wrong:
         (shape, dtype), (found_shape, found_dtype) = expected[wrong[0]], found[wrong[0]]
         problems.append(
@@ -244,6 +293,10 @@ def _check(
         )
     if problems:
         raise WeightsError(f"{source}: not the weights of this model: {'; '.join(problems)}")
+
+
+def _fits(expected: _Tensor, found: _Tensor) -> bool:
+    return expected[0] == found[0] and found[1] in _FLOATS
 
 
 def _torch_shape(shape: _Shape) -> _Shape:

@@ -89,6 +89,71 @@ def test_masked_channels_are_dropped_whole(criterion):
     )
 
 
+WIDTHS = {"layer1_0/conv1": 16, "layer2_0/conv1": 32, "layer3_0/conv1": 64}
+
+
+@pytest.fixture(scope="module")
+def resnet8():
+    model = create("resnet8", num_classes=3)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes["params"])
+    return model, params
+
+
+def kept_of(model, params, criterion="l1_norm", **options):
+    """The numbers of channels kept of the inner convs, and which."""
+    masks = channel_masks(params, model.convs(), criterion, **options)
+    keep = {path: np.asarray(leaf[0, 0]) != 0 for path, leaf in conv_kernels(masks).items()}
+    chosen = {conv: keep[f"{conv}/kernel"][0] for conv in WIDTHS}
+    for conv, channels in chosen.items():
+        np.testing.assert_array_equal(keep[f"{conv[:-1]}2/kernel"][:, 0], channels)
+    return {conv: int(channels.sum()) for conv, channels in chosen.items()}, chosen
+
+
+@pytest.mark.parametrize(
+    ("rate", "round_to", "expected"),
+    [
+        (0.9, 1, (15, 29, 58)),  # 16 - int(1.6), 32 - int(3.2), 64 - int(6.4)
+        (0.9, 8, (16, 32, 64)),
+        (0.7, 8, (16, 24, 48)),  # 12, 23, 45 rounded up
+        (0.5, 8, (8, 16, 32)),
+        (0.01, 3, (3, 3, 3)),  # one kept
+        (0.0, 8, (0, 0, 0)),
+        (0.5, 100, (16, 32, 64)),
+    ],
+)
+def test_numbers_kept_are_round(resnet8, rate, round_to, expected):
+    kept, _ = kept_of(*resnet8, keep_rate=rate, round_to=round_to)
+    assert kept == dict(zip(WIDTHS, expected, strict=True))
+
+
+def test_layers_have_their_own_rates(resnet8):
+    kept, _ = kept_of(*resnet8, keep_rate={"layer1*": 0.5, "layer3*": 0.25})
+    assert tuple(kept.values()) == (8, 32, 16)
+    kept, _ = kept_of(*resnet8, keep_rate={"layer1*": 0.75, "*": 0.5, "layer2*": 0.0}, round_to=5)
+    assert tuple(kept.values()) == (15, 20, 35)  # 12, 16, 32 rounded up; the first match counts
+    with pytest.raises(ValueError, match=r"'layer9\*' matches no inner conv; there are layer1_0"):
+        kept_of(*resnet8, keep_rate={"layer9*": 0.5})
+    with pytest.raises(ValueError, match="keep_rate: expected a share"):
+        kept_of(*resnet8, keep_rate={"layer1*": 1.5})
+    for wrong in (0, -8, 2.0, True):
+        with pytest.raises(ValueError, match="round_to: expected a whole number"):
+            kept_of(*resnet8, keep_rate=0.5, round_to=wrong)
+
+
+def test_scores_in_place_of_a_criterion(resnet8):
+    rng = np.random.default_rng(3)
+    scores = {f"{conv}/kernel": rng.uniform(size=width) for conv, width in WIDTHS.items()}
+    _, chosen = kept_of(*resnet8, criterion=scores, keep_rate=0.25)
+    for conv, channels in chosen.items():
+        given = scores[f"{conv}/kernel"]
+        np.testing.assert_array_equal(channels, given >= np.sort(given)[len(given) * 3 // 4])
+    for wrong in ({}, {**scores, "layer2_0/conv1/kernel": np.ones(5)}):
+        with pytest.raises(ValueError, match=r"criterion: expected scores \(\d+,\) of 'layer"):
+            kept_of(*resnet8, criterion=wrong, keep_rate=0.25)
+
+
 def test_misuse_raises():
     model = create("resnet8", num_classes=3)
     params = {}

@@ -38,6 +38,33 @@ def test_a_run_is_regularised_stopped_and_loses_channels(tmp_path):
     assert record["compacted"]["largest_difference_of_logits"] < 1e-3
 
 
+@pytest.mark.thorough
+def test_a_run_is_pruned_by_taylor(tmp_path):
+    run = tmp_path / "run"
+    assert main(["train", "--epochs", "0", "--batch-size", "128", "--out", str(run)]) == 0
+    by_taylor = [
+        "prune", str(run), "--channels", "taylor", "--layer-shares", "layer3*=0.3", "--round-to",
+        "8", "--finetune-epochs", "0",
+    ]  # fmt: skip
+    assert main(by_taylor) == 0
+    record = json.loads((run / "channels/taylor/result.json").read_text())
+    filters = {layer["path"]: layer["filters"] for layer in record["kept"]["layers"]}
+    kept = [filters[f"layer{stage}_0/conv1/kernel"][1] for stage in (1, 2, 3)]
+    assert kept == [8, 16, 48]  # half of 16 and 32; 45 of 64 rounded up
+    assert main([*by_taylor[:4], "--layer-shares", "layer9*=0.3"]) == 2
+    kernels = ["--criterion", "taylor", "--criteria", "taylor", "weight", "--share", "0.3"]
+    few = ["--sweep-images", "50", "--finetune-epochs", "0"]
+    assert main(["prune", str(run), *kernels, *few]) == 0
+    record = json.loads((run / "prune/result.json").read_text())
+    whole, left = record["kept"]["kernels"]
+    assert record["criterion"] == "taylor" and whole - left == round(0.3 * whole - 0.5)
+    assert set(record["sweep"]["criteria"]) == {"taylor", "weight"}
+    points = {name: each[6] for name, each in record["sweep"]["criteria"].items()}
+    assert points["taylor"]["params"] == points["weight"]["params"]
+
+
 def test_bad_levers_are_named(tmp_path, capsys):
     assert main(["train", "--patience", "0", "--out", str(tmp_path / "run")]) == 2
     assert "--patience: expected a whole number from 1" in capsys.readouterr().err
+    for wrong in (["--round-to", "0"], ["--layer-shares", "layer1*"], ["--layer-shares", "a=1"]):
+        assert main(["prune", str(tmp_path), "--channels", "taylor", *wrong]) == 2

@@ -34,6 +34,7 @@ from jnnk import (
     sharding,
     similarity,
     singular_values,
+    taylor,
     training,
 )
 from jnnk.channel_pruning import CHANNEL_CRITERIA, OF_GRAPHS, channel_masks
@@ -65,6 +66,7 @@ KERNELS = [array(*size, 2, 5) for size in ((3, 3), (5, 5), (1, 3))]
 MODEL = models.create("resnet8", num_classes=10)
 VARIABLES = jax.eval_shape(MODEL.init, KEY, IMAGES)
 PARAMS = VARIABLES["params"]
+BATCHES = array(2, *IMAGES.shape)
 MESH = sharding.parse_mesh("data=1,channel=1")
 
 
@@ -82,6 +84,12 @@ def channel_choice(params):
     """By the criteria that need no graph; the others go by ``redundancy_curve``."""
     names = [name for name in CHANNEL_CRITERIA if name not in OF_GRAPHS]
     return [channel_masks(params, MODEL.convs(), name, keep_rate=0.5, key=KEY) for name in names]
+
+
+def total_logits(params, images):
+    return MODEL.apply(jax.tree.map(jnp.zeros_like, VARIABLES) | {"params": params}, images)[
+        0
+    ].sum()
 
 
 def frozen(params):
@@ -133,6 +141,11 @@ SMOOTH = {
     "cka_penalty": (decorrelation.cka_penalty, (ACTIVATIONS,)),
     "make_regularizer": (regularized, (array(32, 4, 4, 3),)),
     "apply_masks": (jnnk.apply_masks, (PARAMS, PARAMS)),
+    "taylor_scores": (partial(taylor.taylor_scores, total_logits), (PARAMS, BATCHES)),
+    "taylor_channel_scores": (
+        partial(taylor.taylor_channel_scores, total_logits, convs=MODEL.convs()),
+        (PARAMS, BATCHES),
+    ),
     "l1_penalty": (training.l1_penalty, (PARAMS,)),
     "normalize": (data.normalize, (IMAGES, array(3), array(3))),
     "pad_crop_flip": (lambda images: augment.pad_crop_flip(KEY, images), (IMAGES,)),
@@ -254,12 +267,13 @@ def test_the_table_has_every_public_numerical_function():
         "error_rate", "standardised", "pairs_of", "mean_of_pairs", "parse_mode", "score_degree",
         "soft_channel_overlap", "start_patience", "freezable", "freeze", "parse_mesh", "whole_mesh",
         "keep_largest", "num_pruned", "one_shot_schedule", "cubic_schedule", "qr_eigenvalues",
+        "check_share",
     }  # fmt: skip
     modules = (
         "qp", "neighbors", "graph", "channels", "overlap", "overlap_bootstrap", "redundancy",
         "consistency", "dimension", "generalization", "baselines", "conv_scores", "eigenvalues",
         "singular_values", "selection", "overlap_penalty", "decorrelation", "channel_pairs",
-        "regularizers", "early_stopping", "augment", "sharding",
+        "regularizers", "early_stopping", "augment", "sharding", "taylor",
     )  # fmt: skip
     for module in modules:
         for name, value in vars(importlib.import_module(f"jnnk.{module}")).items():

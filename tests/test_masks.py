@@ -1,6 +1,8 @@
 """Selections against the authors' masks and by hand; masks applied, trained under, stored."""
 
 import inspect
+import math
+from fractions import Fraction
 
 import flax.linen as nn
 import jax
@@ -208,9 +210,60 @@ def test_schedules():
         cubic_schedule(0.2, start=10, stop=10)
 
 
-def test_number_pruned_rounds_as_the_authors_do():
-    assert [num_pruned(n, 0.2) for n in (3, 16, 32, 64)] == [2, 12, 25, 51]
-    assert num_pruned(10, 0.9) == 0  # 10 * (1 - 0.9) is a little less than 1
+def test_number_pruned_is_that_of_the_decimal():
+    counts = (*range(130), 470, 2304, 268_336, 23_000_000)
+    for text in [f"{n / 100:.2f}" for n in range(101)] + ["0.9375", "0.001", "0.123456789"]:
+        rate = Fraction(text)
+        for number in (float(text), 1 - float(1 - rate)):  # as typed, and from the share pruned
+            found = [num_pruned(count, number) for count in counts]
+            assert found == [math.floor(count * (1 - rate)) for count in counts]
+        single = [num_pruned(count, np.float32(text)) for count in counts[:-2]]
+        assert single == [math.floor(count * (1 - rate)) for count in counts[:-2]]
+    for count in range(1, 60):  # quotients that no decimal holds
+        assert [num_pruned(count, kept / count) for kept in range(count + 1)] == [
+            count - kept for kept in range(count + 1)
+        ]
+        assert num_pruned(count, Fraction(1, 3)) == math.floor(Fraction(2 * count, 3))
+    assert num_pruned(10, jnp.float32(0.9)) == 1
+    assert num_pruned(7, jnp.bfloat16(0.5)) == 3
+
+
+@pytest.mark.parametrize("rate", [-1e-9, 1.01, math.nan, True, np.True_, "0.5", None, [0.5]])
+def test_what_is_no_share_is_refused(rate):
+    with pytest.raises(ValueError, match="keep_rate: expected a share"):
+        num_pruned(10, rate)
+
+
+def test_a_traced_keep_rate_is_refused(params):
+    with pytest.raises(ValueError, match="keep_rate: expected a number"):
+        jax.jit(lambda rate: make_masks(params, criterion="weight", keep_rate=rate))(0.5)
+
+
+def test_masks_of_a_decimal_keep_that_share_and_the_authors_modes_their_count():
+    kernel = {"a": {"kernel": jax.random.normal(KEY, (3, 3, 10, 10))}}
+    for scope, number in (("network", 90), ("layer", 90), ("filter", 90)):
+        masks = make_masks(kernel, criterion="weight", keep_rate=0.9, scope=scope)
+        assert kept(masks)["a/kernel"].sum() == number
+    theirs = kept(make_masks(kernel, criterion="weight_sorted_kernels", keep_rate=0.9))
+    assert theirs["a/kernel"].all()  # int(10 * (1.0 - 0.9)) is 0
+    whole = make_masks(kernel, criterion="weight", keep_rate=0.9, whole_filters=True)
+    assert kept(whole)["a/kernel"].all(axis=0).sum() == 9
+
+
+def test_masks_need_no_promotion_of_ranks(params):
+    scores = {path: jnp.ones(kernel.shape[2:]) for path, kernel in conv_kernels(params).items()}
+    with jax.numpy_rank_promotion("raise"):
+        first = make_masks(params, criterion=scores, contribution=0.01)
+        options = {"keep_rate": 0.5, "scope": "layer", "whole_filters": True}
+        masks = make_masks(params, criterion=scores, previous=first, **options)
+        optimizer = keep_pruned_zero(optax.sgd(0.1, momentum=0.9))
+        optimizer.update(params, optimizer.init(params), params, masks=masks)
+    assert (apply_masks(params, masks)["conv1"]["kernel"] == 0).mean() == 0.5
+
+
+def test_a_mask_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match="broadcast"):
+        apply_masks({"a": jnp.ones((3, 1))}, {"a": jnp.ones((3, 2))})
 
 
 def test_apply_gives_exact_positive_zeros():
@@ -218,6 +271,40 @@ def test_apply_gives_exact_positive_zeros():
     out = apply_masks(weights, {"a": jnp.asarray([0.0, 0, 0, 0, 1])})["a"]
     np.testing.assert_array_equal(out, [0, 0, 0, 0, 2])
     assert not np.signbit(out).any()
+
+
+def test_contribution_keeps_no_filter_of_zeros():
+    kernel = jnp.ones((3, 3, 2, 3)).at[..., 0].set(0).at[..., 0, 1].set(0)
+    masks = make_masks({"a": {"kernel": kernel}}, criterion="weight", contribution=0.0)
+    np.testing.assert_array_equal(masks["a"]["kernel"][0, 0], [[0, 1, 1], [0, 1, 1]])
+
+
+def test_scores_in_place_of_a_criterion(params):
+    scores = {
+        path: jax.random.uniform(jax.random.fold_in(KEY, n), kernel.shape[2:])
+        for n, (path, kernel) in enumerate(conv_kernels(params).items())
+    }
+    flat = np.concatenate([np.ravel(s) for p, s in scores.items() if "down" not in p])
+    keep = kept(make_masks(params, criterion=scores, keep_rate=0.25))
+    cut = np.sort(flat)[78]  # of 104 kernels
+    for path in ("conv1/kernel", "block_0/conv1/kernel"):
+        np.testing.assert_array_equal(keep[path], scores[path] >= cut)
+        above = kept(make_masks(params, criterion=scores, threshold=0.5))[path]
+        np.testing.assert_array_equal(above, scores[path] >= 0.5)
+    of_filters = {path: np.asarray(s).mean(axis=0) for path, s in scores.items()}
+    options = {"keep_rate": 0.5, "whole_filters": True, "scope": "layer"}
+    same = make_masks(params, criterion=of_filters, **options)
+    for a, b in zip(
+        jax.tree.leaves(same),
+        jax.tree.leaves(make_masks(params, criterion=scores, **options)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+    assert kept(same)["conv1/kernel"].all(axis=0).sum() == 4
+    with pytest.raises(ValueError, match="expected scores of 'block_0/conv1/kernel'"):
+        make_masks(params, criterion={"conv1/kernel": scores["conv1/kernel"]}, keep_rate=0.5)
+    with pytest.raises(ValueError, match=r"expected scores \(8, 10\) at 'block_0/conv1/kernel'"):
+        make_masks(params, criterion=of_filters, keep_rate=0.5)
 
 
 @pytest.mark.parametrize(
@@ -283,7 +370,7 @@ def test_summary():
     variables = jax.tree.map(jnp.ones_like, jax.eval_shape(model.init, KEY, images))
     weights = variables["params"]
     sizes = conv_output_sizes(model, variables, images)
-    assert sizes == {"conv1": (12, 10), "conv2": (6, 5)}
+    assert sizes == {"conv1": ((12, 10),), "conv2": ((6, 5),)}
     keep = np.zeros((8, 4), bool)
     keep[:3, 1] = True
     masks = masks_from_layers(weights, {"conv2/kernel": keep})
@@ -295,6 +382,49 @@ def test_summary():
     assert summary.params == (216 + 8 + 288 + 25, 216 + 8 + 27 + 25)
     assert summary.macs == (120 * 216 + 30 * 288, 120 * 216 + 30 * 27)
     assert summarize(weights, masks).macs is None
+
+
+class Shared(nn.Module):
+    """A conv of 81 weights called on maps of 8 x 8 and 4 x 4, in one of several ways."""
+
+    how: str
+
+    @nn.compact
+    def __call__(self, x):
+        conv = nn.Conv(3, (3, 3), name="conv", use_bias=False)
+        small = x[:, ::2, ::2]
+        if self.how == "twice":
+            return conv(x), conv(conv(x)[:, ::2, ::2])
+        if self.how == "two batches":
+            return conv(jnp.concatenate([x, x[:, ::-1]])), conv(small)
+        if self.how == "rematerialised":
+            body = nn.remat(lambda module, x: module(x))
+            return body(conv, x), body(conv, x), body(conv, small)
+        body = nn.scan(
+            lambda module, x, _: (module(x), None),
+            variable_broadcast="params", split_rngs={"params": False}, length=5,
+        )  # fmt: skip
+        return body(conv, x, None)
+
+
+@pytest.mark.parametrize("how", ["twice", "two batches", "rematerialised", "loop"])
+def test_macs_of_every_call_count(how):
+    model, images = Shared(how), jnp.ones((2, 8, 8, 3))
+    variables = model.init(KEY, images)
+    masks = masks_from_layers(variables["params"], {"conv/kernel": np.eye(3)})
+    sizes = conv_output_sizes(model, variables, images)
+    summary = summarize(variables["params"], masks, output_sizes=sizes)
+    if how == "loop":
+        assert summary.macs is None  # not known, and not wrong
+    else:
+        positions = 64 + 64 + 16
+        assert summary.macs == (81 * positions, 27 * positions)
+
+
+def test_a_tree_without_leaves():
+    assert apply_masks({}, {}) == masks_from_layers({}, {}) == {}
+    summary = summarize({}, {}, output_sizes={})
+    assert summary.params == summary.kernels == summary.macs == (0, 0) and summary.layers == ()
 
 
 def test_files(params, tmp_path):
@@ -325,6 +455,11 @@ def test_files(params, tmp_path):
         ({"threshold": 0.1, "keep_rate": 0.5}, "exactly one"),
         ({"keep_rate": 1.5}, "keep_rate: expected a share"),
         ({"contribution": -0.1}, "contribution: expected a share"),
+        ({"contribution": np.nan}, "contribution: expected a share"),
+        ({"threshold": np.nan}, "threshold: expected a finite"),
+        ({"threshold": np.inf}, "threshold: expected a finite"),
+        ({"threshold": -0.1}, "threshold: expected a finite"),
+        ({"keep_rate": True}, "keep_rate: expected a share"),
         ({"keep_rate": 0.5, "scope": "global"}, "scope: expected one of"),
         ({"threshold": 0.1, "scope": "layer"}, "go with keep_rate"),
         ({"keep_rate": 0.5, "scope": "filter", "whole_filters": True}, "whole filters"),

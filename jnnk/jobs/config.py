@@ -89,7 +89,7 @@ class PruneConfig(NamedTuple):
     """How conv kernels are scored, pruned and the network fine-tuned.
 
     Attributes:
-        criteria: names in ``jnnk.conv_scores.CRITERIA``.
+        criteria: names in ``jnnk.conv_scores.CRITERIA``, or ``"taylor"``.
         criterion: the one by which the network is pruned in the end.
         shares: shares of conv kernels pruned in the sweep, ascending in [0, 1).
         share: share pruned in the end; None picks the largest of ``shares`` within ``tolerance``.
@@ -114,9 +114,11 @@ class ChannelConfig(NamedTuple):
     """How inner channels are chosen and the network fine-tuned.
 
     Attributes:
-        channels: a key of ``jnnk.channel_pruning.CHANNEL_CRITERIA``.
+        channels: a key of ``jnnk.channel_pruning.CHANNEL_CRITERIA``, or ``"taylor"``.
         share: of the inner channels of every layer that are removed.
-        images: training images of the graphs.
+        layer_shares: shares of single layers, each ``"PATTERN=SHARE"``.
+        round_to: the number of channels kept of a layer is rounded up to a multiple of it.
+        images: training images of the graphs, or of the gradients.
         neighbors: their candidates K.
         finetune_epochs: epochs of training under the mask; None takes a tenth of the training's,
             at least one.
@@ -125,6 +127,8 @@ class ChannelConfig(NamedTuple):
 
     channels: str
     share: float = 0.5
+    layer_shares: tuple[str, ...] = ()
+    round_to: int = 1
     images: int = 1000
     neighbors: int = 15
     finetune_epochs: int | None = None

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jnnk.conv_scores import CRITERIA
 from jnnk.data import Dataset
 from jnnk.jobs.config import PruneConfig
 from jnnk.jobs.divergence import refuse_diverged
@@ -16,12 +17,14 @@ from jnnk.jobs.kernel_analysis import analyse, history
 from jnnk.jobs.latency import latency_gain
 from jnnk.jobs.progress import Progress, Silent
 from jnnk.jobs.records import Pruning, Sweep, check_pruning, check_sweep
+from jnnk.jobs.taylor import training_loss
 from jnnk.jobs.train import kept_epochs, load_state, mirrors, require_trained, train_config
 from jnnk.mask_files import save_masks
 from jnnk.mask_summary import conv_output_sizes, summarize
 from jnnk.masks import apply_masks, make_masks
 from jnnk.pruning_analysis import largest_share, pruning_score
 from jnnk.runs import Run, read_json, require_settings, write_json
+from jnnk.taylor import taylor_scores
 from jnnk.training import (
     Model,
     TrainState,
@@ -30,6 +33,9 @@ from jnnk.training import (
     make_train_step,
     start_state,
 )
+
+TAYLOR = "taylor"
+_TAYLOR_IMAGES = 1000  # of the training set, whose gradients are taken
 
 
 def prune(
@@ -70,14 +76,15 @@ def prune(
     # The sweep is most of the work: its images should fill the batches.
     batch_size = min(500, config.sweep_images, len(dataset.test_images))
     evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std, batch_size=batch_size)
+    make = partial(_masks, state.params, run=run, taylor=_taylor(model, state, dataset, config))
 
     sweep_path = folder / "sweep.json"
     if not sweep_path.exists():
-        write_json(sweep_path, _sweep(state.variables, dataset, evaluate, config, run, progress))
+        write_json(sweep_path, _sweep(state.variables, dataset, evaluate, config, make, progress))
     sweep = read_json(sweep_path, Sweep, check=partial(check_sweep, criteria=config.criteria))
 
     share = config.share if config.share is not None else choose_share(sweep, config)
-    masks = _masks(state.params, config.criterion, share, run)
+    masks = make(config.criterion, share)
     save_masks(folder / "masks.safetensors", masks)
     tuned, pruned = finetune(
         run, model, dataset, state.variables, masks, evaluate, folder=folder,
@@ -96,7 +103,7 @@ def prune(
         },
         "kept": summarize(state.params, masks, output_sizes=_output_sizes(model, state, dataset)),
         "latency": latency_gain(model, tuned.variables, masks, dataset),
-        **_analysis(run, model, dataset, state.params, masks, share, config),
+        **_analysis(run, model, dataset, state.params, masks, share, config, make),
     }
     write_json(result_path, record)
     return record
@@ -108,9 +115,18 @@ def choose_share(sweep: dict[str, Any], config: PruneConfig) -> float:
     return largest_share(points, sweep["accuracy"], tolerance=config.tolerance)
 
 
-def _masks(params: Any, criterion: str, share: float, run: Run) -> Any:
+def _masks(params: Any, criterion: str, share: float, *, run: Run, taylor: Any) -> Any:
     key = jax.random.key(train_config(run).seed) if criterion == "random" else None
-    return make_masks(params, criterion=criterion, keep_rate=1 - share, key=key)
+    scores = taylor if criterion == TAYLOR else criterion
+    return make_masks(params, criterion=scores, keep_rate=1 - share, key=key)
+
+
+def _taylor(model: Model, state: TrainState, dataset: Dataset, config: PruneConfig) -> Any:
+    """Taylor scores of the kernels, if the pruning asks for them."""
+    if TAYLOR not in config.criteria:
+        return None
+    loss, batches = training_loss(model, state.variables, dataset, images=_TAYLOR_IMAGES)
+    return jax.jit(partial(taylor_scores, loss))(state.params, batches)
 
 
 def _output_sizes(model: Model, state: TrainState, dataset: Dataset) -> dict:
@@ -126,21 +142,28 @@ def _analysis(
     masks: Any,
     share: float,
     config: PruneConfig,
+    make: Callable[[str, float], Any],
 ) -> dict[str, Any]:
-    """What the criteria say, compared at the share pruned (half of the kernels where that is 0)."""
+    """What the criteria say, compared at the share pruned (half of the kernels where that is 0).
+
+    Those of the weights alone: Taylor scores depend on images, and have no unit of weights.
+    """
     compared = share or 0.5
-    others = {name: _masks(params, name, compared, run) for name in config.criteria}
+    criteria = [name for name in config.criteria if name in CRITERIA]
+    others = {name: make(name, compared) for name in criteria}
     epochs = {
         epoch: load_state(run, model, dataset, epoch=epoch).params for epoch in kept_epochs(run)
     }
     return {
         "compared_share": compared,
         **analyse(params, others, masks),
-        "history": history(epochs, config.criteria),
+        "history": history(epochs, criteria),
     }
 
 
-def _sweep(variables, dataset, evaluate, config: PruneConfig, run: Run, progress: Progress) -> dict:
+def _sweep(
+    variables, dataset, evaluate, config: PruneConfig, make: Callable, progress: Progress
+) -> dict:
     images = dataset.test_images[: config.sweep_images]
     labels = dataset.test_labels[: config.sweep_images]
     criteria: dict[str, list] = {}
@@ -150,7 +173,7 @@ def _sweep(variables, dataset, evaluate, config: PruneConfig, run: Run, progress
         for criterion in config.criteria:
             criteria[criterion] = []
             for share in config.shares:
-                masks = _masks(variables["params"], criterion, share, run)
+                masks = make(criterion, share)
                 params = apply_masks(variables["params"], masks)
                 accuracy = evaluate({**variables, "params": params}, images, labels)
                 all_params, kept = summarize(params, masks).params

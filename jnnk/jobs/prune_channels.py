@@ -1,11 +1,13 @@
 """``jnnk prune --channels``: removes inner channels of a run's network, fine-tunes, compacts."""
 
+import fnmatch
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
-from jnnk.channel_pruning import OF_GRAPHS, channel_masks
+from jnnk.channel_pruning import OF_GRAPHS, channel_masks, inner_convs
 from jnnk.compaction import compact
 from jnnk.data import Dataset
 from jnnk.errors import InputError
@@ -14,12 +16,14 @@ from jnnk.jobs.config import ChannelConfig
 from jnnk.jobs.divergence import refuse_diverged
 from jnnk.jobs.latency import latency_gain
 from jnnk.jobs.progress import Progress, Silent
-from jnnk.jobs.prune import count_revived, finetune
+from jnnk.jobs.prune import TAYLOR, count_revived, finetune
 from jnnk.jobs.records import ChannelPruning
+from jnnk.jobs.taylor import training_loss
 from jnnk.jobs.train import load_state, require_trained, train_config
 from jnnk.mask_files import save_masks
 from jnnk.mask_summary import conv_output_sizes, summarize
 from jnnk.runs import Run, read_json, require_settings, write_json
+from jnnk.taylor import taylor_channel_scores
 from jnnk.training import Model, make_evaluate
 
 
@@ -55,6 +59,7 @@ def prune_channels(
     if not hasattr(model, "convs"):
         raise InputError("--channels needs a network that tells its wiring")
     require_trained(run)
+    keep_rates = _keep_rates(config, [info.conv for info in inner_convs(model.convs())])
     require_settings(folder, config)
     path = folder / "result.json"
     if path.exists():
@@ -68,8 +73,14 @@ def prune_channels(
         graphs = inner_graphs(
             model, variables, dataset, images=config.images, neighbors=config.neighbors
         )
+    criterion = config.channels
+    if criterion == TAYLOR:
+        loss, batches = training_loss(model, variables, dataset, images=config.images)
+        score = partial(taylor_channel_scores, loss, convs=model.convs())
+        criterion = jax.jit(score)(variables["params"], batches)
     masks = channel_masks(
-        variables["params"], model.convs(), config.channels, keep_rate=1 - config.share,
+        variables["params"], model.convs(), criterion,
+        keep_rate=keep_rates, round_to=config.round_to,
         graphs=graphs, key=jax.random.key(train_config(run).seed),
     )  # fmt: skip
     save_masks(folder / "masks.safetensors", masks)
@@ -99,3 +110,15 @@ def prune_channels(
     }
     write_json(path, record)
     return read_json(path, ChannelPruning)
+
+
+def _keep_rates(config: ChannelConfig, convs: list[str]) -> dict[str, float]:
+    """Patterns of convs -> share of their channels kept; what matches none loses ``share``."""
+    pairs = (text.rpartition("=") for text in config.layer_shares)
+    rates = {pattern: 1 - float(share) for pattern, _, share in pairs}
+    for pattern in rates:
+        if not fnmatch.filter(convs, pattern):
+            raise InputError(
+                f"--layer-shares {pattern}: no inner conv matches; there are {', '.join(convs)}"
+            )
+    return rates if "*" in rates else {**rates, "*": 1 - config.share}

@@ -79,10 +79,14 @@ def _tables(pruning: dict[str, Any]) -> dict[str, tuple[str, list[dict]]]:
     }
 
 
+def _shown(pruning: dict[str, Any]) -> str:
+    """The criterion pruned by; another one where it has no scores in the unit of the weights."""
+    known = [record["criterion"] for record in pruning["scores"]]
+    return pruning["criterion"] if pruning["criterion"] in known else known[0]
+
+
 def _kernels(run: Run, pruning: dict[str, Any], numbers: dict[str, list[dict]]) -> Section:
-    shown = pruning["criterion"]
-    if shown == "random":
-        shown = pruning["scores"][0]["criterion"]
+    shown = _shown(pruning)
     thresholds, by_threshold = pruning["thresholds"], pruning["by_threshold"]
     drawn = [
         draw(
@@ -182,14 +186,11 @@ def _cost(
 
 
 def _explorer(pruning: dict[str, Any], numbers: dict[str, list[dict]]) -> Drawing:
-    told = pruning["criterion"]
-    if told == "random":  # it has no threshold
-        told = pruning["scores"][0]["criterion"]
     figure = threshold_explorer(
         pruning["thresholds"],
         pruning["by_threshold"],
         pruning["sweep"],
-        criterion=told,
+        criterion=_shown(pruning),
         share=pruning["share_requested"],
         kernels=sum(record["kernels"] for record in pruning["by_layer"]),
     )

@@ -1,0 +1,113 @@
+"""Taylor scores against derivatives by gates, computed in float64 with NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jnnk.channel_pruning import channel_masks
+from jnnk.masks import conv_kernels, make_masks
+from jnnk.models import create
+from jnnk.taylor import taylor_channel_scores, taylor_scores
+
+pytestmark = pytest.mark.quick_compile
+
+RNG = np.random.default_rng(0)
+PARAMS = {
+    "conv": {"kernel": RNG.normal(size=(3, 3, 2, 4)), "bias": RNG.normal(size=4)},
+    "fc": {"kernel": RNG.normal(size=(4, 3))},
+}
+BATCHES = (RNG.normal(size=(5, 6, 3, 3, 2)), RNG.normal(size=(5, 6, 3)))
+
+
+def loss(params, batch):
+    """Squared error of a conv on its whole input, tanh and a dense layer."""
+    images, targets = batch
+    hidden = jnp.einsum("nhwi,hwio->no", images, params["conv"]["kernel"]) + params["conv"]["bias"]
+    return jnp.mean(jnp.square(jnp.tanh(hidden) @ params["fc"]["kernel"] - targets))
+
+
+def gate_slopes():
+    """Derivatives of the loss by gates on kernels (B, 2, 4) and channels (B, 4), in float64."""
+    kernel, bias, dense = PARAMS["conv"]["kernel"], PARAMS["conv"]["bias"], PARAMS["fc"]["kernel"]
+    parts = np.einsum("bnhwi,hwio->bnio", BATCHES[0], kernel)  # what each kernel puts out
+    hidden = np.tanh(parts.sum(2) + bias)
+    error = 2 * (hidden @ dense - BATCHES[1]) / BATCHES[1][0].size
+    slope = (error @ dense.T) * (1 - hidden**2)  # by what goes into tanh, (B, N, 4)
+    return (
+        np.einsum("bno,bnio->bio", slope, parts),
+        np.einsum("bno,bno->bo", slope, parts.sum(2) + bias),
+    )
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), (PARAMS, BATCHES))
+
+
+def test_scores_are_squared_derivatives_by_gates(arrays):
+    params, batches = arrays
+    by_kernel, by_channel = gate_slopes()
+    scores = jax.jit(lambda p, b: taylor_scores(loss, p, b))(params, batches)
+    assert list(scores) == ["conv/kernel"]
+    np.testing.assert_allclose(scores["conv/kernel"], (by_kernel**2).mean(0), rtol=1e-4)
+    scores = taylor_channel_scores(loss, params, batches)
+    np.testing.assert_allclose(scores["conv/kernel"], (by_channel**2).mean(0), rtol=1e-4)
+    # Squares are averaged, not averages squared.
+    assert not np.allclose((by_channel**2).mean(0), by_channel.mean(0) ** 2, rtol=0.1)
+
+
+def test_masks_by_them_keep_the_largest(arrays):
+    params, batches = arrays
+    by_kernel, by_channel = ((slopes**2).mean(0) for slopes in gate_slopes())
+    masks = make_masks(params, criterion=taylor_scores(loss, params, batches), keep_rate=0.5)
+    np.testing.assert_array_equal(
+        masks["conv"]["kernel"][0, 0], by_kernel > np.sort(by_kernel, None)[3]
+    )
+    masks = make_masks(
+        params, criterion=taylor_channel_scores(loss, params, batches), keep_rate=0.5,
+        whole_filters=True,
+    )  # fmt: skip
+    keep = np.broadcast_to(by_channel > np.sort(by_channel)[1], (2, 4))
+    np.testing.assert_array_equal(masks["conv"]["kernel"][0, 0], keep)
+
+
+def test_channels_behind_batchnorm():
+    model = create("resnet8", num_classes=3)
+    images = RNG.normal(size=(2, 4, 8, 8, 3)).astype(np.float32)
+    labels = RNG.integers(0, 3, (2, 4)).astype(np.int32)
+    leaves, treedef = jax.tree.flatten(jax.eval_shape(model.init, jax.random.key(0), images[0]))
+    variables = treedef.unflatten(
+        [jnp.asarray(RNG.uniform(0.1, 0.5, leaf.shape), jnp.float32) for leaf in leaves]
+    )
+
+    def loss(params, batch):
+        logits, _ = model.apply({**variables, "params": params}, batch[0])
+        picked = jnp.take_along_axis(jax.nn.log_softmax(logits), batch[1][:, None], axis=1)
+        return -picked.mean()
+
+    params, batches = variables["params"], (images, labels)
+    scores = jax.jit(lambda p: taylor_channel_scores(loss, p, batches, convs=model.convs()))(params)
+    assert scores.keys() == conv_kernels(params).keys()
+
+    @jax.jit
+    def gated(gate, batch):
+        norm = params["layer2_0"]["bn1"]
+        block = {**params["layer2_0"], "bn1": {k: v * gate for k, v in norm.items()}}
+        return loss({**params, "layer2_0": block}, batch)
+
+    expected = []
+    for channel in (0, 5):  # the slopes as differences
+        step = np.zeros(32, np.float32)
+        step[channel] = 0.05
+        slopes = [
+            (gated(1 + step, batch) - gated(1 - step, batch)) / 0.1
+            for batch in zip(images, labels, strict=True)
+        ]
+        expected.append(np.mean(np.square(slopes)))
+    found = scores["layer2_0/conv1/kernel"][np.array([0, 5])]
+    np.testing.assert_allclose(found, expected, rtol=0.02)
+    masks = channel_masks(params, model.convs(), scores, keep_rate=0.25)
+    keep = np.asarray(masks["layer2_0"]["conv1"]["kernel"][0, 0, 0]) != 0
+    scores = np.asarray(scores["layer2_0/conv1/kernel"])
+    assert keep.sum() == 8 and scores[keep].min() >= scores[~keep].max()
