@@ -83,7 +83,9 @@ def fit(
         else:
             state = replicate(checkpoints.restore(done, jax.eval_shape(start)), mesh)
         # A line may have been written for an epoch whose checkpoint was not.
-        records = [line for line in read_json_lines(metrics_path, Epoch) if line["epoch"] <= done]
+        records = [
+            line for line in read_json_lines(metrics_path, kind=Epoch) if line["epoch"] <= done
+        ]
         with (
             scalars(folder / "tensorboard", after=done) as show,
             progress.task(description, total=epochs * num_batches, unit="batch") as task,

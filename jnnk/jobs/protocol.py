@@ -155,7 +155,7 @@ class _Trials:
         folder = self._folder / f"seed{seed}" / criterion
         path = folder / "result.json"
         if path.exists():
-            return read_json(path, Trial)
+            return read_json(path, kind=Trial)
         dataset = self._dataset
         masks = make_masks(trained.params, criterion=criterion, threshold=self._config.threshold)
         params = apply_masks(trained.params, masks)

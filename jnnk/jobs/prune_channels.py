@@ -56,7 +56,7 @@ def prune_channels(
     require_settings(folder, config)
     path = folder / "result.json"
     if path.exists():
-        return read_json(path, ChannelPruning)
+        return read_json(path, kind=ChannelPruning)
     variables = load_state(run, model, dataset).variables
     evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std)
     graphs = None
@@ -93,4 +93,4 @@ def prune_channels(
         "compacted": {"largest_difference_of_logits": float(difference)},
     }
     write_json(path, record)
-    return read_json(path, ChannelPruning)
+    return read_json(path, kind=ChannelPruning)

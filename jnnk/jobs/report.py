@@ -76,22 +76,24 @@ def collect(run: Run) -> dict[str, Any]:
     pruning = run.path / "prune" / "result.json"
     return {
         "config": run.config,
-        "training": read_json_lines(run.path / "metrics.jsonl", Epoch),
+        "training": read_json_lines(run.path / "metrics.jsonl", kind=Epoch),
         "overlap": records,
         "overlap_matrices": {
             record["layer"]: read_arrays(run.path, record).overlap for record in last_epoch(records)
         },
-        "pruning": read_json(pruning, Pruning, check=check_pruning) if pruning.exists() else None,
-        "pruning_settings": read_json(pruning.with_name("settings.json"), PruneSettings)
+        "pruning": read_json(pruning, kind=Pruning, check=check_pruning)
         if pruning.exists()
         else None,
-        "finetuning": read_json_lines(run.path / "prune" / "metrics.jsonl", Epoch),
+        "pruning_settings": read_json(pruning.with_name("settings.json"), kind=PruneSettings)
+        if pruning.exists()
+        else None,
+        "finetuning": read_json_lines(run.path / "prune" / "metrics.jsonl", kind=Epoch),
         "channels": {
-            path.parent.name: read_json(path, ChannelPruning)
+            path.parent.name: read_json(path, kind=ChannelPruning)
             for path in sorted(run.path.glob("channels/*/result.json"))
         },
         "protocols": {
-            path.parent.name: read_json(path, Protocol, check=check_protocol)
+            path.parent.name: read_json(path, kind=Protocol, check=check_protocol)
             for path in sorted(run.path.glob("protocol/*/result.json"))
         },
     }
