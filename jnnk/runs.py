@@ -26,15 +26,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jnnk.errors import InputError
+from jnnk.file_lock import file_lock
 from jnnk.processes import is_first, on_first
-from jnnk.safe_files import (
-    file_lock,
-    read_file,
-    refuse_links,
-    remove_partial,
-    replace_file,
-    resolved,
-)
+from jnnk.safe_files import read_file, refuse_links, remove_partial, replace_file, resolved
 from jnnk.schema import conform
 
 FORMAT = 1
