@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, CustomSteps, LatestN
 
 from jnnk.errors import InputError, is_out_of_memory
-from jnnk.safe_files import opened_folder, refuse_links
+from jnnk.safe_files import naming, opened_folder, refuse_links
 
 
 class Checkpoints:
@@ -38,7 +38,7 @@ class Checkpoints:
         self._manager = None
         if read_only and not folder.is_dir():
             return
-        with opened_folder(self.folder, make=not read_only):
+        with naming(self.folder), opened_folder(self.folder, make=not read_only):
             refuse_links(self.folder)
         policy = AnyPreservationPolicy([LatestN(1), CustomSteps(sorted(keep))])
         options = {"read_only": True, "create": False} if read_only else {

@@ -27,15 +27,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jnnk.errors import InputError
+from jnnk.file_lock import file_lock
 from jnnk.processes import is_first, on_first
-from jnnk.safe_files import (
-    file_lock,
-    read_file,
-    refuse_links,
-    remove_partial,
-    replace_file,
-    resolved,
-)
+from jnnk.safe_files import read_file, refuse_links, remove_partial, replace_file, resolved
 from jnnk.schema import conform
 
 FORMAT = 1
@@ -97,7 +91,7 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 
 def read_json(
-    path: pathlib.Path, kind: Any = Any, *, check: Callable[[Any], None] = lambda value: None
+    path: pathlib.Path, *, kind: Any = Any, check: Callable[[Any], None] = lambda value: None
 ) -> Any:
     """Reads a JSON file that may come from anyone.
 
@@ -133,10 +127,10 @@ def read_settings(path: pathlib.Path, kind: type) -> dict[str, Any]:
     """
     if not path.exists():
         return {}
-    found = read_json(path, dict[str, Any])
+    found = read_json(path, kind=dict[str, Any])
     try:
         return {
-            name: conform(found[name], hint, name)
+            name: conform(found[name], hint, where=name)
             for name, hint in typing.get_type_hints(kind).items()
             if name in found
         }
@@ -150,7 +144,7 @@ def write_json_lines(path: pathlib.Path, records: list[dict]) -> None:
     write_bytes(path, lines.encode())
 
 
-def read_json_lines(path: pathlib.Path, kind: Any = dict[str, Any]) -> list[dict]:
+def read_json_lines(path: pathlib.Path, *, kind: Any = dict[str, Any]) -> list[dict]:
     """The records of a JSON-lines file; none if it does not exist.
 
     Args:
@@ -358,7 +352,7 @@ def require_settings(folder: pathlib.Path, settings: Any, *, free: Collection[st
     settings = to_json(settings)
     if not path.exists():
         write_json(path, settings)
-    found = read_json(path, dict[str, Any])
+    found = read_json(path, kind=dict[str, Any])
     # A setting that is newer than the folder had its default's effect.
     found = {**defaults, **found, **{name: settings[name] for name in free}}
     if found != settings:

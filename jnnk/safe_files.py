@@ -6,7 +6,6 @@ following links, and is renamed to its place. What is read is a regular file of 
 
 import contextlib
 import errno
-import fcntl
 import io
 import os
 import pathlib
@@ -21,8 +20,6 @@ _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # Of a FIFO or a device, opening must not wait.
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-# What file systems without locks say of one.
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 _PARTIAL = ".partial"
 
 
@@ -56,7 +53,7 @@ def replace_file(path: pathlib.Path, content: bytes) -> None:
         InputError: if a folder on the way is a link.
         OSError: naming the file, if it cannot be written.
     """
-    with _naming(path), opened_folder(path.parent) as folder:
+    with naming(path), opened_folder(path.parent) as folder:
         partial = f".{secrets.token_hex(8)}{_PARTIAL}"
         descriptor = os.open(partial, _NEW_FILE, 0o666, dir_fd=folder)
         try:
@@ -81,7 +78,7 @@ def open_new(path: pathlib.Path) -> io.RawIOBase:
         InputError: if a folder on the way is a link.
         OSError: naming the file, if it is there or cannot be made.
     """
-    with _naming(path), opened_folder(path.parent) as folder:
+    with naming(path), opened_folder(path.parent) as folder:
         return open(os.open(path.name, _NEW_FILE, 0o666, dir_fd=folder), "wb", buffering=0)
 
 
@@ -123,7 +120,7 @@ def open_file(path: str | os.PathLike[str]) -> io.BufferedReader:
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
-        raise InputError(f"{path}: expected a file, found {_kind(mode)}")
+        raise InputError(f"{path}: expected a file, found {kind_of(mode)}")
     return open(descriptor, "rb")
 
 
@@ -140,7 +137,7 @@ def refuse_links(folder: pathlib.Path) -> None:
         mode = entry.stat(follow_symlinks=False).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise InputError(
-                f"{entry.path}: found {_kind(mode)}, expected none inside of {folder}; remove it "
+                f"{entry.path}: found {kind_of(mode)}, expected none inside of {folder}; remove it "
                 "if you trust the rest"
             )
 
@@ -154,7 +151,8 @@ def remove_partial(folder: pathlib.Path) -> None:
     length = len(f".{secrets.token_hex(8)}{_PARTIAL}")
     for entry in _entries(folder):
         name = entry.name
-        if name.startswith(".") and name.endswith(_PARTIAL) and len(name) == length:
+        is_ours = name.startswith(".") and name.endswith(_PARTIAL) and len(name) == length
+        if is_ours and entry.is_file(follow_symlinks=False):
             os.unlink(entry.path)
 
 
@@ -176,86 +174,19 @@ def opened_folder(folder: pathlib.Path, *, make: bool = True) -> Iterator[int]:
         for index, part in enumerate(parts):
             try:
                 inner = _enter(here, part, make=make)
-            except NotADirectoryError:
+            except OSError as error:  # systems differ on which it is of a link
+                if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                    raise
                 mode = os.stat(part, dir_fd=here, follow_symlinks=False).st_mode
                 if not stat.S_ISLNK(mode):
                     raise
                 path = pathlib.Path(start, *parts[: index + 1])
-                raise InputError(f"{path}: expected a folder, found {_kind(mode)}") from None
+                raise InputError(f"{path}: expected a folder, found {kind_of(mode)}") from None
             os.close(here)
             here = inner
         yield here
     finally:
         os.close(here)
-
-
-@contextlib.contextmanager
-def file_lock(path: pathlib.Path, *, shared: bool = False) -> Iterator[bool | None]:
-    """Holds a lock until the context ends; the system drops it when the process dies.
-
-    The file stays empty, and what it held is never touched; a lock that is kept after an error was
-    there before.
-
-    Args:
-        path: of the lock's file; see :func:`replace_file`. Made where it is missing.
-        shared: together with others that share it. Nothing is made: without a file that can be
-            read there is no lock.
-
-    Yields:
-        Whether the lock is held: False where another process has it, None where the file system
-        has no locks.
-    """
-    while True:
-        descriptor = _lock_file(path, make=not shared)
-        if descriptor is None:
-            yield None
-            return
-        try:
-            state = _take(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-            if state is not True or _is_still(path, descriptor):
-                yield state
-                return
-        finally:
-            os.close(descriptor)
-
-
-def _lock_file(path: pathlib.Path, *, make: bool) -> int | None:
-    flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    flags |= os.O_RDWR | os.O_CREAT if make else os.O_RDONLY
-    try:
-        with _naming(path), opened_folder(path.parent, make=make) as folder:
-            descriptor = os.open(path.name, flags, 0o666, dir_fd=folder)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise InputError(f"{path}: expected a file, found a link") from None
-        if make:
-            raise
-        return None
-    mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(descriptor)
-        raise InputError(f"{path}: expected a file, found {_kind(mode)}")
-    return descriptor
-
-
-def _take(descriptor: int, kind: int) -> bool | None:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-        return None
-    return True
-
-
-def _is_still(path: pathlib.Path, descriptor: int) -> bool:
-    """Whether a file is the one that was opened: the holder before may have removed that."""
-    try:
-        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 def _enter(folder: int, name: str, *, make: bool) -> int:
@@ -267,15 +198,6 @@ def _enter(folder: int, name: str, *, make: bool) -> int:
     with contextlib.suppress(FileExistsError):  # another process may make it too
         os.mkdir(name, dir_fd=folder)
     return os.open(name, _FOLDER, dir_fd=folder)
-
-
-@contextlib.contextmanager
-def _naming(path: pathlib.Path) -> Iterator[None]:
-    """Errors name the file: a full disk does not say which it was."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _entries(folder: pathlib.Path) -> Iterator[os.DirEntry[str]]:
@@ -293,7 +215,28 @@ def _entries(folder: pathlib.Path) -> Iterator[os.DirEntry[str]]:
         places += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
-def _kind(mode: int) -> str:
+@contextlib.contextmanager
+def naming(path: pathlib.Path) -> Iterator[None]:
+    """Lets system errors name a file: a full disk does not say which it was.
+
+    Args:
+        path: the file.
+
+    Raises:
+        OSError: the same error, naming it.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def kind_of(mode: int) -> str:
+    """What a mode of ``os.stat`` stands for, in words, such as ``"a link"``.
+
+    Args:
+        mode: the mode.
+    """
     kinds = {
         stat.S_IFLNK: "a link", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO",
         stat.S_IFSOCK: "a socket", stat.S_IFREG: "a file",

@@ -15,7 +15,7 @@ _NAMES = {
 }  # fmt: skip
 
 
-def conform(value: Any, kind: Any, where: str = "") -> Any:
+def conform(value: Any, kind: Any, *, where: str = "") -> Any:
     """The value as the annotation has it: a list as a tuple, an object as a NamedTuple.
 
     Args:
@@ -47,16 +47,18 @@ def conform(value: Any, kind: Any, where: str = "") -> Any:
     if type(value) is not plain:
         raise _unlike(value, _NAMES[plain], where)
     if base is dict:
-        return {key: conform(item, options[1], f"{where}.{key}") for key, item in value.items()}
+        return {
+            key: conform(item, options[1], where=f"{where}.{key}") for key, item in value.items()
+        }
     if base is list:
-        return [conform(item, options[0], f"{where}[{n}]") for n, item in enumerate(value)]
+        return [conform(item, options[0], where=f"{where}[{n}]") for n, item in enumerate(value)]
     if base is tuple:
         if options[-1:] == (...,):
             options = options[:1] * len(value)
         if len(value) != len(options):
             raise ValueError(f"{_place(where)}expected {len(options)} values, got {len(value)}")
         return tuple(
-            conform(item, option, f"{where}[{n}]")
+            conform(item, option, where=f"{where}[{n}]")
             for n, (item, option) in enumerate(zip(value, options, strict=True))
         )
     return value
@@ -66,7 +68,7 @@ def _one_of(value: Any, options: tuple, where: str) -> Any:
     errors = []
     for option in options:
         try:
-            return conform(value, option, where)
+            return conform(value, option, where=where)
         except ValueError as error:
             errors.append(error)
     # What is wrong inside a record says more than that it is not the record or null.
@@ -87,7 +89,7 @@ def _record(value: Any, kind: Any, where: str) -> Any:
     if missing:
         raise ValueError(f"{_place(where)}{', '.join(missing)} missing")
     found = {
-        name: conform(value[name], hint, f"{where}.{name}")
+        name: conform(value[name], hint, where=f"{where}.{name}")
         for name, hint in hints.items()
         if name in value
     }

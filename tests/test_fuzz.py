@@ -118,7 +118,7 @@ def features_file(path, variables):
 
 def settings_file(path, variables):
     write_json(path, TrainConfig(measure_epochs=(0, 2), mean=(0.5,)))
-    return lambda: read_json(path, TrainConfig)
+    return lambda: read_json(path, kind=TrainConfig)
 
 
 def pictures_file(path, variables):

@@ -131,7 +131,7 @@ def _settings_section(runs: dict[str, Run]) -> list[Section]:
         }
         for part in ("overlap", "prune"):
             path = run.path / part / "settings.json"
-            found = read_json(path, dict[str, Any]) if path.exists() else {}
+            found = read_json(path, kind=dict[str, Any]) if path.exists() else {}
             settings[name] |= {f"{part}: {key}": value for key, value in found.items()}
     keys = dict.fromkeys(key for found in settings.values() for key in found)
     rows = [[key, *(_setting(found.get(key)) for found in settings.values())] for key in keys]

@@ -28,7 +28,7 @@ def note_cores(run: Run, progress: Progress) -> None:
     if jax.default_backend() != "cpu" or jax.process_count() > 1:
         return
     path, number = run.path / "cores.json", _cores()
-    known = read_json(path, Cores)["cores"] if path.exists() else []
+    known = read_json(path, kind=Cores)["cores"] if path.exists() else []
     if known and known[-1] != number:
         progress.note(
             f"{run.path} was made with {_in_words(known[-1])} and goes on with "

@@ -76,7 +76,7 @@ def divergences(run: pathlib.Path) -> dict[str, Divergence]:
     for pattern in _PARTS:
         folders |= {str(path.relative_to(run)): path for path in sorted(run.glob(pattern))}
     found = {
-        name: divergence(read_json_lines(folder / "metrics.jsonl", MetricsLine))
+        name: divergence(read_json_lines(folder / "metrics.jsonl", kind=MetricsLine))
         for name, folder in folders.items()
     }
     return {name: where for name, where in found.items() if where is not None}
@@ -92,7 +92,7 @@ def refuse_diverged(folder: pathlib.Path, *, epoch: int | None = None) -> None:
     Raises:
         Diverged: if the training diverged before.
     """
-    found = divergence(read_json_lines(folder / "metrics.jsonl", MetricsLine))
+    found = divergence(read_json_lines(folder / "metrics.jsonl", kind=MetricsLine))
     if found is not None and (epoch is None or epoch >= found.epoch):
         raise Diverged(
             f"{folder}: its training diverged (no finite loss at {found}), so its network says "

@@ -99,7 +99,9 @@ def fit(
             state = replicate(checkpoints.restore(done, jax.eval_shape(start)), mesh)
         # A line may have been written for an epoch whose checkpoint was not.
         records = [
-            line for line in read_json_lines(metrics_path, MetricsLine) if line["epoch"] <= done
+            line
+            for line in read_json_lines(metrics_path, kind=MetricsLine)
+            if line["epoch"] <= done
         ]
         if divergence(records) is not None:  # an earlier version trained on
             refuse_diverged(folder)

@@ -110,7 +110,7 @@ def overlap(
                 record = {"epoch": epoch, "depth": layers[name], "layer": name, **measures}
                 write_json(paths[name], record)
                 task.advance(overlap=np.nan_to_num(measures["overlap"]))
-        records += [read_json(path, OverlapRecord) for path in paths.values()]
+        records += [read_json(path, kind=OverlapRecord) for path in paths.values()]
     progress.check()
     keep_images(run, epoch, images)
     if channels is None:

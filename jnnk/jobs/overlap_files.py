@@ -60,7 +60,9 @@ def read_records(folder: pathlib.Path) -> list[dict[str, Any]]:
     Args:
         folder: the run folder.
     """
-    records = [read_json(path, OverlapRecord) for path in (folder / "overlap").glob("*/*.json")]
+    records = [
+        read_json(path, kind=OverlapRecord) for path in (folder / "overlap").glob("*/*.json")
+    ]
     return sorted(
         records,
         key=lambda record: (

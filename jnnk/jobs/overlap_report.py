@@ -51,7 +51,7 @@ def overlap_sections(run: Run, results: dict[str, Any]) -> list[Section]:
     if not records:
         return []
     save_tables(run, records, matrices)
-    settings = read_json(run.path / "overlap" / "settings.json", OverlapSettings)
+    settings = read_json(run.path / "overlap" / "settings.json", kind=OverlapSettings)
     last = last_epoch(records)
     lowest = min(last, key=lambda record: record["loo_error"])
     return [

@@ -159,7 +159,7 @@ class _Trials:
         path = folder / "result.json"
         if path.exists():
             refuse_diverged(folder)
-            return read_json(path, Trial)
+            return read_json(path, kind=Trial)
         self._progress.check()
         dataset = self._dataset
         masks = make_masks(trained.params, criterion=criterion, threshold=self._config.threshold)

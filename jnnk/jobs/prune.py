@@ -71,7 +71,7 @@ def prune(
     result_path = folder / "result.json"
     if result_path.exists():
         refuse_diverged(folder)
-        return read_json(result_path, Pruning, check=check_pruning)
+        return read_json(result_path, kind=Pruning, check=check_pruning)
     state = load_state(run, model, dataset)
     # The sweep is most of the work: its images should fill the batches.
     batch_size = min(500, config.sweep_images, len(dataset.test_images))
@@ -81,7 +81,7 @@ def prune(
     sweep_path = folder / "sweep.json"
     if not sweep_path.exists():
         write_json(sweep_path, _sweep(state.variables, dataset, evaluate, config, make, progress))
-    sweep = read_json(sweep_path, Sweep, check=partial(check_sweep, criteria=config.criteria))
+    sweep = read_json(sweep_path, kind=Sweep, check=partial(check_sweep, criteria=config.criteria))
 
     share = config.share if config.share is not None else choose_share(sweep, config)
     masks = make(config.criterion, share)

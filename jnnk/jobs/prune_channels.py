@@ -64,7 +64,7 @@ def prune_channels(
     path = folder / "result.json"
     if path.exists():
         refuse_diverged(folder)
-        return read_json(path, ChannelPruning)
+        return read_json(path, kind=ChannelPruning)
     variables = load_state(run, model, dataset).variables
     evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std)
     progress.check()
@@ -109,7 +109,7 @@ def prune_channels(
         "compacted": {"largest_difference_of_logits": float(difference)},
     }
     write_json(path, record)
-    return read_json(path, ChannelPruning)
+    return read_json(path, kind=ChannelPruning)
 
 
 def _keep_rates(config: ChannelConfig, convs: list[str]) -> dict[str, float]:

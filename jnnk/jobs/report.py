@@ -82,7 +82,7 @@ def collect(run: Run) -> dict[str, Any]:
     :func:`jnnk.jobs.protocol.protocol`. Empty where not run.
     """
     diverged = divergences(run.path)
-    training = read_json_lines(run.path / "metrics.jsonl", MetricsLine)
+    training = read_json_lines(run.path / "metrics.jsonl", kind=MetricsLine)
     train_config(run)  # is it whole?
     if TRAINING in diverged:
         training = [line for line in training if line["epoch"] < diverged[TRAINING].epoch]
@@ -97,7 +97,9 @@ def collect(run: Run) -> dict[str, Any]:
     def results_in(folder: str, kind: type, **options: Any) -> dict[str, Any]:
         """The results of a folder's prunings by name."""
         paths = sorted(run.path.glob(f"{folder}/*/result.json"))
-        return {path.parent.name: read_json(path, kind, **options) for path in paths if holds(path)}
+        return {
+            path.parent.name: read_json(path, kind=kind, **options) for path in paths if holds(path)
+        }
 
     pruning = run.path / "prune" / "result.json"
     is_pruned = holds(pruning)
@@ -109,13 +111,13 @@ def collect(run: Run) -> dict[str, Any]:
         "overlap_matrices": {
             record["layer"]: read_arrays(run.path, record).overlap for record in last_epoch(records)
         },
-        "pruning": read_json(pruning, Pruning, check=check_pruning) if is_pruned else None,
-        "pruning_settings": read_json(pruning.with_name("settings.json"), PruneSettings)
+        "pruning": read_json(pruning, kind=Pruning, check=check_pruning) if is_pruned else None,
+        "pruning_settings": read_json(pruning.with_name("settings.json"), kind=PruneSettings)
         if is_pruned
         else None,
         "finetuning": []
         if "prune" in diverged
-        else read_json_lines(pruning.with_name("metrics.jsonl"), MetricsLine),
+        else read_json_lines(pruning.with_name("metrics.jsonl"), kind=MetricsLine),
         "channels": results_in("channels", ChannelPruning),
         "protocols": results_in("protocol", Protocol, check=check_protocol),
     }

@@ -131,7 +131,9 @@ class Accuracies:
         self.variables = variables
         self.num_images = len(dataset.test_images)
         self._path, self._dataset, self._evaluate = path, dataset, evaluate
-        self._known: dict[str, float] = read_json(path, dict[str, float]) if path.exists() else {}
+        self._known: dict[str, float] = (
+            read_json(path, kind=dict[str, float]) if path.exists() else {}
+        )
 
     def __call__(self, masks: Any | None, num_images: int) -> float:
         """Accuracy in [0, 1] on the first test images, pruned by ``masks`` (None: whole)."""
