@@ -22,6 +22,10 @@ _PARTS = {
     "pythonClassName", "description", "valueRange", "featuresDict", "tensor", "classLabel", "image",
     "boundingBox", "text", "sequence",
 }  # fmt: skip
+_DTYPES = (
+    "bool", "string", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64",
+    "float16", "float32", "float64",
+)  # fmt: skip
 _DEPTH = 8
 _SIZE = 2**24  # bytes of a file
 _MOST_CLASSES = 10**6
@@ -68,6 +72,10 @@ def _check_feature(feature: Any, depth: int) -> None:
         _check_feature(inner, depth + 1)
     if "sequence" in feature:
         _check_feature(_object(feature["sequence"]).get("feature"), depth + 1)
+    for part in ("image", "tensor", "boundingBox"):
+        dtype = _object(feature.get(part, {})).get("dtype", "uint8")
+        if dtype not in _DTYPES:  # TFDS would ask TensorFlow for it
+            raise ValueError(f"{str(dtype)[:40]!r} is no dtype of images")
     count = str(_object(feature.get("classLabel", {})).get("numClasses", 0))
     if not (count.isdecimal() and len(count) < 10 and int(count) <= _MOST_CLASSES):
         raise ValueError(f"{count[:40]} classes, expected at most {_MOST_CLASSES}")

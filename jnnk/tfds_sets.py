@@ -72,8 +72,6 @@ def prepare(name: str, data_dir: str | os.PathLike[str]) -> None:
 
 
 def _make_builder(tfds, name: str, data_dir):
-    from google.protobuf.json_format import ParseError
-
     try:
         # Not the rest of TFDS's name syntax: name spaces would be looked up on the internet, and
         # dots and capitals name another folder than the one whose features are checked.
@@ -90,14 +88,17 @@ def _make_builder(tfds, name: str, data_dir):
             f"unknown data set {name!r}: expected digits, tiny_imagenet, a file ending in .npz, a "
             f"folder ending in / or a TFDS image-classification set such as cifar10{hint}"
         ) from None
-    except (ValueError, OSError, RuntimeError, ImportError, ParseError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # TFDS and protobuf raise many types for a damaged folder
         raise InputError(f"data set {name!r} cannot be opened: {_first_line(error)}") from error
 
 
 def _image_and_label(tfds, name: str, info) -> tuple[str, str]:
     """Feature names of the image and the class label."""
     keys = info.supervised_keys
-    features = [info.features[key] for key in keys] if keys and len(keys) == 2 else []
+    is_pair = isinstance(keys, tuple) and len(keys) == 2 and set(keys) <= set(info.features)
+    features = [info.features[key] for key in keys] if is_pair else []
     if [type(feature) for feature in features] != [tfds.features.Image, tfds.features.ClassLabel]:
         raise InputError(f"data set {name!r} is not an image-classification set")
     image = features[0]

@@ -236,11 +236,13 @@ def planted(whole):
         "a builtin": having({**image, "pythonClassName": "antigravity.x"}),
         "no dot": having({**image, "pythonClassName": "Image"}),
         "a number": having({**image, "pythonClassName": 3}),
+        "a dtype": having({**image, "image": {**image["image"], "dtype": TRAP}}),
+        "many classes": having({**label, "classLabel": {"numClasses": "99999999999"}}),
     }
 
 
 HOW = ("plain", "root", "snake", "both", "legacy", "legacy root", "in a dict", "in a sequence",
-       "in a text", "a builtin", "no dot", "a number")  # fmt: skip
+       "in a text", "a builtin", "no dot", "a number", "a dtype", "many classes")  # fmt: skip
 
 
 @pytest.mark.parametrize("how", HOW)
@@ -293,6 +295,24 @@ def test_features_may_be_anything(tmp_path, content):
         path.write_text(content)
     with pytest.raises(InputError, match=r"features\.json: "):
         data.load("speckles", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"supervisedKeys": {"tuple": {"items": [{"featureKey": "image"}, {"featureKey": "x"}]}}},
+        {"supervisedKeys": {"dict": {}}},
+        {"splits": [{"name": "train", "shardLengths": ["9" * 19]}]},
+        {"splits": [{"name": "train", "shardLengths": [str(10**12)]}]},
+        {"version": "x"},
+        {"name": 3},
+    ],
+)
+def test_what_a_tfds_set_says_of_itself_may_be_anything(tmp_path, damage):
+    home = write_set(tmp_path, "speckles", {"train": random_images(20)})
+    path = home / "dataset_info.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **damage}))
+    assert "speckles" in error_of("speckles", data_dir=tmp_path)
 
 
 def test_tfds_set_without_test_split_is_split(tmp_path):
