@@ -26,7 +26,7 @@ import pytest
 LONGEST = (
     "notebooks", "cli", "lowering", "conv_scores", "qp", "weights", "lever_studies", "resume",
     "graph", "eigenvalues", "lever_options", "masks", "readme", "early_stopping", "channels",
-    "overlap_penalty", "inputs", "fuzz",
+    "overlap_penalty", "inputs", "fuzz", "wrong_values", "divergence", "data_record", "options",
     "reproduce_overlap", "sharding", "channel_pruning", "models", "compaction", "training",
     "overlap", "measures", "consistency", "data", "baselines", "protocol", "reproduce_pruning",
     "neighbors", "sklearn", "docs", "pytorch",

@@ -1,6 +1,6 @@
 """What a command refuses, or fits to a small data set, before it makes or changes anything."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -95,21 +95,18 @@ def fit_graphs(
     return Fitted(config._replace(neighbors=most), (*notes, note))
 
 
-def check_layers(
-    patterns: tuple[str, ...], model: Model, dataset: Dataset, *, option: str = "--layers"
-) -> None:
+def check_layers(patterns: tuple[str, ...], model: Model, dataset: Dataset) -> None:
     """Refuses patterns that match no layer, without running the network.
 
     Args:
         patterns: of layer names.
         model: the network.
         dataset: the images that it is for.
-        option: that gave the patterns.
 
     Raises:
         InputError: naming the pattern and the layers there are.
     """
-    chosen_layers(network_layers(model, dataset), patterns, option=option)
+    chosen_layers(network_layers(model, dataset), patterns)
 
 
 def check_training(config: TrainConfig, model: Model, dataset: Dataset) -> None:
@@ -123,7 +120,7 @@ def check_training(config: TrainConfig, model: Model, dataset: Dataset) -> None:
     Raises:
         InputError: for patterns that match no layer, or a batch that is too small for the penalty.
     """
-    penalty: Callable | None = make_penalty(config)
+    penalty = make_penalty(config)
     if penalty is None:
         return
     shapes = network_layers(model, dataset)

@@ -250,7 +250,7 @@ def finetune(
         folder=folder,
         progress=progress,
         description="fine-tune",
-        remedy=f"a smaller --finetune-learning-rate than {learning_rate:g}, without {folder}",
+        remedy=f"a smaller --finetune-learning-rate than {learning_rate:g}, {folder} deleted",
     )
     return state, {
         "accuracy_pruned": accuracy,

@@ -212,7 +212,7 @@ def _remedy(config: TrainConfig) -> str:
         told.append(f"a --regularizer-strength nearer to 0 than {config.regularizer_strength:g}")
     if config.std is not None or config.mean is not None:
         told.append("other --mean and --std")
-    return " or ".join(told)
+    return " or ".join(told) + ", into another folder"
 
 
 def make_penalty(config: TrainConfig) -> Regularizer | None:
