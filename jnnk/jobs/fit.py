@@ -11,11 +11,12 @@ from jax.sharding import Mesh
 
 from jnnk.checkpoints import Checkpoints
 from jnnk.data import Dataset, epoch_order
-from jnnk.jobs.progress import Progress, Stopped
+from jnnk.jobs.progress import Progress
 from jnnk.jobs.tensorboard import scalars
 from jnnk.jobs.unfinished import discard_unfinished, load_unfinished, save_unfinished
 from jnnk.placement import local_rows, one_device, replicate, shard_batch
 from jnnk.runs import read_json_lines, write_json_lines
+from jnnk.signals import Stopped
 from jnnk.training import Batch, Metrics, TrainState
 
 # (state, records of the epochs before) -> (state, values for this epoch's record); a true value
