@@ -45,7 +45,8 @@ def fit(
     """Trains to the end of ``epochs``, going on from the last checkpoint in ``folder``.
 
     Order and randomness depend on (seed, epoch, step) alone and a checkpoint holds the whole
-    state, so a run that was killed and started again ends in the same bits as one that was not.
+    state, so a run that was killed and started again ends in the same bits as one that was not;
+    one that is stopped (`jnnk.signals.Stopped`) keeps its unfinished epoch, too.
     The ragged last batch of an epoch is left out; the next epoch's order brings its images back.
 
     Args:
