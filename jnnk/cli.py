@@ -25,9 +25,9 @@ from jnnk import options
 from jnnk.archives import read_folder
 from jnnk.errors import InputError, is_out_of_memory
 from jnnk.jobs.config import TrainConfig
-from jnnk.jobs.progress import Progress, Stoppable, Stopped
+from jnnk.jobs.progress import Progress, Stoppable
 from jnnk.runs import Run
-from jnnk.signals import Signals, exit_code
+from jnnk.signals import Signals, Stopped, exit_code
 from jnnk.terminal import Answer, Terminal
 
 

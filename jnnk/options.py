@@ -27,9 +27,9 @@ EXIT_CODES = {
     0: "done",
     1: "a defect of jnnk, with its traceback",
     2: "bad input or options, a training that diverged, no memory left; one line says what",
-    129: "stopped because the terminal is gone (SIGHUP); the same command goes on from there",
-    130: "stopped by Ctrl-C, likewise; a second one ends it at once",
-    143: "stopped by SIGTERM, as Slurm and Kubernetes send it, likewise",
+    129: "stopped, as the terminal is gone (SIGHUP)",
+    130: "stopped by Ctrl-C; the same command goes on from there",
+    143: "stopped by SIGTERM, as Slurm and Kubernetes send it",
 }
 EXAMPLES = {
     "study": "--out runs/a",

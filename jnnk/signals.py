@@ -12,10 +12,20 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 
-from jnnk.jobs.progress import Stopped
-
 #: Ctrl-C; what Slurm, Kubernetes and preempted machines send; a terminal that is gone.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(KeyboardInterrupt):
+    """Somebody asked the command to end; raised between two steps or measurements.
+
+    Attributes:
+        signal: the number of the signal that asked.
+    """
+
+    def __init__(self, signal: int):
+        super().__init__(signal)
+        self.signal = signal
 
 
 def exit_code(number: int) -> int:

@@ -120,8 +120,8 @@ def reproduce_all(folder: pathlib.Path, digits) -> None:
         ),
         settings=OverlapSettings(
             neighbors=5, images=40, label_neighbors=5, label_side=1, label_queries=40,
-            classes=("0", "1"),
-            sizes=(20,), dropouts=(0.0,), weight_decays=(0.0,), repeats=2, steps=3, batch_size=10,
+            classes=("0", "1"), sizes=(20,), dropouts=(0.0,), weight_decays=(0.0,),
+            repeats=2, steps=3, batch_size=10,
         ),
     )  # fmt: skip
 
@@ -135,6 +135,7 @@ def made(tmp_path_factory) -> dict[int, pathlib.Path]:
         environment = os.environ | {
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={number}",
             "JAX_PLATFORMS": "cpu",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as quick_compile does: most programs run once
             "JAX_NUMPY_DTYPE_PROMOTION": "standard",  # of Optax's Adam
         }
         with (folder / "said").open("w") as said:
@@ -147,11 +148,17 @@ def made(tmp_path_factory) -> dict[int, pathlib.Path]:
 
 def records(folder: pathlib.Path) -> dict[str, Any]:
     """All numbers under a folder by file, without times and what says where it lies."""
-    return {
-        str(path.relative_to(folder)): without_times(json.loads(path.read_text()))
-        for path in sorted(folder.rglob("*.json"))
-        if "checkpoints" not in path.parts and path.name not in ("config.json", "results.json")
-    }
+    found = {}
+    for path in sorted((*folder.rglob("*.json"), *folder.rglob("metrics.jsonl"))):
+        if "checkpoints" in path.parts or path.name == "config.json":
+            continue
+        text = path.read_text()
+        record = [json.loads(line) for line in text.splitlines()] if ".jsonl" in path.name else None
+        record = without_times(json.loads(text) if record is None else record)
+        if isinstance(record, dict):
+            record.pop("config", None)
+        found[str(path.relative_to(folder))] = record
+    return found
 
 
 @pytest.mark.parametrize("devices", DEVICES[1:])

@@ -180,8 +180,7 @@ def test_ignored_signals_stay_ignored():
 # A call into C that nothing interrupts, or a job of many steps.
 WAIT = """
 import sys, time
-from jnnk.jobs.progress import Stopped
-from jnnk.signals import Signals, exit_code
+from jnnk.signals import Signals, Stopped, exit_code
 signals = Signals(lambda text: print(text, flush=True))
 with signals.noted():
     signals.check()

@@ -20,12 +20,13 @@ from jnnk.jobs.divergence import (
     first_not_finite,
     refuse_diverged,
 )
-from jnnk.jobs.progress import Progress, Stopped
+from jnnk.jobs.progress import Progress
 from jnnk.jobs.records import MetricsLine
 from jnnk.jobs.tensorboard import scalars
 from jnnk.jobs.unfinished import discard_unfinished, load_unfinished, save_unfinished
 from jnnk.placement import local_rows, one_device, replicate, shard_batch
 from jnnk.runs import read_json_lines, write_json_lines
+from jnnk.signals import Stopped
 from jnnk.training import Batch, Metrics, TrainState
 
 # (state, records of the epochs before) -> (state, values for this epoch's record); a true value
@@ -55,7 +56,8 @@ def fit(
     """Trains to the end of ``epochs``, going on from the last checkpoint in ``folder``.
 
     Order and randomness depend on (seed, epoch, step) alone and a checkpoint holds the whole
-    state, so a run that was killed and started again ends in the same bits as one that was not.
+    state, so a run that was killed and started again ends in the same bits as one that was not;
+    one that is stopped (`jnnk.signals.Stopped`) keeps its unfinished epoch, too.
     The ragged last batch of an epoch is left out; the next epoch's order brings its images back.
 
     Args:

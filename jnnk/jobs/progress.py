@@ -5,18 +5,6 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 
-class Stopped(KeyboardInterrupt):
-    """Somebody asked the command to end; raised between two steps or measurements.
-
-    Attributes:
-        signal: the number of the signal that asked.
-    """
-
-    def __init__(self, signal: int):
-        super().__init__(signal)
-        self.signal = signal
-
-
 class Task(Protocol):
     """One bar."""
 
@@ -45,7 +33,7 @@ class Progress(Display, Protocol):
         A task does so by itself: when it starts and whenever it moves on.
 
         Raises:
-            Stopped: if it was.
+            jnnk.signals.Stopped: if it was.
         """
 
     def unseen(self) -> "Progress":
@@ -81,9 +69,9 @@ class Stoppable:
 
     Args:
         display: where its tasks are shown.
-        check: raises `Stopped` if the job is to end. Of several processes all must call it in
-            step; between the steps of a task it is then called only where values are shown, since
-            asking the others waits for the device, and showing a value has done so already.
+        check: raises `jnnk.signals.Stopped` if the job is to end. Of several processes all must
+            call it in step; between the steps of a task it is then called only where values are
+            shown, since asking the others waits for the device, as showing a value has just done.
         is_shared: whether there are several processes.
     """
 
