@@ -2,6 +2,9 @@
 
 import inspect
 import math
+import os
+import subprocess
+import sys
 from fractions import Fraction
 
 import flax.linen as nn
@@ -354,6 +357,43 @@ def test_selection_is_a_jittable_function(params):
     expected = make_masks(params, criterion="min_eig", keep_rate=0.5)
     same = jax.tree.map(lambda a, b: bool((a == b).all()), function(params), expected)
     assert all(jax.tree.leaves(same))
+
+
+def test_masks_and_weights_may_lie_on_different_devices():
+    """On one device, on another, or on both: run in a process that has two."""
+    done = subprocess.run(
+        [sys.executable, "-c", ON_TWO_DEVICES],
+        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+ON_TWO_DEVICES = """
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jnnk.masks import apply_masks, make_masks
+
+first, second = jax.devices()
+both = NamedSharding(Mesh(np.array([first, second]), "data"), PartitionSpec())
+kernel = np.random.default_rng(0).normal(size=(3, 3, 4, 8)).astype(np.float32)
+params = {"a": {"kernel": kernel, "bias": np.ones(8, np.float32)}}
+sizes = np.abs(kernel).mean((0, 1))
+expected = kernel * (sizes > np.sort(sizes, None)[15])
+placed = [jax.device_put(params, place) for place in (first, second, both)]
+for one in placed:
+    masks = make_masks(one, criterion="weight", keep_rate=0.5)
+    for other in placed:
+        result = apply_masks(other, masks)["a"]["kernel"]
+        np.testing.assert_array_equal(result, expected)
+        assert result.sharding.device_set == other["a"]["kernel"].sharding.device_set
+        scores = {"a/kernel": abs(one["a"]["kernel"][0, 0])}
+        more = make_masks(other, criterion=scores, keep_rate=0.25, previous=masks)
+        assert more["a"]["kernel"].sum() == 8
+"""
 
 
 class Net(nn.Module):

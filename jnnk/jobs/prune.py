@@ -261,5 +261,6 @@ def finetune(
 
 def count_revived(params: Any, masks: Any) -> int:
     """How many pruned weights are not exactly zero; 0 unless something is wrong."""
-    revived = jax.tree.map(lambda leaf, mask: ((leaf * (1 - mask)) != 0).sum(), params, masks)
+    params, masks = jax.tree.map(np.asarray, (params, masks))  # they may lie on different devices
+    revived = jax.tree.map(lambda leaf, mask: ((leaf != 0) & (mask == 0)).sum(), params, masks)
     return int(sum(jax.tree.leaves(revived)))
