@@ -31,7 +31,7 @@ _SIMILARITIES = {"gaussian": gaussian(), "cosine": cosine()}
 _MODES = {
     "weights": lambda graph: graph.weights,
     "connectivity": lambda graph: jnp.ones_like(graph.weights),
-    "distance": lambda graph: jnp.sqrt(graph.squared_distances),
+    "distance": lambda graph: graph.distances,
 }
 # Shapes are padded to at least this many points and columns.
 _LEAST_POINTS, _LEAST_COLUMNS = 128, 16
@@ -97,7 +97,7 @@ class NNKTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Neighbo
     should follow the geometry instead of being K for every point (arXiv 1910.09383).
     ``fit_transform`` gives the graph on the points themselves, each left out of its own
     neighbourhood; ``transform`` takes all points it is given as new, so a fitted point given again
-    has itself as its one neighbour.
+    has itself as its one neighbour, or shares the weight with those that coincide with it.
 
     Args:
         n_neighbors: K, the candidates of each point.
@@ -181,8 +181,9 @@ class NNKClassifier(ClassifierMixin, _Neighborhoods):
     """Labels interpolated over the polytope of NNK neighbours (DeepNNK, 2020).
 
     ``p_y = sum_k theta_k [label_k = y] / sum_k theta_k`` over the neighbours k of a query,
-    `jnnk.generalization.label_interpolation`. A query without neighbours, all of whose candidates
-    coincide with it, gets the shares of the classes among the points fitted.
+    `jnnk.generalization.label_interpolation`. Points that coincide with a query vote alone and
+    equally; of more than K of them those that were fitted first. A query without neighbours, such as
+    one where all points and queries coincide, gets the shares of the classes among the points fitted.
 
     Args:
         n_neighbors: K, the candidates of each query.

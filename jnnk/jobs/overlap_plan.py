@@ -277,7 +277,7 @@ def _pair_seconds(num_channels: int, num_neighbors: int) -> float:
         errors=weights[..., 0],
         kkt_residual=weights[..., 0],
         converged=weights[..., 0] > 0,
-        squared_distances=weights,
+        distances=weights,
     )
 
     def compare():
