@@ -118,6 +118,7 @@ def aggregate_consistency(
                 aggregate.weights[i] > 0,
                 channels.indices[:, i],
                 channels.weights[:, i] > 0,
+                (channels.distances[:, i] > 0) & (channels.indices[:, i] >= 0),
             ),
         }
 
@@ -196,9 +197,16 @@ def _pair_counts(differences: Array, valid: Array, tol: float) -> dict[str, Arra
 
 
 def _neighbor_counts(
-    candidates: Array, neighbors: Array, channel_indices: Array, channel_support: Array
+    candidates: Array,
+    neighbors: Array,
+    channel_indices: Array,
+    channel_support: Array,
+    channel_apart: Array,
 ) -> dict[str, Array]:
-    """Counts over one image's candidates (K,) from the channels' supports, (C, K')."""
+    """Counts over one image's candidates (K,) from the channels' supports, (C, K').
+
+    A channel where none of its candidates lies apart from the image takes no side.
+    """
     strengths = channel_support.astype(jnp.int8)[..., None]
 
     def in_channel(indices, strengths):
@@ -206,7 +214,8 @@ def _neighbor_counts(
 
     found = jax.vmap(in_channel)(channel_indices, strengths)
     valid = candidates >= 0
-    speaks = channel_support.any(1)
+    speaks = channel_support.any(1) & channel_apart.any(1)
+    found &= speaks[:, None]
     everywhere = (found | ~speaks[:, None]).all(0) & speaks.any() & valid
     somewhere = found.any(0) & valid
     nowhere = ~somewhere & valid & speaks.any()

@@ -40,7 +40,7 @@ def label_interpolation(graph: NNKGraph, labels: Array, num_classes: int) -> Arr
         has an index of N or more.
 
     Raises:
-        ValueError: if labels are not one axis of integers, or a neighbour has an index of N or more.
+        ValueError: if labels are not one axis of integers, or a neighbour's index is N or more.
     """
     return _interpolated(graph, labels_of_points(graph, labels), num_classes)
 
@@ -139,7 +139,8 @@ def loo_error(graph: NNKGraph, labels: Array, num_classes: int) -> Array:
 
     The share of points whose own label differs from the one interpolated from their neighbours,
     `label_interpolation`; the graph leaves every point out of its own neighbourhood. For queries
-    other than the points use `error_rate` with the queries' labels. No array has an axis of classes.
+    other than the points use `error_rate` with the queries' labels. No array has an axis of
+    classes.
 
     Args:
         graph: of the points themselves, weights (..., N, K).

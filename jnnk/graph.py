@@ -34,10 +34,10 @@ class NNKGraph(NamedTuple):
     them get weight 1/m, all others 0, and the error is 0. m may be all K: of a set of more than K
     points in one place each has the K others of the smallest indices. Only a dead channel, all of
     whose finite points (and queries) coincide, has no edges: nothing tells one point from another.
-    "Coincide" means distance exactly 0 in the space of the search, where points are centred, so that
-    differences below the rounding of the largest coordinate vanish. For the cosine similarity that
-    is the space of unit vectors: zero vectors coincide with each other, and so do parallel ones as
-    far as their unit vectors round alike (copies and multiples by powers of two always do).
+    "Coincide" means distance exactly 0 in the space of the search, where points are centred, so
+    that differences below the rounding of the largest coordinate vanish. For the cosine similarity
+    that is the space of unit vectors: zero vectors coincide with each other, and so do parallel
+    ones as far as their unit vectors round alike (copies and multiples by powers of two always do).
 
     Attributes:
         indices: int32 (Q, K), candidates by increasing distance, ties by index; -1 for none.
@@ -60,7 +60,7 @@ class NNKGraph(NamedTuple):
 
     @property
     def squared_distances(self) -> jax.Array:
-        """The squares of ``distances``, which may leave the range of the dtype, to 0 or infinity."""
+        """The squares of ``distances``, which may leave the dtype's range, to 0 or infinity."""
         return self.distances * self.distances
 
     def channel(self, number: int) -> "NNKGraph":

@@ -39,7 +39,8 @@ def redundancy(graph: NNKGraph, *, per_image: bool = False) -> Array:
 
     since ``u = sum_c s_c`` when they are disjoint and ``u = sum_c s_c / C'`` when they are equal.
     The redundancy is the mean of R over images. Empty neighbourhoods (dead channels) take no
-    part; images with fewer than two others are left out.
+    part; images with fewer than two others are left out. Channels that are silent for the same
+    images repeat each other there, see the head of `jnnk.overlap`.
 
     Args:
         graph: leading axis C: indices and weights of shape (C, Q, K).

@@ -182,8 +182,8 @@ class NNKClassifier(ClassifierMixin, _Neighborhoods):
 
     ``p_y = sum_k theta_k [label_k = y] / sum_k theta_k`` over the neighbours k of a query,
     `jnnk.generalization.label_interpolation`. Points that coincide with a query vote alone and
-    equally; of more than K of them those that were fitted first. A query without neighbours, such as
-    one where all points and queries coincide, gets the shares of the classes among the points fitted.
+    equally; of more than K of them those that were fitted first. A query without neighbours, as
+    where all points and queries coincide, gets the shares of the classes among the points fitted.
 
     Args:
         n_neighbors: K, the candidates of each query.
