@@ -47,7 +47,7 @@ def label_interpolation(graph: NNKGraph, labels: Array, num_classes: int) -> Arr
 
 @partial(jax.jit, static_argnames="num_classes")
 def _interpolated(graph: NNKGraph, labels: Array, num_classes: int) -> Array:
-    return _of_channels(partial(_votes, labels=labels, num_classes=num_classes), graph)
+    return _of_channels(lambda one: _votes(one, labels, num_classes=num_classes), graph)
 
 
 def label_vote(graph: NNKGraph, labels: Array, num_classes: int) -> Array:
@@ -74,7 +74,7 @@ def _label_vote(graph: NNKGraph, labels: Array, num_classes: int) -> Array:
     shape = (graph.weights.shape[1], num_classes)
 
     def add(totals, channel):
-        votes = _votes(channel, labels=labels, num_classes=num_classes)
+        votes = _votes(channel, labels, num_classes=num_classes)
         return (totals[0] + votes, totals[1] + _speaks(votes)), None
 
     nothing = (jnp.zeros(shape, graph.weights.dtype), jnp.zeros(shape[0], graph.weights.dtype))
@@ -160,8 +160,11 @@ def loo_error(graph: NNKGraph, labels: Array, num_classes: int) -> Array:
 
 @partial(jax.jit, static_argnames="num_classes")
 def _loo_error(graph: NNKGraph, labels: Array, num_classes: int) -> Array:
-    winner, unknown = _of_channels(partial(_winner, labels=labels, num_classes=num_classes), graph)
-    return _error_rate(winner, unknown, labels, graph.weights.dtype)
+    def error(channel):
+        winner, unknown = _winner(channel, labels, num_classes=num_classes)
+        return _error_rate(winner, unknown, labels, graph.weights.dtype)
+
+    return _of_channels(error, graph)
 
 
 def _used(graph: NNKGraph) -> NNKGraph:
@@ -180,7 +183,7 @@ def _of_channels(function: Callable, graph: NNKGraph):
     return jax.tree.map(lambda field: field.reshape(*leading, *field.shape[1:]), found)
 
 
-def _votes(graph: NNKGraph, *, labels: Array, num_classes: int) -> Array:
+def _votes(graph: NNKGraph, labels: Array, *, num_classes: int) -> Array:
     """`label_interpolation` of one graph (Q, K)."""
     classes, weights, known = _labelled(graph, labels, num_classes)
     queries = jnp.arange(weights.shape[1])
@@ -198,7 +201,7 @@ def _votes(graph: NNKGraph, *, labels: Array, num_classes: int) -> Array:
     return jnp.where(known[:, None], votes, jnp.nan)
 
 
-def _winner(graph: NNKGraph, *, labels: Array, num_classes: int) -> tuple[Array, Array]:
+def _winner(graph: NNKGraph, labels: Array, *, num_classes: int) -> tuple[Array, Array]:
     """`predicted_label` of `_votes` (Q,), and whether it is unknown, by comparing K labels."""
     classes, weights, known = _labelled(graph, labels, num_classes)
     dtype, num_queries = weights.dtype, weights.shape[1]

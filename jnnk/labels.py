@@ -27,8 +27,8 @@ def labels_of_points(graph: NNKGraph, labels: Array, *, own: bool = False) -> Ar
 
     Raises:
         ValueError: if the labels are not integers, are not Q with ``own``, or are too few for the
-            neighbours' indices. The last can be seen outside of transformations alone: inside,
-            `labels_of_neighbors` tells it.
+            neighbours' indices. The last can be seen where the graph is no argument of a
+            transformation; there `labels_of_neighbors` tells it.
     """
     labels = integer_labels(labels)
     num_labels, num_queries = labels.shape[0], graph.weights.shape[-2]
@@ -37,7 +37,8 @@ def labels_of_points(graph: NNKGraph, labels: Array, *, own: bool = False) -> Ar
             f"labels must name the class of each of the {num_queries} images; got {num_labels}"
         )
     if _is_known(graph.indices) and _is_known(graph.weights):
-        largest = int(jnp.max(jnp.where(graph.weights > 0, graph.indices, -1), initial=-1))
+        with jax.ensure_compile_time_eval():  # a transformation may close over the graph
+            largest = int(_largest_index(graph.indices, graph.weights))
         if largest >= num_labels:
             raise ValueError(
                 f"labels must be those of the points, one each; got {num_labels}, but a neighbour "
@@ -61,6 +62,12 @@ def labels_of_neighbors(graph: NNKGraph, labels: Array) -> tuple[Array, Array]:
     known = ~support | (graph.indices < labels.shape[0])
     index = jnp.where(support, graph.indices, labels.shape[0])
     return labels.at[index].get(mode="fill", fill_value=-1), known
+
+
+@jax.jit
+def _largest_index(indices: Array, weights: Array) -> Array:
+    """The largest index of a neighbour, -1 without any."""
+    return jnp.max(jnp.where(weights > 0, indices, -1), initial=-1)
 
 
 def _is_known(array: Array) -> bool:

@@ -7,12 +7,13 @@ Ruiz-Hidalgo and Shekkizhar, "Channel redundancy and overlap in convolutional ne
 channel-wise NNK graphs", arXiv 2110.11400; that text's own formula was not available, so the usual
 similarities of sets and of weights are all here).
 
-The neighbours of an image that coincides with more than K others (in a ReLU channel, one of those it
-is silent for) are the K of them of the smallest indices, see `jnnk.graph.NNKGraph`. Where images come
-in random order, that is a bottom-K sketch of the set (Broder 1997): the Jaccard index of two
-channels' kept sets estimates that of the whole sets of tied images. So channels that are silent for
-the same images overlap there, and channels with independent silent sets of shares a and b of the
-images overlap by about ``a b / (a + b - a b)``, which `chance_overlap` does not know of.
+The neighbours of an image that coincides with more than K others (in a ReLU channel, one of those
+it is silent for) are the K of them of the smallest indices, see `jnnk.graph.NNKGraph`. Where images
+come in random order, that is a bottom-K sketch of the set (Broder 1997): ties by index make the
+Jaccard index of two channels' kept sets an estimate of that of the whole sets of tied images. So
+channels that are silent for the same images overlap there. Channels with independent silent sets
+of shares a and b of the images overlap by about ``a b / (a + b - a b)`` where both are silent,
+which `chance_overlap` does not know of.
 
 The work is ``C^2 Q K^2`` comparisons of identifiers, made directly, with images in the innermost
 axis of a block: memory is that of a block and of the answer, whatever the number of points.
@@ -166,8 +167,8 @@ def cross_overlap(
 ) -> Array:
     """Overlap of every channel of one graph with every channel of another, of the same images.
 
-    Of two layers, two epochs, two networks: the block of `channel_overlap` off the diagonal that the
-    two graphs joined along the channel axis have.
+    Of two layers, two epochs, two networks: a block of what `channel_overlap` gives for the two
+    graphs joined along the channel axis.
 
     Args:
         graph: leading axis C: indices and weights of shape (C, Q, K).

@@ -156,9 +156,9 @@ def soft_channel_overlap(
       ``s = theta / (theta + 0.02)``, a soft Jaccard index.
 
     An image without neighbours in either channel says nothing and is left out. Points that coincide
-    up to the rounding of a matrix product (``16 eps (|x|^2 + |y|^2)``, centred) count as the same. As
-    in `jnnk.graph.NNKGraph` candidates that coincide with their query share its weight equally, a
-    constant, and only a channel whose images all coincide has no neighbours.
+    up to the rounding of a matrix product (``16 eps (|x|^2 + |y|^2)``, centred) count as the same.
+    As in `jnnk.graph.NNKGraph`, candidates that coincide with their query share its weight equally,
+    which is a constant, and only a channel all of whose images coincide has no neighbours.
 
     Args:
         activations: (B, H, W, C) or (B, D, C) floating; half precisions are computed in float32.

@@ -151,6 +151,8 @@ def test_symmetric_adjacency_keeps_the_trusted_direction():
     trusted = symmetric_adjacency(graph).toarray()
     larger = symmetric_adjacency(graph, keep="larger_weight").toarray()
     np.testing.assert_array_equal(larger, np.maximum(directed, directed.T))
+    assert symmetric_adjacency(graph).indices.dtype == np.int32
+    assert symmetric_adjacency(graph, keep="larger_weight").indices.dtype == np.int32
     better = np.where(errors[:, None] <= errors[None], directed, directed.T)
     np.testing.assert_array_equal(trusted, better)
     with pytest.raises(ValueError, match="keep"):

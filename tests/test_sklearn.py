@@ -2,9 +2,15 @@
 
 import numpy as np
 import pytest
-from sklearn.cluster import DBSCAN
+from sklearn.cluster import DBSCAN, HDBSCAN, OPTICS, AgglomerativeClustering, SpectralClustering
 from sklearn.datasets import load_digits, make_circles
+from sklearn.manifold import Isomap, SpectralEmbedding
 from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import (
+    LocalOutlierFactor,
+    RadiusNeighborsTransformer,
+    sort_graph_by_row_values,
+)
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -97,6 +103,41 @@ def test_in_a_pipeline(digits):
         {(0, 0), (1, 1)},
         {(0, 1), (1, 0)},
     )
+
+
+@pytest.mark.filterwarnings("ignore:.*not fully connected")
+@pytest.mark.parametrize(
+    ("mode", "consumer"),
+    [
+        ("weights", SpectralClustering(2, affinity="precomputed", random_state=0)),
+        ("weights", SpectralEmbedding(2, affinity="precomputed", random_state=0)),
+        ("distance", Isomap(n_neighbors=None, radius=10.0, metric="precomputed")),
+        ("distance", DBSCAN(1.0, min_samples=2, metric="precomputed")),
+        ("distance", HDBSCAN(min_samples=2, metric="precomputed", copy=True)),
+        ("distance", OPTICS(min_samples=2, max_eps=2.0, metric="precomputed")),
+        ("distance", LocalOutlierFactor(1, metric="precomputed")),
+        ("distance", RadiusNeighborsTransformer(radius=2.0, metric="precomputed")),
+        ("connectivity", AgglomerativeClustering(2)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_what_takes_graphs_takes_these(mode, consumer):
+    """Consumers of precomputed sparse graphs, as those of `KNeighborsTransformer`, and their
+    symmetric forms.
+    """
+    points = np.random.default_rng(0).normal(size=(40, 3))
+    graph = NNKTransformer(10, mode=mode).fit_transform(points)
+    assert graph.indices.dtype == graph.indptr.dtype == np.int32
+    graph = (graph + graph.T) / 2 if mode == "weights" else graph.maximum(graph.T)
+    if mode == "distance":
+        graph = sort_graph_by_row_values(graph, warn_when_not_sorted=False)
+    if isinstance(consumer, AgglomerativeClustering):
+        found = consumer.set_params(connectivity=graph).fit_predict(points)
+    elif hasattr(consumer, "fit_predict"):
+        found = consumer.fit_predict(graph)
+    else:
+        found = consumer.fit_transform(graph)
+    assert found.shape[0] == 40
 
 
 @pytest.mark.parametrize(
