@@ -51,8 +51,8 @@ def intrinsic_dimension(graph: NNKGraph) -> IntrinsicDimension:
     _check("graph.distances", graph.distances)
     logs = _logs(graph.distances)
     degree = nnk_degree(graph)
-    steps = jnp.arange(graph.weights.shape[-1] + 1)
-    counts = (degree[..., None, :] == steps[:, None]).sum(-1, dtype=jnp.int32)
+    steps = jnp.arange(graph.weights.shape[-1] + 1).reshape((1,) * (degree.ndim - 1) + (-1, 1))
+    counts = (degree[..., None, :] == steps).sum(-1, dtype=jnp.int32)
     return IntrinsicDimension(
         degree,
         degree.astype(graph.weights.dtype).mean(-1),
@@ -196,12 +196,12 @@ def _two_nn(logs: Array, valid: Array, *, discard: float) -> Array:
     log_ratio = jnp.where(valid, logs[..., 1] - logs[..., 0], jnp.inf)
     x = jnp.sort(log_ratio, axis=-1)
     number = valid.sum(-1, keepdims=True).astype(x.dtype)
-    rank = jnp.arange(1, x.shape[-1] + 1, dtype=x.dtype)
+    rank = jnp.arange(1, x.shape[-1] + 1, dtype=x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
     # The factor undoes the rounding of the product, so that 90 % of 10 is 9. The largest ratio goes
     # in any case: its share is 1, the logarithm of what is left infinite.
     kept = jnp.floor(number * (1 - discard) * (1 + 4 * jnp.finfo(x.dtype).eps))
     kept = jnp.minimum(kept, number - 1)
-    used = rank.reshape((1,) * (x.ndim - 1) + (-1,)) <= kept
+    used = rank <= kept
     y = -jnp.log1p(-jnp.where(used, rank / jnp.maximum(number, 1), 0))
     x = jnp.where(used, x, 0)
     enough = (kept[..., 0] >= 2) & (jnp.square(x).sum(-1) > 0)

@@ -12,6 +12,7 @@ from jnnk.channels import channelwise_nnk_graph
 from jnnk.graph import NNKGraph
 from jnnk.overlap import OVERLAP_KINDS, chance_overlap, channel_overlap, cross_overlap
 from jnnk.overlap_bootstrap import overlap_interval
+from jnnk.overlap_figures import cross_overlap_map
 
 pytestmark = pytest.mark.quick_compile
 
@@ -209,6 +210,22 @@ def test_overlap_between_graphs_is_a_block_of_that_of_both_joined(kind):
     values = expected_overlap(kind, wide)  # of itself, with other numbers of candidates beside it
     np.testing.assert_allclose(cross_overlap(wide, wide, kind=kind), nanmean(values), rtol=1e-5)
     assert cross_overlap(graph, wide, kind=kind).shape == (4, 2)
+
+
+def test_the_picture_of_overlap_between_networks_pairs_their_channels():
+    """The second is the first in another order, one channel short, and each has a dead one."""
+    graph = make_graph(0, num_channels=6)
+    graph = graph._replace(weights=graph.weights.at[4].set(0))
+    moved = jax.tree.map(lambda x: x[jnp.array([3, 4, 0, 5, 1])], graph)
+    matrix = np.asarray(cross_overlap(graph, moved))
+    figure = cross_overlap_map(matrix, names=("first", "second"))
+    shown = figure.axes[0].images[0].get_array().filled(np.nan)
+    np.testing.assert_allclose(np.diagonal(shown)[:4], 1, atol=1e-6)
+    assert np.isnan(shown[-1]).all() and np.isnan(shown[:, -1]).all()
+    assert np.isfinite(shown[:-1, :-1]).all() and shown.shape == (6, 5)
+    assert figure.axes[0].get_title().endswith("overlap by 1.000")
+    assert figure.axes[0].get_ylabel() == "channels of first; 1 dead, grey"
+    cross_overlap_map(np.full((2, 3), np.nan), names=("dead", "dead"))
 
 
 def test_kept_ties_estimate_the_overlap_of_all():
