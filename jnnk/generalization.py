@@ -15,7 +15,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from jnnk.graph import NNKGraph
-from jnnk.labels import integer_labels, labels_of_neighbors, labels_of_points
+from jnnk.labels import (
+    check_num_classes,
+    integer_labels,
+    labels_of_neighbors,
+    labels_of_points,
+)
 
 
 def label_interpolation(graph: NNKGraph, labels: Array, num_classes: int) -> Array:
@@ -40,8 +45,10 @@ def label_interpolation(graph: NNKGraph, labels: Array, num_classes: int) -> Arr
         has an index of N or more.
 
     Raises:
-        ValueError: if labels are not one axis of integers, or a neighbour's index is N or more.
+        ValueError: if labels are not one axis of integers, a neighbour's index is N or more, or
+            num_classes is no whole number of at least 1.
     """
+    check_num_classes(num_classes)
     return _interpolated(graph, labels_of_points(graph, labels), num_classes)
 
 
@@ -66,6 +73,7 @@ def label_vote(graph: NNKGraph, labels: Array, num_classes: int) -> Array:
     """
     if graph.weights.ndim != 3:
         raise ValueError(f"graph must have weights (C, Q, K), got {graph.weights.shape}")
+    check_num_classes(num_classes)
     return _label_vote(graph, labels_of_points(graph, labels), num_classes)
 
 
@@ -153,8 +161,9 @@ def loo_error(graph: NNKGraph, labels: Array, num_classes: int) -> Array:
         channel. Within transformations NaN where a neighbour has an index of N or more.
 
     Raises:
-        ValueError: if the labels are not N integers, or a neighbour has an index of N or more.
+        ValueError: as `label_interpolation`, or if the labels are not N.
     """
+    check_num_classes(num_classes)
     return _loo_error(graph, labels_of_points(graph, labels, own=True), num_classes)
 
 

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jnnk.graph import NNKGraph
@@ -15,6 +16,13 @@ def integer_labels(labels: Array) -> Array:
             f"labels must be one axis of integers; got shape {labels.shape} of {labels.dtype}"
         )
     return labels.astype(jnp.int32)
+
+
+def check_num_classes(num_classes: int) -> None:
+    """Raises ValueError unless it is a whole number of at least 1."""
+    is_whole = isinstance(num_classes, int | np.integer) and not isinstance(num_classes, bool)
+    if not (is_whole and num_classes >= 1):
+        raise ValueError(f"num_classes must be a whole number of at least 1, got {num_classes!r}")
 
 
 def labels_of_points(graph: NNKGraph, labels: Array, *, own: bool = False) -> Array:

@@ -52,7 +52,7 @@ class _Neighborhoods(BaseEstimator):
                 themselves, each left out of its own neighbourhood.
 
         Returns:
-            An `NNKGraph` of Q queries.
+            An `NNKGraph` of Q queries, with no more candidates than there are.
         """
         check_is_fitted(self)
         exclude = np.arange(self.n_samples_fit_)
@@ -60,13 +60,14 @@ class _Neighborhoods(BaseEstimator):
         if X is not None:
             queries = validate_data(self, X, reset=False, dtype=self._points.dtype)
             exclude = np.full(len(queries), -1)
+        available = self.n_samples_fit_ - (X is None)
         points, padded = _padded(self._points), _padded(queries)
         missing = len(padded) - len(queries)
         graph = nnk_graph(
             jnp.asarray(points),
             queries=jnp.asarray(padded),
             exclude=jnp.asarray(np.pad(exclude, (0, missing), constant_values=-1), jnp.int32),
-            num_neighbors=self.n_neighbors,
+            num_neighbors=max(1, min(self.n_neighbors, available)),
             similarity=self._similarity(),
         )
         return NNKGraph(*(np.asarray(field)[: len(queries)] for field in graph))
@@ -100,7 +101,7 @@ class NNKTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Neighbo
     has itself as its one neighbour, or shares the weight with those that coincide with it.
 
     Args:
-        n_neighbors: K, the candidates of each point.
+        n_neighbors: K, the candidates of each point; where there are fewer, those.
         similarity: ``"gaussian"`` (bandwidth a third of the distance to the K-th candidate),
             ``"cosine"``, or what `jnnk.graph.nnk_graph` takes.
         mode: what the edges hold: NNK ``"weights"``, ones (``"connectivity"``), or the
@@ -186,7 +187,7 @@ class NNKClassifier(ClassifierMixin, _Neighborhoods):
     where all points and queries coincide, gets the shares of the classes among the points fitted.
 
     Args:
-        n_neighbors: K, the candidates of each query.
+        n_neighbors: K, the candidates of each query; where there are fewer, those.
         similarity: see `NNKTransformer`.
 
     Attributes:

@@ -216,6 +216,10 @@ def test_misuse_is_named(labels):
     graph = make_graph()
     with pytest.raises(ValueError, match=r"graph must have weights \(C, Q, K\)"):
         label_vote(jax.tree.map(lambda field: field[0], graph), labels, NUM_CLASSES)
+    for measure in (label_interpolation, label_vote, loo_error):
+        for number in (0, 4.0, True, None):
+            with pytest.raises(ValueError, match="num_classes must be a whole number"):
+                measure(graph, labels, number)
     with pytest.raises(ValueError, match="labels must be one axis of integers"):
         loo_error(graph, labels.astype(jnp.float32), NUM_CLASSES)
     with pytest.raises(ValueError, match="each of the 50 images; got 40"):

@@ -87,6 +87,18 @@ def test_probabilities_are_interpolated_labels(digits):
     np.testing.assert_allclose(same.predict_proba(np.zeros((1, 64))), [[0.75, 0.25]])
 
 
+def test_more_neighbours_than_points_are_those_there_are(digits):
+    pixels, labels = digits
+    model = NNKClassifier(500).fit(pixels[:30], labels[:30])
+    assert model.nnk_graph().indices.shape == (30, 29)
+    assert model.nnk_graph(pixels[30:35]).indices.shape == (5, 30)
+    all_there_are = NNKClassifier(30).fit(pixels[:30], labels[:30])
+    np.testing.assert_array_equal(
+        model.predict_proba(pixels[30:60]), all_there_are.predict_proba(pixels[30:60])
+    )
+    assert NNKTransformer(5).fit_transform(pixels[:1]).nnz == 0  # one point has none
+
+
 def test_in_a_pipeline(digits):
     pixels, labels = digits
     search = GridSearchCV(
