@@ -13,7 +13,7 @@ from jnnk.errors import InputError
 from jnnk.graph import NNKGraph, nnk_graph
 from jnnk.masks import apply_masks, keep_pruned_zero, make_masks
 from jnnk.neighbors import nearest_neighbors
-from jnnk.overlap import channel_overlap
+from jnnk.overlap import channel_overlap, cross_overlap
 from jnnk.overlap_penalty import overlap_penalty
 from jnnk.qp import QPSolution, solve_nnk
 
@@ -25,6 +25,7 @@ __all__ = [
     "channel_overlap",
     "channelwise_nnk_graph",
     "compact",
+    "cross_overlap",
     "keep_pruned_zero",
     "kernel_scores",
     "make_masks",

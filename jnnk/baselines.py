@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jnnk.graph import NNKGraph
+from jnnk.labels import labels_of_neighbors, labels_of_points
 from jnnk.precision import working_dtype
 from jnnk.similarity import RadialSimilarity
 
@@ -22,28 +23,33 @@ def knn_graph(graph: NNKGraph, *, similarity: RadialSimilarity | None = None) ->
 
     Returns:
         The graph with other weights; its errors and certificates are those of the NNK problem.
-        As in the NNK graph, a query all of whose candidates coincide with it has no neighbours,
-        so a dead channel has none.
+        Candidates that coincide with their query have similarity 1, also where the bandwidth is 0
+        because all K do. As in the NNK graph, a dead channel has no neighbours.
     """
-    apart = (graph.squared_distances > 0).any(-1, keepdims=True)
-    valid = (graph.indices >= 0) & apart
+    apart = (graph.distances > 0) & jnp.isfinite(graph.distances)
+    # Of a channel that is not dead some points lie apart; if no candidates do, they have weights.
+    alive = (apart | (graph.weights > 0)).any((-2, -1), keepdims=True)
+    valid = (graph.indices >= 0) & alive
     if similarity is None:
         return graph._replace(weights=valid.astype(graph.weights.dtype))
 
-    def weights(squared_distances, valid):
-        one = jnp.ones((), squared_distances.dtype)
-        resolved = similarity.resolved(squared_distances, valid, one)
-        widths = resolved.widths(squared_distances, valid, one)
-        distances = jnp.where(valid, squared_distances, 0)
-        return resolved.of_squared_distances(distances, widths[:, None])
+    def weights(distances, valid):
+        distances = jnp.where(valid, distances, 0)
+        largest = distances.max(initial=0)
+        # A power of two close to it, so that no square leaves the range of the dtype.
+        power = jnp.ldexp(jnp.ones_like(largest), jnp.frexp(largest)[1] - 1)
+        unit = jnp.where(largest > 0, power, 1)
+        squares = jnp.square(distances / unit)
+        resolved = similarity.resolved(squares, valid, unit)
+        widths = resolved.widths(squares, valid, unit)
+        return resolved.of_squared_distances(squares, widths[:, None])
 
     for _ in range(valid.ndim - 2):
         weights = jax.vmap(weights)
-    values = weights(graph.squared_distances, valid)
+    values = weights(jnp.asarray(graph.distances), valid)
     return graph._replace(weights=jnp.where(valid, values, 0))
 
 
-@jax.jit
 def label_overlap(graph: NNKGraph, labels: Array) -> Array:
     """Share of an image's neighbours that have its label, averaged over images.
 
@@ -56,12 +62,24 @@ def label_overlap(graph: NNKGraph, labels: Array) -> Array:
 
     Returns:
         (...) in [0, 1]; images without neighbours are left out, NaN where none has any.
+
+    Raises:
+        ValueError: if the labels are not N integers, or a neighbour has an index of N or more
+            (within transformations, where indices are not known, NaN is the answer to that).
     """
+    labels = labels_of_points(graph, labels, own=True)
+    return _label_overlap(graph, labels)
+
+
+@jax.jit
+def _label_overlap(graph: NNKGraph, labels: Array) -> Array:
     support = graph.weights > 0
-    same = labels[jnp.where(support, graph.indices, 0)] == labels[:, None]
+    neighbor_labels, known = labels_of_neighbors(graph, labels)
+    same = neighbor_labels == labels.reshape((1,) * (support.ndim - 2) + (-1, 1))
     degree = support.sum(-1)
     dtype = graph.weights.dtype
     share = (same & support).sum(-1).astype(dtype) / jnp.maximum(degree, 1).astype(dtype)
+    share = jnp.where(known.all(-1), share, jnp.nan)
     return jnp.mean(share, axis=-1, where=degree > 0)
 
 
@@ -120,9 +138,9 @@ def standardised(x: Array) -> Array:
     as constant in derivatives, which would overflow through it.
     """
     x = x.astype(working_dtype(x.dtype))
-    centred = x - x.mean(0)
+    centred = x - x.mean(0, keepdims=True)
     # A constant column leaves rounding behind, which would pass for a signal.
-    constant = (x == x[:1]).all(0)
+    constant = (x == x[:1]).all(0, keepdims=True)
     centred = jnp.where(constant, 0, centred)
     largest = jax.lax.stop_gradient(jnp.abs(centred).max())
     return centred / jnp.where(largest > 0, largest, 1)

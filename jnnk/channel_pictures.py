@@ -50,7 +50,8 @@ def pick_pictures(
     """The top images of every channel, and the neighbours of the image they all answer to most.
 
     That example is the one whose least activation, in shares of each channel's largest, is
-    largest: an image to which one of the channels is silent has few neighbours there.
+    largest: the neighbours of an image for which a channel is silent are whatever else it is silent
+    for.
 
     Args:
         images: (N, H, W, D) uint8.

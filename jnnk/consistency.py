@@ -112,12 +112,13 @@ def aggregate_consistency(
     def image(i):
         candidates = aggregate.indices[i]
         return {
-            **_pair_counts(points[candidates] - points[i], candidates >= 0, tol),
+            **_pair_counts(points[candidates] - points[i][None], candidates >= 0, tol),
             **_neighbor_counts(
                 candidates,
                 aggregate.weights[i] > 0,
                 channels.indices[:, i],
                 channels.weights[:, i] > 0,
+                (channels.distances[:, i] > 0) & (channels.indices[:, i] >= 0),
             ),
         }
 
@@ -153,8 +154,8 @@ def _pair_counts(differences: Array, valid: Array, tol: float) -> dict[str, Arra
     squares = jnp.diagonal(products, axis1=1, axis2=2)
     # [c, j, k]: j eliminates k. On the diagonal it would be a tie: no candidate is its own rival.
     rivals = valid[:, None] & valid[None, :] & ~jnp.eye(len(valid), dtype=bool)
-    eliminates = (products >= squares[:, :, None]) & rivals
-    speaks = ((squares[:, :, None] > 0) | (squares[:, None, :] > 0)) & rivals
+    eliminates = (products >= squares[:, :, None]) & rivals[None]
+    speaks = ((squares[:, :, None] > 0) | (squares[:, None, :] > 0)) & rivals[None]
     kept = ~eliminates & ~jnp.swapaxes(eliminates, 1, 2) & speaks
 
     # The aggregate anew from whole vectors, not as the sum that the statements are proved by.
@@ -196,9 +197,16 @@ def _pair_counts(differences: Array, valid: Array, tol: float) -> dict[str, Arra
 
 
 def _neighbor_counts(
-    candidates: Array, neighbors: Array, channel_indices: Array, channel_support: Array
+    candidates: Array,
+    neighbors: Array,
+    channel_indices: Array,
+    channel_support: Array,
+    channel_apart: Array,
 ) -> dict[str, Array]:
-    """Counts over one image's candidates (K,) from the channels' supports, (C, K')."""
+    """Counts over one image's candidates (K,) from the channels' supports, (C, K').
+
+    A channel where none of its candidates lies apart from the image takes no side.
+    """
     strengths = channel_support.astype(jnp.int8)[..., None]
 
     def in_channel(indices, strengths):
@@ -206,7 +214,8 @@ def _neighbor_counts(
 
     found = jax.vmap(in_channel)(channel_indices, strengths)
     valid = candidates >= 0
-    speaks = channel_support.any(1)
+    speaks = channel_support.any(1) & channel_apart.any(1)
+    found &= speaks[:, None]
     everywhere = (found | ~speaks[:, None]).all(0) & speaks.any() & valid
     somewhere = found.any(0) & valid
     nowhere = ~somewhere & valid & speaks.any()

@@ -30,8 +30,14 @@ class NNKGraph(NamedTuple):
     queries or points with NaN or infinity) have index -1 and weight 0; mask by ``weights > 0``
     before indexing with them.
 
-    A query all of whose candidates coincide with it has no geometry around it and gets no
-    neighbours (weights 0); so a dead channel, all of whose points are the same, has no edges.
+    Candidates that coincide with their query explain it entirely, whatever the similarity: all m of
+    them get weight 1/m, all others 0, and the error is 0. m may be all K: of a set of more than K
+    points in one place each has the K others of the smallest indices. Only a dead channel, all of
+    whose finite points (and queries) coincide, has no edges: nothing tells one point from another.
+    "Coincide" means distance exactly 0 in the space of the search, where points are centred, so
+    that differences below the rounding of the largest coordinate vanish. For the cosine similarity
+    that is the space of unit vectors: zero vectors coincide with each other, and so do parallel
+    ones as far as their unit vectors round alike (copies and multiples by powers of two always do).
 
     Attributes:
         indices: int32 (Q, K), candidates by increasing distance, ties by index; -1 for none.
@@ -40,8 +46,9 @@ class NNKGraph(NamedTuple):
             1 up to rounding; 1 without neighbours.
         kkt_residual: (Q,), see `jnnk.qp.QPSolution`; infinity for queries with NaN or infinity.
         converged: bool (Q,), see `jnnk.qp.QPSolution`; False for queries with NaN or infinity.
-        squared_distances: (Q, K) to the candidates, in the space where they were searched (for
-            the cosine similarity unit vectors: ``2 - 2 cos``); infinity for none.
+        distances: (Q, K) to the candidates, in the units of the space where they were searched (for
+            the cosine similarity that of unit vectors: ``sqrt(2 - 2 cos)``); infinity for none. No
+            derivative goes through them.
     """
 
     indices: jax.Array
@@ -49,7 +56,12 @@ class NNKGraph(NamedTuple):
     errors: jax.Array
     kkt_residual: jax.Array
     converged: jax.Array
-    squared_distances: jax.Array
+    distances: jax.Array
+
+    @property
+    def squared_distances(self) -> jax.Array:
+        """The squares of ``distances``, which may leave the dtype's range, to 0 or infinity."""
+        return self.distances * self.distances
 
     def channel(self, number: int) -> "NNKGraph":
         """The graph of one channel of a channel-wise graph: every field without its leading axis.
@@ -77,7 +89,8 @@ class NNKGraph(NamedTuple):
 
         Returns:
             CSR, of the dtype of the values, columns ascending in every row; an entry for each
-            neighbour and no other.
+            neighbour and no other. Its own indices are int32 where they fit, which much of
+            scikit-learn asks for.
 
         Raises:
             ValueError: if the graph has a leading axis, or an index of N or more.
@@ -99,8 +112,11 @@ class NNKGraph(NamedTuple):
             raise ValueError(
                 f"num_points is {num_points}, but a neighbour has index {columns.max()}"
             )
+        largest = max(num_queries, num_points, len(rows))
+        index = np.int32 if largest <= np.iinfo(np.int32).max else np.int64
         return scipy.sparse.csr_array(
-            (values[rows, slots], (rows, columns)), shape=(num_queries, num_points)
+            (values[rows, slots], (rows.astype(index), columns.astype(index))),
+            shape=(num_queries, num_points),
         )
 
 
@@ -189,6 +205,7 @@ def nnk_graph(
     dtype = working_dtype(points.dtype)
     points, queries = points.astype(dtype), queries.astype(dtype)
     embedded, embedded_queries = embed(points, similarity), embed(queries, similarity)
+    dead = all_coincide(embedded, embedded_queries)
     center, unit = center_and_unit(embedded)
     embedded = (embedded - center) / unit
     embedded_queries = (embedded_queries - center) / unit
@@ -209,6 +226,7 @@ def nnk_graph(
         rows=indices,
         candidates_of=lambda index: Vectors(embedded[index], points[index]),
         unit=unit,
+        dead=dead,
         similarity=similarity,
         tol=tol,
         max_steps=max_steps,
@@ -220,6 +238,23 @@ def embed(points: jax.Array, similarity: Similarity) -> jax.Array:
     return similarity.embed(points) if isinstance(similarity, RadialSimilarity) else points
 
 
+def all_coincide(*vectors: jax.Array, axis_name: str | None = None) -> jax.Array:
+    """Whether all finite rows of arrays (N, D), (Q, D), ... are the same: bool ().
+
+    With ``axis_name`` those of all devices along that axis of a mesh. Compared as they came, for a
+    mean, and what is left after subtracting one, rounds.
+    """
+    lowest, highest = [], []
+    for rows in map(jax.lax.stop_gradient, vectors):
+        finite = jnp.all(jnp.isfinite(rows), axis=1, keepdims=True)
+        lowest.append(jnp.min(jnp.where(finite, rows, jnp.inf), axis=0, initial=jnp.inf))
+        highest.append(jnp.max(jnp.where(finite, rows, -jnp.inf), axis=0, initial=-jnp.inf))
+    low, high = functools.reduce(jnp.minimum, lowest), functools.reduce(jnp.maximum, highest)
+    if axis_name is not None:
+        low, high = jax.lax.pmin(low, axis_name), jax.lax.pmax(high, axis_name)
+    return ~jnp.any(high > low)
+
+
 def weigh(
     indices: jax.Array,
     distances: jax.Array,
@@ -228,6 +263,7 @@ def weigh(
     rows: Any,
     candidates_of: Callable[[Any], Vectors],
     unit: jax.Array,
+    dead: jax.Array,
     similarity: Similarity,
     tol: float | jax.Array,
     max_steps: int,
@@ -242,6 +278,7 @@ def weigh(
         candidates_of: from a block of B such rows to the `Vectors` (B, K, D) of its candidates,
             anything finite or not where the index is -1.
         unit: (), length of one unit of the embedded vectors.
+        dead: bool (), from `all_coincide` of all points and queries.
         similarity: with the median bandwidth resolved.
         tol: see `jnnk.qp.solve_nnk`.
         max_steps: see `jnnk.qp.solve_nnk`.
@@ -252,6 +289,7 @@ def weigh(
     (num_queries, num_neighbors), dtype = indices.shape, queries.embedded.dtype
     radial = isinstance(similarity, RadialSimilarity)
     finite = jnp.all(jnp.isfinite(queries.embedded), axis=1)
+    same = (indices >= 0) & (distances == 0)
     # Whole chunks, by repeating the last query: so no chunk depends on where a block or a device's
     # share of the queries ends, and neither does the rounding.
     is_one_chunk = num_queries <= chunk_size(num_neighbors)
@@ -263,12 +301,12 @@ def weigh(
         return jnp.pad(x, widths, mode="edge") if whole > num_queries else x
 
     def local(inputs):
-        index, query, row, exists = inputs
+        index, query, row, same, exists = inputs
         valid = (index >= 0) & exists[:, None]
         candidates = candidates_of(row)
         near = jnp.where(valid[:, :, None], candidates.embedded - query.embedded[:, None], 0)
         norms = jnp.sum(near * near, axis=2)
-        mask = valid & jnp.any(norms > 0, axis=1, keepdims=True)
+        mask = valid & ~jnp.any(same, axis=1, keepdims=True)
         if radial:
             gram, cross = _radial(similarity, near, norms, valid, unit)
         else:
@@ -294,17 +332,22 @@ def weigh(
 
     outputs = map_blocks(
         block,
-        (*jax.tree.map(padded, (indices, queries, rows)), exists),
+        (*jax.tree.map(padded, (indices, queries, rows, same)), exists),
         block_size=gram_queries(num_neighbors),
     )
     weights, errors, residual, converged = (x[:num_queries] for x in outputs)
+    # What coincides with the query was no part of a problem: it explains the query by itself.
+    same &= ~dead
+    number = jnp.sum(same, axis=1, keepdims=True).astype(dtype)
+    weights = jnp.where(same, 1 / jnp.maximum(number, 1), weights)
+    errors = jnp.where(number[:, 0] > 0, 0, errors)
     return NNKGraph(
         indices,
         weights,
         errors,
         jnp.where(finite, residual, jnp.inf),
         converged & finite,
-        distances * unit * unit,
+        jnp.sqrt(distances) * unit,
     )
 
 

@@ -7,6 +7,14 @@ Ruiz-Hidalgo and Shekkizhar, "Channel redundancy and overlap in convolutional ne
 channel-wise NNK graphs", arXiv 2110.11400; that text's own formula was not available, so the usual
 similarities of sets and of weights are all here).
 
+The neighbours of an image that coincides with more than K others (in a ReLU channel, one of those
+it is silent for) are the K of them of the smallest indices, see `jnnk.graph.NNKGraph`. Where images
+come in random order, that is a bottom-K sketch of the set (Broder 1997): ties by index make the
+Jaccard index of two channels' kept sets an estimate of that of the whole sets of tied images. So
+channels that are silent for the same images overlap there. Channels with independent silent sets
+of shares a and b of the images overlap by about ``a b / (a + b - a b)`` where both are silent,
+which `chance_overlap` does not know of.
+
 The work is ``C^2 Q K^2`` comparisons of identifiers, made directly, with images in the innermost
 axis of a block: memory is that of a block and of the answer, whatever the number of points.
 """
@@ -23,7 +31,7 @@ from scipy.special import gammaln
 
 from jnnk.graph import NNKGraph
 
-Comparison = Callable[[Array, Array], tuple[Array, Array]]
+Comparison = Callable[[tuple[Array, Array], tuple[Array, Array]], tuple[Array, Array]]
 
 
 class OverlapKind(NamedTuple):
@@ -145,12 +153,62 @@ def channel_overlap(
     compare = _comparison(overlap_kind(kind))
 
     def values(block):
-        value, counted = compare(*block)
+        value, counted = compare(block, block)
         return jnp.where(counted, value, jnp.nan)
 
     images = jnp.moveaxis(jax.lax.map(values, blocks), -1, 1)
     images = images.reshape(-1, *images.shape[2:])[:num_queries]
-    return jnp.where(_dead_pairs(weights), jnp.nan, images)
+    return jnp.where(_dead_pairs(weights, weights), jnp.nan, images)
+
+
+@partial(jax.jit, static_argnames=("kind", "block_size"))
+def cross_overlap(
+    graph: NNKGraph, other: NNKGraph, *, kind: str = "jaccard", block_size: int = 128
+) -> Array:
+    """Overlap of every channel of one graph with every channel of another, of the same images.
+
+    Of two layers, two epochs, two networks: a block of what `channel_overlap` gives for the two
+    graphs joined along the channel axis.
+
+    Args:
+        graph: leading axis C: indices and weights of shape (C, Q, K).
+        other: leading axis C': (C', Q, K'), the same images in the same order.
+        kind: see `channel_overlap`.
+        block_size: images compared at once; bounds the memory.
+
+    Returns:
+        (C, C') floating; NaN in the rows and columns of dead channels.
+
+    Raises:
+        ValueError: for an unknown kind, graphs that have not three axes, or of different numbers of
+            images.
+
+    Examples:
+        >>> from jnnk import channelwise_nnk_graph
+        >>> images = jnp.arange(6.0)[:, None] ** jnp.array([1.0, 1.0, 0.0])
+        >>> graph = channelwise_nnk_graph(images[:, None], num_neighbors=3)
+        >>> print(cross_overlap(graph, jax.tree.map(lambda field: field[:2], graph)))
+        [[ 1.  1.]
+         [ 1.  1.]
+         [nan nan]]
+    """
+    graphs = (graph, other)
+    for each in graphs:
+        check_channels(each)
+    numbers = [each.weights.shape[1] for each in graphs]
+    if numbers[0] != numbers[1]:
+        raise ValueError(
+            f"other must be of the same {numbers[0]} images as graph, got one of {numbers[1]}"
+        )
+    weights = [support_weights(each) for each in graphs]
+    strength = overlap_kind(kind).strength
+    blocks = [
+        split_blocks(each.indices, strength(own), block_size)
+        for each, own in zip(graphs, weights, strict=True)
+    ]
+    every_image = jnp.ones((1, numbers[0]), weights[0].dtype)
+    means = _means(_comparison(overlap_kind(kind)), *blocks, every_image)[0]
+    return jnp.where(_dead_pairs(*weights), jnp.nan, means)
 
 
 @partial(jax.jit, static_argnames=("kind", "block_size"))
@@ -177,8 +235,8 @@ def weighted_overlap(
     check_channels(graph)
     weights = support_weights(graph)
     blocks = split_blocks(graph.indices, overlap_kind(kind).strength(weights), block_size)
-    means = _means(_comparison(overlap_kind(kind)), blocks, multiplicities, block_size)
-    return jnp.where(_dead_pairs(weights), jnp.nan, means)
+    means = _means(_comparison(overlap_kind(kind)), blocks, blocks, multiplicities)
+    return jnp.where(_dead_pairs(weights, weights), jnp.nan, means)
 
 
 @partial(jax.jit, static_argnames=("num_candidates", "kind", "block_size"))
@@ -193,42 +251,51 @@ def chance_overlap(
     from which the expectations of Jaccard, overlap and Dice follow; for the weighted kinds every
     two neighbours coincide with probability ``1/M``, so the expectation is
     ``sum_jk combine(theta_cj, theta_dk) / M``. Exact up to rounding, diagonal included (it says
-    what an independent copy of the channel would give).
+    what an independent copy of the channel would give). Images that coincide share more than that:
+    see the head of `jnnk.overlap`.
 
     Args:
         graph: leading axis C, as for `channel_overlap`.
         num_candidates: M, how many images could have been a neighbour: N - 1 when the queries
-            are the points themselves.
+            are the points themselves. May be smaller than K, whose last candidates do not exist.
         kind: which comparison.
         block_size: images compared at once.
 
     Returns:
-        (C, C); NaN for dead channels.
+        (C, C); NaN for dead channels and those in which an image has more than M neighbours.
 
     Raises:
-        ValueError: as `channel_overlap`, or if M is smaller than K.
+        ValueError: as `channel_overlap`, or if M is negative.
     """
     check_channels(graph)
     weights = support_weights(graph)
-    num_channels, num_queries, num_neighbors = weights.shape
-    if num_candidates < num_neighbors:
-        raise ValueError(
-            f"num_candidates must be at least K = {num_neighbors}; got {num_candidates}"
-        )
+    if num_candidates < 0:
+        raise ValueError(f"num_candidates must not be negative, got {num_candidates}")
+    degrees = (weights > 0).sum(-1, dtype=jnp.int32)
+    impossible = (degrees > num_candidates).any(1)
+    unknown = _dead_pairs(weights, weights) | impossible[:, None] | impossible[None, :]
+    blocks = split_blocks(graph.indices, overlap_kind(kind).strength(weights), block_size)
     if kind in ("weighted", "cosine"):
-        blocks = split_blocks(graph.indices, overlap_kind(kind).strength(weights), block_size)
-        compare = _comparison(overlap_kind(kind), num_candidates=num_candidates)
-        every_image = jnp.ones((1, num_queries), weights.dtype)
-        expected = _means(compare, blocks, every_image, block_size)[0]
-        return jnp.where(_dead_pairs(weights), jnp.nan, expected)
-    degrees = (weights > 0).sum(-1)
-    expected = jnp.asarray(_expected_values(num_neighbors, num_candidates, kind), weights.dtype)
-    of_degree = jax.nn.one_hot(degrees, num_neighbors + 1, dtype=weights.dtype)
-    rows = (of_degree @ expected).reshape(num_channels, -1)
-    summed = rows @ of_degree.reshape(num_channels, -1).T
-    empty = (degrees == 0).astype(weights.dtype)
-    counted = num_queries - empty @ empty.T
-    return jnp.where(_dead_pairs(weights), jnp.nan, _ratio(summed, counted, jnp.nan))
+        compare = _comparison(overlap_kind(kind), num_candidates=max(num_candidates, 1))
+        every_image = jnp.ones((1, weights.shape[1]), weights.dtype)
+        expected = _means(compare, blocks, blocks, every_image)[0]
+        return jnp.where(unknown, jnp.nan, expected)
+    num_degrees = weights.shape[2] + 1
+    table = jnp.asarray(_expected_values(num_degrees, num_candidates, kind), weights.dtype)
+    product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+
+    def add(totals, strengths):
+        present = strengths > 0
+        of_degree = jax.nn.one_hot(present.sum(1), num_degrees, dtype=weights.dtype)
+        rows, columns = (x.reshape(len(x), -1) for x in (product(of_degree, table), of_degree))
+        empty = (~present.any(1)).astype(weights.dtype)
+        return (totals[0] + product(rows, columns.T), totals[1] + product(empty, empty.T)), None
+
+    nothing = jnp.zeros(unknown.shape, weights.dtype)
+    (summed, empty), _ = jax.lax.scan(add, (nothing, nothing), blocks[1])
+    # What fills up the last block is empty too.
+    counted = blocks[1].shape[0] * blocks[1].shape[-1] - empty
+    return jnp.where(unknown, jnp.nan, _ratio(summed, counted, jnp.nan))
 
 
 def matched(indices: Array, other: Array, other_strengths: Array) -> Array:
@@ -244,10 +311,11 @@ def matched(indices: Array, other: Array, other_strengths: Array) -> Array:
     """
     found = jnp.zeros(indices.shape, other_strengths.dtype)
     other = jnp.where(other_strengths > 0, other, -1)
+    rank = (1,) * (indices.ndim - 1) + (-1,)
     for candidate, strength in zip(other, other_strengths, strict=True):
         # Unrolled, so that all K comparisons are one fused loop with no (K, K) intermediate, and
         # a selection instead of a sum, which is eight times as fast on CPU.
-        found = jnp.where(indices == candidate, strength, found)
+        found = jnp.where(indices == candidate.reshape(rank), strength.reshape(rank), found)
     return found
 
 
@@ -265,9 +333,10 @@ def support_weights(graph: NNKGraph) -> Array:
     return jnp.where(graph.weights > 0, graph.weights, 0)
 
 
-def _dead_pairs(weights: Array) -> Array:
-    dead = ~(weights > 0).any((1, 2))
-    return dead[:, None] | dead[None, :]
+def _dead_pairs(weights: Array, other: Array) -> Array:
+    """Which pairs of a channel of one graph and one of another hold a dead one, bool (C, C')."""
+    dead, other_dead = (~(each > 0).any((1, 2)) for each in (weights, other))
+    return dead[:, None] | other_dead[None, :]
 
 
 def split_blocks(indices: Array, strengths: Array, block_size: int) -> tuple[Array, Array]:
@@ -285,7 +354,9 @@ def split_blocks(indices: Array, strengths: Array, block_size: int) -> tuple[Arr
 
 
 def _comparison(kind: OverlapKind, num_candidates: int | None = None) -> Comparison:
-    """``(indices, strengths)`` of a block, (C, K, B), to values and "counts", both (C, C, B).
+    """Two ``(indices, strengths)`` of a block, (C, K, B) and (C', K', B), to values and "counts".
+
+    Both are (C, C', B).
 
     With ``num_candidates`` the identifiers are ignored, and the contributions are those expected
     where every two neighbours coincide with probability ``1 / num_candidates``.
@@ -294,19 +365,19 @@ def _comparison(kind: OverlapKind, num_candidates: int | None = None) -> Compari
     def shared(indices, strengths, other, other_strengths):
         if num_candidates is None:
             return kind.combine(strengths, matched(indices, other, other_strengths)).sum(1)
-        total = sum(kind.combine(strengths, strength) for strength in other_strengths)
+        total = sum(kind.combine(strengths, strength[None, None]) for strength in other_strengths)
         return total.sum(1) / num_candidates
 
-    def compare(indices, strengths):
-        sizes = strengths.sum(1)
+    def compare(block, other):
+        sizes = other[1].sum(1)
 
         def row(channel):
-            other, other_strengths, other_size = channel
-            in_both = shared(indices, strengths, other, other_strengths)
-            value = kind.similarity(in_both, sizes, other_size)
-            return value, (sizes > 0) | (other_size > 0)
+            indices, strengths = channel
+            size = strengths.sum(0, keepdims=True)
+            in_both = shared(*other, indices, strengths)
+            return kind.similarity(in_both, sizes, size), (sizes > 0) | (size > 0)
 
-        return jax.lax.map(row, (indices, strengths, sizes))
+        return jax.lax.map(row, block)
 
     return compare
 
@@ -314,30 +385,33 @@ def _comparison(kind: OverlapKind, num_candidates: int | None = None) -> Compari
 def _means(
     compare: Comparison,
     blocks: tuple[Array, Array],
+    other_blocks: tuple[Array, Array],
     samples: Array,
-    block_size: int,
 ) -> Array:
-    """Weighted means over the images, (R, C, C), for multiplicities (R, Q)."""
-    indices, strengths = blocks
-    number, num_channels = indices.shape[:2]
+    """Weighted means over the images, (R, C, C'), for multiplicities (R, Q)."""
+    number, num_channels, _, block_size = blocks[1].shape
     padding = number * block_size - samples.shape[1]
     samples = jnp.pad(samples, ((0, 0), (0, padding)))
     samples = samples.reshape(-1, number, block_size).transpose(1, 0, 2)
-    zeros = jnp.zeros((samples.shape[1], num_channels, num_channels), strengths.dtype)
+    shape = (samples.shape[1], num_channels, other_blocks[1].shape[1])
+    zeros = jnp.zeros(shape, blocks[1].dtype)
 
     def add(totals, block):
-        indices, strengths, sample = block
-        value, counted = compare(indices, strengths)
+        *pair, sample = block
+        value, counted = compare(*pair)
         weigh = partial(jnp.einsum, "rb,cdb->rcd", sample, precision=jax.lax.Precision.HIGHEST)
         return (totals[0] + weigh(value), totals[1] + weigh(counted.astype(value.dtype))), None
 
-    (summed, counted), _ = jax.lax.scan(add, (zeros, zeros), (indices, strengths, samples))
+    (summed, counted), _ = jax.lax.scan(add, (zeros, zeros), (blocks, other_blocks, samples))
     return _ratio(summed, counted, jnp.nan)
 
 
-def _expected_values(num_neighbors: int, num_candidates: int, kind: str) -> np.ndarray:
-    """Expectation of a set similarity by the two degrees: (K+1, K+1), float64, row a, column b."""
-    degree = np.arange(num_neighbors + 1)
+def _expected_values(num_degrees: int, num_candidates: int, kind: str) -> np.ndarray:
+    """Expectation of a set similarity by the two degrees 0, 1, ...: float64, row a, column b.
+
+    0 for degrees above the number of candidates, which cannot be.
+    """
+    degree = np.arange(min(num_degrees, num_candidates + 1))
     a, b, shared = np.meshgrid(degree, degree, degree, indexing="ij")
 
     def log_choose(n, k):
@@ -351,4 +425,5 @@ def _expected_values(num_neighbors: int, num_candidates: int, kind: str) -> np.n
     )
     probability = np.where(possible, np.exp(log_probability), 0)
     sizes = {"jaccard": a + b - i, "overlap": np.minimum(a, b), "dice": (a + b) / 2}
-    return (probability * i / np.maximum(sizes[kind], 1)).sum(-1)
+    expected = (probability * i / np.maximum(sizes[kind], 1)).sum(-1)
+    return np.pad(expected, (0, num_degrees - len(degree)))

@@ -1,9 +1,11 @@
-"""Pictures of ``jnnk reproduce overlap``, each a function from records to a figure."""
+"""Pictures of ``jnnk reproduce overlap`` from its records, and of overlap between networks."""
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy.optimize import linear_sum_assignment
 
 from jnnk.figure_style import (
     PALETTE,
@@ -147,6 +149,39 @@ def pair_by_depth(records: list[dict]) -> Figure:
             line_with_limits(axis, rows, "layer", field, color=colour, label=network)
 
     return panels_by_depth(_MEASURES, _names(records, "layer"), draw, size=(10, 7))
+
+
+def cross_overlap_map(matrix: np.ndarray, *, names: tuple[str, str]) -> Figure:
+    """Overlap between the channels of two layers or networks, best partners on the diagonal.
+
+    Args:
+        matrix: (C, C') from :func:`jnnk.overlap.cross_overlap`, NaN for dead channels.
+        names: of the first and the second.
+    """
+    is_live = [np.isfinite(matrix).any(axis) for axis in (1, 0)]
+    live, dead = [np.flatnonzero(x) for x in is_live], [np.flatnonzero(~x) for x in is_live]
+    of_live = matrix[np.ix_(*live)]
+    pairs = np.stack(linear_sum_assignment(of_live, maximize=True))
+    matched = of_live[tuple(pairs)]
+    pairs = pairs[:, np.argsort(-matched)]  # the closest first, what has no partner next, then dead
+    orders = [
+        np.concatenate([channels[pair], np.delete(channels, pair), silent])
+        for channels, pair, silent in zip(live, pairs, dead, strict=True)
+    ]
+    colours = mpl.colormaps["viridis"].with_extremes(bad="0.85")
+    with mpl.rc_context({**STYLE, "axes.grid": False}):
+        figure, axis = make_axes(1, 1, (5.4, 4.6))
+        shown = matrix[np.ix_(*orders)]
+        image = axis.imshow(shown, cmap=colours, vmin=0, vmax=np.nanmax(shown, initial=0) or 1)
+        figure.colorbar(image, ax=axis, label="overlap")
+        if matched.size:
+            axis.set_title(f"one-to-one partners overlap by {matched.mean():.3f}", fontsize=9)
+        sides = [
+            f"channels of {name}" + (f"; {len(silent)} dead, grey" if len(silent) else "")
+            for name, silent in zip(names, dead, strict=True)
+        ]
+        axis.set(xticks=[], yticks=[], ylabel=sides[0], xlabel=sides[1])
+    return figure
 
 
 def _scatter(

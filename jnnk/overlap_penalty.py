@@ -156,8 +156,9 @@ def soft_channel_overlap(
       ``s = theta / (theta + 0.02)``, a soft Jaccard index.
 
     An image without neighbours in either channel says nothing and is left out. Points that coincide
-    up to the rounding of a matrix product (``16 eps (|x|^2 + |y|^2)``, centred) count as the same,
-    and a query all of whose candidates coincide with it has no neighbours.
+    up to the rounding of a matrix product (``16 eps (|x|^2 + |y|^2)``, centred) count as the same.
+    As in `jnnk.graph.NNKGraph`, candidates that coincide with their query share its weight equally,
+    which is a constant, and only a channel all of whose images coincide has no neighbours.
 
     Args:
         activations: (B, H, W, C) or (B, D, C) floating; half precisions are computed in float32.
@@ -229,9 +230,13 @@ def _neighborhoods(squares, unit, finite, num_neighbors, similarity):
         return gram, resolved.of_squared_distances(near, widths[:, None])
 
     gram, cross = jax.vmap(problems)(near, between, valid, unit)
-    mask = valid & jnp.any(valid & (near > 0), axis=2, keepdims=True)
-    solution = solve_nnk(gram, cross, mask=mask)
-    return candidates, solution.weights, solution.converged & finite
+    same = valid & (near == 0)
+    solution = solve_nnk(gram, cross, mask=valid & ~jnp.any(same, axis=2, keepdims=True))
+    both_finite = finite[:, :, None] & finite[:, None, :]
+    dead = ~jnp.any((squares > 0) & both_finite, axis=(1, 2), keepdims=True)
+    number = jnp.sum(same, axis=2, keepdims=True).astype(squares.dtype)
+    weights = jnp.where(same & ~dead, 1 / jnp.maximum(number, 1), solution.weights)
+    return candidates, weights, solution.converged & finite
 
 
 def _compared(candidates, weights, converged, kind):

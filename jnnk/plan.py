@@ -1,7 +1,8 @@
 """What channel-wise graphs of a layer take: bytes by arithmetic, seconds from measured rates.
 
-Bytes are those of the arrays that `jnnk.graph.nnk_graph` and `jnnk.overlap.weighted_overlap` hold
-at their largest, in terms of the constants they themselves go by. Nothing here measures anything.
+Bytes are those of the arrays that `jnnk.graph.nnk_graph`, `jnnk.overlap.weighted_overlap` and
+`jnnk.generalization.label_vote` hold at their largest, in terms of the constants they themselves go
+by. Nothing here measures anything.
 """
 
 from collections.abc import Sequence
@@ -49,6 +50,7 @@ class LayerPlan(NamedTuple):
         whole: `GraphBytes` of the graph over the layer's whole vectors.
         graphs: bytes of all graphs' answers, on one device.
         overlap: bytes of comparing them.
+        votes: bytes of their votes for the labels.
         peak: bytes on a device at the largest moment.
         seconds: without compilation and without the network's answers.
     """
@@ -60,6 +62,7 @@ class LayerPlan(NamedTuple):
     whole: GraphBytes
     graphs: int
     overlap: int
+    votes: int
     peak: int
     seconds: float
 
@@ -121,12 +124,26 @@ def overlap_bytes(num_images: int, num_channels: int, *, num_neighbors: int) -> 
     return (neighbors + samples + pairs) * _WORD
 
 
+def vote_bytes(num_images: int, num_classes: int, *, num_neighbors: int) -> int:
+    """The bytes of one `jnnk.generalization.label_vote`, whatever the number of channels.
+
+    Args:
+        num_images: N.
+        num_classes: number of classes.
+        num_neighbors: K.
+    """
+    sums = 2 * num_classes  # of all channels so far, and of the one in work
+    neighbors = 3 * num_neighbors  # labels and weights, in the order of slots
+    return (sums + neighbors) * num_images * _WORD
+
+
 def plan_layer(
     name: str,
     shape: tuple[int, int, int],
     *,
     num_images: int,
     num_neighbors: int,
+    num_classes: int,
     rates: Rates,
     shards: tuple[int, int] | None = None,
     speedup: float = 1.0,
@@ -138,6 +155,7 @@ def plan_layer(
         shape: (H, W, C).
         num_images: N.
         num_neighbors: K.
+        num_classes: of the labels.
         rates: measured for these N and K.
         shards: number of devices along "data" and along "channel"; None for one device without a
             mesh, which has several graphs in flight.
@@ -154,6 +172,7 @@ def plan_layer(
     every = num_images * dim * num_channels * _WORD
     graphs = (num_channels + 1) * num_images * (3 * num_neighbors + 3) * _WORD
     comparison = overlap_bytes(num_images, num_channels, num_neighbors=num_neighbors)
+    votes = vote_bytes(num_images, num_classes, num_neighbors=num_neighbors)
     if shards is None:  # channels in flight, beside them the whole layer's vectors
         activations = 2 * every
         building = activations + STREAMS * (one.peak + 2 * num_images * dim * _WORD) + whole.peak
@@ -172,7 +191,8 @@ def plan_layer(
         whole=whole,
         graphs=graphs,
         overlap=comparison,
-        peak=graphs + max(building, comparison),
+        votes=votes,
+        peak=graphs + max(building, comparison, votes),
         seconds=seconds,
     )
 

@@ -39,7 +39,8 @@ def redundancy(graph: NNKGraph, *, per_image: bool = False) -> Array:
 
     since ``u = sum_c s_c`` when they are disjoint and ``u = sum_c s_c / C'`` when they are equal.
     The redundancy is the mean of R over images. Empty neighbourhoods (dead channels) take no
-    part; images with fewer than two others are left out.
+    part; images with fewer than two others are left out. Channels that are silent for the same
+    images repeat each other there, see the head of `jnnk.overlap`.
 
     Args:
         graph: leading axis C: indices and weights of shape (C, Q, K).
@@ -123,7 +124,8 @@ def channels_to_cover(curve: RedundancyCurve, shares: Array) -> Array:
     shares = jnp.asarray(shares, curve.coverage.dtype)
     # A share such as 0.9 reached exactly must count in spite of rounding.
     slack = 4 * jnp.finfo(curve.coverage.dtype).eps
-    short = curve.coverage < shares[..., None] - slack
+    coverage = curve.coverage.reshape((1,) * shares.ndim + (-1,))
+    short = coverage < shares[..., None] - slack
     return jnp.where(jnp.isnan(curve.coverage[-1]), 0, 1 + short.sum(-1, dtype=jnp.int32))
 
 

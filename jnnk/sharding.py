@@ -15,7 +15,7 @@ from jnnk.blocks import map_blocks
 from jnnk.channels import flat_channels
 from jnnk.chunks import in_chunks, queries_of_device
 from jnnk.errors import InputError
-from jnnk.graph import NNKGraph, Vectors, embed, weigh
+from jnnk.graph import NNKGraph, Vectors, all_coincide, embed, weigh
 from jnnk.neighbors import center_and_unit, check_options, search, shortlist_length
 from jnnk.precision import working_dtype
 from jnnk.ring import round_trip
@@ -210,9 +210,11 @@ def _channel_graph(
             # Gathered first, so that all that follows is of one device's shapes and rounds alike.
             points = jax.lax.all_gather(points, axis, tiled=True)[:num_points]
     embedded = embed(points, similarity)
-    center, unit = center_and_unit(embedded, axis_name=axis if ring else None)
+    shared = axis if ring else None
+    dead = all_coincide(embedded, axis_name=shared)
+    center, unit = center_and_unit(embedded, axis_name=shared)
     vectors = Vectors((embedded - center) / unit, None if radial else points)
-    weigh = functools.partial(weigh, unit=unit)
+    weigh = functools.partial(weigh, unit=unit, dead=dead)
     if ring:
 
         def trip(inputs):

@@ -7,6 +7,7 @@ any other callable ``k(x, y)`` of two vectors is taken as it is.
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Callable
 from typing import Literal
 
@@ -18,12 +19,46 @@ from jnnk.precision import row_sums
 Bandwidth = float | Literal["kth_neighbor", "median"]
 
 
+def _is_positive(value) -> bool:
+    """Whether it is a positive finite real number of Python or NumPy; a truth value is none."""
+    return (
+        isinstance(value, numbers.Real)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and value > 0
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Gaussian:
-    """``exp(-|x - y|^2 / (2 bandwidth^2))``; hashable, build it with `gaussian`."""
+    """``exp(-|x - y|^2 / (2 bandwidth^2))``; hashable, build it with `gaussian`.
+
+    Attributes:
+        bandwidth: see `gaussian`.
+        factor: see `gaussian`.
+
+    Raises:
+        ValueError: as `gaussian`.
+    """
 
     bandwidth: Bandwidth
     factor: float
+
+    def __post_init__(self):
+        bandwidth = self.bandwidth
+        if isinstance(bandwidth, jax.Array):  # of a graph, from `resolved`
+            return
+        is_name = isinstance(bandwidth, str) and bandwidth in ("kth_neighbor", "median")
+        if not (is_name or _is_positive(bandwidth)):
+            raise ValueError(
+                "bandwidth must be a positive finite number, 'kth_neighbor' or 'median', "
+                f"got {bandwidth!r}"
+            )
+        if not _is_positive(self.factor):
+            raise ValueError(f"factor must be positive and finite, got {self.factor!r}")
+        if not is_name:
+            object.__setattr__(self, "bandwidth", float(bandwidth))
+        object.__setattr__(self, "factor", float(self.factor))
 
     def embed(self, points: jax.Array) -> jax.Array:
         """Points (N, D) as they are: neighbours are Euclidean."""
@@ -61,10 +96,11 @@ class Gaussian:
     def of_squared_distances(self, squared_distances: jax.Array, widths: jax.Array) -> jax.Array:
         """Similarity from squared distances and widths that broadcast with them.
 
-        At width 0 it is the limit: 1 for coinciding points and 0 for all others.
+        At width 0, or one whose square is, it is the limit: 1 for coinciding points and 0 for all
+        others.
         """
         squares = widths * widths
-        positive = squares > 0
+        positive = squares >= jnp.finfo(squares.dtype).tiny  # below, the rate would be infinite
         rate = 0.5 / jnp.where(positive, squares, 1)
         limit = (squared_distances == 0).astype(squared_distances.dtype)
         return jnp.where(positive, jnp.exp(-rate * squared_distances), limit)
@@ -124,18 +160,8 @@ def gaussian(bandwidth: Bandwidth = "kth_neighbor", *, factor: float = 3.0) -> G
     Raises:
         ValueError: if a number is not positive and finite, or the name is not known.
     """
-    if isinstance(bandwidth, str):
-        if bandwidth not in ("kth_neighbor", "median"):
-            raise ValueError(
-                f"bandwidth must be a number, 'kth_neighbor' or 'median', got {bandwidth!r}"
-            )
-    elif not (math.isfinite(bandwidth) and bandwidth >= 0):
-        raise ValueError(f"bandwidth must be finite and not negative, got {bandwidth}")
-    else:
-        bandwidth = float(bandwidth)
-    if not (math.isfinite(factor) and factor > 0):
-        raise ValueError(f"factor must be positive and finite, got {factor}")
-    return Gaussian(bandwidth, float(factor))
+    numbers_of = (x.item() if getattr(x, "ndim", None) == 0 else x for x in (bandwidth, factor))
+    return Gaussian(*numbers_of)
 
 
 def cosine() -> Cosine:

@@ -31,7 +31,7 @@ _SIMILARITIES = {"gaussian": gaussian(), "cosine": cosine()}
 _MODES = {
     "weights": lambda graph: graph.weights,
     "connectivity": lambda graph: jnp.ones_like(graph.weights),
-    "distance": lambda graph: jnp.sqrt(graph.squared_distances),
+    "distance": lambda graph: graph.distances,
 }
 # Shapes are padded to at least this many points and columns.
 _LEAST_POINTS, _LEAST_COLUMNS = 128, 16
@@ -52,7 +52,7 @@ class _Neighborhoods(BaseEstimator):
                 themselves, each left out of its own neighbourhood.
 
         Returns:
-            An `NNKGraph` of Q queries.
+            An `NNKGraph` of Q queries, with no more candidates than there are.
         """
         check_is_fitted(self)
         exclude = np.arange(self.n_samples_fit_)
@@ -60,13 +60,14 @@ class _Neighborhoods(BaseEstimator):
         if X is not None:
             queries = validate_data(self, X, reset=False, dtype=self._points.dtype)
             exclude = np.full(len(queries), -1)
+        available = self.n_samples_fit_ - (X is None)
         points, padded = _padded(self._points), _padded(queries)
         missing = len(padded) - len(queries)
         graph = nnk_graph(
             jnp.asarray(points),
             queries=jnp.asarray(padded),
             exclude=jnp.asarray(np.pad(exclude, (0, missing), constant_values=-1), jnp.int32),
-            num_neighbors=self.n_neighbors,
+            num_neighbors=max(1, min(self.n_neighbors, available)),
             similarity=self._similarity(),
         )
         return NNKGraph(*(np.asarray(field)[: len(queries)] for field in graph))
@@ -97,10 +98,10 @@ class NNKTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Neighbo
     should follow the geometry instead of being K for every point (arXiv 1910.09383).
     ``fit_transform`` gives the graph on the points themselves, each left out of its own
     neighbourhood; ``transform`` takes all points it is given as new, so a fitted point given again
-    has itself as its one neighbour.
+    has itself as its one neighbour, or shares the weight with those that coincide with it.
 
     Args:
-        n_neighbors: K, the candidates of each point.
+        n_neighbors: K, the candidates of each point; where there are fewer, those.
         similarity: ``"gaussian"`` (bandwidth a third of the distance to the K-th candidate),
             ``"cosine"``, or what `jnnk.graph.nnk_graph` takes.
         mode: what the edges hold: NNK ``"weights"``, ones (``"connectivity"``), or the
@@ -181,11 +182,12 @@ class NNKClassifier(ClassifierMixin, _Neighborhoods):
     """Labels interpolated over the polytope of NNK neighbours (DeepNNK, 2020).
 
     ``p_y = sum_k theta_k [label_k = y] / sum_k theta_k`` over the neighbours k of a query,
-    `jnnk.generalization.label_interpolation`. A query without neighbours, all of whose candidates
-    coincide with it, gets the shares of the classes among the points fitted.
+    `jnnk.generalization.label_interpolation`. Points that coincide with a query vote alone and
+    equally; of more than K of them those that were fitted first. A query without neighbours, as
+    where all points and queries coincide, gets the shares of the classes among the points fitted.
 
     Args:
-        n_neighbors: K, the candidates of each query.
+        n_neighbors: K, the candidates of each query; where there are fewer, those.
         similarity: see `NNKTransformer`.
 
     Attributes:

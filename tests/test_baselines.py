@@ -66,7 +66,7 @@ def plain_graph(points, num_neighbors=5):
         zeros,
         zeros,
         zeros == 0,
-        jnp.asarray(squared),
+        jnp.asarray(np.sqrt(squared)),
     )
 
 
@@ -74,7 +74,7 @@ def test_knn_graph(points):
     graph = plain_graph(points.reshape(80, -1))
     graph = graph._replace(  # one candidate that does not exist
         indices=graph.indices.at[3, -1].set(-1),
-        squared_distances=graph.squared_distances.at[3, -1].set(jnp.inf),
+        distances=graph.distances.at[3, -1].set(jnp.inf),
     )
     exists = np.asarray(graph.indices) >= 0
     squared = np.where(exists, graph.squared_distances, 0).astype(np.float64)

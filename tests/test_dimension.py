@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
 from scipy.spatial import cKDTree
+from scipy.special import betaln
 
-from jnnk.dimension import intrinsic_dimension, maximum_likelihood_dimension, two_nn
+from jnnk.dimension import gride, intrinsic_dimension, maximum_likelihood_dimension, two_nn
 from jnnk.graph import NNKGraph
 
 pytestmark = pytest.mark.quick_compile
@@ -89,6 +91,64 @@ def test_scale_does_not_matter(scale):
     squared = jnp.asarray(distances_of(manifold(2, 0, 500), 5) ** 2, jnp.float32)
     for estimate in (two_nn, maximum_likelihood_dimension):
         assert estimate(squared * scale) == pytest.approx(float(estimate(squared)), rel=1e-4)
+
+
+def expected_gride(distances, nearer):
+    """The maximum of the likelihood as the paper writes it, in float64."""
+    ratio = distances[:, 2 * nearer - 1] / distances[:, nearer - 1]
+
+    def surprise(d):
+        powers = (nearer - 1) * np.log(np.expm1(d * np.log(ratio))) if nearer > 1 else 0
+        density = np.log(d) + powers - ((2 * nearer - 1) * d + 1) * np.log(ratio)
+        return -(density - betaln(nearer, nearer)).sum()
+
+    found = minimize_scalar(surprise, bounds=(0.05, 80), method="bounded", options={"xatol": 1e-9})
+    return found.x
+
+
+@pytest.mark.parametrize("nearer", [1, 2, 4, 32])
+@pytest.mark.parametrize("dimension", [1, 2, 10])
+def test_gride_is_the_maximum_of_its_likelihood(dimension, nearer):
+    distances = distances_of(manifold(dimension, dimension), 64)
+    found = float(gride(jnp.asarray(distances, jnp.float32), nearer=nearer))
+    assert found == pytest.approx(expected_gride(distances, nearer), rel=2e-4)
+    tolerance = {1: 0.1, 2: 0.1, 10: 0.5}[dimension]  # the boundary again, the more the farther
+    assert found == pytest.approx(dimension, rel=tolerance)
+
+
+def test_gride_at_the_edges():
+    rng = np.random.default_rng(3)
+    distances = distances_of(rng.random((300, 3)), 8)
+    for scale in (1e-30, 1e30):
+        scaled = jnp.asarray(distances * scale, jnp.float32)
+        assert gride(scaled) == pytest.approx(expected_gride(distances, 2), rel=2e-4)
+    # Left out: queries that coincide with their n nearest, or have fewer than 2n.
+    more = np.concatenate([distances, np.zeros((20, 8)), np.full((20, 8), np.inf)])
+    more = jnp.asarray(more, jnp.float32)
+    assert gride(more) == pytest.approx(expected_gride(distances, 2), rel=2e-4)
+    assert np.isnan(gride(more[300:])) and np.isnan(gride(jnp.ones((9, 4))))
+    stacked = jax.vmap(gride)(jnp.stack([more, 2 * more]))
+    np.testing.assert_allclose(stacked, gride(jnp.stack([more, more])), rtol=1e-5)
+    with jax.enable_x64(True):
+        exact = jnp.asarray(distances)
+        assert gride(exact, nearer=4) == pytest.approx(expected_gride(distances, 4), rel=1e-7)
+        direction = jnp.asarray(rng.normal(size=distances.shape))
+        step = 1e-6 * direction * exact
+        change = gride(exact + step, nearer=4) - gride(exact - step, nearer=4)
+        gradient = jax.grad(lambda d: gride(d, nearer=4))(exact)
+        assert 2 * (gradient * step).sum() == pytest.approx(float(change), rel=1e-4)
+    with pytest.raises(ValueError, match=r"distances must be .* with K at least 10"):
+        gride(more, nearer=5)
+    with pytest.raises(ValueError, match="nearer must be at least 1, got 0"):
+        gride(more, nearer=0)
+
+
+def test_the_largest_ratio_is_left_out_however_little_is_discarded():
+    distances = distances_of(np.random.default_rng(0).random((50, 2)), 2)
+    squared = jnp.asarray(distances**2, jnp.float32)
+    for discard in (1e-7, 1e-6, 1e-3):
+        expected = expected_two_nn(distances, 1 / 50)
+        assert two_nn(squared, discard=discard) == pytest.approx(expected, rel=1e-4)
 
 
 def make_graph(seed=0):

@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jnnk.baselines import knn_graph
+from jnnk.baselines import knn_graph, label_overlap
 from jnnk.generalization import (
     channel_vote,
     error_rate,
     label_interpolation,
+    label_vote,
     loo_error,
     predicted_label,
 )
@@ -136,8 +137,89 @@ def test_vmap_and_grad(labels):
     assert 2 * (gradient * step).sum() == pytest.approx(float(change), rel=1e-2)
 
 
+def test_the_vote_of_all_channels_needs_one_at_a_time(labels):
+    graph = make_graph()
+    graph = graph._replace(weights=graph.weights.at[1].set(0).at[2, :20].set(0))
+    expected = expected_votes(graph, labels)
+    voters = np.maximum((expected.sum(-1) > 0).sum(0), 1)
+    votes = label_vote(graph, labels, NUM_CLASSES)
+    np.testing.assert_allclose(votes, expected.sum(0) / voters[:, None], atol=1e-6)
+    of_all = channel_vote(label_interpolation(graph, labels, NUM_CLASSES))
+    np.testing.assert_allclose(votes, of_all, atol=1e-7)
+
+
+@pytest.mark.parametrize("num_classes", [2, 7, 1000])
+def test_the_winner_alone_is_that_of_all_votes(num_classes):
+    """Weights that tie often: the class of the smallest number among equals."""
+    rng = np.random.default_rng(1)
+    graph = make_graph(2)
+    graph = graph._replace(weights=jnp.round(2 * graph.weights) / 2)
+    labels = rng.integers(-1, num_classes + 1, 50)  # -1 and num_classes are no classes
+    wrong = np.zeros((3, 50), bool)
+    for channel, query in np.ndindex(3, 50):
+        votes = np.zeros(num_classes)
+        for index, weight in zip(
+            graph.indices[channel, query].tolist(),
+            graph.weights[channel, query].tolist(),
+            strict=True,
+        ):
+            if weight > 0 and 0 <= labels[index] < num_classes:
+                votes[labels[index]] += weight
+        best = int(votes.argmax()) if votes.any() else None
+        wrong[channel, query] = best != labels[query] or labels[query] < 0
+    assert 0 < wrong.mean() < 1
+    found = loo_error(graph, labels, num_classes)
+    np.testing.assert_allclose(found, wrong.mean(1), rtol=1e-6)
+    votes = label_interpolation(graph, labels, num_classes)
+    np.testing.assert_allclose(error_rate(votes, labels), wrong.mean(1), rtol=1e-6)
+
+
+def test_no_label_is_right_where_there_is_no_vote():
+    """Labels of -1, which unlabelled images have, are what "no vote" is called too."""
+    graph, nobody = make_graph(), jnp.full(50, -1)
+    np.testing.assert_array_equal(loo_error(graph, nobody, NUM_CLASSES), 1)
+    votes = jnp.zeros((50, NUM_CLASSES))
+    assert error_rate(votes, nobody) == 1
+    some = nobody.at[:10].set(1)
+    assert (loo_error(graph, some, NUM_CLASSES) >= 0.8).all()
+
+
+def test_labels_are_those_of_the_points(labels):
+    graph = make_graph()
+    few = labels[:40]
+    index = np.where(np.asarray(graph.weights) > 0, graph.indices, 0)
+    for measure, axis in ((label_interpolation, -1), (label_vote, (0, -1))):
+        jitted = jax.jit(measure, static_argnums=2)
+        closed = jax.jit(lambda labels, measure=measure: measure(graph, labels, NUM_CLASSES))
+        for wrong in (lambda labels, m=measure: m(graph, labels, NUM_CLASSES), closed):
+            with pytest.raises(ValueError, match=r"got 40, but a neighbour has index 4\d"):
+                wrong(few)
+        beyond = np.isnan(jitted(graph, few, NUM_CLASSES)).any(-1)  # indices are not known there
+        np.testing.assert_array_equal(beyond, (index >= 40).any(axis))
+        assert not np.isnan(jitted(graph, labels, NUM_CLASSES)).any()
+    # Of queries against more points, where the numbers of labels and of queries happen to agree.
+    queries = jax.tree.map(lambda field: field[:, :40], graph)
+    for measure in (loo_error, label_overlap):
+        arguments = (NUM_CLASSES,) if measure is loo_error else ()
+        with pytest.raises(ValueError, match="a neighbour has index"):
+            measure(queries, few, *arguments)
+        jitted = jax.jit(measure, static_argnums=(2,) if arguments else ())
+        assert np.isnan(jitted(queries, few, *arguments)).all()
+        with pytest.raises(ValueError, match="each of the 50 images; got 40"):
+            measure(graph, few, *arguments)
+    # Candidates that are no neighbours may have any index.
+    near = graph._replace(weights=jnp.where(graph.indices < 40, graph.weights, 0))
+    assert np.isfinite(label_interpolation(near, few, NUM_CLASSES)).all()
+
+
 def test_misuse_is_named(labels):
     graph = make_graph()
+    with pytest.raises(ValueError, match=r"graph must have weights \(C, Q, K\)"):
+        label_vote(jax.tree.map(lambda field: field[0], graph), labels, NUM_CLASSES)
+    for measure in (label_interpolation, label_vote, loo_error):
+        for number in (0, 4.0, True, None):
+            with pytest.raises(ValueError, match="num_classes must be a whole number"):
+                measure(graph, labels, number)
     with pytest.raises(ValueError, match="labels must be one axis of integers"):
         loo_error(graph, labels.astype(jnp.float32), NUM_CLASSES)
     with pytest.raises(ValueError, match="each of the 50 images; got 40"):

@@ -21,6 +21,7 @@ from jnnk.redundancy import redundancy, redundancy_curve
 pytestmark = pytest.mark.quick_compile
 
 N, D, C, K, CLASSES = 10, 4, 3, 4, 3
+SILENT = K + 3  # more images than candidates
 LABELS = np.arange(N) % CLASSES
 
 
@@ -55,6 +56,10 @@ def with_duplicates(values):
     values[5] = values[4]
 
 
+def with_silence(values):
+    values[:SILENT, ..., 1] = 0
+
+
 def with_a_constant_channel(values):
     values[..., 1] = 0.7
 
@@ -76,6 +81,7 @@ TABLE = {
     with_nan: LONE_IMAGE,
     with_infinity: LONE_IMAGE,
     with_duplicates: {"dead": False, "unconverged": 0},
+    with_silence: {"dead": False, "unconverged": 0},
     with_a_constant_channel: {"dead": True, "unconverged": 0},
     with_nothing_but_nan: {"dead": True, "unconverged": N},
     with_tiny_numbers: {"dead": False, "unconverged": 0},
@@ -99,6 +105,19 @@ def test_values(spoil):
     if spoil is not with_duplicates:
         for field, before in zip(graph, whole, strict=True):
             np.testing.assert_array_equal(field[0], before[0])
+
+
+def test_images_in_one_place_explain_each_other():
+    values = activations()
+    with_duplicates(values)
+    with_silence(values)
+    graph = graph_of(values)
+    weights, errors = np.asarray(graph.weights), np.asarray(graph.errors)
+    assert (errors[:, 4:6] == 0).all() and (weights[::2, 4:6].max(-1) == 1).all()
+    assert (errors[1, :SILENT] == 0).all() and (weights[1, :SILENT] == 1 / K).all()
+    for image in range(SILENT):
+        first = [other for other in range(N) if other != image][:K]
+        assert graph.indices[1, image].tolist() == first
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "float16", "bfloat16", "float64"])
@@ -143,8 +162,11 @@ def test_as_many_candidates_as_images():
 
 def test_labels_out_of_range_vote_for_nothing_and_are_errors():
     graph = graph_of(activations())
-    found = loo_error(graph, np.full(N, CLASSES), CLASSES)
-    np.testing.assert_array_equal(found, 1)
+    for label in (CLASSES, -1):
+        found = loo_error(graph, np.full(N, label), CLASSES)
+        np.testing.assert_array_equal(found, 1)
+    with pytest.raises(ValueError, match=f"each of the {N} images; got {N - 1}"):
+        loo_error(graph, LABELS[:-1], CLASSES)
 
 
 def test_no_layers():
@@ -183,6 +205,9 @@ def test_any_mixture_keeps_the_promises(values):
     assert np.isfinite(weights).all() and (weights >= 0).all()
     assert (weights[indices < 0] == 0).all()
     assert np.isfinite(graph.errors).all() and (graph.errors >= -1e-4).all()
+    same = (np.asarray(graph.distances) == 0).any(-1) & (weights > 0).any((1, 2))[:, None]
+    assert (np.asarray(graph.errors)[same] == 0).all()
+    np.testing.assert_allclose(weights.sum(-1)[same], 1, rtol=1e-6)
     assert not (np.asarray(graph.errors) > 1 + 1e-4).any()
     for channel in range(C):
         lost = np.flatnonzero(~is_known[:, channel])

@@ -24,6 +24,7 @@ def test_scipy_holds_the_neighbours_alone():
     matrix = graph_of(INDICES, WEIGHTS).to_scipy()
     assert matrix.shape == (4, 4) and matrix.dtype == np.float32 and matrix.format == "csr"
     assert matrix.nnz == len(EDGES) and matrix.has_sorted_indices
+    assert matrix.indices.dtype == matrix.indptr.dtype == np.int32
     assert {place: matrix[place] for place in EDGES} == EDGES
     wide = graph_of(INDICES, WEIGHTS).to_scipy(num_points=9)
     assert wide.shape == (4, 9) and (wide[:, :4] != matrix).nnz == 0

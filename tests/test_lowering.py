@@ -122,7 +122,18 @@ SMOOTH = {
         lambda graph, labels: generalization.label_interpolation(graph, labels, 10),
         (GRAPH, LABELS),
     ),
+    "label_vote": (
+        lambda graph, labels: generalization.label_vote(graph, labels, 10),
+        (CHANNELS, LABELS),
+    ),
+    "cross_overlap": (
+        lambda graph, other: [
+            overlap.cross_overlap(graph, other, kind=kind) for kind in overlap.OVERLAP_KINDS
+        ],
+        (CHANNELS, CHANNELS),
+    ),
     "two_nn": (dimension.two_nn, (DISTANCES,)),
+    "gride": (dimension.gride, (DISTANCES,)),
     "maximum_likelihood_dimension": (dimension.maximum_likelihood_dimension, (DISTANCES,)),
     "linear_cka": (baselines.linear_cka, (POINTS, POINTS)),
     "channel_cka": (baselines.channel_cka, (ACTIVATIONS,)),
@@ -260,7 +271,8 @@ def test_the_table_has_every_public_numerical_function():
     tested |= set(conv_scores.CRITERIA)  # through kernel_scores
     # Parts of those above, or nothing to lower: checks, names, optimisers.
     parts = {
-        "kernel_magnitudes", "safe_sqrt", "embed", "weigh", "flat_channels", "center_and_unit",
+        "kernel_magnitudes", "safe_sqrt", "embed", "weigh", "all_coincide",
+        "flat_channels", "center_and_unit",
         "search", "shortlist", "shortlist_length", "check_options", "overlap_kind",
         "weighted_overlap", "matched", "check_channels",
         "support_weights", "split_blocks", "overlap_resamples", "channel_vote", "predicted_label",

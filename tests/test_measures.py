@@ -1,15 +1,17 @@
 """Every measure, from activations through the engine, on channels whose answer is known."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jnnk.baselines import knn_graph, label_overlap
 from jnnk.channels import channelwise_nnk_graph
-from jnnk.dimension import intrinsic_dimension
-from jnnk.generalization import loo_error
-from jnnk.overlap import OVERLAP_KINDS, chance_overlap, channel_overlap
+from jnnk.dimension import gride, intrinsic_dimension
+from jnnk.generalization import label_vote, loo_error
+from jnnk.overlap import OVERLAP_KINDS, chance_overlap, channel_overlap, cross_overlap
 from jnnk.redundancy import channels_to_cover, redundancy, redundancy_curve
+from jnnk.similarity import gaussian
 
 pytestmark = pytest.mark.quick_compile
 
@@ -103,6 +105,30 @@ def test_dimension_and_generalization(graph, labels):
     assert degree[6] == 0 and np.isnan(two_nn[6]) and np.isnan(mle[6])
     assert loo[6] == 1 and np.isnan(agreement[6])
     assert loo_error(knn_graph(graph), labels, 2)[6] == 1
+
+
+@pytest.mark.parametrize(
+    ("switch", "value"), [("jax_numpy_rank_promotion", "raise"), ("jax_debug_nans", True)]
+)
+def test_debugging_switches_change_nothing(graph, labels, switch, value):
+    """Of the living channels: that a dead one's overlap is NaN is no mistake."""
+    alive = jax.tree.map(lambda field: field[:6], graph)
+    before = jax.config.values[switch]
+    expected = measures(alive, labels)
+    jax.config.update(switch, value)
+    try:
+        found = measures(alive, labels)
+        chance_overlap(alive, num_candidates=NUM_IMAGES - 1)
+        cross_overlap(alive, alive)
+        channels_to_cover(redundancy_curve(alive), jnp.array([0.9]))
+        knn_graph(alive, similarity=gaussian("median"))
+        label_vote(alive, labels, 2)
+        gride(alive.distances)
+    finally:
+        jax.config.update(switch, before)
+    for group, same in zip(expected, found, strict=True):
+        for one, other in zip(group, same, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5)
 
 
 def test_permuting_channels_permutes_every_answer(activations, graph, labels):

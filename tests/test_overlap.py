@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import hypergeom
 
+from jnnk.channels import channelwise_nnk_graph
 from jnnk.graph import NNKGraph
-from jnnk.overlap import OVERLAP_KINDS, chance_overlap, channel_overlap
+from jnnk.overlap import OVERLAP_KINDS, chance_overlap, channel_overlap, cross_overlap
 from jnnk.overlap_bootstrap import overlap_interval
+from jnnk.overlap_figures import cross_overlap_map
 
 pytestmark = pytest.mark.quick_compile
 
@@ -138,6 +141,108 @@ def test_chance_of_full_supports_is_exact():
     np.testing.assert_allclose(chance_overlap(graph, num_candidates=6), 1, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_chance_with_candidates_that_do_not_exist(kind):
+    """K beyond the number of other images: the same as without the slots that hold none."""
+    graph = make_graph(3, 3, 6, 4)
+    more = ((0, 0), (0, 0), (0, 5))
+    wide = graph._replace(
+        indices=jnp.pad(graph.indices, more, constant_values=-1),
+        weights=jnp.pad(graph.weights, more),
+        distances=jnp.pad(graph.distances, more, constant_values=np.inf),
+    )
+    expected = chance_overlap(graph, num_candidates=5, kind=kind)
+    found = chance_overlap(wide, num_candidates=5, kind=kind)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert np.isfinite(expected).all()
+    np.testing.assert_allclose(
+        channel_overlap(wide, kind=kind), channel_overlap(graph, kind=kind), rtol=1e-6
+    )
+    full = graph._replace(weights=graph.weights.at[1].set(1.0))  # four neighbours of two
+    chance = np.asarray(chance_overlap(full, num_candidates=2, kind=kind))
+    assert np.isnan(chance[1]).all() and np.isnan(chance[:, 1]).all()
+    lone = jax.tree.map(lambda x: x[:, :1], wide)._replace(weights=jnp.zeros((3, 1, 9)))
+    assert np.isnan(chance_overlap(lone, num_candidates=0, kind=kind)).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_chance_is_the_sum_over_images(kind):
+    """Against sums over the hypergeometric distribution, image by image, over several blocks."""
+    graph = make_graph(7, 3, 40, 6, 0.4)
+    weights = np.asarray(graph.weights, np.float64)
+    expected = np.zeros((3, 3))
+    for c, d in np.ndindex(3, 3):
+        values = []
+        for own, other in zip(weights[c], weights[d], strict=True):
+            a, b = own[own > 0], other[other > 0]
+            if not len(a) and not len(b):
+                continue
+            if kind == "weighted":
+                shared = np.minimum.outer(a / a.sum(), b / b.sum()).sum() / 39 if len(a) else 0
+            elif kind == "cosine":
+                norms = np.linalg.norm(a) * np.linalg.norm(b)
+                shared = a.sum() * b.sum() / norms / 39 if norms else 0
+            else:
+                i = np.arange(min(len(a), len(b)) + 1)
+                sizes = {
+                    "jaccard": len(a) + len(b) - i,
+                    "overlap": np.full(len(i), min(len(a), len(b))),
+                    "dice": np.full(len(i), (len(a) + len(b)) / 2),
+                }[kind]
+                shared = hypergeom(39, len(a), len(b)).pmf(i) @ (i / np.maximum(sizes, 1))
+            values.append(shared)
+        expected[c, d] = np.mean(values)
+    found = chance_overlap(graph, num_candidates=39, kind=kind, block_size=16)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_overlap_between_graphs_is_a_block_of_that_of_both_joined(kind):
+    graph, other = make_graph(0, density=0.3), make_graph(1, num_channels=3)
+    graph = graph._replace(weights=graph.weights.at[2].set(0))
+    joined = jax.tree.map(lambda *x: jnp.concatenate(x), graph, other)
+    expected = np.asarray(channel_overlap(joined, kind=kind))[:4, 4:]
+    found = cross_overlap(graph, other, kind=kind, block_size=16)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert np.isnan(found[2]).all() and np.isfinite(np.delete(found, 2, 0)).all()
+    np.testing.assert_allclose(cross_overlap(other, graph, kind=kind), expected.T, rtol=1e-6)
+    wide = make_graph(2, num_channels=2, num_neighbors=9)  # K need not be the same
+    values = expected_overlap(kind, wide)  # of itself, with other numbers of candidates beside it
+    np.testing.assert_allclose(cross_overlap(wide, wide, kind=kind), nanmean(values), rtol=1e-5)
+    assert cross_overlap(graph, wide, kind=kind).shape == (4, 2)
+
+
+def test_the_picture_of_overlap_between_networks_pairs_their_channels():
+    """The second is the first in another order, one channel short, and each has a dead one."""
+    graph = make_graph(0, num_channels=6)
+    graph = graph._replace(weights=graph.weights.at[4].set(0))
+    moved = jax.tree.map(lambda x: x[jnp.array([3, 4, 0, 5, 1])], graph)
+    matrix = np.asarray(cross_overlap(graph, moved))
+    figure = cross_overlap_map(matrix, names=("first", "second"))
+    shown = figure.axes[0].images[0].get_array().filled(np.nan)
+    np.testing.assert_allclose(np.diagonal(shown)[:4], 1, atol=1e-6)
+    assert np.isnan(shown[-1]).all() and np.isnan(shown[:, -1]).all()
+    assert np.isfinite(shown[:-1, :-1]).all() and shown.shape == (6, 5)
+    assert figure.axes[0].get_title().endswith("overlap by 1.000")
+    assert figure.axes[0].get_ylabel() == "channels of first; 1 dead, grey"
+    cross_overlap_map(np.full((2, 3), np.nan), names=("dead", "dead"))
+
+
+def test_kept_ties_estimate_the_overlap_of_all():
+    """Two channels silent for 60 % and 50 % of 600 images, at random: sets that share a third."""
+    rng = np.random.default_rng(0)
+    silent = rng.random((600, 2)) < [0.6, 0.5]
+    values = np.where(silent, 0, rng.random((600, 2))).astype(np.float32)
+    graph = channelwise_nnk_graph(values[:, None], num_neighbors=50)
+    both = silent.all(1)
+    images = np.asarray(channel_overlap(graph, per_image=True))[both, 0, 1]
+    truth = both.sum() / silent.any(1).sum()
+    assert 0.3 < truth < 0.5
+    # Sketches of 50 have a standard error of sqrt(J (1 - J) / 50), the same in all tied images.
+    assert images.mean() == pytest.approx(truth, abs=3 * np.sqrt(truth * (1 - truth) / 50))
+    assert images.std() < 0.02
+
+
 def test_bootstrap_interval():
     graph = make_graph(5, num_images=300, density=0.8)
     graph = graph._replace(weights=graph.weights.at[2:].set(0))
@@ -181,4 +286,10 @@ def test_misuse_is_named():
     with pytest.raises(ValueError, match="level"):
         overlap_interval(graph, jax.random.key(0), level=95)
     with pytest.raises(ValueError, match="num_candidates"):
-        chance_overlap(graph, num_candidates=2)
+        chance_overlap(graph, num_candidates=-1)
+    with pytest.raises(
+        ValueError, match="other must be of the same 30 images as graph, got one of 9"
+    ):
+        cross_overlap(graph, make_graph(0, num_images=9))
+    with pytest.raises(ValueError, match="channel, image, neighbour"):
+        cross_overlap(graph, jax.tree.map(lambda x: x[0], graph))

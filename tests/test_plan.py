@@ -4,13 +4,15 @@ import jax
 import pytest
 
 from jnnk.activations import split_passes
-from jnnk.graph import nnk_graph
-from jnnk.plan import Rates, graph_bytes, line_through, overlap_bytes, plan_layer
+from jnnk.generalization import label_vote, loo_error
+from jnnk.graph import NNKGraph, nnk_graph
+from jnnk.overlap import chance_overlap
+from jnnk.plan import Rates, graph_bytes, line_through, overlap_bytes, plan_layer, vote_bytes
 
 pytestmark = pytest.mark.quick_compile
 
 RATES = Rates(query=1e-4, query_dimension=1e-6, pair=1e-7, image=1e-3, network=1.0, layer=5.0)
-LAYER = {"num_images": 1000, "num_neighbors": 10, "rates": RATES}
+LAYER = {"num_images": 1000, "num_neighbors": 10, "num_classes": 10, "rates": RATES}
 
 
 def test_bytes_of_a_graph_are_those_of_its_program():
@@ -19,6 +21,40 @@ def test_bytes_of_a_graph_are_those_of_its_program():
     counted = program.memory_analysis().temp_size_in_bytes
     planned = graph_bytes(3000, 300, num_neighbors=10).peak
     assert 0.6 < planned / counted < 1.6
+
+
+def graph_like(num_channels, num_images, num_neighbors):
+    def fields(dtype, *shape):
+        return jax.ShapeDtypeStruct((num_channels, num_images, *shape), dtype)
+
+    of_query = [fields("float32"), fields("float32"), fields("bool")]
+    of_slot = [fields(dtype, num_neighbors) for dtype in ("int32", "float32", "float32")]
+    return NNKGraph(*of_slot[:2], *of_query, of_slot[2])
+
+
+@pytest.mark.parametrize(("num_channels", "num_classes"), [(4, 100), (16, 100), (4, 1000)])
+def test_bytes_of_votes_are_those_of_their_program(num_channels, num_classes):
+    """Whatever the number of channels: nothing has axes of channels and classes, or slots and
+    classes.
+    """
+    graph = graph_like(num_channels, 2000, 10)
+    labels = jax.ShapeDtypeStruct((2000,), "int32")
+    vote = jax.jit(lambda *arrays: label_vote(*arrays, num_classes)).lower(graph, labels)
+    counted = vote.compile().memory_analysis()
+    counted = counted.temp_size_in_bytes + counted.output_size_in_bytes
+    planned = vote_bytes(2000, num_classes, num_neighbors=10)
+    assert 0.7 < planned / counted < 1.4
+    error = jax.jit(lambda *arrays: loo_error(*arrays, num_classes)).lower(graph, labels)
+    assert error.compile().memory_analysis().temp_size_in_bytes < 5 * 2000 * 10 * 4
+    # Of the size that was asked for: beside 29 GiB of graphs less than half a GiB.
+    assert vote_bytes(50_000, 1000, num_neighbors=25) < 2**29
+
+
+def test_the_chance_level_takes_no_more_than_the_overlap():
+    graph = graph_like(32, 2000, 10)
+    program = jax.jit(lambda graph: chance_overlap(graph, num_candidates=1999)).lower(graph)
+    counted = program.compile().memory_analysis().temp_size_in_bytes
+    assert counted < overlap_bytes(2000, 32, num_neighbors=10)
 
 
 def test_no_array_of_all_pairs_is_planned():

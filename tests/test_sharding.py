@@ -66,12 +66,14 @@ MEAN, STD = np.float32([0.5]), np.float32([0.25])
 
 def _activations() -> np.ndarray:
     """Five channels, with an image of NaN, a channel in which all images tie, and a rectified one
-    of three dimensions in which many are the same: it has problems of many solutions.
+    of three dimensions in which many are the same: it has problems of many solutions. All images of
+    the first two of eight devices are the same there.
     """
     values = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
     values[:, :, :, 1] = 0.5
     values[:, :, :, 3] = np.maximum(np.round(4 * values[:, :, :, 3]) / 4, 0)
     values[:, 1:, :, 3] = 0
+    values[:400, :, :, 3] = 0
     values[70] = np.nan
     return values
 
@@ -183,7 +185,7 @@ def _assert_same(graph, similarity):
     expected = _on_one_device(similarity if compiled else "default")
     for field in ("indices", "converged"):
         np.testing.assert_array_equal(graph[field], getattr(expected, field))
-    np.testing.assert_allclose(graph["squared_distances"], expected.squared_distances, rtol=1e-6)
+    np.testing.assert_allclose(graph["distances"], expected.distances, rtol=1e-6)
     if compiled:
         np.testing.assert_array_equal(graph["weights"] > 0, np.asarray(expected.weights) > 0)
         for field in ("weights", "errors", "kkt_residual"):
@@ -196,8 +198,8 @@ def _assert_same(graph, similarity):
         if similarity == "laplacian":
             every = np.exp(-np.abs(difference).sum(axis=2) / 8)
         else:
-            distances = graph["squared_distances"][channel]
-            width = np.sqrt(np.median(distances[np.isfinite(distances)])) / 3
+            distances = graph["distances"][channel]
+            width = np.median(distances[np.isfinite(distances)]) / 3
             every = np.exp(-np.square(difference).sum(axis=2) / (2 * width**2))
         lower = np.linalg.cholesky(every[1:, 1:])
         weights, _ = scipy.optimize.nnls(lower.T, np.linalg.solve(lower, every[0, 1:]))
@@ -211,6 +213,10 @@ def test_the_mesh_changes_nothing(folder, case):
         _assert_same(graph, case[-1])
         # Ties go by index, across devices too; a point of NaN is nobody's neighbour and has none.
         assert (graph["indices"][1, 100] == range(K)).all()
+        # Points in one place explain each other, in a channel that is not dead all over the mesh.
+        assert (graph["weights"][1] == 0).all() and (graph["indices"][3, 100] == range(K)).all()
+        assert (graph["weights"][3, :70] == np.float32(1 / K)).all()
+        assert (graph["errors"][3, :70] == 0).all()
         assert not (graph["indices"] == 70).any() and (graph["indices"][:, 70] == -1).all()
         assert ((graph["weights"][::2] > 0).sum(axis=2) > 0).mean() > 0.9
 

@@ -48,8 +48,9 @@ def test_zero_vectors_are_like_each_other_and_half_like_the_rest():
 
 def test_bandwidth_zero_is_the_limit():
     squared = jnp.array([0.0, 1e-30, 1.0])
-    value = similarity.gaussian(0.0).of_squared_distances(squared, jnp.zeros(()))
-    assert value.tolist() == [1.0, 0.0, 0.0]
+    for width in (0.0, 1e-20):  # the square of the second is below the range, its inverse above
+        value = similarity.gaussian().of_squared_distances(squared, jnp.float32(width))
+        assert value.tolist() == [1.0, 0.0, 0.0]
 
 
 def test_the_callers_own_function():
@@ -80,11 +81,18 @@ def test_equal_similarities_are_one_static_argument():
     assert len(counted) == 1
 
 
+@pytest.mark.parametrize("name", ["bandwidth", "factor"])
 @pytest.mark.parametrize(
-    "arguments",
-    [{"bandwidth": -1.0}, {"bandwidth": float("nan")}, {"bandwidth": "mean"}, {"factor": 0.0}],
+    "value", [-1.0, 0.0, 0, np.nan, np.inf, "mean", True, np.True_, None, [1.0]]
 )
-def test_bad_options_are_named(arguments):
-    (name,) = arguments
+def test_bad_options_are_named(name, value):
     with pytest.raises(ValueError, match=name):
-        similarity.gaussian(**arguments)
+        similarity.gaussian(**{name: value})
+    with pytest.raises(ValueError, match=name):
+        similarity.Gaussian(**{"bandwidth": 1.0, "factor": 3.0, name: value})
+
+
+def test_numbers_of_any_library_are_options():
+    for number in (2, 2.0, np.float32(2), np.array(2.0), jnp.float32(2)):
+        assert similarity.gaussian(number, factor=number) == similarity.gaussian(2.0, factor=2.0)
+    assert similarity.Gaussian(np.float32(2), 3) == similarity.gaussian(2.0)

@@ -14,9 +14,9 @@ from jnnk import similarity
 from jnnk.activations import capture, layer_shapes
 from jnnk.channels import channelwise_nnk_graph
 from jnnk.data import Dataset, epoch_order
-from jnnk.dimension import maximum_likelihood_dimension, nnk_degree, two_nn
+from jnnk.dimension import intrinsic_dimension, nnk_degree
 from jnnk.errors import InputError
-from jnnk.generalization import channel_vote, error_rate, label_interpolation, loo_error
+from jnnk.generalization import error_rate, label_vote, loo_error
 from jnnk.graph import NNKGraph, nnk_graph
 from jnnk.jobs.channel_pictures import check_channels, default_channels, keep_pictures
 from jnnk.jobs.config import OverlapConfig
@@ -249,7 +249,7 @@ def measure_layer(
     chance = chance_overlap(graph, num_candidates=len(labels) - 1)
     mean, *means = _means_of_pairs(resamples, live).tolist()
     lower, upper = np.quantile(means, (0.025, 0.975)).tolist()
-    votes = channel_vote(label_interpolation(graph, labels, num_classes))
+    votes = label_vote(graph, labels, num_classes)
     measures = {
         "channels": len(live),
         "dead_channels": int((~live).sum()),
@@ -258,7 +258,7 @@ def measure_layer(
         "overlap_upper": upper,
         "overlap_by_chance": _means_of_pairs(np.asarray(chance), live).item(),
         **_image_means(graph, whole, live),
-        "two_nn_dimension": float(two_nn(whole.squared_distances)),
+        "two_nn_dimension": float(intrinsic_dimension(whole).two_nn),
         "channel_loo_error": float(arrays.loo_error[live].mean()) if live.any() else None,
         "vote_loo_error": float(error_rate(votes, labels)),
         "loo_error": float(loo_error(whole, labels, num_classes)),
@@ -343,7 +343,8 @@ def _image_means(graph: NNKGraph, whole: NNKGraph, live: np.ndarray) -> dict[str
     """The measures that are means over images, each with the limits of its interval."""
     degrees = np.asarray(nnk_degree(graph), np.float64)[live]
     # A batch of one image each: the layer's estimate is the inverse of their inverses' mean.
-    dimensions = np.asarray(maximum_likelihood_dimension(whole.squared_distances[:, None]))
+    alone = jax.tree.map(lambda field: field[:, None], whole)
+    dimensions = np.asarray(intrinsic_dimension(alone).mle)
     inverse = mean_interval(1 / dimensions)
     intervals = {
         "redundancy": mean_interval(np.asarray(redundancy(graph, per_image=True))),

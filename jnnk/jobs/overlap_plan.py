@@ -114,6 +114,7 @@ def plan_overlap(
             shapes[name],
             num_images=num_images,
             num_neighbors=config.neighbors,
+            num_classes=len(dataset.class_names),
             rates=rates,
             shards=shards,
             speedup=1.0 if on_cpu else float(num_devices),
@@ -164,6 +165,7 @@ def layer_records(plan: OverlapPlan) -> list[dict[str, Any]]:
             "solver": mib(layer.whole.solver),
             "answers": mib(layer.graphs),
             "overlap": mib(layer.overlap),
+            "votes": mib(layer.votes),
             "peak": mib(layer.peak),
             "seconds": f"{layer.seconds:.1f}",
         }
@@ -277,7 +279,7 @@ def _pair_seconds(num_channels: int, num_neighbors: int) -> float:
         errors=weights[..., 0],
         kkt_residual=weights[..., 0],
         converged=weights[..., 0] > 0,
-        squared_distances=weights,
+        distances=weights,
     )
 
     def compare():
