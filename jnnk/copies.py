@@ -1,0 +1,135 @@
+"""Which points are the same, so that ties of identical points cost a search nothing."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Copies(NamedTuple):
+    """Points grouped by place: identical ones stand side by side, ascending in index.
+
+    Two groups may be of the same place (points are told apart by a hash first, and on several
+    devices by each for its share); no group is of two places.
+
+    Attributes:
+        members: int32 (N,), the points by group.
+        place: int32 (N,), where in ``members`` each point stands.
+        start: int32 (N,), where in ``members`` its group begins.
+        end: int32 (N,), and where it ends.
+    """
+
+    members: jax.Array
+    place: jax.Array
+    start: jax.Array
+    end: jax.Array
+
+    def is_first(self) -> jax.Array:
+        """Bool (N,), the point of the smallest index of each group."""
+        return self.place == self.start
+
+
+def find_copies(points: jax.Array, exists: jax.Array) -> Copies:
+    """The `Copies` of points (N, D) float32 or float64; those that do not exist are all apart.
+
+    Args:
+        points: (N, D), finite.
+        exists: bool (N,).
+    """
+    number = points.shape[0]
+    bits = jax.lax.bitcast_convert_type(jnp.where(points == 0, 0, points), jnp.uint32)
+    bits = bits.reshape(number, -1)
+    column = jax.lax.broadcasted_iota(jnp.uint32, bits.shape, 1)
+    hashes = jnp.sum(_mixed(bits ^ _mixed(column + jnp.uint32(1))), axis=1, dtype=jnp.uint32)
+    hashes = jnp.where(exists, hashes, jnp.uint32(0xFFFFFFFF))
+    position = jnp.arange(number, dtype=jnp.int32)
+    _, members = jax.lax.sort((hashes, position), num_keys=1, is_stable=True)
+    rows, real = points[members], exists[members]
+    same = jnp.all(rows[1:] == rows[:-1], axis=1) & real[1:] & real[:-1]
+    ends_apart = jnp.ones(1, bool)
+    starts, ends = jnp.concatenate([ends_apart, ~same]), jnp.concatenate([~same, ends_apart])
+    start = jax.lax.cummax(jnp.where(starts, position, 0))
+    end = jax.lax.cummin(jnp.where(ends, position + 1, number), reverse=True)
+    place = jnp.zeros_like(position).at[members].set(position, unique_indices=True)
+    return Copies(members, place, start[place], end[place])
+
+
+class Ranked(NamedTuple):
+    """The K nearest of a shortlist.
+
+    Attributes:
+        indices: int32 (B, K), -1 where there are fewer.
+        squares: (B, K), ascending, infinity where there are fewer.
+        slots: int32 (B, K), where in the shortlist they stand, or the points that they copy.
+        is_interleaved: bool (B,), where points of equal distance are not in the order of their
+            indices, since they are copies of different points.
+    """
+
+    indices: jax.Array
+    squares: jax.Array
+    slots: jax.Array
+    is_interleaved: jax.Array
+
+
+def rank_with_copies(
+    squares: jax.Array,
+    indices: jax.Array,
+    exclude: jax.Array,
+    copies: Copies,
+    *,
+    num_neighbors: int,
+) -> Ranked:
+    """Ranks a shortlist of first points, each of which stands for all its copies.
+
+    Args:
+        squares: (B, W), infinity for what does not exist.
+        indices: int32 (B, W), of points that have no copy before them.
+        exclude: int32 (B,), a point that is left out of each row, -1 for none.
+        copies: of all N points.
+        num_neighbors: K, at most W.
+    """
+    start, end = copies.start, copies.end
+    is_point = (exclude >= 0) & (exclude < len(start))
+    leave_out = jnp.where(is_point, start[exclude], -1)[:, None]
+    slots = jax.lax.broadcasted_iota(jnp.int32, squares.shape, 1)
+    first, last = start[indices], end[indices]
+    number = jnp.where(jnp.isfinite(squares), last - first - (first == leave_out), 0)
+    squares = jnp.where(number > 0, squares, jnp.inf)
+    squares, indices, slots = jax.lax.sort((squares, indices, slots), num_keys=2)
+
+    def alone():
+        kept = (x[:, :num_neighbors] for x in (indices, squares, slots))
+        return Ranked(*kept, jnp.zeros(exclude.shape, bool))
+
+    def together():
+        first, last = start[indices], end[indices]
+        number = jnp.where(jnp.isfinite(squares), last - first - (first == leave_out), 0)
+        until = jnp.cumsum(number, axis=1, dtype=jnp.int32)
+        wanted = jax.lax.broadcasted_iota(jnp.int32, (1, num_neighbors, 1), 1)
+        origin = jnp.sum(until[:, None, :] <= wanted, axis=2, dtype=jnp.int32)
+        exists = origin < until.shape[1]
+        origin = jnp.minimum(origin, until.shape[1] - 1)
+        of = lambda values: jnp.take_along_axis(values, origin, axis=1)  # noqa: E731
+        member = wanted[:, :, 0] - of(until - number)
+        own = copies.place[exclude][:, None] - leave_out
+        member += (of(first) == leave_out) & (member >= own)
+        found = copies.members[of(first) + jnp.where(exists, member, 0)]
+        behind = copies.members[last - 1][:, :-1] > indices[:, 1:]
+        tied = (squares[:, :-1] == squares[:, 1:]) & (number[:, 1:] > 0)
+        used = (until - number)[:, :-1] < num_neighbors
+        return Ranked(
+            jnp.where(exists, found, -1),
+            jnp.where(exists, of(squares), jnp.inf),
+            of(slots),
+            jnp.any(behind & tied & used, axis=1),
+        )
+
+    ranked = jax.lax.cond(jnp.all(copies.is_first()), alone, together)
+    return ranked._replace(indices=jnp.where(jnp.isinf(ranked.squares), -1, ranked.indices))
+
+
+def _mixed(bits: jax.Array) -> jax.Array:
+    """A bijection of uint32 in which every bit depends on all (MurmurHash3's last step)."""
+    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
+    bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)
+    return bits ^ (bits >> 16)
