@@ -9,8 +9,8 @@ import jax.numpy as jnp
 class Copies(NamedTuple):
     """Points grouped by place: identical ones stand side by side, ascending in index.
 
-    Two groups may be of the same place (points are told apart by a hash first, and on several
-    devices by each for its share); no group is of two places.
+    Two groups may be of the same place (points are told apart by a hash first, and by each of several
+    devices for its share); no group is of two places.
 
     Attributes:
         members: int32 (N,), the points by group.
@@ -43,13 +43,15 @@ def find_copies(points: jax.Array, exists: jax.Array) -> Copies:
     hashes = jnp.sum(_mixed(bits ^ _mixed(column + jnp.uint32(1))), axis=1, dtype=jnp.uint32)
     hashes = jnp.where(exists, hashes, jnp.uint32(0xFFFFFFFF))
     position = jnp.arange(number, dtype=jnp.int32)
-    _, members = jax.lax.sort((hashes, position), num_keys=1, is_stable=True)
-    rows, real = points[members], exists[members]
-    same = jnp.all(rows[1:] == rows[:-1], axis=1) & real[1:] & real[:-1]
-    ends_apart = jnp.ones(1, bool)
-    starts, ends = jnp.concatenate([ends_apart, ~same]), jnp.concatenate([~same, ends_apart])
-    start = jax.lax.cummax(jnp.where(starts, position, 0))
-    end = jax.lax.cummin(jnp.where(ends, position + 1, number), reverse=True)
+    ordered, members = jax.lax.sort((hashes, position), num_keys=1, is_stable=True)
+    start, end = (
+        jnp.searchsorted(ordered, ordered, side=side).astype(jnp.int32)
+        for side in ("left", "right")
+    )
+    same = jnp.all(points[members] == points[members[start]], axis=1) & exists[members]
+    # Different points of the same hash, and those that do not exist, are groups of their own.
+    mixed = jnp.zeros(number, bool).at[start].max(~same)[start]
+    start, end = jnp.where(mixed, position, start), jnp.where(mixed, position + 1, end)
     place = jnp.zeros_like(position).at[members].set(position, unique_indices=True)
     return Copies(members, place, start[place], end[place])
 
@@ -93,7 +95,9 @@ def rank_with_copies(
     leave_out = jnp.where(is_point, start[exclude], -1)[:, None]
     slots = jax.lax.broadcasted_iota(jnp.int32, squares.shape, 1)
     first, last = start[indices], end[indices]
-    number = jnp.where(jnp.isfinite(squares), last - first - (first == leave_out), 0)
+    number = jnp.where(
+        jnp.isfinite(squares), last - first - (first == leave_out).astype(jnp.int32), 0
+    )
     squares = jnp.where(number > 0, squares, jnp.inf)
     squares, indices, slots = jax.lax.sort((squares, indices, slots), num_keys=2)
 
@@ -103,8 +107,11 @@ def rank_with_copies(
 
     def together():
         first, last = start[indices], end[indices]
-        number = jnp.where(jnp.isfinite(squares), last - first - (first == leave_out), 0)
-        until = jnp.cumsum(number, axis=1, dtype=jnp.int32)
+        number = jnp.where(
+            jnp.isfinite(squares), last - first - (first == leave_out).astype(jnp.int32), 0
+        )
+        before = jnp.tri(number.shape[1], dtype=bool)
+        until = jnp.sum(jnp.where(before[None], number[:, None, :], 0), axis=2, dtype=jnp.int32)
         wanted = jax.lax.broadcasted_iota(jnp.int32, (1, num_neighbors, 1), 1)
         origin = jnp.sum(until[:, None, :] <= wanted, axis=2, dtype=jnp.int32)
         exists = origin < until.shape[1]
@@ -112,7 +119,7 @@ def rank_with_copies(
         of = lambda values: jnp.take_along_axis(values, origin, axis=1)  # noqa: E731
         member = wanted[:, :, 0] - of(until - number)
         own = copies.place[exclude][:, None] - leave_out
-        member += (of(first) == leave_out) & (member >= own)
+        member += ((of(first) == leave_out) & (member >= own)).astype(jnp.int32)
         found = copies.members[of(first) + jnp.where(exists, member, 0)]
         behind = copies.members[last - 1][:, :-1] > indices[:, 1:]
         tied = (squares[:, :-1] == squares[:, 1:]) & (number[:, 1:] > 0)

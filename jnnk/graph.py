@@ -10,7 +10,14 @@ import numpy as np
 
 from jnnk.blocks import map_blocks
 from jnnk.chunks import chunk_size, gram_queries, in_chunks
-from jnnk.neighbors import center_and_unit, check_options, search
+from jnnk.neighbors import (
+    UNIT,
+    center_and_unit,
+    check_array,
+    check_exclude,
+    check_options,
+    search,
+)
 from jnnk.precision import working_dtype
 from jnnk.qp import solve_nnk
 from jnnk.similarity import DEFAULT, RadialSimilarity, Similarity
@@ -108,7 +115,7 @@ class Vectors(NamedTuple):
     """The same points as the search and as the user's similarity see them.
 
     Attributes:
-        embedded: (..., D'), from `embed`, centred and in units (`jnnk.neighbors.center_and_unit`).
+        embedded: (..., D'), from `embed`, in units of `jnnk.neighbors.UNIT`.
         raw: (..., D), as they came; read for a similarity that is a callable alone, else it may be
             None.
     """
@@ -174,45 +181,50 @@ def nnk_graph(
          [ True False  True]
          [ True False False]]
     """
+    check_array("points", points, jnp.floating, jnp.integer, jnp.bool_)
     if points.ndim != 2:
         raise ValueError(f"points must be (N, D), got shape {points.shape}")
+    num_points = points.shape[0]
     if queries is None:
         if exclude is not None:
             raise ValueError("exclude goes with queries; points leave themselves out")
-        exclude = jnp.arange(points.shape[0], dtype=jnp.int32)
+        exclude = jnp.arange(num_points, dtype=jnp.int32)
         queries = points
-    elif queries.ndim != 2 or queries.shape[1] != points.shape[1]:
-        raise ValueError(f"queries must be (Q, {points.shape[1]}), got shape {queries.shape}")
+        num_candidates = num_points - 1
+    else:
+        check_array("queries", queries, jnp.floating, jnp.integer, jnp.bool_)
+        if queries.ndim != 2 or queries.shape[1] != points.shape[1]:
+            raise ValueError(f"queries must be (Q, {points.shape[1]}), got shape {queries.shape}")
+        num_candidates = num_points
     if exclude is None:
         exclude = jnp.full(queries.shape[:1], -1, jnp.int32)
-    check_options(num_neighbors, block_size, method)
+    check_exclude(exclude, queries.shape[0])
+    num_neighbors, block_size = check_options(num_neighbors, block_size, method)
     dtype = working_dtype(points.dtype)
     points, queries = points.astype(dtype), queries.astype(dtype)
+    if num_points == 0:  # a point that is nobody's neighbour, for none
+        points = jnp.full((1, points.shape[1]), jnp.nan, dtype)
     embedded, embedded_queries = embed(points, similarity), embed(queries, similarity)
-    center, unit = center_and_unit(embedded)
-    embedded = (embedded - center) / unit
-    embedded_queries = (embedded_queries - center) / unit
     indices, distances = search(
-        jax.lax.stop_gradient(embedded_queries),
-        jax.lax.stop_gradient(embedded),
+        embedded_queries,
+        embedded,
         exclude.astype(jnp.int32),
-        num_neighbors=num_neighbors,
+        frame=Frame(*center_and_unit(embedded)),
+        num_neighbors=max(1, min(num_neighbors, num_candidates)),
         block_size=block_size,
         method=method,
     )
-    if isinstance(similarity, RadialSimilarity):
-        similarity = similarity.resolved(distances, indices >= 0, unit)
-    return weigh(
+    graph = weigh(
         indices,
-        distances,
+        distances.distances,
         Vectors(embedded_queries, queries),
         rows=indices,
         candidates_of=lambda index: Vectors(embedded[index], points[index]),
-        unit=unit,
-        similarity=similarity,
+        similarity=resolved(similarity, distances.distances, indices >= 0),
         tol=tol,
         max_steps=max_steps,
     )
+    return with_no_others(graph, num_neighbors=num_neighbors)
 
 
 def embed(points: jax.Array, similarity: Similarity) -> jax.Array:

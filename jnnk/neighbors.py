@@ -9,14 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jnnk.copies import Copies, find_copies, rank_with_copies
-from jnnk.differences import CHUNK, Distances, least_square
+from jnnk.differences import Distances, least_square, to_rows
 from jnnk.precision import working_dtype
-from jnnk.second_pass import (
-    candidates_by_differences,
-    in_chunks_of_rows,
-    laid_out,
-    settle,
-)
+from jnnk.second_pass import CHUNK, candidates_by_differences, on_a_line, settle, settle_all
 from jnnk.shortlists import Frame, Shortlist, is_certain, shortlists
 
 #: The search takes coordinates in this unit: no difference of two finite numbers then overflows.
@@ -175,7 +170,13 @@ def search(
             jnp.all(certain),
             lambda state, todo: state,
             functools.partial(
-                _second_pass, queries, points, exclude, num_neighbors=wanted, block_size=block_size
+                _second_pass,
+                queries=queries,
+                points=points,
+                exclude=exclude,
+                frame=frame,
+                num_neighbors=wanted,
+                chunk=min(CHUNK, block_size, queries.shape[0]),
             ),
             (indices, distances, guesses),
             ~certain,
@@ -225,23 +226,20 @@ def rank_shortlist(
     return ranked.indices, distances, ranked.slots, guesses, certain
 
 
-def _second_pass(queries, points, exclude, state, todo, *, num_neighbors, block_size):
+def _second_pass(state, todo, *, queries, points, exclude, frame, num_neighbors, chunk):
     """``(indices, distances, guesses)`` with the rows to do replaced."""
-    points, exists = finite_rows(points)
-    tiles = laid_out(points, num_neighbors=num_neighbors)
+    line, of_queries = on_a_line(points, frame), on_a_line(queries, frame)
 
-    def solve(rows, state):
-        _, _, guesses = state
-        query = queries[rows]
+    def settle_rows(rows, state):
+        guesses, query = state[2], of_queries.points[rows]
         found = candidates_by_differences(
-            query, guesses, exclude[rows], tiles, exists, num_neighbors=num_neighbors
+            query, guesses, exclude[rows], line, frame, num_neighbors=num_neighbors
         )
-        differences = points[found.indices] - query[:, None]
+        differences = to_rows(line.points, found.indices, query)
         settled = settle(found, differences, guesses, num_neighbors=num_neighbors)
         return (settled.indices, settled.distances, settled.guesses), settled.again
 
-    chunk = min(CHUNK, block_size, queries.shape[0])
-    return in_chunks_of_rows(state, todo, solve, chunk=chunk)
+    return settle_all(state, todo, of_queries.order, settle_rows, chunk=chunk)
 
 
 def check_options(num_neighbors: int, block_size: int, method: str) -> tuple[int, int]:

@@ -1,21 +1,66 @@
-"""The second pass of the search, for the queries whose neighbours the first one cannot prove."""
+"""The second pass of the search, for the queries whose neighbours the first one cannot prove.
+
+They are compared by differences with every point that can be near enough. Which can, a projection
+on one direction tells: it shortens distances, so points whose projection is farther from the
+query's than its K-th neighbour at most is are none. In a narrow cluster few others are left.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jnnk.differences import (
-    TILE_POINTS,
     Distances,
-    farness,
     least_square,
+    lengths,
     power_of_two,
     squares_to_all,
-    tiled,
+    sums_of_squares,
+    to_rows,
 )
-from jnnk.shortlists import by_member, group_size, select, shortlist_length
+from jnnk.precision import WHOLE, row_sums
+from jnnk.shortlists import (
+    Frame,
+    by_member,
+    group_size,
+    relative_error,
+    select,
+    shortlist_length,
+)
+
+#: Queries that are compared with points together.
+CHUNK = 64
+# Points that they are compared with at once: the distances fit a core's cache.
+_TILE = 1024
+
+
+class Line(NamedTuple):
+    """Points in the order of their projections.
+
+    Attributes:
+        points: (N, D), finite.
+        exists: bool (N,).
+        order: int32 (N,), points of ascending projection.
+        projections: (N,), ascending, of the points of ``order``.
+    """
+
+    points: jax.Array
+    exists: jax.Array
+    order: jax.Array
+    projections: jax.Array
+
+
+def on_a_line(points: jax.Array, frame: Frame) -> Line:
+    """The `Line` of points (N, D); those with NaN or infinity do not exist."""
+    exists = jnp.all(jnp.isfinite(points), axis=1)
+    points = jnp.where(exists[:, None], points, 0)
+    projections, order = jax.lax.sort(
+        (_projections(points, frame), jnp.arange(len(points), dtype=jnp.int32)), num_keys=1
+    )
+    return Line(points, exists, order, projections)
 
 
 class Candidates(NamedTuple):
@@ -31,19 +76,12 @@ class Candidates(NamedTuple):
     indices: jax.Array
 
 
-def laid_out(points: jax.Array, *, num_neighbors: int) -> jax.Array:
-    """Points (N, D), finite, as `candidates_by_differences` takes them."""
-    group = group_size(len(points), num_neighbors)
-    whole = jnp.pad(points, ((0, -len(points) % TILE_POINTS), (0, 0)))
-    return tiled(by_member(whole, group))
-
-
 def candidates_by_differences(
     queries: jax.Array,
     guesses: jax.Array,
     exclude: jax.Array,
-    tiles: jax.Array,
-    exists: jax.Array,
+    line: Line,
+    frame: Frame,
     *,
     num_neighbors: int,
 ) -> Candidates:
@@ -53,22 +91,58 @@ def candidates_by_differences(
         queries: (B, D), finite.
         guesses: (B,), at least the distance of the K-th neighbour, which becomes the unit.
         exclude: int32 (B,), a point to leave out; any number that is none for none.
-        tiles: the points, from `laid_out`.
-        exists: bool (N,).
+        line: the points.
+        frame: of all points.
         num_neighbors: K.
     """
-    length, num_points = shortlist_length(num_neighbors), len(exists)
-    group, wanted = group_size(num_points, num_neighbors), min(length, num_points)
-    squares = squares_to_all(queries, 1 / power_of_two(guesses), tiles)
-    exists = by_member(jnp.pad(exists, (0, squares.shape[1] - num_points)), group)
-    number = by_member(jnp.arange(squares.shape[1], dtype=jnp.int32), group)
-    there = exists[None, :] & (number[None, :] != exclude[:, None])
-    squares, indices = select(jnp.where(there, squares, jnp.inf), group, wanted)
-    missing = ((0, 0), (0, length - wanted))
-    return Candidates(
-        jnp.pad(squares, missing, constant_values=jnp.inf),
-        jnp.pad(indices, missing, constant_values=0),
-    )
+    num_points, dim = line.points.shape
+    length = shortlist_length(num_neighbors)
+    tile = min(max(_TILE, -(-length // WHOLE) * WHOLE), -(-num_points // WHOLE) * WHOLE)
+    group, wanted = group_size(tile, num_neighbors), min(length, tile)
+    rates = 1 / power_of_two(guesses)
+    # Projections err by `relative_error` of the lengths, the points' at most the root of D.
+    centred = (queries - frame.center[None]) / frame.unit
+    own = jnp.max(jnp.abs(centred), axis=1, initial=0)
+    error = 4 * relative_error(queries.dtype, dim)
+    reach = guesses / frame.unit * (1 + error) + error * (own + 1) * np.sqrt(max(dim, 1))
+    projections = _projections(queries, frame)
+    near = jnp.isfinite(projections)
+    lowest = jnp.min(jnp.where(near, projections - reach, -jnp.inf))
+    highest = jnp.max(jnp.where(near, projections + reach, jnp.inf))
+    first = jnp.searchsorted(line.projections, lowest, side="left").astype(jnp.int32)
+    stop = jnp.searchsorted(line.projections, highest, side="right").astype(jnp.int32)
+    order = jnp.pad(line.order, (0, tile), constant_values=num_points)
+
+    def step(carry):
+        start, found = carry
+        # By index, so that the first ones are kept of those that tie.
+        ids = jnp.sort(jax.lax.dynamic_slice_in_dim(order, start, tile))
+        laid = by_member(ids, group)
+        members = jnp.minimum(laid, num_points - 1)
+        squares = squares_to_all(queries, line.points[members], rates)
+        there = (laid < num_points) & line.exists[members]
+        there = there[None, :] & (members[None, :] != exclude[:, None])
+        squares, slots = select(jnp.where(there, squares, jnp.inf), group, wanted)
+        met = Candidates(squares, jnp.minimum(ids, num_points - 1)[slots])
+        both = jax.tree.map(lambda *pair: jnp.concatenate(pair, axis=1), found, met)
+        return start + tile, first_candidates(both, length)
+
+    never = jnp.full((queries.shape[0], length), jnp.inf, queries.dtype)
+    nothing = Candidates(never, jnp.full(never.shape, num_points - 1, jnp.int32))
+    return jax.lax.while_loop(lambda carry: carry[0] < stop, step, (first, nothing))[1]
+
+
+def first_candidates(found: Candidates, length: int) -> Candidates:
+    """The nearest of candidates, ties by index."""
+    return Candidates(*(x[:, :length] for x in jax.lax.sort(tuple(found), num_keys=2)))
+
+
+def _projections(points: jax.Array, frame: Frame) -> jax.Array:
+    """Of (N, D), in units of the frame, on a direction like no other."""
+    direction = np.random.default_rng(0).normal(size=points.shape[1])
+    direction /= max(np.linalg.norm(direction), 1e-30)
+    centred = (points - frame.center[None]) / frame.unit
+    return row_sums(centred * jnp.asarray(direction, points.dtype)[None])
 
 
 class Settled(NamedTuple):
@@ -94,32 +168,33 @@ def settle(
     found: Candidates, differences: jax.Array, guesses: jax.Array, *, num_neighbors: int
 ) -> Settled:
     """Ranks candidates (B, W) by their differences (B, W, D), in the whole range of the dtype."""
-    exists = jnp.isfinite(found.squares)
-    far = farness(differences, exists)
-    slots = jax.lax.broadcasted_iota(jnp.int32, found.indices.shape, 1)
-    keys = (*far, found.indices, slots)
-    exponent, mantissa, indices, slots = (
+    exists, unit = jnp.isfinite(found.squares), power_of_two(guesses)[:, None]
+    distances = jnp.where(exists, lengths(differences), jnp.inf)
+    # What tells those apart whose roots are rounded to the same.
+    squares = jnp.where(exists, sums_of_squares(differences / unit[:, :, None]), jnp.inf)
+    slots = jax.lax.broadcasted_iota(jnp.int32, squares.shape, 1)
+    keys = (distances, squares, found.indices, slots)
+    distances, squares, indices, slots = (
         x[:, :num_neighbors] for x in jax.lax.sort(keys, num_keys=3)
     )
-    distances = type(far)(exponent, mantissa).measured()
-    there = jnp.isfinite(distances.distances)
-    last = distances.distances[:, -1]
-    dim = differences.shape[-1]
-    near = found.squares[:, -1] < least_square(guesses.dtype, dim)
-    again = near & (last > 0) & (last < guesses)
+    least = least_square(guesses.dtype, differences.shape[-1])
+    squares = jnp.where(squares < least, distances * distances, squares * unit * unit)
+    last = distances[:, -1]
+    again = (found.squares[:, -1] < least) & (last > 0) & (last < guesses)
     return Settled(
-        jnp.where(there, indices, -1),
-        distances,
+        jnp.where(jnp.isfinite(distances), indices, -1),
+        Distances(distances, squares),
         slots,
         jnp.where(again, last, guesses),
         again,
     )
 
 
-def in_chunks_of_rows(
+def settle_all(
     state: Any,
     todo: jax.Array,
-    solve: Callable[[jax.Array, Any], tuple[Any, jax.Array]],
+    order: jax.Array,
+    settle_rows: Callable[[jax.Array, Any], tuple[Any, jax.Array]],
     *,
     chunk: int,
     anywhere: Callable[[jax.Array], jax.Array] = lambda flag: flag,
@@ -129,8 +204,9 @@ def in_chunks_of_rows(
     Args:
         state: pytree of arrays of Q rows.
         todo: bool (Q,).
-        solve: from the numbers int32 (B,) of rows, and the rows, to new ones and bool (B,), which
-            of them are to do again.
+        order: int32 (Q,), the rows in the order in which they are taken.
+        settle_rows: from the numbers int32 (B,) of rows, and the rows, to new ones and bool (B,),
+            which of them are to do again.
         chunk: B, at most Q.
         anywhere: whether a flag is set on any of several devices that go on together.
     """
@@ -138,15 +214,14 @@ def in_chunks_of_rows(
     def step(carry):
         state, todo, _ = carry
         # The first ones: of equal values those of the smallest index come first.
-        is_todo, rows = jax.lax.top_k(todo.astype(jnp.float32), chunk)
-        rows = rows.astype(jnp.int32)
-        solved, again = solve(rows, jax.tree.map(lambda x: x[rows], state))
-        # Rows beyond the last one to do stay as they are.
+        is_todo, places = jax.lax.top_k(todo[order].astype(jnp.float32), chunk)
+        # In the place of what is not to do the first one once more, which is dropped.
+        rows = order[jnp.where(is_todo > 0, places, places[0])]
+        settled, again = settle_rows(rows, jax.tree.map(lambda x: x[rows], state))
         place = jnp.where(is_todo > 0, rows, todo.shape[0])
         write = lambda x, new: x.at[place].set(new, mode="drop")  # noqa: E731
-        state = jax.tree.map(write, state, solved)
         todo = write(todo, again)
-        return state, todo, anywhere(jnp.any(todo))
+        return jax.tree.map(write, state, settled), todo, anywhere(jnp.any(todo))
 
     start = (state, todo, anywhere(jnp.any(todo)))
     return jax.lax.while_loop(lambda carry: carry[2], step, start)[0]

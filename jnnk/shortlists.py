@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jnnk.blocks import map_blocks
-from jnnk.differences import least_square, sums_of_squares
+from jnnk.differences import least_square, sums_of_squares, to_rows
 from jnnk.precision import WHOLE, row_sums
 
 # Columns of the distance matrix that share one minimum in the first selection (see `select`); a
@@ -109,7 +109,7 @@ def shortlists(
     exists = jnp.all(jnp.isfinite(points), axis=1)
     points = jnp.where(exists[:, None], points, 0)
     centred = (points - frame.center[None]) / frame.unit
-    norms = row_sums(centred * centred) * (1 - 3 * _relative_error(points.dtype, dim))
+    norms = row_sums(centred * centred) * (1 - 3 * relative_error(points.dtype, dim))
     exists &= is_first
     norms = jnp.where(exists, norms, _FAR)
     columns = jnp.concatenate([centred, norms[:, None]], axis=1)
@@ -129,7 +129,7 @@ def shortlists(
         candidates = jnp.minimum(candidates, num_points - 1)
         gone |= ~exists[candidates]
         # Ranked by the differences themselves: the product above cancels.
-        differences = points[candidates] - jnp.where(real[:, None], query, 0)[:, None]
+        differences = to_rows(points, candidates, jnp.where(real[:, None], query, 0))
         squares = jnp.where(gone, jnp.inf, sums_of_squares(differences / frame.unit))
         # Zero is for identical points alone, not for squares below the range: `is_certain` sees it.
         nearest = jnp.argmin(squares, axis=1)[:, None]
@@ -163,7 +163,7 @@ def is_certain(
         nothing was left out.
     """
     dtype, dim = queries.dtype, queries.shape[1]
-    error, least = _relative_error(dtype, dim), least_square(dtype, dim)
+    error, least = relative_error(dtype, dim), least_square(dtype, dim)
     rows = _centred(queries, frame)
     reached = _in_reach(queries, frame)
     own = row_sums(jnp.where(reached[:, None], rows * rows, 0))
@@ -179,7 +179,7 @@ def is_certain(
     return ~real | (reached & ~small & ~overflown & (complete | (farthest < bound)))
 
 
-def _relative_error(dtype, dim: int) -> float:
+def relative_error(dtype, dim: int) -> float:
     """The g above."""
     error = (dim + 16) * float(jnp.finfo(dtype).eps) / 2
     return error / (1 - min(4 * error, 0.5))
