@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jnnk.graph import NNKGraph, nnk_graph
+from jnnk.neighbors import check_array, check_options
 from jnnk.precision import working_dtype
 from jnnk.similarity import DEFAULT, Similarity
 from jnnk.streams import can_stream, map_streams
@@ -54,7 +55,9 @@ def channelwise_nnk_graph(
         >>> print((graph.weights > 0).sum((1, 2)))  # edges by channel
         [10 10  0]
     """
+    check_array("activations", activations, jnp.floating, jnp.integer, jnp.bool_)
     points = flat_channels(activations)
+    num_neighbors, block_size = check_options(num_neighbors, block_size, method)
     static = {
         "num_neighbors": num_neighbors,
         "similarity": similarity,

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 class Copies(NamedTuple):
     """Points grouped by place: identical ones stand side by side, ascending in index.
 
-    Two groups may be of the same place (points are told apart by a hash first, and by each of several
-    devices for its share); no group is of two places.
+    Two groups may be of the same place (points are told apart by a hash first, and by each of
+    several devices for its share); no group is of two places.
 
     Attributes:
         members: int32 (N,), the points by group.
@@ -90,26 +90,23 @@ def rank_with_copies(
         copies: of all N points.
         num_neighbors: K, at most W.
     """
-    start, end = copies.start, copies.end
-    is_point = (exclude >= 0) & (exclude < len(start))
-    leave_out = jnp.where(is_point, start[exclude], -1)[:, None]
     slots = jax.lax.broadcasted_iota(jnp.int32, squares.shape, 1)
-    first, last = start[indices], end[indices]
-    number = jnp.where(
-        jnp.isfinite(squares), last - first - (first == leave_out).astype(jnp.int32), 0
-    )
-    squares = jnp.where(number > 0, squares, jnp.inf)
-    squares, indices, slots = jax.lax.sort((squares, indices, slots), num_keys=2)
 
     def alone():
-        kept = (x[:, :num_neighbors] for x in (indices, squares, slots))
+        there = jnp.where(indices == exclude[:, None], jnp.inf, squares)
+        ranked = jax.lax.sort((there, indices, slots), num_keys=2)
+        kept = (ranked[x][:, :num_neighbors] for x in (1, 0, 2))
         return Ranked(*kept, jnp.zeros(exclude.shape, bool))
 
     def together():
-        first, last = start[indices], end[indices]
-        number = jnp.where(
-            jnp.isfinite(squares), last - first - (first == leave_out).astype(jnp.int32), 0
-        )
+        is_point = (exclude >= 0) & (exclude < len(copies.start))
+        leave_out = jnp.where(is_point, copies.start[exclude], -1)[:, None]
+        first, last = copies.start[indices], copies.end[indices]
+        number = jnp.where(jnp.isfinite(squares), last - first, 0)
+        number = number - ((first == leave_out) & (number > 0)).astype(jnp.int32)
+        there = jnp.where(number > 0, squares, jnp.inf)
+        keys = (there, indices, slots, number)
+        distances, points, origins, number = jax.lax.sort(keys, num_keys=2)
         before = jnp.tri(number.shape[1], dtype=bool)
         until = jnp.sum(jnp.where(before[None], number[:, None, :], 0), axis=2, dtype=jnp.int32)
         wanted = jax.lax.broadcasted_iota(jnp.int32, (1, num_neighbors, 1), 1)
@@ -117,17 +114,19 @@ def rank_with_copies(
         exists = origin < until.shape[1]
         origin = jnp.minimum(origin, until.shape[1] - 1)
         of = lambda values: jnp.take_along_axis(values, origin, axis=1)  # noqa: E731
-        member = wanted[:, :, 0] - of(until - number)
+        first = copies.start[points]
+        begin, member = of(first), wanted[:, :, 0] - of(until - number)
         own = copies.place[exclude][:, None] - leave_out
-        member += ((of(first) == leave_out) & (member >= own)).astype(jnp.int32)
-        found = copies.members[of(first) + jnp.where(exists, member, 0)]
-        behind = copies.members[last - 1][:, :-1] > indices[:, 1:]
-        tied = (squares[:, :-1] == squares[:, 1:]) & (number[:, 1:] > 0)
+        member += ((begin == leave_out) & (member >= own)).astype(jnp.int32)
+        found = copies.members[begin + jnp.where(exists, member, 0)]
+        # The last copy of one comes after the first one of the next, which is as far away.
+        behind = copies.members[copies.end[points] - 1][:, :-1] > points[:, 1:]
+        tied = (distances[:, :-1] == distances[:, 1:]) & (number[:, 1:] > 0)
         used = (until - number)[:, :-1] < num_neighbors
         return Ranked(
             jnp.where(exists, found, -1),
-            jnp.where(exists, of(squares), jnp.inf),
-            of(slots),
+            jnp.where(exists, of(distances), jnp.inf),
+            of(origins),
             jnp.any(behind & tied & used, axis=1),
         )
 

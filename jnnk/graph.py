@@ -10,6 +10,7 @@ import numpy as np
 
 from jnnk.blocks import map_blocks
 from jnnk.chunks import chunk_size, gram_queries, in_chunks
+from jnnk.differences import power_of_two
 from jnnk.neighbors import (
     UNIT,
     center_and_unit,
@@ -20,6 +21,7 @@ from jnnk.neighbors import (
 )
 from jnnk.precision import working_dtype
 from jnnk.qp import solve_nnk
+from jnnk.shortlists import Frame
 from jnnk.similarity import DEFAULT, RadialSimilarity, Similarity
 
 if TYPE_CHECKING:
@@ -228,8 +230,41 @@ def nnk_graph(
 
 
 def embed(points: jax.Array, similarity: Similarity) -> jax.Array:
-    """Points (N, D) in the space (N, D') where the similarity searches its candidates."""
-    return similarity.embed(points) if isinstance(similarity, RadialSimilarity) else points
+    """Points (N, D) in the space (N, D') where the similarity searches its candidates.
+
+    In units of `jnnk.neighbors.UNIT`.
+    """
+    embedded = similarity.embed(points) if isinstance(similarity, RadialSimilarity) else points
+    return embedded / UNIT
+
+
+def resolved(similarity: Similarity, distances: jax.Array, valid: jax.Array) -> Similarity:
+    """The similarity with the median bandwidth turned into a number.
+
+    Args:
+        similarity: see `nnk_graph`.
+        distances: (Q, K) of all queries to their candidates, in units of `UNIT`.
+        valid: bool (Q, K), which candidates exist.
+    """
+    if not isinstance(similarity, RadialSimilarity):
+        return similarity
+    unit = power_of_two(jnp.max(jnp.where(valid, distances, 0), initial=0))
+    return similarity.resolved(jnp.square(distances / unit), valid, unit * UNIT)
+
+
+def with_no_others(graph: NNKGraph, *, num_neighbors: int) -> NNKGraph:
+    """The graph with as many candidates a query, of which the further ones do not exist."""
+    missing = num_neighbors - graph.indices.shape[-1]
+
+    def pad(field, value):
+        widths = [(0, 0)] * (field.ndim - 1) + [(0, missing)]
+        return jnp.pad(field, widths, constant_values=value)
+
+    return graph._replace(
+        indices=pad(graph.indices, -1),
+        weights=pad(graph.weights, 0),
+        squared_distances=pad(graph.squared_distances, jnp.inf),
+    )
 
 
 def weigh(
@@ -239,7 +274,6 @@ def weigh(
     *,
     rows: Any,
     candidates_of: Callable[[Any], Vectors],
-    unit: jax.Array,
     similarity: Similarity,
     tol: float | jax.Array,
     max_steps: int,
@@ -248,12 +282,11 @@ def weigh(
 
     Args:
         indices: int32 (Q, K), candidates by increasing distance, -1 for none.
-        distances: (Q, K), their squared distances in units, infinity for none.
+        distances: (Q, K), their distances in units of `UNIT`, infinity for none.
         queries: `Vectors` (Q, D).
         rows: pytree of Q rows, of which a block goes to ``candidates_of`` at a time.
         candidates_of: from a block of B such rows to the `Vectors` (B, K, D) of its candidates,
             anything finite or not where the index is -1.
-        unit: (), length of one unit of the embedded vectors.
         similarity: with the median bandwidth resolved.
         tol: see `jnnk.qp.solve_nnk`.
         max_steps: see `jnnk.qp.solve_nnk`.
@@ -264,6 +297,8 @@ def weigh(
     (num_queries, num_neighbors), dtype = indices.shape, queries.embedded.dtype
     radial = isinstance(similarity, RadialSimilarity)
     finite = jnp.all(jnp.isfinite(queries.embedded), axis=1)
+    # A unit for each query, in which the squares of its distances are in the range of the dtype.
+    units = power_of_two(jnp.max(jnp.where(indices >= 0, distances, 0), axis=1))
     # Whole chunks, by repeating the last query: so no chunk depends on where a block or a device's
     # share of the queries ends, and neither does the rounding.
     is_one_chunk = num_queries <= chunk_size(num_neighbors)
@@ -275,14 +310,15 @@ def weigh(
         return jnp.pad(x, widths, mode="edge") if whole > num_queries else x
 
     def local(inputs):
-        index, query, row, exists = inputs
+        index, query, row, unit, exists = inputs
         valid = (index >= 0) & exists[:, None]
         candidates = candidates_of(row)
         near = jnp.where(valid[:, :, None], candidates.embedded - query.embedded[:, None], 0)
+        near = near / unit[:, None, None]
         norms = jnp.sum(near * near, axis=2)
         mask = valid & jnp.any(norms > 0, axis=1, keepdims=True)
         if radial:
-            gram, cross = _radial(similarity, near, norms, valid, unit)
+            gram, cross = _radial(similarity, near, norms, valid, unit * UNIT)
         else:
             gram, cross = _pairwise(similarity, candidates.raw, query.raw, valid)
         # A masked candidate is a problem of its own whose answer is 0.
@@ -306,7 +342,7 @@ def weigh(
 
     outputs = map_blocks(
         block,
-        (*jax.tree.map(padded, (indices, queries, rows)), exists),
+        (*jax.tree.map(padded, (indices, queries, rows, units)), exists),
         block_size=gram_queries(num_neighbors),
     )
     weights, errors, residual, converged = (x[:num_queries] for x in outputs)
@@ -316,14 +352,14 @@ def weigh(
         errors,
         jnp.where(finite, residual, jnp.inf),
         converged & finite,
-        distances * unit * unit,
+        jnp.square(distances * UNIT),
     )
 
 
 def _radial(similarity, near, norms, valid, unit):
     """Gram (B, K, K) and cross (B, K) from candidates (B, K, D) relative to their query.
 
-    ``norms`` (B, K) are their squared lengths.
+    ``norms`` (B, K) are their squared lengths, in the units (B,).
     """
     inner = jnp.einsum("bkd,bjd->bkj", near, near, precision=jax.lax.Precision.HIGHEST)
     between = norms[:, :, None] + norms[:, None, :] - 2 * inner

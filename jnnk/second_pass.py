@@ -19,7 +19,6 @@ from jnnk.differences import (
     power_of_two,
     squares_to_all,
     sums_of_squares,
-    to_rows,
 )
 from jnnk.precision import WHOLE, row_sums
 from jnnk.shortlists import (
@@ -33,8 +32,9 @@ from jnnk.shortlists import (
 
 #: Queries that are compared with points together.
 CHUNK = 64
-# Points that they are compared with at once: the distances fit a core's cache.
-_TILE = 1024
+# Points that they are compared with at once: so many coordinates, and within these bounds, that
+# joining the nearest of two tiles takes less time than comparing.
+_TILE_FLOATS, _LEAST_TILE, _LARGEST_TILE = 2**17, 1024, 8192
 
 
 class Line(NamedTuple):
@@ -97,7 +97,8 @@ def candidates_by_differences(
     """
     num_points, dim = line.points.shape
     length = shortlist_length(num_neighbors)
-    tile = min(max(_TILE, -(-length // WHOLE) * WHOLE), -(-num_points // WHOLE) * WHOLE)
+    tile = max(_LEAST_TILE, min(_LARGEST_TILE, _TILE_FLOATS // max(1, dim) // WHOLE * WHOLE))
+    tile = min(max(tile, _whole(length)), _whole(num_points))
     group, wanted = group_size(tile, num_neighbors), min(length, tile)
     rates = 1 / power_of_two(guesses)
     # Projections err by `relative_error` of the lengths, the points' at most the root of D.
@@ -130,6 +131,10 @@ def candidates_by_differences(
     never = jnp.full((queries.shape[0], length), jnp.inf, queries.dtype)
     nothing = Candidates(never, jnp.full(never.shape, num_points - 1, jnp.int32))
     return jax.lax.while_loop(lambda carry: carry[0] < stop, step, (first, nothing))[1]
+
+
+def _whole(number: int) -> int:
+    return -(-number // WHOLE) * WHOLE
 
 
 def first_candidates(found: Candidates, length: int) -> Candidates:
