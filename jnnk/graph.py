@@ -18,6 +18,7 @@ from jnnk.neighbors import (
     check_exclude,
     check_options,
     search,
+    some_coordinates,
 )
 from jnnk.precision import working_dtype
 from jnnk.qp import solve_nnk
@@ -146,8 +147,10 @@ def nnk_graph(
     Differentiable in ``points`` and ``queries`` with the candidates held fixed.
 
     Args:
-        points: (N, D); half precisions and integers are computed in float32.
-        num_neighbors: K, the candidates of each query; may exceed the number of points.
+        points: (N, D); half precisions and integers are computed in float32. N, D and Q may be 0;
+            without coordinates all points coincide.
+        num_neighbors: K, the candidates of each query; may exceed the number of points, which costs
+            nothing: the problems are those of the candidates that there are.
         similarity: `jnnk.similarity.gaussian`, `jnnk.similarity.cosine`, or a hashable callable
             ``k(x, y)`` of two (D,) vectors, positive semi-definite with ``k(x, x) = 1``, whose
             candidates are the Euclidean neighbours; a query for which it gives NaN or infinity is
@@ -164,7 +167,7 @@ def nnk_graph(
         An `NNKGraph`.
 
     Raises:
-        ValueError: on wrong shapes or options.
+        ValueError: on wrong shapes, dtypes or options, and on lists.
 
     Examples:
         On a line a point's neighbours are the next one on either side; the candidates behind them
@@ -232,10 +235,10 @@ def nnk_graph(
 def embed(points: jax.Array, similarity: Similarity) -> jax.Array:
     """Points (N, D) in the space (N, D') where the similarity searches its candidates.
 
-    In units of `jnnk.neighbors.UNIT`.
+    In units of `jnnk.neighbors.UNIT`, with a coordinate of zeros where there is none.
     """
     embedded = similarity.embed(points) if isinstance(similarity, RadialSimilarity) else points
-    return embedded / UNIT
+    return some_coordinates(embedded / UNIT)
 
 
 def resolved(similarity: Similarity, distances: jax.Array, valid: jax.Array) -> Similarity:

@@ -78,7 +78,7 @@ def nearest_neighbors(
     _check(queries, points, exclude)
     num_neighbors, block_size = check_options(num_neighbors, block_size, method)
     dtype = working_dtype(points.dtype)
-    queries, points = queries.astype(dtype) / UNIT, points.astype(dtype) / UNIT
+    queries, points = (some_coordinates(x.astype(dtype) / UNIT) for x in (queries, points))
     if exclude is None:
         exclude = jnp.full(queries.shape[:1], -1, jnp.int32)
     indices, distances = search(
@@ -186,6 +186,11 @@ def search(
         jnp.pad(indices, missing, constant_values=-1),
         jax.tree.map(lambda x: jnp.pad(x, missing, constant_values=np.inf), distances),
     )
+
+
+def some_coordinates(points: jax.Array) -> jax.Array:
+    """Points (N, D), or (N, 1) zeros where D is 0."""
+    return points if points.shape[1] else jnp.zeros((len(points), 1), points.dtype)
 
 
 def finite_rows(points: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -182,10 +182,11 @@ def sharded_nnk_graph(
         check_vma=False,  # the loops of the solver start from constants, the same everywhere
     )
     share = queries_of_device(num_points, sizes["data"], num_neighbors=num_neighbors)
+    # At least one of each, which is cut off again.
     missing = (
-        (0, share * sizes["data"] - num_points),
+        (0, max(1, share) * sizes["data"] - num_points),
         (0, 0),
-        (0, -num_channels % sizes["channel"]),
+        (0, -max(1, num_channels) % sizes["channel"] + (num_channels == 0)),
     )
     if any(number for _, number in missing):
         points = jnp.pad(points, missing, constant_values=jnp.nan)
