@@ -22,7 +22,7 @@ def map_blocks(function: Callable[[Any], Any], inputs: Any, *, block_size: int) 
     num_rows = jax.tree.leaves(inputs)[0].shape[0]
     block_size = max(1, min(block_size, num_rows))
     num_blocks = -(-num_rows // block_size)
-    if num_blocks == 1:
+    if num_blocks <= 1:
         return function(inputs)
 
     def block(start):

@@ -1,11 +1,13 @@
 """One NNK graph per channel of a layer."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 
 from jnnk.graph import NNKGraph, nnk_graph
+from jnnk.neighbors import check_array, check_options
 from jnnk.precision import working_dtype
 from jnnk.similarity import DEFAULT, Similarity
 from jnnk.streams import can_stream, map_streams
@@ -29,7 +31,7 @@ def channelwise_nnk_graph(
 
     Args:
         activations: (N, H, W, C), or (N, D, C) already flattened; half precisions and integers
-            are computed in float32.
+            are computed in float32. Any size may be 0.
         num_neighbors: K, candidates of each image.
         similarity: see `jnnk.graph.nnk_graph`.
         tol: see `jnnk.qp.solve_nnk`.
@@ -42,7 +44,7 @@ def channelwise_nnk_graph(
         no edges: all its weights are 0.
 
     Raises:
-        ValueError: on wrong shapes or options.
+        ValueError: on wrong shapes, dtypes or options, and on lists.
 
     Examples:
         Six images as three channels see them: the first two alike, the third dead.
@@ -54,7 +56,9 @@ def channelwise_nnk_graph(
         >>> print((graph.weights > 0).sum((1, 2)))  # edges by channel
         [10 10  0]
     """
+    check_array("activations", activations, jnp.floating, jnp.integer, jnp.bool_)
     points = flat_channels(activations)
+    num_neighbors, block_size = check_options(num_neighbors, block_size, method)
     static = {
         "num_neighbors": num_neighbors,
         "similarity": similarity,
@@ -80,5 +84,5 @@ def flat_channels(activations: jax.Array) -> jax.Array:
             "activations must be (N, H, W, C) or (N, D, C), got shape "
             f"{activations.shape}; give dense features (N, C) as (N, 1, C)"
         )
-    num_images, num_channels = activations.shape[0], activations.shape[-1]
-    return activations.reshape(num_images, -1, num_channels)
+    num_images, *sizes, num_channels = activations.shape
+    return activations.reshape(num_images, math.prod(sizes), num_channels)

@@ -10,9 +10,19 @@ import numpy as np
 
 from jnnk.blocks import map_blocks
 from jnnk.chunks import chunk_size, gram_queries, in_chunks
-from jnnk.neighbors import center_and_unit, check_options, search
+from jnnk.differences import power_of_two
+from jnnk.neighbors import (
+    UNIT,
+    center_and_unit,
+    check_array,
+    check_exclude,
+    check_options,
+    search,
+    some_coordinates,
+)
 from jnnk.precision import working_dtype
 from jnnk.qp import solve_nnk
+from jnnk.shortlists import Frame
 from jnnk.similarity import DEFAULT, RadialSimilarity, Similarity
 
 if TYPE_CHECKING:
@@ -124,7 +134,7 @@ class Vectors(NamedTuple):
     """The same points as the search and as the user's similarity see them.
 
     Attributes:
-        embedded: (..., D'), from `embed`, centred and in units (`jnnk.neighbors.center_and_unit`).
+        embedded: (..., D'), from `embed`, in units of `jnnk.neighbors.UNIT`.
         raw: (..., D), as they came; read for a similarity that is a callable alone, else it may be
             None.
     """
@@ -153,8 +163,10 @@ def nnk_graph(
     Differentiable in ``points`` and ``queries`` with the candidates held fixed.
 
     Args:
-        points: (N, D); half precisions and integers are computed in float32.
-        num_neighbors: K, the candidates of each query; may exceed the number of points.
+        points: (N, D); half precisions and integers are computed in float32. N, D and Q may be 0;
+            without coordinates all points coincide.
+        num_neighbors: K, the candidates of each query; may exceed the number of points, which costs
+            nothing: the problems are those of the candidates that there are.
         similarity: `jnnk.similarity.gaussian`, `jnnk.similarity.cosine`, or a hashable callable
             ``k(x, y)`` of two (D,) vectors, positive semi-definite with ``k(x, x) = 1``, whose
             candidates are the Euclidean neighbours; a query for which it gives NaN or infinity is
@@ -171,7 +183,7 @@ def nnk_graph(
         An `NNKGraph`.
 
     Raises:
-        ValueError: on wrong shapes or options.
+        ValueError: on wrong shapes, dtypes or options, and on lists.
 
     Examples:
         On a line a point's neighbours are the next one on either side; the candidates behind them
@@ -190,52 +202,90 @@ def nnk_graph(
          [ True False  True]
          [ True False False]]
     """
+    check_array("points", points, jnp.floating, jnp.integer, jnp.bool_)
     if points.ndim != 2:
         raise ValueError(f"points must be (N, D), got shape {points.shape}")
+    num_points = points.shape[0]
     if queries is None:
         if exclude is not None:
             raise ValueError("exclude goes with queries; points leave themselves out")
-        exclude = jnp.arange(points.shape[0], dtype=jnp.int32)
+        exclude = jnp.arange(num_points, dtype=jnp.int32)
         queries = points
-    elif queries.ndim != 2 or queries.shape[1] != points.shape[1]:
-        raise ValueError(f"queries must be (Q, {points.shape[1]}), got shape {queries.shape}")
+        num_candidates = num_points - 1
+    else:
+        check_array("queries", queries, jnp.floating, jnp.integer, jnp.bool_)
+        if queries.ndim != 2 or queries.shape[1] != points.shape[1]:
+            raise ValueError(f"queries must be (Q, {points.shape[1]}), got shape {queries.shape}")
+        num_candidates = num_points
     if exclude is None:
         exclude = jnp.full(queries.shape[:1], -1, jnp.int32)
-    check_options(num_neighbors, block_size, method)
+    check_exclude(exclude, queries.shape[0])
+    num_neighbors, block_size = check_options(num_neighbors, block_size, method)
     dtype = working_dtype(points.dtype)
     points, queries = points.astype(dtype), queries.astype(dtype)
+    if num_points == 0:  # a point that is nobody's neighbour, for none
+        points = jnp.full((1, points.shape[1]), jnp.nan, dtype)
     embedded, embedded_queries = embed(points, similarity), embed(queries, similarity)
     dead = all_coincide(embedded, embedded_queries)
-    center, unit = center_and_unit(embedded)
-    embedded = (embedded - center) / unit
-    embedded_queries = (embedded_queries - center) / unit
     indices, distances = search(
-        jax.lax.stop_gradient(embedded_queries),
-        jax.lax.stop_gradient(embedded),
+        embedded_queries,
+        embedded,
         exclude.astype(jnp.int32),
-        num_neighbors=num_neighbors,
+        frame=Frame(*center_and_unit(embedded)),
+        num_neighbors=max(1, min(num_neighbors, num_candidates)),
         block_size=block_size,
         method=method,
     )
-    if isinstance(similarity, RadialSimilarity):
-        similarity = similarity.resolved(distances, indices >= 0, unit)
-    return weigh(
+    graph = weigh(
         indices,
-        distances,
+        distances.distances,
         Vectors(embedded_queries, queries),
         rows=indices,
         candidates_of=lambda index: Vectors(embedded[index], points[index]),
-        unit=unit,
         dead=dead,
-        similarity=similarity,
+        similarity=resolved(similarity, distances.distances, indices >= 0),
         tol=tol,
         max_steps=max_steps,
     )
+    return with_no_others(graph, num_neighbors=num_neighbors)
 
 
 def embed(points: jax.Array, similarity: Similarity) -> jax.Array:
-    """Points (N, D) in the space (N, D') where the similarity searches its candidates."""
-    return similarity.embed(points) if isinstance(similarity, RadialSimilarity) else points
+    """Points (N, D) in the space (N, D') where the similarity searches its candidates.
+
+    In units of `jnnk.neighbors.UNIT`, with a coordinate of zeros where there is none.
+    """
+    embedded = similarity.embed(points) if isinstance(similarity, RadialSimilarity) else points
+    return some_coordinates(embedded / UNIT)
+
+
+def resolved(similarity: Similarity, distances: jax.Array, valid: jax.Array) -> Similarity:
+    """The similarity with the median bandwidth turned into a number.
+
+    Args:
+        similarity: see `nnk_graph`.
+        distances: (Q, K) of all queries to their candidates, in units of `UNIT`.
+        valid: bool (Q, K), which candidates exist.
+    """
+    if not isinstance(similarity, RadialSimilarity):
+        return similarity
+    unit = power_of_two(jnp.max(jnp.where(valid, distances, 0), initial=0))
+    return similarity.resolved(jnp.square(distances / unit), valid, unit * UNIT)
+
+
+def with_no_others(graph: NNKGraph, *, num_neighbors: int) -> NNKGraph:
+    """The graph with as many candidates a query, of which the further ones do not exist."""
+    missing = num_neighbors - graph.indices.shape[-1]
+
+    def pad(field, value):
+        widths = [(0, 0)] * (field.ndim - 1) + [(0, missing)]
+        return jnp.pad(field, widths, constant_values=value)
+
+    return graph._replace(
+        indices=pad(graph.indices, -1),
+        weights=pad(graph.weights, 0),
+        distances=pad(graph.distances, jnp.inf),
+    )
 
 
 def all_coincide(*vectors: jax.Array, axis_name: str | None = None) -> jax.Array:
@@ -262,7 +312,6 @@ def weigh(
     *,
     rows: Any,
     candidates_of: Callable[[Any], Vectors],
-    unit: jax.Array,
     dead: jax.Array,
     similarity: Similarity,
     tol: float | jax.Array,
@@ -272,12 +321,11 @@ def weigh(
 
     Args:
         indices: int32 (Q, K), candidates by increasing distance, -1 for none.
-        distances: (Q, K), their squared distances in units, infinity for none.
+        distances: (Q, K), their distances in units of `UNIT`, infinity for none.
         queries: `Vectors` (Q, D).
         rows: pytree of Q rows, of which a block goes to ``candidates_of`` at a time.
         candidates_of: from a block of B such rows to the `Vectors` (B, K, D) of its candidates,
             anything finite or not where the index is -1.
-        unit: (), length of one unit of the embedded vectors.
         dead: bool (), from `all_coincide` of all points and queries.
         similarity: with the median bandwidth resolved.
         tol: see `jnnk.qp.solve_nnk`.
@@ -290,6 +338,8 @@ def weigh(
     radial = isinstance(similarity, RadialSimilarity)
     finite = jnp.all(jnp.isfinite(queries.embedded), axis=1)
     same = (indices >= 0) & (distances == 0)
+    # A unit for each query, in which the squares of its distances are in the range of the dtype.
+    units = power_of_two(jnp.max(jnp.where(indices >= 0, distances, 0), axis=1))
     # Whole chunks, by repeating the last query: so no chunk depends on where a block or a device's
     # share of the queries ends, and neither does the rounding.
     is_one_chunk = num_queries <= chunk_size(num_neighbors)
@@ -301,14 +351,15 @@ def weigh(
         return jnp.pad(x, widths, mode="edge") if whole > num_queries else x
 
     def local(inputs):
-        index, query, row, same, exists = inputs
+        index, query, row, unit, same, exists = inputs
         valid = (index >= 0) & exists[:, None]
         candidates = candidates_of(row)
         near = jnp.where(valid[:, :, None], candidates.embedded - query.embedded[:, None], 0)
+        near = near / unit[:, None, None]
         norms = jnp.sum(near * near, axis=2)
         mask = valid & ~jnp.any(same, axis=1, keepdims=True)
         if radial:
-            gram, cross = _radial(similarity, near, norms, valid, unit)
+            gram, cross = _radial(similarity, near, norms, valid, unit * UNIT)
         else:
             gram, cross = _pairwise(similarity, candidates.raw, query.raw, valid)
         # A masked candidate is a problem of its own whose answer is 0.
@@ -332,7 +383,7 @@ def weigh(
 
     outputs = map_blocks(
         block,
-        (*jax.tree.map(padded, (indices, queries, rows, same)), exists),
+        (*jax.tree.map(padded, (indices, queries, rows, units, same)), exists),
         block_size=gram_queries(num_neighbors),
     )
     weights, errors, residual, converged = (x[:num_queries] for x in outputs)
@@ -347,14 +398,14 @@ def weigh(
         errors,
         jnp.where(finite, residual, jnp.inf),
         converged & finite,
-        jnp.sqrt(distances) * unit,
+        distances * UNIT,
     )
 
 
 def _radial(similarity, near, norms, valid, unit):
     """Gram (B, K, K) and cross (B, K) from candidates (B, K, D) relative to their query.
 
-    ``norms`` (B, K) are their squared lengths.
+    ``norms`` (B, K) are their squared lengths, in the units (B,).
     """
     inner = jnp.einsum("bkd,bjd->bkj", near, near, precision=jax.lax.Precision.HIGHEST)
     between = norms[:, :, None] + norms[:, None, :] - 2 * inner

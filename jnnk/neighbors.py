@@ -1,24 +1,21 @@
 """Exact nearest neighbours, blocked over queries, with ties broken by index."""
 
 import functools
-from typing import Literal, NamedTuple
+import operator
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnnk.blocks import map_blocks
-from jnnk.precision import WHOLE, row_sums, working_dtype
+from jnnk.copies import Copies, find_copies, rank_with_copies
+from jnnk.differences import Distances, least_square, to_rows
+from jnnk.precision import working_dtype
+from jnnk.second_pass import CHUNK, candidates_by_differences, on_a_line, settle, settle_all
+from jnnk.shortlists import Frame, Shortlist, is_certain, shortlists
 
-# Columns of the distance matrix that share one minimum in the first selection (see `_select`); a
-# divisor of WHOLE.
-_GROUP = 16
-# Candidates kept beyond the asked ones, so that re-ranking by exact distances can correct
-# the rounding of the matrix product at the boundary.
-_MARGIN = 7
-# Squared distance of a point that does not exist. Finite, since a product in several bfloat16
-# passes turns infinity into NaN; coordinates are scaled to at most 1 before.
-_FAR = 1e30
+#: The search takes coordinates in this unit: no difference of two finite numbers then overflows.
+UNIT = 4.0
 
 
 @functools.partial(jax.jit, static_argnames=("num_neighbors", "block_size", "method"))
@@ -33,21 +30,29 @@ def nearest_neighbors(
 ) -> tuple[jax.Array, jax.Array]:
     """The nearest points of each query by Euclidean distance.
 
-    Memory is ``block_size * N`` floats; never Q x N. Candidates come from a matrix product of
-    centred points and are then ranked by the distance of the differences, ties by the smaller
-    index. The set is exact up to float32 rounding of the product: a point can be missed only where
-    more than seven others lie within about ``1e-6 * max |p - mean|^2`` of the K-th squared
-    distance (or tie there exactly, when the smallest indices are kept).
+    The K points of the smallest (squared distance, index), where the squared distance is the sum
+    of the squares of ``query - point``, differences, squares and sums rounded to the working dtype.
+    Identical points tie exactly, as do all whose sums are exact (whole numbers), and the smallest
+    indices are kept, however many tie. Distances that differ by less than such sums round,
+    ``2 (D + 2) eps`` relative, may change places; nothing else does, on clusters however narrow
+    and wherever they lie. Where neither squares nor differences are in the range of the dtype, the
+    order is still right.
+
+    Candidates come from a matrix product of centred points and are ranked by the differences
+    themselves. What the product may have missed is bounded for every query, and the queries for
+    which the bound proves nothing (narrow clusters far apart, ties at the K-th distance) are
+    compared with all points by differences. They take two to three times as long. Memory is
+    ``block_size * N`` floats in either pass; never Q x N.
 
     Args:
-        queries: (Q, D) floating; half precisions are computed in float32.
+        queries: (Q, D) floating; half precisions are computed in float32. Q, N and D may be 0.
         points: (N, D), same dtype.
-        num_neighbors: K, at least 1; may exceed the number of points.
+        num_neighbors: K, at least 1; may exceed the number of points, which costs nothing.
         exclude: (Q,) integer, for each query the index of a point to leave out (``arange(N)`` for
             a graph on the points themselves); -1 leaves nothing out.
         block_size: queries per block.
         method: ``"exact"``, or ``"approximate"``: ``jax.lax.approx_min_k`` with a recall target of
-            0.95, meant for TPU (on CPU it is slower than the exact search).
+            0.95, meant for TPU (on CPU it is slower than the exact search), and no second pass.
 
     Returns:
         ``(indices, squared_distances)``: int32 (Q, K) and floating (Q, K), ascending. Where there
@@ -56,7 +61,7 @@ def nearest_neighbors(
         that leave the range of the dtype are infinity or 0; the order is still right.
 
     Raises:
-        ValueError: on wrong shapes or options.
+        ValueError: on wrong shapes, dtypes or options.
 
     Examples:
         >>> points = jnp.array([[0.0], [1.0], [3.0]])
@@ -70,22 +75,22 @@ def nearest_neighbors(
          [0. 1.]
          [0. 4.]]
     """
-    _check(queries, points, num_neighbors, exclude, block_size, method)
+    _check(queries, points, exclude)
+    num_neighbors, block_size = check_options(num_neighbors, block_size, method)
     dtype = working_dtype(points.dtype)
-    queries, points = queries.astype(dtype), points.astype(dtype)
-    center, unit = center_and_unit(points)
+    queries, points = (some_coordinates(x.astype(dtype) / UNIT) for x in (queries, points))
     if exclude is None:
         exclude = jnp.full(queries.shape[:1], -1, jnp.int32)
-    indices, squared_distances = search(
-        (queries - center) / unit,
-        (points - center) / unit,
+    indices, distances = search(
+        queries,
+        points,
         exclude.astype(jnp.int32),
+        frame=Frame(*center_and_unit(points)),
         num_neighbors=num_neighbors,
         block_size=block_size,
         method=method,
     )
-    # In two factors: the square of the unit alone may overflow.
-    return indices, squared_distances * unit * unit
+    return indices, distances.squares * UNIT * UNIT
 
 
 def center_and_unit(
@@ -107,7 +112,7 @@ def center_and_unit(
         largest = functools.partial(jax.lax.pmax, axis_name=axis_name)
     count = jnp.maximum(total(jnp.sum(finite)), 1).astype(points.dtype)
     mean = total(jnp.sum(safe / count, axis=0))
-    spread = largest(jnp.max(jnp.where(finite, jnp.abs(safe - mean), 0), initial=0))
+    spread = largest(jnp.max(jnp.where(finite, jnp.abs(safe - mean[None]), 0), initial=0))
     _, exponent = jnp.frexp(spread)
     info = jnp.finfo(points.dtype)
     exponent = jnp.clip(exponent, info.minexp + 4, info.maxexp - 2)
@@ -120,161 +125,183 @@ def search(
     points: jax.Array,
     exclude: jax.Array,
     *,
+    frame: Frame,
     num_neighbors: int,
     block_size: int,
     method: str = "exact",
-) -> tuple[jax.Array, jax.Array]:
-    """`nearest_neighbors` on checked float arrays with coordinates of about 1 or less."""
+) -> tuple[jax.Array, Distances]:
+    """`nearest_neighbors` on checked arrays of the working dtype, in units of `UNIT`.
 
-    def nearest(found):
-        keys = (found.squared_distances, found.indices)
-        distances, indices = (x[:, :num_neighbors] for x in jax.lax.sort(keys, num_keys=2))
-        return jnp.where(jnp.isinf(distances), -1, indices), distances
+    Args:
+        queries: (Q, D).
+        points: (N, D).
+        exclude: int32 (Q,), -1 for none.
+        frame: of the points, from `center_and_unit`.
+        num_neighbors: K.
+        block_size: see `nearest_neighbors`.
+        method: see `nearest_neighbors`.
 
-    return _in_blocks(nearest, queries, points, exclude, num_neighbors, block_size, method)
-
-
-class Shortlist(NamedTuple):
-    """Candidates picked by estimated distances, W of them for each query, still to be ranked.
-
-    Attributes:
-        estimates: (Q, W), ascending: squared distances by a matrix product, up to a term of the
-            query. Infinity where there are fewer than W points.
-        indices: int32 (Q, W).
-        squared_distances: (Q, W), from the differences. Infinity for what is no candidate: left
-            out by the query, not finite, or none at all.
+    Returns:
+        ``(indices, distances)``: int32 (Q, K) and `jnnk.differences.Distances` (Q, K).
     """
-
-    estimates: jax.Array
-    indices: jax.Array
-    squared_distances: jax.Array
-
-
-def shortlist_length(num_neighbors: int) -> int:
-    """W, from which the K nearest are ranked: the query itself and a margin come on top."""
-    return num_neighbors + 1 + _MARGIN
-
-
-def shortlist(
-    queries: jax.Array,
-    points: jax.Array,
-    exclude: jax.Array,
-    *,
-    num_neighbors: int,
-    block_size: int,
-    method: str = "exact",
-) -> Shortlist:
-    """The first half of `search`, which can be joined from parts of the points.
-
-    The shortlist of all points are the W smallest estimates, ties by index, of their shortlists.
-    """
-    keep = lambda found: found  # noqa: E731
-    return _in_blocks(keep, queries, points, exclude, num_neighbors, block_size, method)
-
-
-def _in_blocks(finish, queries, points, exclude, num_neighbors, block_size, method):
-    """``finish`` of the shortlists of blocks of queries."""
-    length = shortlist_length(num_neighbors)
-    num_queries, (num_points, dim) = queries.shape[0], points.shape
-    query_ok = jnp.all(jnp.isfinite(queries), axis=1)
-    point_ok = jnp.all(jnp.isfinite(points), axis=1)
-    queries = jnp.where(query_ok[:, None], queries, 0)
-    points = jnp.where(point_ok[:, None], points, 0)
-    if num_queries == 0 or num_points == 0:
-        nothing = jnp.full((num_queries, length), jnp.inf, points.dtype)
-        return finish(Shortlist(nothing, jnp.full(nothing.shape, -1, jnp.int32), nothing))
-
-    wanted = min(length, num_points)
-    group = _GROUP if method == "exact" and num_points > _GROUP * wanted else 1
-    # |q - p|^2 = |q|^2 + (-2 q, 1) . (p, |p|^2): one product, the first term is left out since it
-    # does not change the order.
-    norms = jnp.where(point_ok, row_sums(points * points), _FAR)
-    columns = jnp.concatenate([points, norms[:, None]], axis=1)
-    padding = jnp.zeros((-num_points % WHOLE, dim + 1), points.dtype).at[:, -1].set(_FAR)
-    columns = jnp.concatenate([columns, padding])
-    # Member s of all groups, then member s + 1: groups of consecutive points lie strided, so that
-    # minima over groups are minima of whole rows.
-    columns = columns.reshape(-1, group, dim + 1).transpose(2, 1, 0).reshape(dim + 1, -1)
-    missing = ((0, 0), (0, length - wanted))
-
-    def block(inputs):
-        query, leave_out, ok = inputs
-        rows = jnp.concatenate([-2 * query, jnp.ones_like(query[:, :1])], axis=1)
-        partial = jnp.matmul(rows, columns, precision=jax.lax.Precision.HIGHEST)
-        estimates, candidates = _select(partial, group, wanted, method)
-        gone = (candidates >= num_points) | (candidates == leave_out[:, None]) | ~ok[:, None]
-        candidates = jnp.minimum(candidates, num_points - 1)
-        gone |= ~point_ok[candidates]
-        # Ranked by the differences themselves: the product above cancels.
-        difference = points[candidates] - query[:, None]
-        exact = jnp.where(gone, jnp.inf, jnp.sum(difference * difference, axis=2))
-        return finish(
-            Shortlist(
-                jnp.pad(estimates, missing, constant_values=np.inf),
-                jnp.pad(candidates, missing, constant_values=-1),
-                jnp.pad(exact, missing, constant_values=np.inf),
-            )
-        )
-
     # The search is no part of any derivative; distances that are differentiated are computed
     # from the points again.
-    return jax.tree.map(
-        jax.lax.stop_gradient,
-        map_blocks(block, (queries, exclude, query_ok), block_size=block_size),
+    queries, points, frame = map(jax.lax.stop_gradient, (queries, points, frame))
+    wanted = min(num_neighbors, max(1, points.shape[0]))
+    if queries.shape[0] == 0 or points.shape[0] == 0:
+        shape, dtype = (queries.shape[0], num_neighbors), points.dtype
+        never = jnp.full(shape, jnp.inf, dtype)
+        return jnp.full(shape, -1, jnp.int32), Distances(never, never)
+    copies = find_copies(*finite_rows(points))
+    first_pass = functools.partial(rank_shortlist, copies=copies, frame=frame, num_neighbors=wanted)
+    indices, distances, _, guesses, certain = shortlists(
+        queries,
+        points,
+        copies.is_first(),
+        frame,
+        num_neighbors=wanted,
+        block_size=block_size,
+        method=method,
+        finish=lambda found, beside: first_pass(found, *beside),
+        beside=exclude,
+    )
+    if method == "exact":
+        indices, distances, _ = jax.lax.cond(
+            jnp.all(certain),
+            lambda state, todo: state,
+            functools.partial(
+                _second_pass,
+                queries=queries,
+                points=points,
+                exclude=exclude,
+                frame=frame,
+                num_neighbors=wanted,
+                chunk=min(CHUNK, block_size, queries.shape[0]),
+            ),
+            (indices, distances, guesses),
+            ~certain,
+        )
+    missing = ((0, 0), (0, num_neighbors - wanted))
+    return (
+        jnp.pad(indices, missing, constant_values=-1),
+        jax.tree.map(lambda x: jnp.pad(x, missing, constant_values=np.inf), distances),
     )
 
 
-def _select(
-    distances: jax.Array, group: int, wanted: int, method: str
-) -> tuple[jax.Array, jax.Array]:
-    """The smallest distances (Q, wanted) of each row and their columns in the order of points.
+def some_coordinates(points: jax.Array) -> jax.Array:
+    """Points (N, D), or (N, 1) zeros where D is 0."""
+    return points if points.shape[1] else jnp.zeros((len(points), 1), points.dtype)
 
-    The ``wanted`` groups with the smallest minima hold the ``wanted`` smallest elements. Groups
-    are runs of consecutive points, so this stays true when ties are broken by index.
+
+def finite_rows(points: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Points (N, D) with zeros for those of NaN or infinity, and bool (N,), which are not."""
+    finite = jnp.all(jnp.isfinite(points), axis=1)
+    return jnp.where(finite[:, None], points, 0), finite
+
+
+def rank_shortlist(
+    found: Shortlist,
+    queries: jax.Array,
+    exclude: jax.Array,
+    *,
+    copies: Copies,
+    frame: Frame,
+    num_neighbors: int,
+) -> tuple[jax.Array, Distances, jax.Array, jax.Array, jax.Array]:
+    """The neighbours by the first pass, from the shortlists (B, W) of all points.
+
+    Returns:
+        ``(indices, distances, slots, guesses, certain)``: int32 (B, K), `Distances` (B, K), int32
+        (B, K) where in the shortlist they stand, (B,) what the K-th distance is at most, and bool
+        (B,), whether they are proven to be the nearest.
     """
-    if method == "approximate":
-        smallest, columns = jax.lax.approx_min_k(distances, wanted, recall_target=0.95)
-        return smallest, columns.astype(jnp.int32)
-    if group == 1:
-        largest, columns = jax.lax.top_k(-distances, wanted)
-        return -largest, columns.astype(jnp.int32)
-    num_queries = distances.shape[0]
-    members = distances.reshape(num_queries, group, -1)
-    groups = jax.lax.top_k(-jnp.min(members, axis=1), wanted)[1]
-    groups = jnp.sort(groups, axis=1)
-    values = jnp.take_along_axis(members, groups[:, None, :], axis=2)
-    values = values.transpose(0, 2, 1).reshape(num_queries, wanted * group)
-    largest, position = jax.lax.top_k(-values, wanted)
-    chosen = jnp.take_along_axis(groups, position // group, axis=1)
-    columns = (chosen * group + position % group).astype(jnp.int32)
-    return -largest, columns
+    ranked = rank_with_copies(
+        found.squares, found.indices, exclude, copies, num_neighbors=num_neighbors
+    )
+    farthest = ranked.squares[:, -1]
+    certain = is_certain(found, queries, farthest, frame) & ~ranked.is_interleaved
+    distances = Distances(
+        jnp.sqrt(ranked.squares) * frame.unit, ranked.squares * frame.unit * frame.unit
+    )
+    # Where squares are lost below the range of the dtype the root is of more than they were.
+    least = least_square(queries.dtype, queries.shape[1])
+    guesses = jnp.sqrt(jnp.maximum(farthest, least)) * frame.unit
+    away = jnp.max(jnp.abs(queries - frame.center[None]), axis=1, initial=0) + frame.unit
+    guesses = jnp.where(jnp.isfinite(farthest), guesses, away)
+    return ranked.indices, distances, ranked.slots, guesses, certain
 
 
-def check_options(num_neighbors: int, block_size: int, method: str) -> None:
-    """Raises ValueError on options of a search that mean nothing."""
-    if num_neighbors < 1:
-        raise ValueError(f"num_neighbors must be at least 1, got {num_neighbors}")
-    if block_size < 1:
-        raise ValueError(f"block_size must be at least 1, got {block_size}")
+def _second_pass(state, todo, *, queries, points, exclude, frame, num_neighbors, chunk):
+    """``(indices, distances, guesses)`` with the rows to do replaced."""
+    line, of_queries = on_a_line(points, frame), on_a_line(queries, frame)
+
+    def settle_rows(rows, state):
+        guesses, query = state[2], of_queries.points[rows]
+        found = candidates_by_differences(
+            query, guesses, exclude[rows], line, frame, num_neighbors=num_neighbors
+        )
+        differences = to_rows(line.points, found.indices, query)
+        settled = settle(found, differences, guesses, num_neighbors=num_neighbors)
+        return (settled.indices, settled.distances, settled.guesses), settled.again
+
+    return settle_all(state, todo, of_queries.order, settle_rows, chunk=chunk)
+
+
+def check_options(num_neighbors: int, block_size: int, method: str) -> tuple[int, int]:
+    """``(num_neighbors, block_size)`` as Python's own; ValueError on options that mean nothing."""
     if method not in ("exact", "approximate"):
         raise ValueError(f"method must be 'exact' or 'approximate', got {method!r}")
+    return (
+        _whole_number("num_neighbors", num_neighbors),
+        _whole_number("block_size", block_size),
+    )
 
 
-def _check(queries, points, num_neighbors, exclude, block_size, method):
+def check_array(name: str, value: Any, *kinds: type) -> None:
+    """Raises ValueError on what is no array (lists are none), or of none of the kinds of dtype."""
+    if not isinstance(value, jax.Array | np.ndarray):
+        raise ValueError(f"{name} must be an array, got {type(value).__name__}")
+    if not any(jnp.issubdtype(value.dtype, kind) for kind in kinds):
+        names = " or ".join(kind.__name__ for kind in kinds)
+        raise ValueError(f"{name} must be {names}, got {value.dtype}")
+
+
+def check_exclude(exclude: Any, num_queries: int) -> None:
+    """Raises ValueError on what are not integers (Q,)."""
+    if (
+        not isinstance(exclude, jax.Array | np.ndarray)
+        or exclude.shape != (num_queries,)
+        or not jnp.issubdtype(exclude.dtype, jnp.integer)
+    ):
+        what = (
+            f"{exclude.shape} {exclude.dtype}"
+            if isinstance(exclude, jax.Array | np.ndarray)
+            else type(exclude).__name__
+        )
+        raise ValueError(f"exclude must be an array of {(num_queries,)} integers, got {what}")
+
+
+def _whole_number(name: str, value: Any) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    if number < 1:
+        raise ValueError(f"{name} must be at least 1, got {number}")
+    return number
+
+
+def _check(queries, points, exclude):
     """Raises ValueError on misuse."""
     for name, array in (("queries", queries), ("points", points)):
+        check_array(name, array, jnp.floating)
         if array.ndim != 2:
             raise ValueError(f"{name} must be (number, D), got shape {array.shape}")
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise ValueError(f"{name} must be floating, got {array.dtype}")
     if queries.shape[1] != points.shape[1]:
         raise ValueError(
             f"queries and points must agree in D, got {queries.shape} and {points.shape}"
         )
-    check_options(num_neighbors, block_size, method)
-    if exclude is not None and (
-        exclude.shape != queries.shape[:1] or not jnp.issubdtype(exclude.dtype, jnp.integer)
-    ):
-        raise ValueError(
-            f"exclude must be {queries.shape[:1]} integers, got {exclude.shape} {exclude.dtype}"
-        )
+    if exclude is not None:
+        check_exclude(exclude, queries.shape[0])

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from jnnk.chunks import gram_queries, queries_of_device
 from jnnk.graph import LOCAL_QUERIES
-from jnnk.neighbors import shortlist_length
+from jnnk.shortlists import shortlist_length
 from jnnk.streams import STREAMS
 
 _WORD = 4  # bytes of a float32 or int32

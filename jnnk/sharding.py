@@ -15,10 +15,11 @@ from jnnk.blocks import map_blocks
 from jnnk.channels import flat_channels
 from jnnk.chunks import in_chunks, queries_of_device
 from jnnk.errors import InputError
-from jnnk.graph import NNKGraph, Vectors, all_coincide, embed, weigh
-from jnnk.neighbors import center_and_unit, check_options, search, shortlist_length
+from jnnk.graph import NNKGraph, Vectors, all_coincide, embed, resolved, weigh, with_no_others
+from jnnk.neighbors import center_and_unit, check_array, check_options, search
 from jnnk.precision import working_dtype
 from jnnk.ring import round_trip
+from jnnk.shortlists import Frame, shortlist_length
 from jnnk.similarity import DEFAULT, Gaussian, RadialSimilarity, Similarity
 
 #: The axes of a mesh that mean something here. Over any other axis the work is repeated.
@@ -145,10 +146,9 @@ def sharded_nnk_graph(
     Raises:
         ValueError: on wrong shapes or options.
     """
+    check_array("activations", activations, jnp.floating)
     points = flat_channels(activations)
-    if not jnp.issubdtype(points.dtype, jnp.floating):
-        raise ValueError(f"activations must be floating, got {points.dtype}")
-    check_options(num_neighbors, block_size, method)
+    wanted, block_size = check_options(num_neighbors, block_size, method)
     sizes = _axis_sizes(mesh)
     ring = ring and sizes["data"] > 1
     if ring and _is_median(similarity):
@@ -158,6 +158,7 @@ def sharded_nnk_graph(
         )
     data, channel = (name if sizes[name] > 1 else None for name in AXES)
     num_points, _, num_channels = points.shape
+    num_neighbors = max(1, min(wanted, num_points - 1))
     vectors = shortlist_length(num_neighbors) * max(1, points.shape[1])
     trip = max(block_size, _TRIP_FLOATS // vectors)
     how = functools.partial(round_trip, axis=data) if ring else search
@@ -181,14 +182,16 @@ def sharded_nnk_graph(
         check_vma=False,  # the loops of the solver start from constants, the same everywhere
     )
     share = queries_of_device(num_points, sizes["data"], num_neighbors=num_neighbors)
+    # At least one of each, which is cut off again.
     missing = (
-        (0, share * sizes["data"] - num_points),
+        (0, max(1, share) * sizes["data"] - num_points),
         (0, 0),
-        (0, -num_channels % sizes["channel"]),
+        (0, -max(1, num_channels) % sizes["channel"] + (num_channels == 0)),
     )
     if any(number for _, number in missing):
         points = jnp.pad(points, missing, constant_values=jnp.nan)
-    return jax.tree.map(lambda field: field[:num_channels, :num_points], graphs(points))
+    graph = jax.tree.map(lambda field: field[:num_channels, :num_points], graphs(points))
+    return with_no_others(graph, num_neighbors=wanted)
 
 
 def _channel_graph(
@@ -211,10 +214,10 @@ def _channel_graph(
             points = jax.lax.all_gather(points, axis, tiled=True)[:num_points]
     embedded = embed(points, similarity)
     shared = axis if ring else None
-    dead = all_coincide(embedded, axis_name=shared)
-    center, unit = center_and_unit(embedded, axis_name=shared)
-    vectors = Vectors((embedded - center) / unit, None if radial else points)
-    weigh = functools.partial(weigh, unit=unit, dead=dead)
+    frame = Frame(*center_and_unit(embedded, axis_name=shared))
+    vectors = Vectors(embedded, None if radial else points)
+    find = functools.partial(find, frame=frame)
+    weigh = functools.partial(weigh, dead=all_coincide(embedded, axis_name=shared))
     if ring:
 
         def trip(inputs):
@@ -222,7 +225,7 @@ def _channel_graph(
             indices, distances, kept = find(queries, exclude, vectors)
             return weigh(
                 indices,
-                distances,
+                distances.distances,
                 queries,
                 rows=kept,
                 candidates_of=lambda rows: rows,
@@ -234,19 +237,18 @@ def _channel_graph(
     own = vectors
     if axis is not None:
         own = jax.tree.map(lambda rows: rows.at[number].get(mode="fill", fill_value=jnp.nan), own)
-    indices, distances = find(*map(jax.lax.stop_gradient, (own[0], vectors[0])), number)
-    if radial:
-        every = lambda part: part  # noqa: E731
-        if axis is not None and _is_median(similarity):
-            every = functools.partial(jax.lax.all_gather, axis_name=axis, tiled=True)
-        similarity = similarity.resolved(every(distances), every(indices >= 0), unit)
+    indices, distances = find(own.embedded, embedded, number)
+    distances = distances.distances
+    every = lambda part: part  # noqa: E731
+    if axis is not None and _is_median(similarity):
+        every = functools.partial(jax.lax.all_gather, axis_name=axis, tiled=True)
     return weigh(
         indices,
         distances,
         own,
         rows=indices,
         candidates_of=lambda index: jax.tree.map(lambda rows: rows[index], vectors),
-        similarity=similarity,
+        similarity=resolved(similarity, every(distances), every(indices >= 0)),
     )
 
 

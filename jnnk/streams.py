@@ -16,11 +16,13 @@ STREAMS = 2
 def can_stream(*arrays: jax.Array | np.ndarray) -> bool:
     """Whether `map_streams` may compute with the arrays: concrete, and on the one CPU device.
 
-    Not inside a transformation either, which would trace every slice of arrays it closes over.
+    Not inside a transformation either, which would trace every slice of arrays it closes over, nor
+    where ``jax_disable_jit`` leaves nothing to compile.
     """
     inside = isinstance(jnp.zeros(()) + 0, jax.core.Tracer)
     return (
         not inside
+        and not jax.config.jax_disable_jit
         and jax.default_backend() == "cpu"
         and all(
             isinstance(array, np.ndarray)
@@ -52,6 +54,8 @@ def map_streams(
     Returns:
         The results, computed, in the order of the calls.
     """
+    if jax.config.jax_disable_jit:
+        return [function(*arguments, **static, **shared) for arguments in calls]
     results, waiting, program = [], collections.deque(), None
 
     def run(arguments):

@@ -112,3 +112,27 @@ def test_arrays_that_a_transformation_closes_over():
     np.testing.assert_allclose(weights, graph.weights, atol=1e-5)
     np.testing.assert_allclose(ones, 1, atol=1e-6)
     assert jnnk.qp.solve_nnk(gram[:, :0, :0], cross[:, :0]).weights.shape == (5000, 0)
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 2, 3), (5, 2, 2, 0), (5, 0, 2, 3), (0, 2, 0)])
+def test_empty_inputs(shape):
+    graph = channelwise_nnk_graph(jnp.zeros(shape), num_neighbors=2)
+    assert graph.indices.shape == graph.weights.shape == (shape[-1], shape[0], 2)
+    assert graph.errors.shape == graph.converged.shape == (shape[-1], shape[0])
+
+
+def test_wrong_kinds_of_arguments_are_named():
+    values = _activations()
+    with pytest.raises(ValueError, match="activations must be an array, got list"):
+        channelwise_nnk_graph(values.tolist(), num_neighbors=2)
+    with pytest.raises(ValueError, match=r"a whole number, got 3\.0"):
+        channelwise_nnk_graph(values, num_neighbors=3.0)
+
+
+def test_without_jit():
+    values = _activations()[:12]
+    expected = channelwise_nnk_graph(values, num_neighbors=3)
+    with jax.disable_jit():
+        graph = channelwise_nnk_graph(values, num_neighbors=3)
+    np.testing.assert_array_equal(graph.indices, expected.indices)
+    np.testing.assert_allclose(graph.weights, expected.weights, atol=1e-5)

@@ -1,5 +1,7 @@
 """NNK graphs: against an oracle built by hand, transforms, robustness, adjacency."""
 
+import functools
+
 import jax
 import jax.export
 import jax.numpy as jnp
@@ -169,3 +171,75 @@ def test_misuse_raises():
         nnk_graph(points, num_neighbors=1, exclude=jnp.arange(4))
     with pytest.raises(ValueError, match="queries"):
         nnk_graph(points, num_neighbors=1, queries=jnp.ones((4, 3)))
+
+
+def test_more_neighbors_than_points_solve_the_same_problems():
+    points = _points(20)
+    most = nnk_graph(points, num_neighbors=19)
+    for asked in (20, 60):
+        graph = nnk_graph(points, num_neighbors=asked)
+        assert graph.indices.shape == graph.weights.shape == (20, asked)
+        for field, expected in zip(graph, most, strict=True):
+            kept = field[:, :19] if field.ndim == 2 else field
+            np.testing.assert_array_equal(kept, expected)
+        assert (graph.indices[:, 19:] == -1).all() and (graph.weights[:, 19:] == 0).all()
+        assert jnp.isinf(graph.squared_distances[:, 19:]).all()
+
+
+@pytest.mark.parametrize("sizes", [(0, 5, 3), (4, 0, 3), (0, 0, 3), (4, 5, 0)])
+def test_empty_inputs(sizes):
+    num_queries, num_points, dim = sizes
+    points, queries = jnp.ones((num_points, dim)), jnp.ones((num_queries, dim))
+    graph = nnk_graph(points, queries=queries, num_neighbors=2)
+    assert graph.indices.shape == graph.weights.shape == (num_queries, 2)
+    assert graph.errors.shape == graph.converged.shape == (num_queries,)
+    if num_points == 0:
+        assert (graph.indices == -1).all() and (graph.weights == 0).all()
+        assert (graph.errors == 1).all() and graph.converged.all()
+    own = nnk_graph(points, num_neighbors=2)
+    assert own.indices.shape == (num_points, 2)
+
+
+def test_clusters_far_apart_have_their_own_geometry():
+    """A graph of narrow clusters is that of each cluster alone, and of the cluster widened."""
+    rng = np.random.default_rng(0)
+    shape = rng.integers(-999, 1000, (_N, 3)).astype(np.float32)
+    centers = np.array([[0, 0, 0], [1, -1, 0.5], [0, 1, 1]], np.float32)
+    exact = 2.0**-20  # all sums with a center are exact
+    points = np.concatenate([center + np.float32(exact) * shape / 64 for center in centers])
+    graph = nnk_graph(points, num_neighbors=_K)
+    for number, center in enumerate(centers):
+        alone = nnk_graph(points[number * _N :][:_N] - center, num_neighbors=_K)
+        rows = slice(number * _N, (number + 1) * _N)
+        np.testing.assert_array_equal(graph.indices[rows] - number * _N, alone.indices)
+        np.testing.assert_allclose(graph.weights[rows], alone.weights, atol=2e-5)
+
+
+def test_a_point_far_from_all_others_leaves_them_their_weights():
+    line = np.array([[0.0], [1.0], [2.0], [4.0], [1e20]], np.float32)
+    graph, without = (nnk_graph(x, num_neighbors=3) for x in (line, line[:4]))
+    np.testing.assert_array_equal(graph.indices[:4], without.indices)
+    np.testing.assert_allclose(graph.weights[:4], without.weights, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"num_neighbors": 2.0},
+        {"num_neighbors": True},
+        {"num_neighbors": 2, "queries": [[0.0, 1.0]]},
+        {"num_neighbors": 2, "queries": np.ones((1, 2)), "exclude": [0]},
+        {"num_neighbors": 2, "block_size": None},
+    ],
+)
+def test_wrong_kinds_of_arguments_are_named(arguments):
+    with pytest.raises(ValueError, match=list(arguments)[-1]):
+        nnk_graph(jnp.ones((4, 2)), **arguments)
+    for bad in ([[0.0, 1.0]], np.ones((4, 2), complex)):
+        with pytest.raises(ValueError, match="points must be"):
+            nnk_graph(bad, num_neighbors=1)
+
+
+def test_rank_promotion_is_never_implicit():
+    with jax.numpy_rank_promotion("raise"):
+        jax.eval_shape(functools.partial(nnk_graph, num_neighbors=_K), _points())

@@ -271,9 +271,10 @@ def test_the_table_has_every_public_numerical_function():
     tested |= set(conv_scores.CRITERIA)  # through kernel_scores
     # Parts of those above, or nothing to lower: checks, names, optimisers.
     parts = {
-        "kernel_magnitudes", "safe_sqrt", "embed", "weigh", "all_coincide",
-        "flat_channels", "center_and_unit",
-        "search", "shortlist", "shortlist_length", "check_options", "overlap_kind",
+        "kernel_magnitudes", "safe_sqrt", "embed", "weigh", "all_coincide", "flat_channels",
+        "center_and_unit", "search", "check_options", "check_array", "check_exclude",
+        "finite_rows", "rank_shortlist", "resolved", "with_no_others", "some_coordinates",
+        "overlap_kind",
         "weighted_overlap", "matched", "check_channels",
         "support_weights", "split_blocks", "overlap_resamples", "channel_vote", "predicted_label",
         "error_rate", "standardised", "pairs_of", "mean_of_pairs", "parse_mode", "score_degree",

@@ -1,12 +1,17 @@
 """Nearest neighbours against a sorted float64 distance matrix."""
 
+import functools
+
 import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jnnk import neighbors
+from jnnk.copies import find_copies
 from jnnk.neighbors import nearest_neighbors
+from jnnk.shortlists import Frame, relative_error, shortlists
 
 
 def oracle(queries, points, num_neighbors, exclude=None):
@@ -115,3 +120,168 @@ def test_misuse_raises(arguments, match):
         nearest_neighbors(points, points, **arguments)
     with pytest.raises(ValueError, match="agree in D"):
         nearest_neighbors(points, jnp.ones((4, 3)), num_neighbors=1)
+
+
+def _clusters(number, dim, num_clusters, width, seed=0):
+    """Float32 points around centres about 1 apart."""
+    rng = np.random.default_rng(seed)
+    centers = rng.normal(size=(num_clusters, dim)) / np.sqrt(dim)
+    points = centers[rng.integers(0, num_clusters, number)]
+    return (points + width * rng.normal(size=(number, dim)) / np.sqrt(dim)).astype(np.float32)
+
+
+def _assert_nearest(points, indices, distances, num_neighbors):
+    """Of the points themselves, as far as float32 can tell two distances apart."""
+    itself = np.arange(len(points))
+    indices = np.asarray(indices)
+    assert (np.sort(indices, axis=1)[:, 1:] > np.sort(indices, axis=1)[:, :-1]).all()
+    assert (indices >= 0).all() and not (indices == itself[:, None]).any()
+    wide = points.astype(np.float64)
+    square = ((wide[:, None] - wide) ** 2).sum(-1)
+    np.fill_diagonal(square, np.inf)
+    expected = np.sort(square, axis=1)[:, :num_neighbors]
+    found = np.take_along_axis(square, indices, axis=1)
+    tolerance = 4 * np.finfo(np.float32).eps
+    assert (found <= expected[:, -1:] * (1 + tolerance)).all()
+    np.testing.assert_allclose(distances, expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("dim", [2, 64, 512])
+def test_clusters_however_narrow(dim):
+    number = 600
+    find = functools.partial(nearest_neighbors, num_neighbors=10, exclude=jnp.arange(number))
+    for num_clusters in (2, 30, 1000):
+        for width in (1.0, 1e-3, 1e-6):
+            points = _clusters(number, dim, num_clusters, width)
+            _assert_nearest(points, *find(points, points), 10)
+
+
+def test_float64_is_as_exact():
+    points = _clusters(300, 5, 4, 1.0).astype(np.float64)
+    centers = np.round(points)
+    points = centers + 1e-13 * (points - centers)
+    with jax.enable_x64(True):
+        indices, _ = nearest_neighbors(points, points, num_neighbors=5)
+    expected, _ = oracle(points, points, 5)
+    np.testing.assert_array_equal(indices, expected)
+
+
+def _unproven(points, num_neighbors, exclude):
+    points = jnp.asarray(points) / neighbors.UNIT
+    frame = Frame(*neighbors.center_and_unit(points))
+    copies = find_copies(*neighbors.finite_rows(points))
+    *_, certain = shortlists(
+        points,
+        points,
+        copies.is_first(),
+        frame,
+        num_neighbors=num_neighbors,
+        block_size=256,
+        finish=lambda found, inputs: neighbors.rank_shortlist(
+            found, *inputs, copies=copies, frame=frame, num_neighbors=num_neighbors
+        ),
+        beside=exclude.astype(jnp.int32),
+    )
+    return float(1 - certain.mean())
+
+
+def test_the_first_pass_proves_what_is_not_clustered_and_no_clusters():
+    itself = jnp.arange(1500)
+    assert _unproven(_data("normal"), 15, itself) == 0
+    assert _unproven(_data("relu"), 15, itself) < 0.01
+    assert _unproven(_clusters(1500, 64, 1, 1.0), 15, itself) == 0
+    assert _unproven(_clusters(1500, 64, 5, 1e-4), 15, itself) > 0.99
+
+
+@pytest.mark.parametrize("dim", [3, 100, 700])
+def test_estimates_are_lower_bounds(dim):
+    """Of points near and far, rounded as badly as they come."""
+    rng = np.random.default_rng(dim)
+    points = (rng.normal(size=(400, dim)) * 10.0 ** rng.uniform(-6, 0, (400, 1))).astype(np.float32)
+    frame = Frame(*neighbors.center_and_unit(jnp.asarray(points)))
+    found = shortlists(
+        points, points, jnp.ones(400, bool), frame, num_neighbors=392, block_size=100
+    )
+    center, unit = (np.asarray(x, np.float64) for x in frame)
+    wide = (points.astype(np.float64) - center) / unit
+    square = ((wide[:, None] - wide) ** 2).sum(-1)
+    own = (wide**2).sum(-1)
+    exact = np.take_along_axis(square, np.asarray(found.indices)[:, :400], axis=1)
+    bound = np.asarray(found.estimates, np.float64)[:, :400] + own[:, None]
+    error = relative_error(np.float32, dim)
+    assert (bound - 2 * error * own[:, None] <= exact).all()
+    # Neither are they lower than the derivation says, by far.
+    assert (exact - bound <= 8 * error * (own[:, None] + own[found.indices[:, :400]])).all()
+
+
+@pytest.mark.parametrize("number", [3, 30, 300])
+def test_the_smallest_of_many_tied_indices_are_kept(number):
+    """Copies of several points, out of order, between which whole numbers tie as well."""
+    rng = np.random.default_rng(number)
+    places = np.array([[0, 0], [1, 0], [0, 1], [-1, 0], [5, 5], [5, 6]], np.float32)
+    points = places[rng.integers(0, len(places), number * len(places))]
+    itself = np.arange(len(points))
+    indices, square = nearest_neighbors(points, points, num_neighbors=9, exclude=itself)
+    expected, distances = oracle(points, points, 9, itself)
+    np.testing.assert_array_equal(indices, expected)
+    np.testing.assert_array_equal(square, distances)
+    np.testing.assert_array_equal(nearest_neighbors(points, points, num_neighbors=9)[0],
+                                  oracle(points, points, 9)[0])  # fmt: skip
+
+
+def test_points_far_from_all_others_disturb_nobody():
+    line = np.array([[0.0], [1.0], [2.0], [1e20]], np.float32)
+    indices, square = nearest_neighbors(line, line, num_neighbors=2, exclude=np.arange(4))
+    assert indices.tolist() == [[1, 2], [0, 2], [1, 0], [0, 1]]  # 1e20 - 2 is 1e20
+    assert square[:3].tolist() == [[1, 4], [1, 1], [1, 4]] and np.isinf(square[3]).all()
+    far = np.array([[1e20], [-3e38], [0.5]], np.float32)
+    assert nearest_neighbors(far, line, num_neighbors=1)[0].tolist() == [[3], [0], [0]]
+    magnitudes = (10.0 ** np.arange(-18, 19, dtype=np.float64))[:, None].astype(np.float32)
+    indices, _ = nearest_neighbors(magnitudes, magnitudes, num_neighbors=4)
+    differences = np.abs(magnitudes - magnitudes.T)  # in float32, since there they tie
+    expected = np.argsort(differences, axis=1, kind="stable")[:, :4]
+    np.testing.assert_array_equal(indices, expected)
+
+
+def test_empty_inputs_and_more_neighbors_than_points():
+    points = jnp.ones((5, 2)) * jnp.arange(5.0)[:, None]
+    for queries, others in ((points[:0], points), (points, points[:0]), (points[:0], points[:0])):
+        indices, square = nearest_neighbors(queries, others, num_neighbors=3)
+        assert indices.shape == square.shape == (len(queries), 3)
+        assert (indices == -1).all() and jnp.isinf(square).all()
+    indices, square = nearest_neighbors(points[:, :0], points[:, :0], num_neighbors=2)
+    assert indices.tolist() == [[0, 1]] * 5 and (square == 0).all()
+    many, _ = nearest_neighbors(points, points, num_neighbors=500)
+    np.testing.assert_array_equal(
+        many[:, :5], nearest_neighbors(points, points, num_neighbors=5)[0]
+    )
+    assert many.shape == (5, 500) and (many[:, 5:] == -1).all()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"num_neighbors": 3.0},
+        {"num_neighbors": True},
+        {"num_neighbors": 3, "block_size": 2.5},
+        {"num_neighbors": 3, "exclude": [0, 1, 2, 3]},
+        {"num_neighbors": 3, "exclude": np.zeros(4)},
+    ],
+)
+def test_wrong_kinds_of_arguments_are_named(arguments):
+    points = jnp.ones((4, 2))
+    name = list(arguments)[-1]
+    with pytest.raises(ValueError, match=name):
+        nearest_neighbors(points, points, **arguments)
+    for bad in (points.tolist(), np.ones((4, 2), complex), np.ones((4, 2), int)):
+        with pytest.raises(ValueError, match="points"):
+            nearest_neighbors(points, bad, num_neighbors=1)
+
+
+def test_jax_debugging_switches():
+    points = _clusters(80, 3, 4, 1e-4)
+    expected = oracle(points, points, 4)[0]
+    with jax.numpy_rank_promotion("raise"):
+        assert (nearest_neighbors(points, points, num_neighbors=4)[0] == expected).all()
+    with jax.disable_jit():
+        assert (nearest_neighbors(points, points, num_neighbors=4)[0] == expected).all()

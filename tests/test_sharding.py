@@ -246,6 +246,15 @@ def test_points_travel_in_a_ring_and_are_gathered_else(folder):
     assert "all_gather" in gathered and "collective_permute" not in gathered
 
 
+def _clustered() -> np.ndarray:
+    """Two channels of narrow clusters, with copies in every share, that need the second pass."""
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=(9, 2, 2, 2))[rng.integers(0, 9, 700)]
+    values += 1e-5 * rng.normal(size=values.shape)
+    values[::7] = values[0]
+    return values.astype(np.float32)
+
+
 def _tied() -> np.ndarray:
     """Two rectified channels of 2 x 2, where directions tie up to rounding by the dozen and more
     candidates than dimensions make problems of many solutions.
@@ -262,6 +271,18 @@ def test_rounding_decides_alike_on_every_mesh(tmp_path):
             np.testing.assert_array_equal(found[f"{name} indices"], found["one indices"])
             np.testing.assert_array_equal(found[name] > 0, found["one"] > 0)
             np.testing.assert_allclose(found[name], found["one"], atol=1e-5)
+            clustered = found[f"{name} of clusters"]
+            np.testing.assert_array_equal(clustered, found["one of clusters"])
+    values = _clustered().reshape(700, 4, 2).astype(np.float64)
+    for channel in range(2):
+        points = values[:, :, channel]  # the cosine's unit vectors
+        points /= np.linalg.norm(points, axis=1, keepdims=True)
+        square = ((points[:, None] - points) ** 2).sum(-1)
+        np.fill_diagonal(square, np.inf)
+        kth = np.sort(square, axis=1)[:, 39:40]
+        near = np.take_along_axis(square, clustered[channel], axis=1)
+        # Unit vectors round in float32, by a few hundredths of the clusters' width.
+        assert (np.sqrt(near) <= np.sqrt(kth) + 1e-6).all()
 
 
 @functools.cache
@@ -369,6 +390,11 @@ def test_misuse_is_named():
             values,
             mesh=jax.make_mesh((1,), ("data",), axis_types=(AxisType.Explicit,)),
         )
+    more = build(np.ones((3, 2, 1), np.float32), mesh=parse_mesh("data=1"), num_neighbors=5)
+    assert more.indices.tolist() == [[[1, 2, -1, -1, -1], [0, 2, -1, -1, -1], [0, 1, -1, -1, -1]]]
+    for shape in ((0, 2, 3), (4, 2, 0)):
+        empty = build(np.ones(shape, np.float32), mesh=parse_mesh("data=1"))
+        assert empty.weights.shape == (shape[2], shape[0], 2)
     with pytest.raises(ValueError, match="activations must be floating, got uint8"):
         build(values.astype(np.uint8), mesh=parse_mesh("data=1"))
     with pytest.raises(ValueError, match="num_neighbors must be"):
@@ -413,6 +439,11 @@ def _on_eight_devices_with_ties(folder):
     for name, ring in (("gathered", False), ("ring", True)):
         graphs[name] = sharded_nnk_graph(_tied(), mesh=parse_mesh("data=8"), ring=ring, **options)
     indices = {f"{name} indices": graph.indices for name, graph in graphs.items()}
+    of_clusters = {"one": channelwise_nnk_graph(_clustered(), **options)}
+    for name, ring in (("gathered", False), ("ring", True)):
+        graph = sharded_nnk_graph(_clustered(), mesh=parse_mesh("data=8"), ring=ring, **options)
+        of_clusters[name] = graph
+    indices |= {f"{name} of clusters": graph.indices for name, graph in of_clusters.items()}
     weights = {name: graph.weights for name, graph in graphs.items()}
     np.savez(folder / "ties.npz", **indices, **weights)
 

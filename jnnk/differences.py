@@ -1,0 +1,81 @@
+"""Distances by the differences of coordinates: right whatever the scale, in the whole range."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Coordinates that are unrolled: with fewer, XLA makes no vector instructions of them on a CPU.
+_UNROLLED = 16
+
+
+class Distances(NamedTuple):
+    """Distances, with the squares that they are roots of where those are in the dtype's range.
+
+    Attributes:
+        distances: floating.
+        squares: of the same shape; 0 or infinity where the square leaves the range.
+    """
+
+    distances: jax.Array
+    squares: jax.Array
+
+
+def to_rows(points: jax.Array, indices: jax.Array, queries: jax.Array) -> jax.Array:
+    """The differences (B, W, D) of the points (N, D) of indices (B, W) to their queries (B, D)."""
+    # Gathered first: XLA would otherwise look up every coordinate by itself where they are summed.
+    rows = jax.lax.optimization_barrier(points[indices])
+    return rows - queries[:, None]
+
+
+def sums_of_squares(values: jax.Array) -> jax.Array:
+    """The sum of squares over the last axis."""
+    return jnp.sum(values * values, axis=-1)
+
+
+def power_of_two(values: jax.Array) -> jax.Array:
+    """The largest power of two up to each value whose reciprocal is in range too; 1 of 0."""
+    info = jnp.finfo(values.dtype)
+    _, exponent = jnp.frexp(values)
+    exponent = jnp.clip(exponent - 1, info.minexp, info.maxexp - 2)
+    return jnp.where(values > 0, jnp.ldexp(jnp.ones_like(values), exponent), 1)
+
+
+def lengths(differences: jax.Array) -> jax.Array:
+    """The lengths (...) of vectors (..., D), though their squares leave the range of the dtype."""
+    power = power_of_two(jnp.max(jnp.abs(differences), axis=-1, initial=0))
+    return jnp.sqrt(sums_of_squares(differences / power[..., None])) * power
+
+
+def squares_to_all(queries: jax.Array, points: jax.Array, rates: jax.Array) -> jax.Array:
+    """Squared distances (B, N) between queries (B, D) and points (N, D), each row in its own unit.
+
+    Args:
+        queries: (B, D).
+        points: (N, D).
+        rates: (B,), powers of two that the differences are multiplied by.
+
+    Returns:
+        Floating, to D + 2 roundings; infinity beyond the range, 0 below it.
+    """
+    missing = ((0, 0), (0, -queries.shape[1] % _UNROLLED))
+    queries, points = (jnp.pad(x, missing).T for x in (queries, points))
+    rates = rates[:, None]
+
+    def step(total, part):
+        of_queries, of_points = part
+        for number in range(_UNROLLED):
+            difference = (of_points[number][None, :] - of_queries[number][:, None]) * rates
+            total = total + difference * difference
+        return total, None
+
+    start = jnp.zeros((queries.shape[1], points.shape[1]), queries.dtype)
+    parts = (x.reshape(-1, _UNROLLED, x.shape[1]) for x in (queries, points))
+    return jax.lax.scan(step, start, tuple(parts))[0]
+
+
+def least_square(dtype: np.dtype, dim: int) -> float:
+    """Sums of D squares from this one on lose nothing to squares below the range of the dtype."""
+    info = jnp.finfo(dtype)
+    return float(info.tiny) / float(info.eps) * 8 * max(dim, 1)
