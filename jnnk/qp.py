@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jnnk.precision import working_dtype
-from jnnk.qp_active_set import refine_support
+from jnnk.qp_active_set import finish
+from jnnk.qp_certificate import HIGHEST
 from jnnk.qp_gradient import find_support
 from jnnk.qp_linear import solve_on_support
 from jnnk.streams import can_stream, map_streams
@@ -39,6 +40,7 @@ class QPSolution(NamedTuple):
     kkt_residual: jax.Array
     num_steps: jax.Array
     converged: jax.Array
+    ambiguous: jax.Array
 
 
 def solve_nnk(
@@ -135,6 +137,7 @@ def _solve_batch(gram, cross, mask=None, *, tol, max_steps) -> QPSolution:
             jnp.zeros(batch, dtype),
             jnp.zeros(batch, jnp.int32),
             jnp.ones(batch, bool),
+            jnp.zeros(batch, bool),
         )
     solution = _solve(gram.reshape(count, size, size), cross.reshape(count, size), tol, max_steps)
     solution = jax.tree.map(lambda x: x.reshape(batch + x.shape[1:]), solution)
@@ -146,13 +149,15 @@ def _solve_batch(gram, cross, mask=None, *, tol, max_steps) -> QPSolution:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def _solve(gram: jax.Array, cross: jax.Array, tol: jax.Array, max_steps: int) -> QPSolution:
     """`solve_nnk` on (B, K, K) and (B, K)."""
-    trial, steps = find_support(gram, cross)
-    refined = refine_support(gram, cross, trial, max_steps=max_steps)
-    scale = jnp.max(jnp.abs(cross), axis=1)
-    finite = jnp.isfinite(refined.residual) & jnp.isfinite(scale)
-    weights = jnp.where(finite[:, None], refined.weights, 0)
-    residual = jnp.where(finite, refined.residual, jnp.inf)
-    return QPSolution(weights, residual, steps + refined.steps, finite & (residual <= tol * scale))
+    found = finish(gram, cross, find_support(gram, cross), max_steps=max_steps)
+    finite = jnp.isfinite(found.residual)
+    return QPSolution(
+        weights=jnp.where(finite[:, None], found.weights, 0),
+        kkt_residual=jnp.where(finite, found.residual, jnp.inf),
+        num_steps=found.steps,
+        converged=finite & (found.relative <= tol),
+        ambiguous=found.ambiguous,
+    )
 
 
 @_solve.defjvp
@@ -162,11 +167,12 @@ def _solve_jvp(max_steps, primals, tangents):
     gram_dot, cross_dot, _ = tangents
     solution = _solve(gram, cross, tol, max_steps)
     weights = solution.weights
-    change = cross_dot - jnp.einsum("bij,bj->bi", gram_dot, weights)
+    gram, gram_dot = (x / 2 + x.mT / 2 for x in (gram, gram_dot))
+    change = cross_dot - jnp.einsum("bij,bj->bi", gram_dot, weights, precision=HIGHEST)
     weights_dot = solve_on_support(gram, change, weights > 0)
     zeros = jnp.zeros_like(solution.kkt_residual)
     no_change = np.zeros(solution.num_steps.shape, jax.dtypes.float0)
-    return solution, QPSolution(weights_dot, zeros, no_change, no_change)
+    return solution, QPSolution(weights_dot, zeros, no_change, no_change, no_change)
 
 
 def _check(gram, cross, mask):
