@@ -42,6 +42,8 @@ class NNKGraph(NamedTuple):
         converged: bool (Q,), see `jnnk.qp.QPSolution`; False for queries with NaN or infinity.
         squared_distances: (Q, K) to the candidates, in the space where they were searched (for
             the cosine similarity unit vectors: ``2 - 2 cos``); infinity for none.
+        ambiguous: bool (Q,), queries whose neighbours are not the only ones that explain them as
+            well, or hang on rounding, see `jnnk.qp.QPSolution`; False without neighbours.
     """
 
     indices: jax.Array
@@ -50,6 +52,7 @@ class NNKGraph(NamedTuple):
     kkt_residual: jax.Array
     converged: jax.Array
     squared_distances: jax.Array
+    ambiguous: jax.Array
 
     def channel(self, number: int) -> "NNKGraph":
         """The graph of one channel of a channel-wise graph: every field without its leading axis.
@@ -288,16 +291,19 @@ def weigh(
             sound = jnp.isfinite(solution.kkt_residual)
             gram = jnp.where(sound[:, None, None], gram, 0)
             cross = jnp.where(sound[:, None], cross, 0)
-        quadratic = jnp.sum(weights * jnp.einsum("bij,bj->bi", gram, weights), axis=1)
+        applied = jnp.einsum("bij,bj->bi", gram, weights, precision=jax.lax.Precision.HIGHEST)
+        quadratic = jnp.sum(weights * applied, axis=1)
         linear = jnp.sum(weights * cross, axis=1)
-        return weights, 1 - 2 * linear + quadratic, solution.kkt_residual, solution.converged
+        ambiguous = solution.ambiguous & jnp.any(weights > 0, axis=1)
+        errors = 1 - 2 * linear + quadratic
+        return weights, errors, solution.kkt_residual, solution.converged, ambiguous
 
     outputs = map_blocks(
         block,
         (*jax.tree.map(padded, (indices, queries, rows)), exists),
         block_size=gram_queries(num_neighbors),
     )
-    weights, errors, residual, converged = (x[:num_queries] for x in outputs)
+    weights, errors, residual, converged, ambiguous = (x[:num_queries] for x in outputs)
     return NNKGraph(
         indices,
         weights,
@@ -305,6 +311,7 @@ def weigh(
         jnp.where(finite, residual, jnp.inf),
         converged & finite,
         distances * unit * unit,
+        ambiguous & finite,
     )
 
 

@@ -29,11 +29,20 @@ class QPSolution(NamedTuple):
 
     Attributes:
         weights: (..., K), at least 0, and exactly 0 outside the support and at masked candidates.
-        kkt_residual: (...), largest violation of the optimality conditions in the units of
-            ``cross``: ``|g - G theta|`` on the support, the positive part of it elsewhere. Infinity
-            where the problem holds NaN or infinity.
-        num_steps: int32 (...), products with ``gram`` spent on the problem.
-        converged: bool (...), ``kkt_residual <= tol * max |cross|``.
+        kkt_residual: (...), largest violation of the optimality conditions: ``|g - G theta|`` on
+            the support, the positive part of it elsewhere, each over the root of the candidate's
+            diagonal entry (so no scaling of candidates changes it; where that entry is 1, in units
+            of ``cross``). The rounding of ``g - G theta`` is added: the true one is not larger.
+            Infinity where the problem holds NaN or infinity or has no minimum.
+        num_steps: int32 (...), products with ``gram`` and exchanges of a candidate, about as dear.
+        converged: bool (...), ``kkt_residual <= tol * max_i |cross_i| / root(gram_ii)``.
+        ambiguous: bool (...), whether the support is not the only one or hangs on rounding. With
+            s = 128 units of rounding (1.5e-5 in float32), each in units of the root of its diagonal
+            entry times that largest cross entry: some candidate off the support has a multiplier
+            ``g - G theta`` of at least -s, so that it may enter; or one on it would be drawn back
+            by no more than s if it were left out, ``theta_i / (G_SS^-1)_ii``; or the others explain
+            all but s of it, ``1 / (G_SS^-1)_ii <= s gram_ii``. True as well where ``max_steps``
+            ended the work before that was known, False where ``kkt_residual`` is infinite for NaN.
     """
 
     weights: jax.Array
@@ -53,9 +62,15 @@ def solve_nnk(
 ) -> QPSolution:
     """Solves ``min 1/2 w' G w - g' w`` over ``w >= 0`` for a batch of problems.
 
-    Accelerated projected gradient in the metric "diagonal + constant" guesses the supports, linear
-    solves on them with variables leaving and re-entering make them exact; only unfinished problems
-    go on. The tolerance is what ``converged`` judges: work goes on to about rounding. On a CPU, and
+    Accelerated projected gradient in the metric "diagonal + constant" guesses the supports,
+    conjugate gradients the weights on them. Problems that this leaves unfinished, or whose support
+    may be dependent or not the only one, are solved from an empty support by Lawson and Hanson's
+    rule, which ends on every positive semi-definite problem, with ``G_SS`` regular on the support
+    S: no more candidates than the rank of ``gram``. Of several supports it takes the one of the
+    rule: the candidate of the largest pull ``g - G theta`` enters (over the root of its diagonal
+    entry; the first of those equal to rounding), until none is pulled.
+
+    The tolerance is what ``converged`` judges: work goes on to about rounding. On a CPU, and
     outside of transformations, a large batch is solved as two halves at once.
 
     Differentiable in ``gram`` and ``cross``, forward and reverse: on the support S the weights are
@@ -64,16 +79,18 @@ def solve_nnk(
 
     Args:
         gram: (..., K, K) floating, symmetric positive semi-definite. Half precisions are computed
-            in float32.
+            in float32. Where it is not symmetric the problem of ``(gram + gram') / 2`` is solved,
+            since the objective sees no more of it. A candidate whose diagonal entry is not positive
+            has weight 0; where its ``cross`` is positive, or the entry negative, nothing bounds the
+            objective, and the problem is not converged.
         cross: (..., K), same dtype.
         mask: (..., K) bool, False for candidates that do not exist; their entries of ``gram`` and
             ``cross`` may hold anything.
         tol: relative tolerance, see `QPSolution.converged`.
-        max_steps: bound on the products with ``gram`` per problem, beyond the fixed first phase.
+        max_steps: bound on the exchanges per problem, beyond the fixed first phase.
 
     Returns:
-        A `QPSolution`. Where ``gram`` is singular on the support (duplicates), weights are one of
-        the minimisers. A problem with NaN or infinity has weights 0 and is not converged.
+        A `QPSolution`. A problem with NaN or infinity has weights 0 and is not converged.
 
     Raises:
         ValueError: on shapes or dtypes that do not fit.

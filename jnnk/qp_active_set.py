@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jnnk.qp_certificate import DOUBTFUL, HIGHEST, MARGIN, Certificate, certify
+from jnnk.qp_certificate import DOUBTFUL, HIGHEST, MARGIN, Certificate, certify, exact_gradient
 from jnnk.qp_scaling import Posed, pose
 
 # Problems packed together: as many as a second-level cache holds tables of.
@@ -23,6 +23,8 @@ _DEPENDENT = 8
 _EQUAL = 64
 # Times the pivoting goes on after weights and pulls were computed anew without the table.
 _ROUNDS = 4
+# Steps of refinement with residuals of twice the digits, where rounding leaves more than it should.
+_REFINEMENTS = 4
 
 
 class Tables(NamedTuple):
@@ -189,8 +191,7 @@ def _solve_pack(gram, cross, mine, max_steps) -> Solved:
         pivots,
         (jnp.zeros((), jnp.int32), state),
     )
-    absolute = _absolute(gram, cross, state.weights, scales)
-    certificate = certify(gram, cross, state.weights, absolute)
+    state, certificate = _certified(gram, cross, state, mine)
     ambiguous = _ambiguous(cross, state, certificate, scales) & finite
     found = solved(
         posed,
@@ -318,17 +319,48 @@ def _polish(gram, cross, state: Tables, scales: Scales) -> Tables:
     )
 
 
-def _absolute(gram, cross, weights, scales: Scales):
-    """A bound (N, K) on ``|G| w``, near it where it matters."""
-    # |G_ij| is at most the roots' product in a semi-definite matrix.
-    bound = scales.root * jnp.sum(scales.root * weights, axis=1, keepdims=True)
-    wide = bound > 8 * jnp.maximum(jnp.abs(cross), scales.size * scales.root)
+def _certified(gram, cross, state: Tables, mine) -> tuple[Tables, Certificate]:
+    """Their certificate, after more refinement where rounding leaves much of a residual."""
 
-    def near(_):
-        return jnp.einsum("bij,bj->bi", jnp.abs(gram), weights, precision=HIGHEST)
+    def certificate_of(weights, gradient=None):
+        absolute = jnp.einsum("bij,bj->bi", jnp.abs(gram), weights, precision=HIGHEST)
+        return certify(gram, cross, weights, absolute, gradient)
 
-    exact = jax.lax.cond(jnp.any(wide), near, lambda _: bound, None)
-    return jnp.where(wide.any(1, keepdims=True), exact, bound)
+    plain = certificate_of(state.weights)
+    if cross.dtype != jnp.float32:
+        return state, plain
+    wide = mine & (plain.bound > 4 * MARGIN * jnp.finfo(cross.dtype).eps * plain.size)
+
+    def refined(_):
+        def step(_, carry):
+            weights, gradient = carry
+            left = jnp.where(state.support, gradient, 0)
+            step = jnp.einsum("bij,bj->bi", state.table, left, precision=HIGHEST)
+            trial = jnp.maximum(weights + jnp.where(state.support, step, 0), 0)
+            new = exact_gradient(gram, cross, trial)
+            better = _worst(new, state.support) < _worst(gradient, state.support)
+            return jax.tree.map(
+                lambda x, y: jnp.where(better, x, y), (trial, new), (weights, gradient)
+            )
+
+        first = state.weights, exact_gradient(gram, cross, state.weights)
+        weights, gradient = jax.lax.fori_loop(0, _REFINEMENTS, step, first)
+        return weights, certificate_of(weights, gradient)
+
+    def as_is(_):
+        return state.weights, plain
+
+    weights, sharp = jax.lax.cond(jnp.any(wide), refined, as_is, None)
+
+    def chosen(x, y):
+        return jnp.where(wide.reshape(-1, *[1] * (x.ndim - 1)), x, y)
+
+    weights = chosen(weights, state.weights)
+    return state._replace(weights=weights), jax.tree.map(chosen, sharp, plain)
+
+
+def _worst(gradient, support):
+    return jnp.max(jnp.where(support, jnp.abs(gradient), 0), axis=1, keepdims=True)
 
 
 def _ambiguous(cross, state: Tables, certificate: Certificate, scales: Scales):

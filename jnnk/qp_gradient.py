@@ -104,7 +104,9 @@ def _regular(gram, constant, support) -> tuple[jax.Array, jax.Array]:
     size, count = support.shape
     # The fractional parts of multiples of the golden ratio: spread evenly, and near ones far apart.
     numbers = np.arange(1, size + 1) * 0.6180339887498949
-    right = jnp.asarray(2 * (numbers % 1) - 1, gram.dtype)[:, None] * jnp.ones((1, count), gram.dtype)
+    right = jnp.asarray(2 * (numbers % 1) - 1, gram.dtype)[:, None] * jnp.ones(
+        (1, count), gram.dtype
+    )
     right = jnp.where(support, right, 0)
     start = jnp.zeros_like(right)
     found, steps = conjugate_gradient(
