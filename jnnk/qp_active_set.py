@@ -17,8 +17,9 @@ from jnnk.qp_scaling import Posed, pose
 
 # Problems packed together: as many as a second-level cache holds tables of.
 _PACK = 32
-# Candidates whose pivot is below this many units of rounding depend on the support.
-_DEPENDENT = 8
+# Candidates whose pivot is within this many units of rounding, of what it is the difference of,
+# depend on the support; with a tenth of it dependent ones came in.
+_DEPENDENT = 1
 # Pulls this close to the largest, in units of rounding, are equal.
 _EQUAL = 64
 # Times the pivoting goes on after weights and pulls were computed anew without the table.

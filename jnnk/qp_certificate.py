@@ -1,4 +1,4 @@
-"""What can be said of a solution: how far it is from the optimum, and whether it is the only one."""
+"""How far a solution is from the optimum, its own rounding included."""
 
 from typing import NamedTuple
 
@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jnnk.double_float import DoubleFloat, add, exact_product
 
 HIGHEST = jax.lax.Precision.HIGHEST
-#: Sides are decided to rounding, in units of it times the largest cross entry, whatever tolerance
-#: is asked for: at 1e-5 supports are not exact yet.
+#: Sides are decided to rounding, in units of it times the largest cross entry, whatever tolerance is
+#: asked for: at 1e-5 supports are not exact yet.
 MARGIN = 16
 #: Multipliers and pivots below this many units of rounding, 1.5e-5 in float32, may owe their sign to
 #: it.
@@ -80,9 +80,7 @@ def exact_gradient(gram: jax.Array, cross: jax.Array, weights: jax.Array) -> jax
     while (length := terms.hi.shape[2]) > 1:
         if length % 2:
             terms = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, 1))), terms)
-        half = terms.hi.shape[2] // 2
-        first, second = (
-            jax.tree.map(lambda x, at=at: x[:, :, at : at + half], terms) for at in (0, half)
-        )
+        first = jax.tree.map(lambda x: x[:, :, : x.shape[2] // 2], terms)
+        second = jax.tree.map(lambda x: x[:, :, x.shape[2] // 2 :], terms)
         terms = add(first, second)
     return -(terms.hi + terms.lo)[:, :, 0]

@@ -333,7 +333,7 @@ def test_ambiguous_says_where_another_support_would_do():
 
 @pytest.mark.parametrize(("kernel", "size", "most"), [("gaussian", 25, 0.05), ("cosine", 25, 0.1)])
 def test_real_problems_are_rarely_ambiguous(shared, kernel, size, most):
-    gram, cross, theta = reference(shared, kernel, size)
+    gram, cross, _ = reference(shared, kernel, size)
     padded = [np.resize(x, (240, *x.shape[1:])).astype(np.float32) for x in (gram, cross)]
     ambiguous = np.asarray(solve_nnk(*padded).ambiguous)[: len(cross)]
     regular = np.linalg.cond(gram) < 1e6
