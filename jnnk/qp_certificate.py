@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jnnk.double_float import DoubleFloat, add, exact_product
 
 HIGHEST = jax.lax.Precision.HIGHEST
-#: Sides are decided to rounding, in units of it times the largest cross entry, whatever tolerance is
-#: asked for: at 1e-5 supports are not exact yet.
+#: Sides are decided to rounding, in units of it times the largest cross entry, whatever tolerance
+#: is asked for: at 1e-5 supports are not exact yet.
 MARGIN = 16
-#: Multipliers and pivots below this many units of rounding, 1.5e-5 in float32, may owe their sign to
-#: it.
+#: Multipliers and pivots below this many units of rounding, 1.5e-5 in float32, may owe their sign
+#: to it.
 DOUBTFUL = 128
 
 

@@ -28,6 +28,7 @@ _CONJUGATE_STEPS = 10
 _UNSOLVED = 1 / 16
 # What conjugate gradients may leave of a right side of size 1 on a support that is regular.
 _REACHED = 4e-3
+_PROBING_STEPS = 16
 # Weights may be about this many times as uncertain as their multipliers before the second phase
 # looks at how they depend on one another.
 _PIVOTS = 20
@@ -110,7 +111,14 @@ def _regular(gram, constant, support) -> tuple[jax.Array, jax.Array]:
     right = jnp.where(support, right, 0)
     start = jnp.zeros_like(right)
     found, steps = conjugate_gradient(
-        gram, right, constant, start, support, margin=_REACHED, counted=jnp.any(support, axis=0)
+        gram,
+        right,
+        constant,
+        start,
+        support,
+        margin=_REACHED,
+        counted=jnp.any(support, axis=0),
+        most=_PROBING_STEPS,
     )
     left = jnp.where(support, right - product(gram, found), 0)
     return jnp.max(jnp.abs(left), axis=0) <= _REACHED, steps + 1
@@ -253,7 +261,7 @@ def projected_gradient(gram, cross, metric, start, *, few=0) -> tuple[jax.Array,
 
 
 def conjugate_gradient(
-    gram, cross, constant, weights, support, *, margin=None, counted=None
+    gram, cross, constant, weights, support, *, margin=None, counted=None, most=_CONJUGATE_STEPS
 ) -> tuple[jax.Array, jax.Array]:
     """Conjugate gradients on a support, preconditioned by "diagonal + constant" restricted to it.
 
@@ -265,6 +273,7 @@ def conjugate_gradient(
         support: bool (K, B).
         margin: what of the right side may be left; by default rounding.
         counted: bool (B,), the problems that matter to when it stops; by default those asked for.
+        most: steps at most.
 
     Returns:
         (K, B), 0 off the support, entries on it may be negative; and int32 () products spent.
@@ -302,7 +311,7 @@ def conjugate_gradient(
     def unsolved(carry):
         number, (_, residual, *_) = carry
         far = share_with_more(jnp.abs(residual) > margin, 0, counted)
-        return (number < _CONJUGATE_STEPS) & (far > _UNSOLVED)
+        return (number < most) & (far > _UNSOLVED)
 
     start = (weights, residual, direction, energy)
     number, (weights, *_) = jax.lax.while_loop(
