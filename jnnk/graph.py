@@ -59,6 +59,9 @@ class NNKGraph(NamedTuple):
         distances: (Q, K) to the candidates, in the units of the space where they were searched (for
             the cosine similarity that of unit vectors: ``sqrt(2 - 2 cos)``); infinity for none. No
             derivative goes through them.
+        ambiguous: bool (Q,), queries whose neighbours are not the only ones that explain them as
+            well, or hang on rounding, see `jnnk.qp.QPSolution`; False without neighbours, and where
+            candidates coincide with the query, for then the rule above decides.
     """
 
     indices: jax.Array
@@ -67,6 +70,7 @@ class NNKGraph(NamedTuple):
     kkt_residual: jax.Array
     converged: jax.Array
     distances: jax.Array
+    ambiguous: jax.Array
 
     @property
     def squared_distances(self) -> jax.Array:
@@ -377,16 +381,19 @@ def weigh(
             sound = jnp.isfinite(solution.kkt_residual)
             gram = jnp.where(sound[:, None, None], gram, 0)
             cross = jnp.where(sound[:, None], cross, 0)
-        quadratic = jnp.sum(weights * jnp.einsum("bij,bj->bi", gram, weights), axis=1)
+        applied = jnp.einsum("bij,bj->bi", gram, weights, precision=jax.lax.Precision.HIGHEST)
+        quadratic = jnp.sum(weights * applied, axis=1)
         linear = jnp.sum(weights * cross, axis=1)
-        return weights, 1 - 2 * linear + quadratic, solution.kkt_residual, solution.converged
+        ambiguous = solution.ambiguous & jnp.any(weights > 0, axis=1)
+        errors = 1 - 2 * linear + quadratic
+        return weights, errors, solution.kkt_residual, solution.converged, ambiguous
 
     outputs = map_blocks(
         block,
         (*jax.tree.map(padded, (indices, queries, rows, units, same)), exists),
         block_size=gram_queries(num_neighbors),
     )
-    weights, errors, residual, converged = (x[:num_queries] for x in outputs)
+    weights, errors, residual, converged, ambiguous = (x[:num_queries] for x in outputs)
     # What coincides with the query was no part of a problem: it explains the query by itself.
     same &= ~dead
     number = jnp.sum(same, axis=1, keepdims=True).astype(dtype)
@@ -399,6 +406,7 @@ def weigh(
         jnp.where(finite, residual, jnp.inf),
         converged & finite,
         distances * UNIT,
+        ambiguous & finite,
     )
 
 

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jnnk.precision import working_dtype
-from jnnk.qp_active_set import refine_support
+from jnnk.qp_active_set import finish
+from jnnk.qp_certificate import HIGHEST
 from jnnk.qp_gradient import find_support
 from jnnk.qp_linear import solve_on_support
 from jnnk.streams import can_stream, map_streams
@@ -28,17 +29,27 @@ class QPSolution(NamedTuple):
 
     Attributes:
         weights: (..., K), at least 0, and exactly 0 outside the support and at masked candidates.
-        kkt_residual: (...), largest violation of the optimality conditions in the units of
-            ``cross``: ``|g - G theta|`` on the support, the positive part of it elsewhere. Infinity
-            where the problem holds NaN or infinity.
-        num_steps: int32 (...), products with ``gram`` spent on the problem.
-        converged: bool (...), ``kkt_residual <= tol * max |cross|``.
+        kkt_residual: (...), largest violation of the optimality conditions: ``|g - G theta|`` on
+            the support, the positive part of it elsewhere, each over the root of the candidate's
+            diagonal entry (so no scaling of candidates changes it; where that entry is 1, in units
+            of ``cross``). The rounding of ``g - G theta`` is added: the true one is not larger.
+            Infinity where the problem holds NaN or infinity or has no minimum.
+        num_steps: int32 (...), products with ``gram`` and exchanges of a candidate, about as dear.
+        converged: bool (...), ``kkt_residual <= tol * max_i |cross_i| / root(gram_ii)``.
+        ambiguous: bool (...), whether the support is not the only one or hangs on rounding. With
+            s = 128 units of rounding (1.5e-5 in float32), each in units of the root of its diagonal
+            entry times that largest cross entry: some candidate off the support has a multiplier
+            ``g - G theta`` of at least -s, so that it may enter; or one on it would be drawn back
+            by no more than s if it were left out, ``theta_i / (G_SS^-1)_ii``; or the others explain
+            all but s of it, ``1 / (G_SS^-1)_ii <= s gram_ii``. True as well where ``max_steps``
+            ended the work before that was known, False where ``kkt_residual`` is infinite for NaN.
     """
 
     weights: jax.Array
     kkt_residual: jax.Array
     num_steps: jax.Array
     converged: jax.Array
+    ambiguous: jax.Array
 
 
 def solve_nnk(
@@ -51,9 +62,15 @@ def solve_nnk(
 ) -> QPSolution:
     """Solves ``min 1/2 w' G w - g' w`` over ``w >= 0`` for a batch of problems.
 
-    Accelerated projected gradient in the metric "diagonal + constant" guesses the supports, linear
-    solves on them with variables leaving and re-entering make them exact; only unfinished problems
-    go on. The tolerance is what ``converged`` judges: work goes on to about rounding. On a CPU, and
+    Accelerated projected gradient in the metric "diagonal + constant" guesses the supports,
+    conjugate gradients the weights on them. Problems that this leaves unfinished, or whose support
+    may be dependent or not the only one, are solved from an empty support by Lawson and Hanson's
+    rule, which ends on every positive semi-definite problem, with ``G_SS`` regular on the support
+    S: no more candidates than the rank of ``gram``. Of several supports it takes the one of the
+    rule: the candidate of the largest pull ``g - G theta`` enters (over the root of its diagonal
+    entry; the first of those equal to rounding), until none is pulled.
+
+    The tolerance is what ``converged`` judges: work goes on to about rounding. On a CPU, and
     outside of transformations, a large batch is solved as two halves at once.
 
     Differentiable in ``gram`` and ``cross``, forward and reverse: on the support S the weights are
@@ -62,16 +79,18 @@ def solve_nnk(
 
     Args:
         gram: (..., K, K) floating, symmetric positive semi-definite. Half precisions are computed
-            in float32.
+            in float32. Where it is not symmetric the problem of ``(gram + gram') / 2`` is solved,
+            since the objective sees no more of it. A candidate whose diagonal entry is not positive
+            has weight 0; where its ``cross`` is positive, or the entry negative, nothing bounds the
+            objective, and the problem is not converged.
         cross: (..., K), same dtype.
         mask: (..., K) bool, False for candidates that do not exist; their entries of ``gram`` and
             ``cross`` may hold anything.
         tol: relative tolerance, see `QPSolution.converged`.
-        max_steps: bound on the products with ``gram`` per problem, beyond the fixed first phase.
+        max_steps: bound on the exchanges per problem, beyond the fixed first phase.
 
     Returns:
-        A `QPSolution`. Where ``gram`` is singular on the support (duplicates), weights are one of
-        the minimisers. A problem with NaN or infinity has weights 0 and is not converged.
+        A `QPSolution`. A problem with NaN or infinity has weights 0 and is not converged.
 
     Raises:
         ValueError: on shapes or dtypes that do not fit.
@@ -135,6 +154,7 @@ def _solve_batch(gram, cross, mask=None, *, tol, max_steps) -> QPSolution:
             jnp.zeros(batch, dtype),
             jnp.zeros(batch, jnp.int32),
             jnp.ones(batch, bool),
+            jnp.zeros(batch, bool),
         )
     solution = _solve(gram.reshape(count, size, size), cross.reshape(count, size), tol, max_steps)
     solution = jax.tree.map(lambda x: x.reshape(batch + x.shape[1:]), solution)
@@ -146,13 +166,15 @@ def _solve_batch(gram, cross, mask=None, *, tol, max_steps) -> QPSolution:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def _solve(gram: jax.Array, cross: jax.Array, tol: jax.Array, max_steps: int) -> QPSolution:
     """`solve_nnk` on (B, K, K) and (B, K)."""
-    trial, steps = find_support(gram, cross)
-    refined = refine_support(gram, cross, trial, max_steps=max_steps)
-    scale = jnp.max(jnp.abs(cross), axis=1)
-    finite = jnp.isfinite(refined.residual) & jnp.isfinite(scale)
-    weights = jnp.where(finite[:, None], refined.weights, 0)
-    residual = jnp.where(finite, refined.residual, jnp.inf)
-    return QPSolution(weights, residual, steps + refined.steps, finite & (residual <= tol * scale))
+    found = finish(gram, cross, find_support(gram, cross), max_steps=max_steps)
+    finite = jnp.isfinite(found.residual)
+    return QPSolution(
+        weights=jnp.where(finite[:, None], found.weights, 0),
+        kkt_residual=jnp.where(finite, found.residual, jnp.inf),
+        num_steps=found.steps,
+        converged=finite & (found.relative <= tol),
+        ambiguous=found.ambiguous,
+    )
 
 
 @_solve.defjvp
@@ -162,11 +184,12 @@ def _solve_jvp(max_steps, primals, tangents):
     gram_dot, cross_dot, _ = tangents
     solution = _solve(gram, cross, tol, max_steps)
     weights = solution.weights
-    change = cross_dot - jnp.einsum("bij,bj->bi", gram_dot, weights)
+    gram, gram_dot = (x / 2 + x.mT / 2 for x in (gram, gram_dot))
+    change = cross_dot - jnp.einsum("bij,bj->bi", gram_dot, weights, precision=HIGHEST)
     weights_dot = solve_on_support(gram, change, weights > 0)
     zeros = jnp.zeros_like(solution.kkt_residual)
     no_change = np.zeros(solution.num_steps.shape, jax.dtypes.float0)
-    return solution, QPSolution(weights_dot, zeros, no_change, no_change)
+    return solution, QPSolution(weights_dot, zeros, no_change, no_change, no_change)
 
 
 def _check(gram, cross, mask):

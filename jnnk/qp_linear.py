@@ -46,7 +46,7 @@ def solve_on_support(gram: jax.Array, right: jax.Array, support: jax.Array) -> j
 
     def product(x):
         inside = jnp.where(support, x, 0)
-        applied = jnp.einsum("bij,bj->bi", gram, inside)
+        applied = jnp.einsum("bij,bj->bi", gram, inside, precision=jax.lax.Precision.HIGHEST)
         return jnp.where(support, applied, x)
 
     def solve(_, r):

@@ -67,6 +67,7 @@ def plain_graph(points, num_neighbors=5):
         zeros,
         zeros == 0,
         jnp.asarray(np.sqrt(squared)),
+        zeros > 0,
     )
 
 

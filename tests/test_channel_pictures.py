@@ -18,7 +18,7 @@ MEANS = np.array([[1.0, 0.0], [4.0, 0.2], [3.0, 8.0], [0.0, 9.0], [2.0, 1.0]])
 def graph_of(weights, indices):
     weights = jnp.asarray(weights, jnp.float32)
     zeros = jnp.zeros(weights.shape[:2])
-    return NNKGraph(jnp.asarray(indices), weights, zeros, zeros, zeros == 0, weights)
+    return NNKGraph(jnp.asarray(indices), weights, zeros, zeros, zeros == 0, weights, zeros > 0)
 
 
 def picked(number=8):

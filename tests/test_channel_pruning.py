@@ -22,7 +22,7 @@ def _graph(supports):
         indices[channel, 0, : len(each)] = each
     weights = (indices >= 0).astype(np.float32)
     nothing = np.zeros(weights.shape[:2], np.float32)
-    return NNKGraph(indices, weights, nothing, nothing, nothing == 0, weights)
+    return NNKGraph(indices, weights, nothing, nothing, nothing == 0, weights, nothing > 0)
 
 
 def _view(**fields):

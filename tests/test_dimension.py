@@ -158,7 +158,9 @@ def make_graph(seed=0):
     squared = np.sort(rng.random((3, 40, 6)).astype(np.float32), -1)
     zeros = jnp.zeros((3, 40))
     indices = jnp.zeros((3, 40, 6), jnp.int32)
-    return NNKGraph(indices, jnp.asarray(weights), zeros, zeros, zeros == 0, jnp.asarray(squared))
+    return NNKGraph(
+        indices, jnp.asarray(weights), zeros, zeros, zeros == 0, jnp.asarray(squared), zeros > 0
+    )
 
 
 def test_degrees():

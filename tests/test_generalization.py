@@ -36,6 +36,7 @@ def make_graph(seed=0, num_channels=3, num_images=50, num_neighbors=6):
         zeros,
         zeros == 0,
         jnp.ones(shape),
+        zeros > 0,
     )
 
 
@@ -88,7 +89,7 @@ def test_every_neighbour_right_is_no_error():
     """Two clusters, neighbours within: error 0; with the other cluster's labels, 1."""
     indices = jnp.asarray([[1], [0], [3], [2]], jnp.int32)
     one = jnp.ones((4, 1))
-    graph = NNKGraph(indices, one, one[:, 0], one[:, 0], one[:, 0] > 0, one)
+    graph = NNKGraph(indices, one, one[:, 0], one[:, 0], one[:, 0] > 0, one, one[:, 0] < 0)
     assert loo_error(graph, jnp.array([1, 1, 2, 2]), 3) == 0
     assert loo_error(graph, jnp.array([0, 1, 2, 1]), 3) == 1
     # A label that is no class takes its share of the weight and votes for none.

@@ -64,6 +64,18 @@ def test_queries_against_points():
     np.testing.assert_array_equal(graph.indices, np.argsort(square, axis=1)[:, :_K])
 
 
+def test_ambiguous_where_candidates_are_alike_away_from_the_query():
+    points = _points()
+    twice = np.concatenate([points, points[:4]])
+    plain, graph = (nnk_graph(x, num_neighbors=_K) for x in (points, twice))
+    assert plain.ambiguous.shape == (_N,) and plain.ambiguous.mean() < 0.1
+    alike = np.asarray(graph.indices) % _N < 4
+    held = np.sum(alike & np.asarray(graph.weights > 0), axis=1) > 0
+    copied = np.arange(_N + 4) % _N < 4  # their own copies coincide with them
+    assert graph.converged.all() and held.sum() > 4
+    assert graph.ambiguous[held & ~copied].all()
+
+
 def test_vmap_and_cosine():
     points = jnp.stack([jnp.asarray(_points()), 2 * jnp.asarray(_points())])
     graph = jax.vmap(lambda p: nnk_graph(p, num_neighbors=_K, similarity=cosine()))(points)

@@ -17,7 +17,15 @@ def graph_of(indices, weights):
     shape = weights.shape[:-1]
     errors = np.arange(np.prod(shape), dtype=np.float32).reshape(shape) / 8
     distances = np.ones_like(weights)
-    return NNKGraph(indices, weights, errors, np.zeros(shape), np.ones(shape, bool), distances)
+    return NNKGraph(
+        indices,
+        weights,
+        errors,
+        np.zeros(shape),
+        np.ones(shape, bool),
+        distances,
+        np.zeros(shape, bool),
+    )
 
 
 def test_scipy_holds_the_neighbours_alone():

@@ -34,7 +34,7 @@ def graph_of(indices, weights):
     indices = jnp.asarray(indices, jnp.int32)
     weights = jnp.asarray(weights)
     zeros = jnp.zeros(weights.shape[:-1], weights.dtype)
-    return NNKGraph(indices, weights, zeros, zeros, zeros == 0, jnp.ones_like(weights))
+    return NNKGraph(indices, weights, zeros, zeros, zeros == 0, jnp.ones_like(weights), zeros > 0)
 
 
 def image_value(kind, own, other):

@@ -21,7 +21,7 @@ def graph_of(supports):
     weights = (indices >= 0).astype(np.float32)
     zeros = jnp.zeros(weights.shape[:-1])
     return NNKGraph(
-        jnp.asarray(indices), jnp.asarray(weights), zeros, zeros, zeros == 0, jnp.asarray(weights)
+        jnp.asarray(indices), *[jnp.asarray(weights), zeros, zeros, zeros == 0], weights, zeros > 0
     )
 
 

@@ -235,8 +235,9 @@ def measure_layer(
         The measures by name, and the arrays by channel. ``overlap`` and ``overlap_by_chance`` are
         means over the pairs of different live channels; ``channel_`` marks means over the live
         channels' graphs, ``vote`` the channels' common vote; ``degree``, the two dimensions and
-        ``loo_error`` are of one graph over the whole layer's vectors. ``_lower`` and ``_upper``
-        are 95 % bootstrap limits over images of the measure before.
+        ``loo_error`` are of one graph over the whole layer's vectors. ``converged`` is a share of
+        the channels' NNK problems, ``ambiguous`` one of their neighbourhoods. ``_lower`` and
+        ``_upper`` are 95 % bootstrap limits over images of the measure before.
     """
     graph, whole = layer_graphs(activations, mesh=mesh, **graph_options(config))
     resamples = np.asarray(overlap_resamples(graph, jax.random.key(0)))
@@ -263,8 +264,15 @@ def measure_layer(
         "vote_loo_error": float(error_rate(votes, labels)),
         "loo_error": float(loo_error(whole, labels, num_classes)),
         "converged": float(np.mean(np.asarray(graph.converged))),
+        "ambiguous": _ambiguous_share(graph),
     }
     return measures, arrays
+
+
+def _ambiguous_share(graph: NNKGraph) -> float | None:
+    """The share of the channels' neighbourhoods that are ambiguous; None where there are none."""
+    exists = np.asarray(graph.weights > 0).any(axis=-1)
+    return float(np.asarray(graph.ambiguous)[exists].mean()) if exists.any() else None
 
 
 def layer_graphs(

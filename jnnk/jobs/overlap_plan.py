@@ -280,6 +280,7 @@ def _pair_seconds(num_channels: int, num_neighbors: int) -> float:
         kkt_residual=weights[..., 0],
         converged=weights[..., 0] > 0,
         distances=weights,
+        ambiguous=weights[..., 0] <= 0,
     )
 
     def compare():

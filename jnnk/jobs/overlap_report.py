@@ -22,6 +22,7 @@ _CELL_BUDGET = 100_000  # of all layers' interactive heat maps
 _LAYERS_DRAWN = 12  # heat maps that do not move
 _IMAGE_BUDGET = 2**19  # characters of all channels' top images
 _PICTURE_BUDGET = 2**18  # characters of the pictures of chosen channels; figures/ has them all
+_AMBIGUOUS = 0.05  # share of a layer's neighbourhoods from which on the report says it
 _PAIRS = 2000  # rows of the table of pairs; overlap/tables/ has them all
 
 _COLUMNS = {
@@ -59,7 +60,8 @@ def overlap_sections(run: Run, results: dict[str, Any]) -> list[Section]:
             "Which channels say the same?",
             f"NNK graphs of {settings['images']} training images (all, where there are fewer) a "
             f"channel, {settings['similarity']} similarity, K = {settings['neighbors']}. Overlap "
-            "is the mean Jaccard index of two channels' neighbourhoods, 0 where they share none.",
+            "is the mean Jaccard index of two channels' neighbourhoods, 0 where they share none."
+            f"{_ambiguity(last)}",
             [
                 *_explorer(run, last, matrices),
                 _heat_maps(run, last, matrices),
@@ -94,6 +96,19 @@ def save_tables(run: Run, records: list[dict], matrices: dict[str, np.ndarray]) 
             for channel, row in enumerate(to_json(matrix))
         ]
         write_bytes(folder / f"overlap_{layer.replace('/', '-')}.csv", to_csv(rows).encode())
+
+
+def _ambiguity(last: list[dict]) -> str:
+    """What the report says of ambiguous neighbourhoods, nothing where there are few."""
+    # Records of earlier versions do not say.
+    shares = {record["layer"]: record.get("ambiguous") or 0.0 for record in last}
+    most = max(shares, key=shares.__getitem__)
+    if shares[most] < _AMBIGUOUS:
+        return ""
+    return (
+        f" {percent(shares[most])} of the neighbourhoods of {most} are ambiguous, the most of all "
+        "layers: other images explain theirs as well, or rounding decides which do."
+    )
 
 
 def _row(record: dict) -> list[Any]:

@@ -1,0 +1,76 @@
+"""Problems in units of their own: candidates by their diagonal, all by the largest cross entry.
+
+The factors are powers of two, so that nothing is rounded and a problem of unit diagonal stays as it
+is.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Posed(NamedTuple):
+    """B problems in K candidates, in units of their own.
+
+    A candidate whose diagonal entry is not positive has become a problem of its own whose answer is
+    0.
+
+    Attributes:
+        gram: (B, K, K), diagonal between 1/2 and 2.
+        cross: (B, K), below 4, the largest in size at least 1/2 unless all are 0.
+        scale: (B, K), what a weight is multiplied by to be in the caller's units, but for ``unit``.
+        unit: (B, 2), two factors of all weights and of the residual, whose product may overflow.
+        bounded: bool (B,), False where the objective has no minimum: a diagonal entry is negative,
+            or zero where ``cross`` is positive.
+    """
+
+    gram: jax.Array
+    cross: jax.Array
+    scale: jax.Array
+    unit: jax.Array
+    bounded: jax.Array
+
+
+def pose(gram: jax.Array, cross: jax.Array, *, always: bool = False) -> Posed:
+    """Problems (B, K, K) and (B, K), as they came, in units of their own.
+
+    With ``always`` gram is scaled even where all factors are 1, in one pass with what made it.
+    """
+    dtype, size = cross.dtype, cross.shape[1]
+    smallest = jnp.finfo(dtype).tiny
+    diagonal = jnp.diagonal(gram, axis1=1, axis2=2)
+    usable = diagonal >= smallest
+    bounded = ~jnp.any((diagonal < 0) | (~usable & (cross > 0)), axis=1)
+    scale = jnp.where(usable, nearest_power(1 / jnp.sqrt(jnp.where(usable, diagonal, 1))), 1)
+    cross = jnp.where(usable, cross, 0)
+    # First so that no product overflows, then to a size near 1.
+    first = _size_of(cross)
+    cross = cross / first[:, None] * scale
+    second = _size_of(cross)
+    cross = cross / second[:, None]
+
+    def scaled(gram):
+        gram = gram * scale[:, :, None] * scale[:, None, :]
+        both = usable[:, :, None] & usable[:, None, :]
+        return jnp.where(both, gram, jnp.eye(size, dtype=dtype))
+
+    # What similarities give is in these units already.
+    if always:
+        gram = scaled(gram)
+    else:
+        gram = jax.lax.cond(jnp.all(usable & (scale == 1)), lambda gram: gram, scaled, gram)
+    return Posed(gram, cross, scale, jnp.stack([first, second], 1), bounded)
+
+
+def nearest_power(numbers: jax.Array) -> jax.Array:
+    """The powers of two nearest to positive numbers."""
+    exponent = jnp.finfo(numbers.dtype).nexp
+    return jax.lax.reduce_precision(numbers, exponent_bits=exponent, mantissa_bits=0)
+
+
+def _size_of(cross):
+    """A power of two (B,) near the largest entry of each row in size, 1 where all are 0."""
+    half = jnp.max(jnp.abs(cross), axis=1) / 2
+    some = half >= jnp.finfo(cross.dtype).tiny
+    return jnp.where(some, nearest_power(jnp.where(some, half, 1)), 1)
