@@ -62,7 +62,7 @@ def det_gram(kernel: jax.Array) -> jax.Array:
     1e-7 of the product of its diagonal, and with it their masks come out.
     """
     is_wide = kernel.shape[0] < kernel.shape[1]
-    return jnp.abs(gram_determinant(kernel.swapaxes(0, 1) if is_wide else kernel))
+    return gram_determinant(kernel.swapaxes(0, 1) if is_wide else kernel)
 
 
 def min_eig(kernel: jax.Array) -> jax.Array:
@@ -233,6 +233,6 @@ def _score(kernel: jax.Array, name: str, key: jax.Array | None) -> tuple[jax.Arr
     scale = jax.lax.bitcast_convert_type(bits, jnp.float32)
     is_finite = jnp.isfinite(largest)
     scale = jnp.where((scale > 0) & is_finite, scale, 1)
-    scaled = jnp.where(is_finite, kernel, 0) / scale
+    scaled = jnp.where(is_finite[None, None], kernel, 0) / scale[None, None]
     score = random(scaled, key) if name == "random" else CRITERIA[name](scaled)
     return scale, jnp.where(is_finite, score, jnp.nan)
