@@ -13,24 +13,16 @@ import jax
 import jax.numpy as jnp
 
 
-class Reflection(NamedTuple):
-    """``I - factor v v^H``, where ``v`` is zero before entry ``m - len(vector)``.
+class Reflections(NamedTuple):
+    """``I - factor v v^H``, one after the other along the first axis.
 
     Attributes:
-        vector: the other entries of ``v``, each ``(...)``.
-        factor: real ``(...)``; 0 for the identity.
+        vectors: ``v``, ``(k, m, ...)``.
+        factors: real ``(k, ...)``; 0 for the identity.
     """
 
-    vector: list[jax.Array]
-    factor: jax.Array
-
-    def of(self, rows: list[jax.Array]) -> list[jax.Array]:
-        """Applied to ``m`` rows ``(p, ...)``."""
-        start = len(rows) - len(self.vector)
-        terms = [jnp.conj(v)[None] * row for v, row in zip(self.vector, rows[start:], strict=True)]
-        along = self.factor.astype(rows[0].dtype)[None] * reduce(add, terms)
-        changed = [row - v[None] * along for v, row in zip(self.vector, rows[start:], strict=True)]
-        return rows[:start] + changed
+    vectors: jax.Array
+    factors: jax.Array
 
 
 class Triangular(NamedTuple):
@@ -43,38 +35,49 @@ class Triangular(NamedTuple):
     """
 
     upper: jax.Array
-    reflections: list[Reflection]
+    reflections: Reflections
     sign: jax.Array
 
     def rotated(self, others: jax.Array) -> jax.Array:
         """The first ``n`` rows of ``Q^H Y``, ``(n, p, ...)``, for ``Y`` of ``(m, p, ...)``."""
-        rows = list(others)
-        for reflection in self.reflections:
-            rows = reflection.of(rows)
-        return jnp.stack(rows[: len(self.upper)])
+        rows, _ = jax.lax.scan(lambda y, h: (_reflected(y, *h), None), others, self.reflections)
+        return rows[: len(self.upper)]
 
 
 def triangular(matrix: jax.Array) -> Triangular:
     """Triangular factors of matrices ``(m, n, ...)`` with m >= n, float32 or complex64."""
     height, width = matrix.shape[:2]
-    rows, reflections = list(matrix), []
-    sign = jnp.ones(matrix.shape[2:], matrix.real.dtype)
-    for k in range(min(width, height - 1)):
-        column = [row[k] for row in rows[k:]]
-        length = jnp.sqrt(reduce(add, [jnp.square(jnp.abs(x)) for x in column]))
-        first = jnp.abs(column[0])
-        phase = column[0] / jnp.where(first > 0, first, 1).astype(matrix.dtype)
-        phase = jnp.where(first > 0, phase, 1)
-        # Away from zero, so that nothing cancels. |v|^2 = 2 |x| (|x| + |x_1|).
-        half_square = length * (length + first)
+    places = jnp.arange(height, dtype=jnp.int32).reshape(height, *[1] * (matrix.ndim - 2))
+
+    def step(rows: jax.Array, k: jax.Array) -> tuple[jax.Array, Reflections]:
+        column = jax.lax.dynamic_index_in_dim(rows, k, axis=1, keepdims=False)
+        column = jnp.where(places < k, 0, column)
+        length = jnp.sqrt(_total(jnp.square(jnp.abs(column))))
+        first = jax.lax.dynamic_index_in_dim(column, k, keepdims=False)
+        size = jnp.abs(first)
+        phase = jnp.where(size > 0, first / jnp.where(size > 0, size, 1).astype(first.dtype), 1)
+        # Away from zero, so that nothing cancels. |v|^2 = 2 |x| (|x| + |x_k|).
+        vector = column + jnp.where(places == k, (phase * length.astype(first.dtype))[None], 0)
+        half_square = length * (length + size)
         is_needed = half_square > 0
         factor = jnp.where(is_needed, 1 / jnp.where(is_needed, half_square, 1), 0)
-        sign = jnp.where(is_needed, -sign, sign)
-        head = column[0] + phase * length.astype(matrix.dtype)
-        reflections.append(Reflection([head, *column[1:]], factor))
-        rows = reflections[-1].of(rows)
+        return _reflected(rows, vector, factor), Reflections(vector, factor)
+
+    count = min(width, height - 1)
+    rows, reflections = jax.lax.scan(step, matrix, jnp.arange(count, dtype=jnp.int32))
+    signs = jnp.where(reflections.factors > 0, -1, 1).astype(reflections.factors.dtype)
     below = jnp.tri(width, k=-1, dtype=bool).reshape(width, width, *[1] * (matrix.ndim - 2))
-    return Triangular(jnp.where(below, 0, jnp.stack(rows[:width])), reflections, sign)
+    return Triangular(jnp.where(below, 0, rows[:width]), reflections, jnp.prod(signs, axis=0))
+
+
+def _reflected(rows: jax.Array, vector: jax.Array, factor: jax.Array) -> jax.Array:
+    along = _total(jnp.conj(vector)[:, None] * rows) * factor.astype(rows.dtype)[None]
+    return rows - vector[:, None] * along[None]
+
+
+def _total(terms: jax.Array) -> jax.Array:
+    """Sum over the first axis; on CPU jnp.sum is slow there, and wrong at times (jaxlib 0.10.2)."""
+    return reduce(add, list(terms))
 
 
 def adjugate_of_triangular(upper: jax.Array) -> jax.Array:
@@ -83,22 +86,22 @@ def adjugate_of_triangular(upper: jax.Array) -> jax.Array:
     As in back substitution, with the divisions by the diagonal put off and cancelled.
     """
     size = upper.shape[0]
-    one, zero = jnp.ones_like(upper[0, 0]), jnp.zeros_like(upper[0, 0])
-    diagonal = [upper[i, i] for i in range(size)]
-
-    def product(start: int, stop: int) -> jax.Array:
-        return reduce(mul, diagonal[start:stop], one)
-
-    def row(i: int) -> jax.Array:
-        # Entry j, times the diagonal outside i..j, is the cofactor.
-        parts = [one]
-        for j in range(i + 1, size):
-            terms = [parts[k - i] * upper[k, j] * product(k + 1, j) for k in range(i, j)]
-            parts.append(-reduce(add, terms))
-        outside = [product(0, i) * product(j + 1, size) for j in range(i, size)]
-        return jnp.stack([zero] * i + [a * b for a, b in zip(parts, outside, strict=True)])
-
-    return jnp.stack([row(i) for i in range(size)])
+    identity = jnp.eye(size, dtype=upper.dtype).reshape(size, size, *[1] * (upper.ndim - 2))
+    identity = jnp.broadcast_to(identity, upper.shape)
+    # before[i]: the product of the diagonal before entry i; after[j]: after entry j.
+    before, after = [jnp.ones_like(upper[0, 0])], [jnp.ones_like(upper[0, 0])]
+    for i in range(size - 1):
+        before.append(before[-1] * upper[i, i])
+        after.append(after[-1] * upper[size - 1 - i, size - 1 - i])
+    columns = []  # the cofactors without the diagonal outside i..j
+    for j in range(size):
+        column, between = identity[:, j], jnp.ones_like(upper[0, 0])
+        for k in range(j - 1, -1, -1):
+            column = column - columns[k] * (upper[k, j] * between)[None]
+            between = between * upper[k, k]
+        columns.append(column)
+    outside = jnp.stack(before)[:, None] * jnp.stack(after[::-1])[None]
+    return jnp.stack(columns, axis=1) * outside
 
 
 def product_of_diagonal(matrix: jax.Array) -> jax.Array:
@@ -108,4 +111,4 @@ def product_of_diagonal(matrix: jax.Array) -> jax.Array:
 
 def trace_of_product(a: jax.Array, b: jax.Array) -> jax.Array:
     """``tr(A B)`` of matrices ``(n, n, ...)``; shape ``(...)``."""
-    return jnp.sum(a * b.swapaxes(0, 1), axis=(0, 1))
+    return _total(_total(a * b.swapaxes(0, 1)))
