@@ -34,7 +34,7 @@ class Balanced(NamedTuple):
 def balance(matrix: jax.Array) -> Balanced:
     """Makes the largest off-diagonal entries of row and column ``i`` alike, for every ``i``.
 
-    To about a factor of 2, by ``4 n`` sweeps. A row or column that is zero off the diagonal has
+    To within a factor of 8, by ``4 n`` sweeps. A row or column that is zero off the diagonal has
     nothing to be balanced against and is left as it is.
 
     Args:

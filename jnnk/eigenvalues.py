@@ -37,11 +37,6 @@ from jnnk.qr_algorithm import qr_eigenvalues
 _SMALLEST_SLOPE_SQUARED = 1e-14
 
 
-def safe_sqrt(x: jax.Array) -> jax.Array:
-    """Square root with 0 as its value and derivative at 0 and below."""
-    return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)
-
-
 class Eigenvalues(NamedTuple):
     """The ``n`` eigenvalues of matrices ``(n, n, ...)``, in no particular order.
 
