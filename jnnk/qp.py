@@ -37,7 +37,8 @@ class QPSolution(NamedTuple):
         num_steps: int32 (...), products with ``gram`` and exchanges of a candidate, about as dear.
         converged: bool (...), ``kkt_residual <= tol * max_i |cross_i| / root(gram_ii)``.
         ambiguous: bool (...), whether the support is not the only one or hangs on rounding. With
-            s = 128 units of rounding (1.5e-5 in float32), each in units of the root of its diagonal
+            s = 128 units of rounding (1.5e-5 in float32) and eight times the rounding of
+            ``g - G theta``, each in units of the root of its diagonal
             entry times that largest cross entry: some candidate off the support has a multiplier
             ``g - G theta`` of at least -s, so that it may enter; or one on it would be drawn back
             by no more than s if it were left out, ``theta_i / (G_SS^-1)_ii``; or the others explain

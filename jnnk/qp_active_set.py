@@ -12,7 +12,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jnnk.qp_certificate import DOUBTFUL, HIGHEST, MARGIN, Certificate, certify, exact_gradient
+from jnnk.qp_certificate import (
+    DOUBTFUL,
+    HIGHEST,
+    MARGIN,
+    Certificate,
+    certify,
+    doubt,
+    exact_gradient,
+)
 from jnnk.qp_scaling import Posed, pose
 
 # Problems packed together: as many as a second-level cache holds tables of.
@@ -369,10 +377,11 @@ def _ambiguous(cross, state: Tables, certificate: Certificate, scales: Scales):
     small = DOUBTFUL * jnp.finfo(cross.dtype).eps
     inverse = jnp.diagonal(state.table, axis1=1, axis2=2)
     pivot = jnp.where(state.support & (inverse > 0), 1 / jnp.where(inverse > 0, inverse, 1), 0)
-    loses = state.weights * pivot / scales.root <= small * scales.size
+    near = doubt(certificate)[:, None]
+    loses = state.weights * pivot / scales.root <= near
     dependent = pivot <= small * scales.diagonal
     pull = certificate.gradient / scales.root
     # What has nothing in common with the query and the support cannot enter.
     apart = (cross == 0) & (certificate.gradient == 0)
-    gains = (pull >= -small * scales.size) & ~apart
+    gains = (pull >= -near) & ~apart
     return jnp.any(jnp.where(state.support, loses | dependent, gains), axis=1)

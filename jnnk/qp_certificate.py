@@ -33,6 +33,13 @@ class Certificate(NamedTuple):
     size: jax.Array
 
 
+def doubt(certificate: Certificate) -> jax.Array:
+    """The size (B,) of multipliers whose sign may be owed to rounding."""
+    eps = jnp.finfo(certificate.size.dtype).eps
+    rounding = certificate.bound - certificate.residual
+    return DOUBTFUL * eps * certificate.size + 8 * rounding
+
+
 def certify(
     gram: jax.Array,
     cross: jax.Array,

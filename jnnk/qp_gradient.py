@@ -13,7 +13,7 @@ import numpy as np
 from jnnk.blocks import map_blocks
 from jnnk.chunks import chunk_size
 from jnnk.qp_active_set import Solved, solved
-from jnnk.qp_certificate import DOUBTFUL, MARGIN, certify
+from jnnk.qp_certificate import MARGIN, certify, doubt
 from jnnk.qp_scaling import Posed, pose
 
 # Projected gradient steps come in bursts, until a burst leaves nearly all supports as they were.
@@ -74,7 +74,7 @@ def _judged(posed: Posed, metric, trial, steps) -> Solved:
     absolute += constant * total_of(columns)
     certificate = certify(gram, cross, weights, absolute.T)
     root = jnp.sqrt(jnp.diagonal(gram, axis1=1, axis2=2))
-    near = DOUBTFUL * eps * certificate.size[:, None]
+    near = doubt(certificate)[:, None]
     apart = (cross == 0) & (certificate.gradient == 0)
     sure = jnp.where(
         weights > 0,
@@ -85,7 +85,7 @@ def _judged(posed: Posed, metric, trial, steps) -> Solved:
     done = regular & jnp.all(sure, axis=1) & posed.bounded
     done &= certificate.residual <= MARGIN * eps * certificate.size
     # The second phase makes anew what the bound is too wide for.
-    done &= certificate.bound <= 8 * MARGIN * eps * certificate.size
+    done &= certificate.bound <= 4 * MARGIN * eps * certificate.size
     return solved(
         posed,
         weights,
