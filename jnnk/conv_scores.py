@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from jnnk.eigenvalues import determinant, eigenvalues, gram_determinant, safe_sqrt
+from jnnk.eigenvalues import determinant, eigenvalues, gram_determinant
 from jnnk.singular_values import singular_values
 
 
@@ -39,7 +39,15 @@ def _moduli(kernel: jax.Array) -> Sequence[jax.Array]:
     if not _is_square(kernel):
         return singular_values(kernel)
     values = eigenvalues(kernel)
-    return [safe_sqrt(x * x + y * y) for x, y in zip(values.real, values.imag, strict=True)]
+    return [_modulus(x, y) for x, y in zip(values.real, values.imag, strict=True)]
+
+
+def _modulus(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Of numbers whose squares may leave the range; 0 with derivative 0 at 0."""
+    x, y = jnp.abs(x), jnp.abs(y)
+    larger = jnp.maximum(x, y)
+    ratio = jnp.minimum(x, y) / jnp.where(larger > 0, larger, 1)
+    return larger * jnp.sqrt(1 + ratio * ratio)
 
 
 def _absolute_real_parts(kernel: jax.Array) -> Sequence[jax.Array]:
@@ -62,7 +70,7 @@ def det_gram(kernel: jax.Array) -> jax.Array:
     1e-7 of the product of its diagonal, and with it their masks come out.
     """
     is_wide = kernel.shape[0] < kernel.shape[1]
-    return jnp.abs(gram_determinant(kernel.swapaxes(0, 1) if is_wide else kernel))
+    return gram_determinant(kernel.swapaxes(0, 1) if is_wide else kernel)
 
 
 def min_eig(kernel: jax.Array) -> jax.Array:
@@ -114,6 +122,7 @@ CRITERIA: dict[str, Callable[..., jax.Array]] = {
 }
 """Every criterion: name -> function of matrices ``(h, w, ...)`` (``random`` also takes a key)."""
 
+_OF_EIGENVALUES = ("min_eig", "min_eig_real", "spectral_radius", "spectral_radius_real")
 _AUTHORS_CRITERIA = {"det_corr": "det_gram"}
 _AUTHORS_SELECTIONS = ("_contrib", "_sorted_kernels", "_sorted_neurons", "_kernels", "_neurons")
 
@@ -232,7 +241,8 @@ def _score(kernel: jax.Array, name: str, key: jax.Array | None) -> tuple[jax.Arr
     bits = jax.lax.bitcast_convert_type(largest, jnp.uint32) & jnp.uint32(0x7F800000)
     scale = jax.lax.bitcast_convert_type(bits, jnp.float32)
     is_finite = jnp.isfinite(largest)
-    scale = jnp.where((scale > 0) & is_finite, scale, 1)
-    scaled = jnp.where(is_finite, kernel, 0) / scale
+    of_eigenvalues = name in _OF_EIGENVALUES and _is_square(kernel)  # which scales by itself
+    scale = jnp.where((scale > 0) & is_finite & (not of_eigenvalues), scale, 1)
+    scaled = jnp.where(is_finite[None, None], kernel, 0) / scale[None, None]
     score = random(scaled, key) if name == "random" else CRITERIA[name](scaled)
     return scale, jnp.where(is_finite, score, jnp.nan)

@@ -2,8 +2,7 @@
 
 Matrices lie along the first two axes, ``(n, n, ...)``: every entry is then one long vector over the
 batch, and everything is elementwise arithmetic that lowers on CPU, GPU and TPU alike (a
-nonsymmetric eigensolver does not lower on TPU). float32 throughout. Entries should be of the order
-of 1, as ``conv_scores`` scales them: squares and cubes of them must not leave the range of float32.
+nonsymmetric eigensolver does not lower on TPU). float32 throughout.
 
 The eigenvalues of a matrix come as separate arrays: XLA on CPU recomputes everything upstream of a
 stack for each of its parts. They are in closed form up to 3x3 and from a fixed number of shifted
@@ -17,15 +16,25 @@ import jax
 import jax.numpy as jnp
 
 from jnnk import double_float as df
+from jnnk.adjugates import (
+    adjugate_of_triangular,
+    product_of_diagonal,
+    trace_of_product,
+    triangular,
+)
+from jnnk.balancing import (
+    balance,
+    exponent_of,
+    power_of_two,
+    scaled,
+    times_power_of_two,
+    without_couplings,
+)
 from jnnk.double_float import DoubleFloat
+from jnnk.precision import contract
 from jnnk.qr_algorithm import qr_eigenvalues
 
 _SMALLEST_SLOPE_SQUARED = 1e-14
-
-
-def safe_sqrt(x: jax.Array) -> jax.Array:
-    """Square root with 0 as its value and derivative at 0 and below."""
-    return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)
 
 
 class Eigenvalues(NamedTuple):
@@ -47,7 +56,8 @@ def eigenvalues(matrix: jax.Array) -> Eigenvalues:
     The error is a few 1e-7 of the Frobenius norm up to 3x3, for defective matrices too if few bits
     hold their entries; a triple eigenvalue of full-length entries is found to 2e-5. Beyond 3x3 the
     method is backward stable: an m-fold defective eigenvalue is found to about
-    ``1e-7 ** (1 / m)``.
+    ``1e-7 ** (1 / m)``. The norm meant is that of the balanced matrix (`jnnk.balancing`), which has
+    the same eigenvalues and may be smaller by orders of magnitude.
 
     The derivative of an eigenvalue ``z`` is ``tr(adj(zI - A) dA) / p'(z)``, with ``p`` the
     characteristic polynomial; where ``p'(z)`` vanishes (a multiple eigenvalue, whose derivative
@@ -62,26 +72,47 @@ def eigenvalues(matrix: jax.Array) -> Eigenvalues:
     size = matrix.shape[0]
     if size == 1:
         return Eigenvalues((matrix[0, 0],), (jnp.zeros_like(matrix[0, 0]),))
-    if size == 2:
-        return _eigenvalues_2x2(matrix)
-    if size == 3:
-        return _eigenvalues_3x3(matrix)
-    values = qr_eigenvalues(matrix)
-    return Eigenvalues(tuple(values.real), tuple(values.imag))
+    if size <= 3:
+        matrix, scale = scaled(matrix)
+        values = _eigenvalues_2x2(matrix) if size == 2 else _eigenvalues_3x3(matrix)
+    else:
+        matrix, _, scale = balance(without_couplings(matrix))
+        values = qr_eigenvalues(matrix)
+        values = Eigenvalues(tuple(values.real), tuple(values.imag))
+    return jax.tree.map(lambda part: times_power_of_two(part, scale), values)
 
 
 @eigenvalues.defjvp
 def _eigenvalues_jvp(primals, tangents):
     (matrix,), (direction,) = primals, tangents
     values = eigenvalues(matrix)
-    adjugates = _adjugate_coefficients(matrix)
-    slopes = [jnp.trace(m) for m in adjugates]
-    changes = [_trace_of_product(m, direction) for m in adjugates]
-    quotients = [
-        _quotient(_horner(changes, real, imag), _horner(slopes, real, imag))
-        for real, imag in zip(*values, strict=True)
-    ]
-    return values, Eigenvalues(*zip(*quotients, strict=True))
+    size = matrix.shape[0]
+    if size == 1:
+        return values, Eigenvalues((direction[0, 0],), (jnp.zeros_like(direction[0, 0]),))
+    matrix, exponents, scale = balance(matrix)
+    # Of the balanced matrix. A slope of more than 2 ** 60 between the two is cut to that.
+    shifts = jnp.clip(exponents[None] - exponents[:, None], -60, 60)
+    direction = direction * power_of_two(shifts)
+    real, imag = (times_power_of_two(jnp.stack(parts), -scale[None]) for parts in values)
+    # One matrix zI - A for each eigenvalue, along a new third axis.
+    identity = jnp.eye(size, dtype=matrix.dtype).reshape(size, size, *[1] * (matrix.ndim - 1))
+    shifted = jax.lax.complex(
+        identity * real[None, None] - matrix[:, :, None], identity * imag[None, None]
+    )
+    identity, direction = (
+        jnp.broadcast_to(x, shifted.shape).astype(shifted.dtype)
+        for x in (identity, direction[:, :, None])
+    )
+    factors = triangular(shifted)
+    adjugate = adjugate_of_triangular(factors.upper)
+    slope = trace_of_product(adjugate, factors.rotated(identity))
+    change = trace_of_product(adjugate, factors.rotated(direction))
+    quotient = (
+        change
+        * jnp.conj(slope)
+        / (jnp.square(jnp.abs(slope)) + _SMALLEST_SLOPE_SQUARED).astype(slope.dtype)
+    )
+    return values, Eigenvalues(tuple(quotient.real), tuple(quotient.imag))
 
 
 @jax.custom_jvp
@@ -89,7 +120,7 @@ def determinant(matrix: jax.Array) -> jax.Array:
     """Determinants of real square matrices.
 
     Args:
-        matrix: float32 ``(n, n, ...)``.
+        matrix: float32 ``(n, n, ...)``, with entries of the order of 1.
 
     Returns:
         float32 ``(...)``. Up to 3x3 the error is about 1e-13 of the product of the rows' norms, so
@@ -97,20 +128,20 @@ def determinant(matrix: jax.Array) -> jax.Array:
     """
     if len(matrix) <= 3:
         return _closed_determinant(matrix, len(matrix))
-    return jnp.linalg.det(jnp.moveaxis(matrix, (0, 1), (-2, -1)))
+    factors = triangular(matrix)
+    return factors.sign * product_of_diagonal(factors.upper)
 
 
 @determinant.defjvp
 def _determinant_jvp(primals, tangents):
-    (matrix,), (direction,) = primals, tangents
-    sign = (-1) ** (matrix.shape[0] - 1)
-    adjugate = sign * _adjugate_coefficients(matrix)[-1]
-    return determinant(matrix), _trace_of_product(adjugate, direction)
+    factors = triangular(primals[0])
+    change = trace_of_product(adjugate_of_triangular(factors.upper), factors.rotated(tangents[0]))
+    return determinant(primals[0]), factors.sign * change
 
 
 @jax.custom_jvp
 def gram_determinant(matrix: jax.Array) -> jax.Array:
-    """Determinants of ``A'A``, rounded to float32 before they are taken.
+    """Absolute determinants of ``A'A``, which is rounded to float32 before.
 
     A determinant below about 1e-7 of the product of the diagonal of ``A'A`` is therefore noise. So
     that it is the same noise as that of float32 BLAS on today's processors, and on every platform,
@@ -124,26 +155,22 @@ def gram_determinant(matrix: jax.Array) -> jax.Array:
     """
     size = matrix.shape[1]
     if size > 3:
-        return determinant(_gram(matrix, matrix))
+        return jnp.abs(determinant(contract("ki...,kj...->ij...", matrix, matrix)))
     entries = {}
     for i, j in itertools.combinations_with_replacement(range(size), 2):
         total = jnp.zeros_like(matrix[0, 0])
         for row in matrix:
             total = df.add(df.exact_product(row[i], row[j]), _single(total)).hi
         entries[i, j] = entries[j, i] = total
-    return _closed_determinant(entries, size)
+    return jnp.abs(_closed_determinant(entries, size))
 
 
 @gram_determinant.defjvp
 def _gram_determinant_jvp(primals, tangents):
-    (matrix,), (direction,) = primals, tangents
-    half = _gram(matrix, direction)
-    tangent = jax.jvp(determinant, (_gram(matrix, matrix),), (half + half.swapaxes(0, 1),))[1]
-    return gram_determinant(matrix), tangent
-
-
-def _gram(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.einsum("ki...,kj...->ij...", a, b, precision="highest")
+    # det(A'A) = det(R)^2, which the rounding of A'A does not enter.
+    factors = triangular(primals[0])
+    change = trace_of_product(adjugate_of_triangular(factors.upper), factors.rotated(tangents[0]))
+    return gram_determinant(primals[0]), 2 * product_of_diagonal(factors.upper) * change
 
 
 def _closed_determinant(
@@ -159,43 +186,6 @@ def _closed_determinant(
         for i in range(3)
     ]
     return _sum(terms).hi
-
-
-def _adjugate_coefficients(matrix: jax.Array) -> list[jax.Array]:
-    """Matrices ``M_k`` with ``adj(zI - A) = sum_k z ** (n - 1 - k) M_k`` (Faddeev-LeVerrier)."""
-    size = matrix.shape[0]
-    identity = jnp.eye(size).reshape(size, size, *[1] * (matrix.ndim - 2))
-    coefficients = [jnp.broadcast_to(identity, matrix.shape)]
-    for k in range(1, size):
-        product = _matmul(matrix, coefficients[-1])
-        coefficients.append(product - jnp.trace(product) / k * identity)
-    return coefficients
-
-
-def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.einsum("ij...,jk...->ik...", a, b, precision="highest")
-
-
-def _trace_of_product(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.einsum("ij...,ji...->...", a, b, precision="highest")
-
-
-def _horner(
-    coefficients: list[jax.Array], real: jax.Array, imag: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Polynomial with real coefficients, highest power first, at complex points."""
-    value = coefficients[0], jnp.zeros_like(imag)
-    for c in coefficients[1:]:
-        value = value[0] * real - value[1] * imag + c, value[0] * imag + value[1] * real
-    return value
-
-
-def _quotient(
-    x: tuple[jax.Array, jax.Array], y: tuple[jax.Array, jax.Array]
-) -> tuple[jax.Array, jax.Array]:
-    """Complex ``x / y``, going to 0 where ``y`` does."""
-    norm = y[0] ** 2 + y[1] ** 2 + _SMALLEST_SLOPE_SQUARED
-    return (x[0] * y[0] + x[1] * y[1]) / norm, (x[1] * y[0] - x[0] * y[1]) / norm
 
 
 def _single(a: jax.Array) -> DoubleFloat:
@@ -245,14 +235,23 @@ def _eigenvalues_3x3(a: jax.Array) -> Eigenvalues:
     tripled = df.add(df.scale(cycles, 2.0), cycles)
     q = df.add(df.multiply(first_two, diagonal[2]), _nine(df.add(tripled, df.negative(mixed))))
 
+    # p and q may cancel, and p^3 and q^2 leave the range: bring the roots near 1.
+    third = (((jnp.maximum(exponent_of(q.hi), -381) + 384) * 21846) >> 16) - 128
+    scale = jnp.maximum(exponent_of(p.hi) >> 1, third)
+    scale = jnp.maximum(scale, -63)
+    shrink = power_of_two(-scale)
+    p = DoubleFloat(*(x * shrink * shrink for x in p))
+    q = DoubleFloat(*(x * shrink * shrink * shrink for x in q))
     # 4 p^3 - 27 q^2, positive where all roots are real.
     four_p_cubed = df.scale(df.multiply(df.multiply(p, p), p), 4.0)
     q_squared = df.multiply(q, q)
     three_q_squared = df.add(df.scale(q_squared, 2.0), q_squared)
     discriminant = df.add(four_p_cubed, df.negative(_nine(three_q_squared)))
     roots = _depressed_cubic_roots(p.hi, q.hi, discriminant.hi / 108)
+    grow = power_of_two(scale)
     return Eigenvalues(
-        tuple((real + trace.hi) / 3 for real in roots.real), tuple(imag / 3 for imag in roots.imag)
+        tuple((real * grow + trace.hi) / 3 for real in roots.real),
+        tuple(imag * grow / 3 for imag in roots.imag),
     )
 
 
@@ -266,8 +265,9 @@ def _depressed_cubic_roots(p: jax.Array, q: jax.Array, discriminant: jax.Array) 
     # Three real roots: Viete's cosines.
     radius = 2 * jnp.sqrt(jnp.maximum(p, 0) / 3)
     angle = jnp.arctan2(root, q / 2) / 3
-    half_cosine = 0.5 * radius * jnp.cos(angle)
-    half_width = 0.75**0.5 * radius * jnp.sin(angle)
+    cosine, sine = _cosine_and_sine(angle)
+    half_cosine = 0.5 * radius * cosine
+    half_width = 0.75**0.5 * radius * sine
     # One real root and a pair: Cardano, with q made positive, arranged so that nothing cancels.
     u = _cube_root(jnp.abs(q) / 2 + root)
     v = p / 3 / jnp.where(u > 0, u, 1)
@@ -283,6 +283,16 @@ def _depressed_cubic_roots(p: jax.Array, q: jax.Array, discriminant: jax.Array) 
     return Eigenvalues(
         (2 * center, width - center, -width - center), (jnp.zeros_like(imag), imag, -imag)
     )
+
+
+def _cosine_and_sine(angle: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Of angles from 0 to pi / 3, by Taylor: the functions for any angle take longer on CPU."""
+    square = angle * angle
+    cosine, sine = 1.0, 1.0
+    for k in range(10, 0, -2):
+        cosine = 1 - cosine * square * (1 / (k * (k - 1)))
+        sine = 1 - sine * square * (1 / (k * (k + 1)))
+    return cosine, angle * sine
 
 
 def _cube_root(x: jax.Array) -> jax.Array:

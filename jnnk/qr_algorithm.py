@@ -30,7 +30,7 @@ def qr_eigenvalues(matrix: jax.Array) -> jax.Array:
     h = jax.lax.fori_loop(0, _STEPS_PER_EIGENVALUE * size, step, hessenberg.astype(jnp.complex64))
     h = _deflate(h, norm)
     converged = jnp.all(jnp.stack([h[i + 1, i] for i in range(size - 1)]) == 0, axis=0)
-    return jnp.where(converged, jnp.stack([h[i, i] for i in range(size)]), jnp.nan)
+    return jnp.where(converged[None], jnp.stack([h[i, i] for i in range(size)]), jnp.nan)
 
 
 def _hessenberg(matrix: jax.Array) -> jax.Array:
@@ -44,11 +44,13 @@ def _hessenberg(matrix: jax.Array) -> jax.Array:
         factor = jnp.where(square > 0, 2 / jnp.where(square > 0, square, 1), 0)
         # Term by term: jaxlib 0.10.2 gets jnp.sum of these products wrong for large batches on CPU.
         rows = matrix[k + 1 :]
-        along = sum(entry * row for entry, row in zip(reflector, rows, strict=True))
-        matrix = matrix.at[k + 1 :].set(rows - factor * reflector[:, None] * along)
+        along = sum(entry[None] * row for entry, row in zip(reflector, rows, strict=True))
+        matrix = matrix.at[k + 1 :].set(rows - (factor[None] * reflector)[:, None] * along[None])
         columns = matrix[:, k + 1 :]
-        along = sum(entry * columns[:, i] for i, entry in enumerate(reflector))
-        matrix = matrix.at[:, k + 1 :].set(columns - factor * along[:, None] * reflector[None])
+        along = sum(entry[None] * columns[:, i] for i, entry in enumerate(reflector))
+        matrix = matrix.at[:, k + 1 :].set(
+            columns - (factor[None] * along)[:, None] * reflector[None]
+        )
         matrix = matrix.at[k + 2 :, k].set(0)
     return matrix
 
@@ -89,15 +91,15 @@ def _qr_step(h: jax.Array, exceptional: jax.Array) -> jax.Array:
         s = jnp.where(active, bottom / safe, 0)
         rotations.append((c, s))
         rows[i], rows[i + 1] = (
-            jnp.conj(c) * rows[i] + jnp.conj(s) * rows[i + 1],
-            -s * rows[i] + c * rows[i + 1],
+            jnp.conj(c)[None] * rows[i] + jnp.conj(s)[None] * rows[i + 1],
+            -s[None] * rows[i] + c[None] * rows[i + 1],
         )
     triangle = jnp.stack(rows)
     columns = [triangle[:, i] for i in range(size)]
     for i, (c, s) in enumerate(rotations):
         columns[i], columns[i + 1] = (
-            c * columns[i] + s * columns[i + 1],
-            -jnp.conj(s) * columns[i] + jnp.conj(c) * columns[i + 1],
+            c[None] * columns[i] + s[None] * columns[i + 1],
+            -jnp.conj(s)[None] * columns[i] + jnp.conj(c)[None] * columns[i + 1],
         )
     product = jnp.stack(columns, axis=1)
     is_last = jnp.stack(

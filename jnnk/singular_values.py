@@ -6,6 +6,8 @@ from operator import add
 import jax
 import jax.numpy as jnp
 
+from jnnk.precision import contract
+
 Column = list[jax.Array]
 
 
@@ -34,9 +36,9 @@ def _singular_values_jvp(primals, tangents):
     matrix, direction = _tall(primals[0]), _tall(tangents[0])
     columns = _orthogonal_columns(matrix)
     left = jnp.stack([_unit(jnp.stack(column)) for column in columns])
-    right = jnp.einsum("hw...,kh...->wk...", matrix, left, precision="highest")
+    right = contract("hw...,kh...->wk...", matrix, left)
     right = _unit(right)
-    tangent = jnp.einsum("hw...,kh...,wk...->k...", direction, left, right, precision="highest")
+    tangent = contract("hw...,kh...,wk...->k...", direction, left, right)
     return tuple(_norm(column) for column in columns), tuple(tangent)
 
 
@@ -55,7 +57,7 @@ def _norm(column: Column) -> jax.Array:
 def _unit(columns: jax.Array) -> jax.Array:
     """Columns ``(rows, ...)`` of length 1, or 0 where they are 0."""
     norms = jnp.sqrt(jnp.sum(columns**2, axis=0))
-    return columns / jnp.where(norms > 0, norms, 1)
+    return columns / jnp.where(norms > 0, norms, 1)[None]
 
 
 def _orthogonal_columns(matrix: jax.Array) -> list[Column]:

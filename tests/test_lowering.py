@@ -247,7 +247,7 @@ def test_the_table_has_every_public_numerical_function():
     tested |= set(conv_scores.CRITERIA)  # through kernel_scores
     # Parts of those above, or nothing to lower: checks, names, optimisers.
     parts = {
-        "kernel_magnitudes", "safe_sqrt", "embed", "weigh", "flat_channels", "center_and_unit",
+        "kernel_magnitudes", "embed", "weigh", "flat_channels", "center_and_unit",
         "search", "shortlist", "shortlist_length", "check_options", "overlap_kind",
         "weighted_overlap", "matched", "check_channels",
         "support_weights", "split_blocks", "overlap_resamples", "channel_vote", "predicted_label",
