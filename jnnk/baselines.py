@@ -1,11 +1,11 @@
-"""What users compare NNK overlap with: plain kNN, linear CKA, agreement with the labels."""
+"""Baselines of NNK overlap: kNN graphs, debiased linear CKA, agreement with the labels."""
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jnnk.graph import NNKGraph
-from jnnk.precision import working_dtype
+from jnnk.precision import contract, working_dtype
 from jnnk.similarity import RadialSimilarity
 
 
@@ -67,17 +67,25 @@ def label_overlap(graph: NNKGraph, labels: Array) -> Array:
 
 @jax.jit
 def linear_cka(features: Array, others: Array) -> Array:
-    """Linear centred kernel alignment of two representations of the same images.
+    """Debiased linear centred kernel alignment of two representations of the same images.
 
-    ``|Y'X|_F^2 / (|X'X|_F |Y'Y|_F)`` with centred columns (Kornblith et al., ICML 2019).
-    Invariant to orthogonal transformations and to one common scale of either side.
+    ``HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))`` of the Gram matrices ``K = XX'`` and ``L = YY'``,
+    with the unbiased estimator of Song et al. (JMLR 2012): without their diagonals,
+
+    ``HSIC(K, L) = [tr(KL) + 1'K1 1'L1 / ((N - 1)(N - 2)) - 2 1'KL1 / (N - 2)] / (N (N - 3))``.
+
+    Independent representations score 0 on average and may score a little below, whatever their
+    widths; the biased ratio of Kornblith et al. (ICML 2019) tends to 1 for them as the widths grow
+    (Nguyen et al., ICLR 2021). Invariant to orthogonal transformations, translations and one common
+    scale of either side.
 
     Args:
         features: (N, ...) floating, flattened to (N, p).
         others: (N, ...) floating, flattened to (N, q).
 
     Returns:
-        () in [0, 1]; NaN where either side is constant.
+        () in [-1, 1]; NaN for fewer than 4 images, for which the estimator does not exist, and
+        where either side is constant or differs from a constant in one image only.
 
     Raises:
         ValueError: if the numbers of images differ.
@@ -88,8 +96,7 @@ def linear_cka(features: Array, others: Array) -> Array:
             f"got {features.shape[0]} and {others.shape[0]}"
         )
     x, y = (standardised(z.reshape(z.shape[0], -1)) for z in (features, others))
-    norms = [jnp.sqrt(_squared_covariance(z, z)) for z in (x, y)]
-    return _squared_covariance(x, y) / (norms[0] * norms[1])
+    return _dependence(x, y) / (_norm(x) * _norm(y))
 
 
 @jax.jit
@@ -100,17 +107,70 @@ def channel_cka(activations: Array) -> Array:
         activations: (N, H, W, C), or (N, D, C).
 
     Returns:
-        (C, C) symmetric, 1 on the diagonal; NaN for dead channels.
+        (C, C) symmetric, 1 on the diagonal; NaN for dead channels, see `linear_cka`.
     """
     points = activations.reshape(activations.shape[0], -1, activations.shape[-1])
     channels = jax.vmap(standardised, in_axes=2)(points)
+    norms = jax.lax.map(_norm, channels)
 
     def row(channel):
-        return jax.lax.map(lambda other: _squared_covariance(channel, other), channels)
+        return jax.lax.map(lambda other: _dependence(channel, other), channels)
 
-    squares = jax.lax.map(row, channels)
-    norms = jnp.sqrt(jnp.diagonal(squares))
-    return squares / (norms[:, None] * norms[None, :])
+    return jax.lax.map(row, channels) / norms[:, None] / norms[None, :]
+
+
+def without_bias(inner: Array) -> tuple[Array, Array]:
+    """Gram matrices centred so that their inner products are ``N (N - 3)`` times unbiased HSIC.
+
+    U-centring (Szekely & Rizzo 2014): the diagonal is 0, and so are the sums of rows and columns.
+
+    Args:
+        inner: (..., N, N) symmetric, N >= 4.
+
+    Returns:
+        The centred matrices (..., N, N), and bool (...): whether more than rounding is left.
+    """
+    size = inner.shape[-1]
+    diagonal = jnp.eye(size, dtype=bool).reshape(*[1] * (inner.ndim - 2), size, size)
+    inner = jnp.where(diagonal, 0, inner)
+    rows = inner.sum(-1, keepdims=True) / (size - 2)
+    total = rows.sum(-2, keepdims=True) / (size - 1)
+    centred = jnp.where(diagonal, 0, inner - rows - rows.mT + total)
+    return centred, _is_signal(jnp.square(centred).sum((-2, -1)), jnp.square(inner).sum((-2, -1)))
+
+
+def _is_signal(value: Array, terms: Array) -> Array:
+    """Whether the value is more than the rounding of terms of that size, which it is left from."""
+    return value > 64 * jnp.finfo(value.dtype).eps * terms
+
+
+def _dependence(x: Array, y: Array) -> Array:
+    """``N (N - 3)`` times unbiased HSIC of standardised (N, p) and (N, q)."""
+    return _dependence_and_terms(x, y)[0]
+
+
+def _norm(x: Array) -> Array:
+    square, terms = _dependence_and_terms(x, x)
+    return jnp.sqrt(jnp.where(_is_signal(square, terms), square, jnp.nan))
+
+
+def _dependence_and_terms(x: Array, y: Array) -> tuple[Array, Array]:
+    """By the smaller of (N, N) and (p, q) matrices, with the largest of the terms summed."""
+    size = x.shape[0]
+    if size < 4:
+        nan = jnp.full((), jnp.nan, x.dtype)
+        return nan, nan
+    if size**2 <= x.shape[1] * y.shape[1]:
+        grams = [contract("np,mp->nm", z, z) for z in (x, y)]
+        (k, _), (l, _) = map(without_bias, grams)
+        off = 1 - jnp.eye(size, dtype=x.dtype)
+        return jnp.sum(k * l), jnp.sum(jnp.abs(grams[0] * grams[1]) * off)
+    # Rows of K sum to 0 for centred x, to -|x_i|^2 without the diagonal.
+    squares = jnp.square(contract("np,nq->pq", x, y)).sum()
+    k, l = (jnp.square(z).sum(1) for z in (x, y))
+    of_diagonals = size / (size - 2) * jnp.sum(k * l)
+    of_traces = k.sum() * l.sum() / ((size - 1) * (size - 2))
+    return squares - of_diagonals + of_traces, squares
 
 
 def standardised(x: Array) -> Array:
@@ -126,8 +186,3 @@ def standardised(x: Array) -> Array:
     centred = jnp.where(constant, 0, centred)
     largest = jax.lax.stop_gradient(jnp.abs(centred).max())
     return centred / jnp.where(largest > 0, largest, 1)
-
-
-def _squared_covariance(x: Array, y: Array) -> Array:
-    product = jnp.matmul(x.T, y, precision=jax.lax.Precision.HIGHEST) / x.shape[0]
-    return jnp.square(product).sum()

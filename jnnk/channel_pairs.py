@@ -45,7 +45,7 @@ def channel_points(
 
 def pairs_of(live: Array) -> Array:
     """Which pairs are of two different live channels: bool (C,) to bool (C, C)."""
-    return live[:, None] & live & ~jnp.eye(live.shape[0], dtype=bool)
+    return live[:, None] & live[None] & ~jnp.eye(live.shape[0], dtype=bool)
 
 
 def mean_of_pairs(values: Array, compared: Array) -> Array:

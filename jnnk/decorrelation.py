@@ -1,4 +1,4 @@
-"""What users compare the overlap penalty with: correlation and linear CKA between channels."""
+"""Baselines of the overlap penalty: correlation and linear CKA between channels."""
 
 from functools import partial
 
@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jnnk.baselines import standardised
+from jnnk.baselines import standardised, without_bias
 from jnnk.channel_pairs import channel_points, mean_of_pairs, pairs_of
+from jnnk.precision import contract
 
 
 @partial(jax.jit, static_argnames="num_channels")
@@ -30,20 +31,21 @@ def decorrelation_penalty(
     points, _ = channel_points(activations, num_channels=num_channels, key=key)
     # Each channel on a scale of its own, or the squares of a faint one underflow.
     rows = jax.vmap(standardised)(points.reshape(points.shape[0], -1, 1))[:, :, 0]
-    covariance = _product(rows, rows.T)
+    covariance = contract("cp,dp->cd", rows, rows)
     variance = jnp.diagonal(covariance)
     live = variance > 0
     safe = jnp.where(live, variance, 1)
-    return mean_of_pairs(jnp.square(covariance) / safe[:, None] / safe, pairs_of(live))
+    return mean_of_pairs(jnp.square(covariance) / safe[:, None] / safe[None], pairs_of(live))
 
 
 @partial(jax.jit, static_argnames="num_channels")
 def cka_penalty(
     activations: Array, *, num_channels: int | None = 64, key: Array | None = None
 ) -> Array:
-    """Mean linear centred kernel alignment of every two channels, see `jnnk.baselines.linear_cka`.
+    """Mean debiased linear CKA of every two channels, see `jnnk.baselines.linear_cka`.
 
-    Computed from the channels' B x B matrices of inner products: ``|Y'X|_F^2 = <XX', YY'>_F``.
+    0 on average for independent channels, and a little below in some batches. Computed from the
+    channels' B x B Gram matrices, which take ``4 B^2`` bytes a channel.
 
     Args:
         activations: (B, H, W, C) or (B, D, C), see `jnnk.channel_pairs.channel_points`.
@@ -51,19 +53,18 @@ def cka_penalty(
         key: PRNG key that draws them where the layer has more.
 
     Returns:
-        () in [0, 1]; dead channels are left out, 0 where fewer than two are live.
+        () in [-1, 1]. Channels that are constant, or in all images but one, are left out; 0 where
+        fewer than two are left, and for batches of fewer than 4 images.
 
     Raises:
         ValueError: on wrong shapes, or without a key where channels are drawn.
     """
     points, _ = channel_points(activations, num_channels=num_channels, key=key)
+    if points.shape[1] < 4:
+        return jnp.zeros((), points.dtype)
     centred = jax.vmap(standardised)(points)
-    inner = _product(centred, centred.mT).reshape(points.shape[0], -1)
+    inner, live = without_bias(contract("cnd,cmd->cnm", centred, centred))
+    inner = inner.reshape(inner.shape[0], -1)
     squares = jnp.sum(jnp.square(inner), axis=1)
-    live = squares > 0
     unit = inner / jnp.sqrt(jnp.where(live, squares, 1))[:, None]
-    return mean_of_pairs(_product(unit, unit.T), pairs_of(live))
-
-
-def _product(a: Array, b: Array) -> Array:
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+    return mean_of_pairs(contract("cp,dp->cd", unit, unit), pairs_of(live))

@@ -14,12 +14,19 @@ from jnnk.similarity import cosine, gaussian
 pytestmark = pytest.mark.quick_compile
 
 
+def hsic(k, l):
+    """HSIC_1 of Song et al. (2012), equation (5)."""
+    n = len(k)
+    k, l = (z - np.diag(np.diag(z)) for z in (k, l))
+    ones = np.ones(n)
+    of_sums = (ones @ k @ ones) * (ones @ l @ ones) / ((n - 1) * (n - 2))
+    return (np.trace(k @ l) + of_sums - 2 / (n - 2) * ones @ k @ l @ ones) / (n * (n - 3))
+
+
 def expected_cka(x, y):
-    """By Gram matrices, the other way round."""
     x, y = (z.reshape(len(z), -1).astype(np.float64) for z in (x, y))
-    x, y = x - x.mean(0), y - y.mean(0)
     k, l = x @ x.T, y @ y.T
-    return (k * l).sum() / np.sqrt((k * k).sum() * (l * l).sum())
+    return hsic(k, l) / np.sqrt(hsic(k, k) * hsic(l, l))
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +45,35 @@ def test_linear_cka(points):
     assert np.isnan(linear_cka(flat, np.full((80, 5), 0.1, np.float32)))
     with pytest.raises(ValueError, match="same images; got 80 and 79"):
         linear_cka(flat, flat[1:])
+
+
+@pytest.mark.parametrize("shape", [(30, 4), (30, 300)])  # by covariances, by Gram matrices
+def test_linear_cka_of_either_shape(shape):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=shape).astype(np.float32) + 2
+    y = (x[:, :3] @ rng.normal(size=(3, shape[1])) + rng.normal(size=shape)).astype(np.float32)
+    assert linear_cka(x, y) == pytest.approx(expected_cka(x, y), rel=1e-4)
+    assert linear_cka(x, x) == pytest.approx(1, abs=1e-5)
+    x[1:] = 3  # what varies in one image only has no unbiased HSIC
+    assert np.isnan(linear_cka(x, y)) and np.isnan(linear_cka(x, x))
+
+
+@pytest.mark.parametrize("images", [1, 2, 3])
+def test_linear_cka_needs_four_images(images):
+    points = np.random.default_rng(0).normal(size=(4, 3, 2)).astype(np.float32)
+    assert np.isnan(linear_cka(points[:images], points[:images]))
+    assert np.isnan(channel_cka(points[:images])).all()
+    assert np.isfinite(channel_cka(points)).all()
+
+
+@pytest.mark.parametrize("width", [4, 256, 1024])
+def test_independent_channels_have_no_cka(width):
+    """By the biased ratio 0.03, 0.67 and 0.89."""
+    channels = np.random.default_rng(0).normal(size=(128, width, 8)).astype(np.float32)
+    values = np.asarray(channel_cka(channels))[np.triu_indices(8, 1)]
+    # One value is about normal with variance 2 / N^2 for any width.
+    assert abs(values.mean()) < 4 * np.sqrt(2) / 128 / np.sqrt(len(values))
+    assert values.min() < 0 and np.abs(values).max() < 0.06
 
 
 def test_channel_cka(points):

@@ -34,6 +34,28 @@ def test_cka_is_that_of_the_baselines():
     np.testing.assert_allclose(cka_penalty(batch), expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("width", [256, 1024])
+def test_independent_channels_cost_nothing(width):
+    channels = np.random.default_rng(0).normal(size=(128, width, 8)).astype(np.float32)
+    # 28 pairs, each about normal with variance 2 / N^2.
+    assert abs(cka_penalty(channels)) < 4 * np.sqrt(2 / 28) / 128
+
+
+@pytest.mark.parametrize("images", [1, 2, 3])
+def test_cka_of_fewer_than_four_images_is_zero(images):
+    value, gradient = jax.value_and_grad(cka_penalty)(_batch()[:images])
+    assert value == 0 and (np.asarray(gradient) == 0).all()
+    assert jnp.isfinite(jax.grad(cka_penalty)(_batch()[:4])).all()
+
+
+def test_cka_leaves_out_what_varies_in_one_image():
+    batch = _batch()
+    expected = cka_penalty(batch[..., 1:])
+    batch[1:, ..., 0] = 0.7
+    np.testing.assert_allclose(cka_penalty(batch), expected, rtol=1e-5)
+    assert jnp.isfinite(jax.grad(cka_penalty)(batch)).all()
+
+
 @pytest.mark.parametrize("function", [decorrelation_penalty, cka_penalty])
 def test_derivative_transforms_and_awkward_batches(function):
     rng = np.random.default_rng(1)
@@ -80,4 +102,7 @@ def test_gradients_are_finite_for_faint_channels(penalty, scale):
     activations[..., 2] = 0
     activations[3, 0, 0, 2] = 1e-20
     value, gradient = jax.value_and_grad(penalty)(jnp.asarray(activations, jnp.float32))
-    assert 0 < value < 1 and jnp.isfinite(gradient).all()
+    assert value != 0 and abs(value) < 1 and jnp.isfinite(gradient).all()
+    activations[..., 1] *= 1e10
+    strong = penalty(jnp.asarray(activations / scale, jnp.float32))
+    np.testing.assert_allclose(value, strong, rtol=1e-4)
