@@ -180,9 +180,9 @@ def standardised(x: Array) -> Array:
     as constant in derivatives, which would overflow through it.
     """
     x = x.astype(working_dtype(x.dtype))
-    centred = x - x.mean(0)
+    centred = x - x.mean(0, keepdims=True)
     # A constant column leaves rounding behind, which would pass for a signal.
     constant = (x == x[:1]).all(0)
-    centred = jnp.where(constant, 0, centred)
+    centred = jnp.where(constant[None], 0, centred)
     largest = jax.lax.stop_gradient(jnp.abs(centred).max())
     return centred / jnp.where(largest > 0, largest, 1)

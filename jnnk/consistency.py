@@ -22,6 +22,7 @@ from jax import Array
 
 from jnnk.graph import NNKGraph
 from jnnk.overlap import check_channels, matched
+from jnnk.precision import contract
 
 
 class AggregateConsistency(NamedTuple):
@@ -222,4 +223,4 @@ def _neighbor_counts(
 
 
 def _products(formula: str, differences: Array) -> Array:
-    return jnp.einsum(formula, differences, differences, precision=jax.lax.Precision.HIGHEST)
+    return contract(formula, differences, differences)

@@ -17,7 +17,7 @@ PENALTIES = {
     "decorrelation": decorrelation_penalty,
     "cka": cka_penalty,
 }
-"""``(activations (B, H, W, C), *, key, ...) -> ()``, at most 1: how alike a layer's channels are."""
+"""``(activations (B, H, W, C), *, key, ...) -> ()``, 1 at most: how alike the channels are."""
 
 
 def make_regularizer(

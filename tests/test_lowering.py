@@ -42,6 +42,15 @@ from jnnk.overlap_penalty import SOFT_OVERLAP_KINDS
 from jnnk.regularizers import PENALTIES, make_regularizer
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+#: Left to itself, XLA multiplies float32 in bfloat16 on a TPU: see `jnnk.precision.contract`.
+LOOSE_PRODUCT = re.compile(r"^.*= stablehlo\.dot_general(?!.*HIGHEST).*f32.*$", re.MULTILINE)
+#: Networks and their training multiply as JAX is told to.
+OF_NETWORKS = {"resnet8", "convnet5"}
+#: Issue 8: being mended by others; to be deleted.
+PENDING = {
+    "solve_nnk", "nnk_graph", "channelwise_nnk_graph", "sharded_nnk_graph", "overlap_penalty",
+    "make_regularizer", "chance_overlap",
+}  # fmt: skip
 FORBIDDEN = re.compile(r"callback|f64|lapack_[sd]geev|\beig\b", re.IGNORECASE)
 
 
@@ -195,12 +204,23 @@ DISCRETE = {
 def assert_lowers(function, arguments):
     exported = jax.export.export(jax.jit(function), platforms=PLATFORMS)(*arguments)
     assert exported.platforms == PLATFORMS
-    assert FORBIDDEN.findall(exported.mlir_module()) == []
+    program = exported.mlir_module()
+    assert FORBIDDEN.findall(program) == []
+    return program
+
+
+def assert_multiplies_in_full(name, program):
+    found = LOOSE_PRODUCT.findall(program)
+    name = name.split()[0]
+    if found and name in PENDING:
+        pytest.xfail("products without Precision.HIGHEST")
+    assert name in OF_NETWORKS or found == []
 
 
 @pytest.mark.parametrize("name", [*SMOOTH, *DISCRETE])
 def test_forward(name):
-    assert_lowers(*{**SMOOTH, **DISCRETE}[name])
+    program = assert_lowers(*{**SMOOTH, **DISCRETE}[name])
+    assert_multiplies_in_full(name, program)
 
 
 @pytest.mark.parametrize("name", SMOOTH)
@@ -214,7 +234,14 @@ def test_gradient(name):
             if jnp.issubdtype(leaf.dtype, jnp.floating)
         )
 
-    assert_lowers(jax.grad(total, allow_int=True), arguments)
+    program = assert_lowers(jax.grad(total, allow_int=True), arguments)
+    assert_multiplies_in_full(name, program)
+
+
+def test_a_loose_product_is_found():
+    for precision, is_loose in ((None, True), (jax.lax.Precision.HIGHEST, False)):
+        program = assert_lowers(partial(jnp.matmul, precision=precision), (POINTS, array(12, 5)))
+        assert bool(LOOSE_PRODUCT.findall(program)) == is_loose
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -254,6 +281,7 @@ def test_the_table_has_every_public_numerical_function():
         "error_rate", "standardised", "pairs_of", "mean_of_pairs", "parse_mode", "score_degree",
         "soft_channel_overlap", "start_patience", "freezable", "freeze", "parse_mesh", "whole_mesh",
         "keep_largest", "num_pruned", "one_shot_schedule", "cubic_schedule", "qr_eigenvalues",
+        "without_bias",
     }  # fmt: skip
     modules = (
         "qp", "neighbors", "graph", "channels", "overlap", "overlap_bootstrap", "redundancy",
