@@ -66,7 +66,7 @@ def geometric_median(view: ChannelView) -> Array:
     Filters near the geometric median of their layer are the ones that others can replace.
     """
     filters = view.kernel.reshape(-1, view.kernel.shape[-1]).T
-    squares = jnp.square(filters[:, None] - filters).sum(-1)
+    squares = jnp.square(filters[:, None] - filters[None]).sum(-1)
     return jnp.sqrt(squares).sum(1)
 
 

@@ -113,7 +113,7 @@ def aggregate_consistency(
     def image(i):
         candidates = aggregate.indices[i]
         return {
-            **_pair_counts(points[candidates] - points[i], candidates >= 0, tol),
+            **_pair_counts(points[candidates] - points[i][None], candidates >= 0, tol),
             **_neighbor_counts(
                 candidates,
                 aggregate.weights[i] > 0,
@@ -154,8 +154,8 @@ def _pair_counts(differences: Array, valid: Array, tol: float) -> dict[str, Arra
     squares = jnp.diagonal(products, axis1=1, axis2=2)
     # [c, j, k]: j eliminates k. On the diagonal it would be a tie: no candidate is its own rival.
     rivals = valid[:, None] & valid[None, :] & ~jnp.eye(len(valid), dtype=bool)
-    eliminates = (products >= squares[:, :, None]) & rivals
-    speaks = ((squares[:, :, None] > 0) | (squares[:, None, :] > 0)) & rivals
+    eliminates = (products >= squares[:, :, None]) & rivals[None]
+    speaks = ((squares[:, :, None] > 0) | (squares[:, None, :] > 0)) & rivals[None]
     kept = ~eliminates & ~jnp.swapaxes(eliminates, 1, 2) & speaks
 
     # The aggregate anew from whole vectors, not as the sum that the statements are proved by.

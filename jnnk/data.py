@@ -208,7 +208,8 @@ def normalize(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
         (..., C) float32, ``(images / 255 - mean) / std``.
     """
     scaled = jnp.asarray(images).astype(jnp.float32) / 255
-    return (scaled - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
+    mean, std = (jnp.broadcast_to(jnp.asarray(x, jnp.float32), scaled.shape) for x in (mean, std))
+    return (scaled - mean) / std
 
 
 def epoch_order(num_examples: int, *, seed: int, epoch: int) -> np.ndarray:

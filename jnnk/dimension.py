@@ -45,7 +45,7 @@ def intrinsic_dimension(graph: NNKGraph) -> IntrinsicDimension:
         ValueError: for graphs with a single candidate.
     """
     degree = nnk_degree(graph)
-    steps = jnp.arange(graph.weights.shape[-1] + 1)
+    steps = jnp.arange(graph.weights.shape[-1] + 1, dtype=degree.dtype)
     counts = (degree[..., None, :] == steps[:, None]).sum(-1, dtype=jnp.int32)
     return IntrinsicDimension(
         degree,

@@ -247,6 +247,7 @@ def matched(indices: Array, other: Array, other_strengths: Array) -> Array:
     for candidate, strength in zip(other, other_strengths, strict=True):
         # Unrolled, so that all K comparisons are one fused loop with no (K, K) intermediate, and
         # a selection instead of a sum, which is eight times as fast on CPU.
+        candidate, strength = (jnp.broadcast_to(x, found.shape) for x in (candidate, strength))
         found = jnp.where(indices == candidate, strength, found)
     return found
 
@@ -294,7 +295,10 @@ def _comparison(kind: OverlapKind, num_candidates: int | None = None) -> Compari
     def shared(indices, strengths, other, other_strengths):
         if num_candidates is None:
             return kind.combine(strengths, matched(indices, other, other_strengths)).sum(1)
-        total = sum(kind.combine(strengths, strength) for strength in other_strengths)
+        total = sum(
+            kind.combine(strengths, jnp.broadcast_to(strength, strengths.shape))
+            for strength in other_strengths
+        )
         return total.sum(1) / num_candidates
 
     def compare(indices, strengths):
@@ -303,6 +307,7 @@ def _comparison(kind: OverlapKind, num_candidates: int | None = None) -> Compari
         def row(channel):
             other, other_strengths, other_size = channel
             in_both = shared(indices, strengths, other, other_strengths)
+            other_size = jnp.broadcast_to(other_size, sizes.shape)
             value = kind.similarity(in_both, sizes, other_size)
             return value, (sizes > 0) | (other_size > 0)
 

@@ -123,7 +123,8 @@ def channels_to_cover(curve: RedundancyCurve, shares: Array) -> Array:
     shares = jnp.asarray(shares, curve.coverage.dtype)
     # A share such as 0.9 reached exactly must count in spite of rounding.
     slack = 4 * jnp.finfo(curve.coverage.dtype).eps
-    short = curve.coverage < shares[..., None] - slack
+    coverage = jnp.broadcast_to(curve.coverage, (*shares.shape, *curve.coverage.shape))
+    short = coverage < shares[..., None] - slack
     return jnp.where(jnp.isnan(curve.coverage[-1]), 0, 1 + short.sum(-1, dtype=jnp.int32))
 
 

@@ -40,7 +40,7 @@ def contributes(scores: jax.Array, share: float | jax.Array) -> jax.Array:
     Returns:
         bool ``(Cin, Cout)``; all False for a filter whose scores are all zero.
     """
-    total = jnp.nansum(scores, axis=0)
+    total = jnp.nansum(scores, axis=0, keepdims=True)
     return jnp.where(total > 0, scores / jnp.where(total > 0, total, 1), 0) >= share
 
 
