@@ -41,7 +41,7 @@ def label_interpolation(graph: NNKGraph, labels: Array, num_classes: int) -> Arr
     support = graph.weights > 0
     neighbor_labels = labels[jnp.where(support, graph.indices, 0)]
     weights = jnp.where(support, graph.weights, 0)
-    of_class = neighbor_labels[..., None] == jnp.arange(num_classes)
+    of_class = neighbor_labels[..., None] == jnp.arange(num_classes, dtype=neighbor_labels.dtype)
     votes = jnp.where(of_class, weights[..., None], 0).sum(-2)
     total = weights.sum(-1, keepdims=True)
     return votes / jnp.where(total > 0, total, 1)

@@ -173,6 +173,67 @@ def test_gradient_is_the_slope():
         np.testing.assert_allclose(ours[smooth], slope[smooth], rtol=2e-3, atol=2e-3, err_msg=name)
 
 
+def gram_slope(matrices):
+    """Of ``det(A'A)`` in float64, by cofactors: ``2 det(A) cof(A)``, for (B, 5, 5)."""
+    cofactors = np.empty_like(matrices)
+    for i in range(5):
+        for j in range(5):
+            minors = np.delete(np.delete(matrices, i, 1), j, 2)
+            cofactors[:, i, j] = (-1) ** (i + j) * np.linalg.det(minors)
+    return 2 * np.linalg.det(matrices)[:, None, None] * cofactors
+
+
+@pytest.mark.quick_compile
+def test_slope_of_det_gram_at_5x5():
+    rng = np.random.default_rng(0)
+    matrices = rng.normal(size=(60, 5, 5))
+    matrices[20:40, :, 4] = matrices[20:40, :, 0] + 1e-3 * matrices[20:40, :, 4]  # near singular
+    matrices[40:50, :, 4] = 0
+    matrices[50:] *= rng.uniform(0.1, 1, (10, 1, 5)) ** 4
+    matrices = matrices.astype(np.float32)
+    kernel = jnp.asarray(np.moveaxis(matrices, 0, -1)[:, :, None])
+    ours = jax.jit(jax.grad(lambda k: kernel_scores(k, "det_gram").sum()))(kernel)
+    error = np.abs(np.moveaxis(ours[:, :, 0], -1, 0) - gram_slope(matrices.astype(float)))
+    norms = np.linalg.norm(matrices, axis=(1, 2))
+    # The slope's own size is at most that of norm ** 9 / 5 ** 4: relative errors of about 1e-6.
+    assert (error.max((1, 2)) <= 1e-6 * norms**9 / 5**4).all()
+    ordinary = error[:20].max((1, 2)) / np.abs(gram_slope(matrices[:20].astype(float))).max((1, 2))
+    assert ordinary.max() < 1e-4
+
+
+@pytest.mark.quick_compile
+def test_slope_of_det_gram_of_tall_kernels():
+    matrices = np.random.default_rng(0).normal(size=(30, 5, 4)).astype(np.float32)
+    kernel = jnp.asarray(np.moveaxis(matrices, 0, -1)[:, :, None])
+    ours = jax.jit(jax.grad(lambda k: kernel_scores(k, "det_gram").sum()))(kernel)
+    exact = matrices.astype(float)
+    gram = exact.swapaxes(1, 2) @ exact
+    expected = 2 * np.linalg.det(gram)[:, None, None] * (exact @ np.linalg.inv(gram))
+    scale = np.abs(expected).max((1, 2), keepdims=True)
+    np.testing.assert_allclose(
+        np.moveaxis(ours[:, :, 0], -1, 0) / scale, expected / scale, rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.quick_compile
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gradients_under_x64(dtype):
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 1, 4))
+
+    def slopes(kernel):
+        return {
+            name: jax.grad(lambda k, name=name: kernel_scores(k, name).sum())(kernel)
+            for name in MEASURED
+        }
+
+    expected = slopes(jnp.asarray(kernel, jnp.float32))
+    with jax.enable_x64(True):
+        found = slopes(jnp.asarray(kernel, dtype))
+        for name, slope in found.items():
+            assert slope.dtype == dtype
+            np.testing.assert_allclose(slope, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
 @pytest.mark.quick_compile
 def test_jit_and_vmap_change_nothing():
     kernels = normal(4, 3, 3, 2, 5)
