@@ -220,6 +220,7 @@ def test_slope_of_det_gram_of_tall_kernels():
 def test_gradients_under_x64(dtype):
     kernel = np.random.default_rng(0).normal(size=(3, 3, 1, 4))
 
+    @jax.jit
     def slopes(kernel):
         return {
             name: jax.grad(lambda k, name=name: kernel_scores(k, name).sum())(kernel)

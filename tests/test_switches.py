@@ -5,6 +5,7 @@ by tracing alone, for the table of ``test_lowering`` and all its gradients.
 """
 
 import contextlib
+import functools
 from functools import partial
 
 import jax
@@ -120,25 +121,26 @@ SWITCHES = {
 PENDING = table.PENDING - {"chance_overlap"} | {"nearest_neighbors"}
 
 
-@pytest.fixture(scope="module")
-def expected():
-    return {name: jax.device_get(function()) for name, function in CASES.items()}
+@functools.cache
+def expected(name):
+    return jax.device_get(CASES[name]())
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("switch", SWITCHES)
-def test_values(switch, name, expected):
+def test_values(switch, name):
+    without = expected(name)
     with SWITCHES[switch]():
         found = jax.device_get(CASES[name]())
-    for ours, without in zip(jax.tree.leaves(found), jax.tree.leaves(expected[name]), strict=True):
-        ours, without = np.asarray(ours), np.asarray(without)
-        if without.dtype == np.float32:
+    for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(without), strict=True):
+        ours, theirs = np.asarray(ours), np.asarray(theirs)
+        if theirs.dtype == np.float32:
             assert ours.dtype == np.float32
-            scale = max(np.abs(without[np.isfinite(without)]).max(initial=0), 1e-6)
-            np.testing.assert_allclose(ours, without, rtol=1e-4, atol=1e-5 * scale)
+            scale = max(np.abs(theirs[np.isfinite(theirs)]).max(initial=0), 1e-6)
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * scale)
         else:
-            np.testing.assert_array_equal(ours, without)
+            np.testing.assert_array_equal(ours, theirs)
 
 
 def total_of(function):
