@@ -6,7 +6,7 @@ from jax import Array
 
 from jnnk.graph import NNKGraph
 from jnnk.labels import labels_of_neighbors, labels_of_points
-from jnnk.precision import working_dtype
+from jnnk.precision import contract, working_dtype
 from jnnk.similarity import RadialSimilarity
 
 
