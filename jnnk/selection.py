@@ -116,7 +116,11 @@ def one_shot_schedule(keep_rate: float, *, start: int = 0) -> Schedule:
 
     Returns:
         The keep-rate as a function of the step.
+
+    Raises:
+        ValueError: if ``keep_rate`` is not in [0, 1].
     """
+    check_share("keep_rate", keep_rate)
     return lambda step: keep_rate if step >= start else 1.0
 
 
@@ -135,8 +139,10 @@ def cubic_schedule(keep_rate: float, *, start: int, stop: int, initial: float = 
         The keep-rate as a function of the step.
 
     Raises:
-        ValueError: if ``stop`` is not after ``start``.
+        ValueError: if ``stop`` is not after ``start``, or a share is not in [0, 1].
     """
+    check_share("keep_rate", keep_rate)
+    check_share("initial", initial)
     if stop <= start:
         raise ValueError(f"stop: expected a step after start={start}, got {stop}")
 

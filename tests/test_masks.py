@@ -211,6 +211,15 @@ def test_schedules():
     assert gradual(15) == pytest.approx(0.2 + 0.8 * 0.5**3)
     with pytest.raises(ValueError, match="stop"):
         cubic_schedule(0.2, start=10, stop=10)
+    for wrong in (-0.1, 1.1, np.nan, True):
+        with pytest.raises(ValueError, match="keep_rate: expected a share"):
+            one_shot_schedule(wrong)
+        with pytest.raises(ValueError, match="keep_rate: expected a share"):
+            cubic_schedule(wrong, start=0, stop=1)
+        with pytest.raises(ValueError, match="initial: expected a share"):
+            cubic_schedule(0.2, start=0, stop=1, initial=wrong)
+    for keep in np.linspace(0, 1, 41):  # rounding leaves no share above 1
+        assert 0 <= max(map(cubic_schedule(keep, start=0, stop=7), range(9))) <= 1
 
 
 def test_number_pruned_is_that_of_the_decimal():
