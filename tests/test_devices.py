@@ -141,8 +141,13 @@ def made(tmp_path_factory) -> dict[int, pathlib.Path]:
         with (folder / "said").open("w") as said:
             command = [sys.executable, __file__, str(folder)]
             running.append(subprocess.Popen(command, env=environment, stdout=said, stderr=said))
-    for process, folder in zip(running, folders.values(), strict=True):
-        assert process.wait(timeout=1200) == 0, (folder / "said").read_text()[-6000:]
+    try:
+        for process, folder in zip(running, folders.values(), strict=True):
+            assert process.wait(timeout=1200) == 0, (folder / "said").read_text()[-6000:]
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
     return folders
 
 
