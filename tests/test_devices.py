@@ -141,8 +141,13 @@ def made(tmp_path_factory) -> dict[int, pathlib.Path]:
         with (folder / "said").open("w") as said:
             command = [sys.executable, __file__, str(folder)]
             running.append(subprocess.Popen(command, env=environment, stdout=said, stderr=said))
-    for process, folder in zip(running, folders.values(), strict=True):
-        assert process.wait(timeout=1200) == 0, (folder / "said").read_text()[-6000:]
+    try:
+        for process, folder in zip(running, folders.values(), strict=True):
+            assert process.wait(timeout=1200) == 0, (folder / "said").read_text()[-6000:]
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
     return folders
 
 
@@ -168,7 +173,27 @@ def test_every_command_gives_the_same_records(made, devices):
     for name, record in expected.items():
         # Gradients that devices add up differ in their last digits, and so does what follows.
         if not name.startswith("mesh/"):
-            assert found[name] == record, name
+            assert_same(found[name], record, name)
+
+
+def assert_same(found: Any, expected: Any, place: str) -> None:
+    """Equal but for the last digits: XLA has a thread a device, and shares some sums among them."""
+    assert type(found) is type(expected), place
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys(), place
+        for key, value in expected.items():
+            # A vote among 31 images can hang on such a digit; what it decides is compared.
+            if key == "errors" and place.startswith("early-stopping/"):
+                continue
+            assert_same(found[key], value, f"{place} {key}")
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), place
+        for number, value in enumerate(expected):
+            assert_same(found[number], value, f"{place} {number}")
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, rel=1e-5, abs=1e-7), place
+    else:
+        assert found == expected, place
 
 
 @pytest.mark.parametrize("devices", DEVICES[1:])
