@@ -369,7 +369,7 @@ def weigh(
         # A masked candidate is a problem of its own whose answer is 0.
         both = mask[:, :, None] & mask[:, None, :]
         identity = jnp.eye(num_neighbors, dtype=dtype)
-        return jnp.where(both, gram, identity), jnp.where(mask, cross, 0), mask
+        return jnp.where(both, gram, identity[None]), jnp.where(mask, cross, 0), mask
 
     def block(inputs):
         # Similarities in smaller blocks, whose differences fit the caches.
@@ -418,7 +418,7 @@ def _radial(similarity, near, norms, valid, unit):
     inner = jnp.einsum("bkd,bjd->bkj", near, near, precision=jax.lax.Precision.HIGHEST)
     between = norms[:, :, None] + norms[:, None, :] - 2 * inner
     different = ~jnp.eye(near.shape[1], dtype=bool)
-    between = jnp.where(different & (between > 0), between, 0)
+    between = jnp.where(different[None] & (between > 0), between, 0)
     widths = similarity.widths(norms, valid, unit)
     return (
         similarity.of_squared_distances(between, widths[:, None, None]),

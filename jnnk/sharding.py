@@ -115,20 +115,22 @@ def sharded_nnk_graph(
       ``K + 8`` best candidates met so far, vectors and all: B is ``block_size``, or
       ``2**22 / ((K + 8) D)`` (16 MiB, of which there are a few copies) if that is more. Each block
       sends the points round once: ``N D W`` bytes received, ``N / (d B)`` times, against
-      ``2 N D B`` multiplications and additions. For N D too large for one device: at N = 50,000,
-      D = 64, K = 25, d = 8 the program needs 49 MiB beside its input and output, against 110
-      MiB for ``ring=False``.
+      ``2 N D B`` multiplications and additions, and once more for every 64 queries of it whose
+      neighbours that does not prove (`jnnk.neighbors.nearest_neighbors`). For N D too
+      large for one device: at N = 50,000, D = 64, K = 25, d = 8 the program needs 49 MiB beside
+      its input and output, against 110 MiB for ``ring=False``.
 
     No array of N x N elements exists either way. Works under jit and differentiation, and in many
     processes if all call it with the same mesh.
 
     Args:
-        activations: (N, H, W, C), or (N, D, C) already flattened; floating. On one process any
-            array; on several a global `jax.Array` over the devices of the mesh, or the same NumPy
-            array in all of them. Best placed already: N over ``"data"``, C over ``"channel"``.
+        activations: (N, H, W, C), or (N, D, C) already flattened; floating; any size may be
+            0. On one process any array; on several a global `jax.Array` over the devices of the
+            mesh, or the same NumPy array in all of them. Best placed already: N over ``"data"``,
+            C over ``"channel"``.
         mesh: with an axis ``"channel"``, an axis ``"data"`` or both, of type Auto, as from
             `parse_mesh`. An axis that is not there counts as 1.
-        num_neighbors: K, candidates of each image.
+        num_neighbors: K, candidates of each image; more than N - 1 cost nothing.
         similarity: see `jnnk.graph.nnk_graph`. The median bandwidth needs the distances of all
             queries, ``N K W`` bytes that are gathered too; a ring over several devices has none.
         tol: see `jnnk.qp.solve_nnk`.

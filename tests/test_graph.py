@@ -1,7 +1,5 @@
 """NNK graphs: against an oracle built by hand, transforms, robustness, adjacency."""
 
-import functools
-
 import jax
 import jax.export
 import jax.numpy as jnp
@@ -250,8 +248,3 @@ def test_wrong_kinds_of_arguments_are_named(arguments):
     for bad in ([[0.0, 1.0]], np.ones((4, 2), complex)):
         with pytest.raises(ValueError, match="points must be"):
             nnk_graph(bad, num_neighbors=1)
-
-
-def test_rank_promotion_is_never_implicit():
-    with jax.numpy_rank_promotion("raise"):
-        jax.eval_shape(functools.partial(nnk_graph, num_neighbors=_K), _points())
