@@ -29,6 +29,8 @@ def laplacian(x, y):
 
 
 SIMILARITIES = [gaussian(), gaussian("median"), gaussian(0.5), cosine(), laplacian]
+NAMES = ["kth_neighbor", "median", "half", "cosine", "laplacian"]
+NAMES = ["kth_neighbor", "median", "half", "cosine", "laplacian"]
 
 
 def points_with_ties():
@@ -51,7 +53,7 @@ def expected_ties(points, queries=None):
         yield np.flatnonzero(same)[:K]
 
 
-@pytest.mark.parametrize("similarity", SIMILARITIES, ids=str)
+@pytest.mark.parametrize("similarity", SIMILARITIES, ids=NAMES)
 def test_what_is_in_the_place_of_a_query_explains_it(similarity):
     points = points_with_ties()
     graph = nnk_graph(points, num_neighbors=K, similarity=similarity)
@@ -84,7 +86,7 @@ def test_new_queries_in_the_place_of_points():
     assert (elsewhere.indices == jnp.arange(K)).all() and (elsewhere.weights.sum(1) > 0).all()
 
 
-@pytest.mark.parametrize("similarity", SIMILARITIES, ids=str)
+@pytest.mark.parametrize("similarity", SIMILARITIES, ids=NAMES)
 def test_only_where_all_are_the_same_there_are_no_edges(similarity):
     """0.1 has no exact mean of 60, one point of NaN takes no part, one that differs is enough."""
     points = np.full((N, 4), 0.1, np.float32)
@@ -132,7 +134,7 @@ def silent_for_one_class():
     return values, (np.arange(N) >= SILENT).astype(int)
 
 
-@pytest.mark.parametrize("similarity", SIMILARITIES, ids=str)
+@pytest.mark.parametrize("similarity", SIMILARITIES, ids=NAMES)
 def test_a_channel_that_knows_the_class_by_silence_errs_nowhere(similarity):
     values, labels = silent_for_one_class()
     graph = nnk_graph(values, num_neighbors=K, similarity=similarity)

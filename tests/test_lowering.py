@@ -47,11 +47,6 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 LOOSE_PRODUCT = re.compile(r"^.*= stablehlo\.dot_general(?!.*HIGHEST).*f32.*$", re.MULTILINE)
 #: Networks and their training multiply as JAX is told to.
 OF_NETWORKS = {"resnet8", "convnet5"}
-#: Issue 8: being mended by others; to be deleted.
-PENDING = {
-    "solve_nnk", "nnk_graph", "channelwise_nnk_graph", "sharded_nnk_graph", "overlap_penalty",
-    "make_regularizer", "chance_overlap",
-}  # fmt: skip
 FORBIDDEN = re.compile(r"callback|f64|lapack_[sd]geev|\beig\b", re.IGNORECASE)
 
 
@@ -236,8 +231,6 @@ def assert_lowers(function, arguments):
 def assert_multiplies_in_full(name, program):
     found = LOOSE_PRODUCT.findall(program)
     name = name.split()[0]
-    if found and name in PENDING:
-        pytest.xfail("products without Precision.HIGHEST")
     assert name in OF_NETWORKS or found == []
 
 

@@ -117,8 +117,6 @@ SWITCHES = {
     "tracer_leaks": jax.checking_leaks,
     "bfloat16": lambda: jax.default_matmul_precision("bfloat16"),
 }
-#: Issue 8: being mended by others (ranks in the search, the solver and graphs); to be deleted.
-PENDING = table.PENDING - {"chance_overlap"} | {"nearest_neighbors"}
 
 
 @functools.cache
@@ -157,9 +155,7 @@ def total_of(function):
 @pytest.mark.parametrize(
     "name", [n for n in (*table.SMOOTH, *table.DISCRETE) if n not in table.OF_NETWORKS]
 )
-def test_traces(name, request):
-    if name.split()[0] in PENDING:
-        request.applymarker(pytest.mark.xfail(strict=False))
+def test_traces(name):
     function, arguments = {**table.SMOOTH, **table.DISCRETE}[name]
     with contextlib.ExitStack() as stack:
         for switch in ("x64", "rank_promotion", "tracer_leaks"):
