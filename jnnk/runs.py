@@ -36,6 +36,8 @@ FORMAT = 1
 _LIMIT = 2**27  # bytes of a JSON file; a line of metrics has an error for every channel at most
 _DEPTH = 20
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, halves
+NEWER = {"image_size": None}
+"""Settings that the first run folders lack, with the effect that they had there."""
 DATA_RECORD = "data"
 """Key of ``config.json``: which data the run is of. Noted, not asked for."""
 
@@ -236,7 +238,7 @@ def create_run(path: str | os.PathLike, config: dict[str, Any], *, resume: bool 
     refuse_occupied(folder, resume=resume)
     run = open_run(folder)
     found = {key: value for key, value in run.config.items() if key != DATA_RECORD}
-    if found != config:
+    if {**NEWER, **found} != {**NEWER, **config}:
         changes = describe_changes(found, config)
         raise InputError(
             f"{folder} holds a run with other settings ({changes}); name another folder"

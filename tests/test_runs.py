@@ -10,6 +10,8 @@ import pytest
 
 from jnnk import runs
 from jnnk.errors import InputError
+from jnnk.jobs.config import TrainConfig
+from jnnk.jobs.train import train_config
 
 CONFIG = {"model": "resnet8", "epochs": 2}
 
@@ -121,3 +123,12 @@ def test_a_second_process_is_kept_out(tmp_path):
     assert "is in use by another jnnk process" in other.stderr
     with runs.locked(tmp_path):
         pass
+
+
+def test_a_run_from_before_a_setting_goes_on(tmp_path):
+    config = TrainConfig()._asdict()
+    old = {name: value for name, value in config.items() if name != "image_size"}
+    runs.create_run(tmp_path, old)
+    assert train_config(runs.create_run(tmp_path, config, resume=True)) == TrainConfig()
+    with pytest.raises(InputError, match="image_size"):
+        runs.create_run(tmp_path, {**config, "image_size": 8}, resume=True)

@@ -17,7 +17,7 @@ from jnnk.jobs.progress import Progress, Silent
 from jnnk.jobs.stopping import stopping
 from jnnk.option_types import check_numbers
 from jnnk.regularizers import make_regularizer
-from jnnk.runs import Run
+from jnnk.runs import NEWER, Run
 from jnnk.schema import conform
 from jnnk.training import (
     Model,
@@ -36,7 +36,8 @@ _NEVER_MIRRORED = ("digits", "mnist", "emnist", "kmnist", "svhn_cropped")
 
 def train_config(run: Run) -> TrainConfig:
     """The training settings a run folder was made with."""
-    missing = [name for name in TrainConfig._fields if name not in run.config]
+    found = {**NEWER, **run.config}
+    missing = [name for name in TrainConfig._fields if name not in found]
     if missing:
         raise InputError(
             f"{run.path / 'config.json'} lacks {', '.join(missing)}: "
@@ -44,7 +45,7 @@ def train_config(run: Run) -> TrainConfig:
         )
     path = run.path / "config.json"
     try:
-        config = conform(run.config, TrainConfig)
+        config = conform(found, TrainConfig)
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
     check_numbers(config, path)
