@@ -45,8 +45,8 @@ from jnnk.regularizers import PENALTIES, make_regularizer
 PLATFORMS = ("cpu", "cuda", "tpu")
 #: Left to itself, XLA multiplies float32 in bfloat16 on a TPU: see `jnnk.precision.contract`.
 LOOSE_PRODUCT = re.compile(r"^.*= stablehlo\.dot_general(?!.*HIGHEST).*f32.*$", re.MULTILINE)
-#: Networks and their training multiply as JAX is told to.
-OF_NETWORKS = {"resnet8", "convnet5"}
+#: Networks, their training and what is derived through them multiply as JAX is told to.
+OF_NETWORKS = {"resnet8", "convnet5", "taylor_scores", "taylor_channel_scores"}
 FORBIDDEN = re.compile(r"callback|f64|lapack_[sd]geev|\beig\b", re.IGNORECASE)
 
 
