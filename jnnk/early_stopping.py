@@ -69,9 +69,9 @@ def update_patience(state: Patience, errors: Array, *, patience: int) -> Patienc
         The new state. What has stopped stays so, its ``best`` and ``waited`` as they were.
 
     Raises:
-        ValueError: if ``patience`` is below 1.
+        ValueError: if ``patience`` is below 1, where that is known before tracing.
     """
-    if patience < 1:
+    if not isinstance(patience, jax.core.Tracer) and patience < 1:
         raise ValueError(f"patience: expected 1 or more, got {patience}")
     better = errors < state.best
     waited = jnp.where(better, 0, state.waited + 1)
