@@ -12,8 +12,9 @@ from jnnk.cli import main
 from jnnk.data import Dataset, fingerprint, load
 from jnnk.errors import InputError
 from jnnk.jobs.compare import compare
+from jnnk.jobs.config import TrainConfig
 from jnnk.jobs.data_record import check_data, record_data, record_study_data
-from jnnk.runs import Run, create_run, open_run, read_json, write_json
+from jnnk.runs import Run, create_run, open_run, read_json, to_json, write_json
 
 pytestmark = pytest.mark.quick_compile
 
@@ -134,7 +135,8 @@ def test_every_command_that_opens_changed_data(tmp_path, capsys):
 def test_runs_of_different_data_are_told_apart(tmp_path):
     runs = []
     for name, labels in (("a", [0, 1, 1]), ("b", [1, 0, 1])):
-        run = Run(tmp_path / name, {"model": "m", "dataset": "mine/", "format": 1})
+        config = to_json({**TrainConfig()._asdict(), "dataset": "mine/"})
+        run = Run(tmp_path / name, {**config, "format": 1})
         runs.append(record_data(run, dataset(train_labels=np.int32(labels)), command="train"))
     compare(runs, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()

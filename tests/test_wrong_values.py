@@ -140,6 +140,7 @@ WRONG = [
     ("prune nothing", "nothing: no such run folder"),
     ("prune begun", "begun holds no trained network yet"),
     ("prune begun --channels l1_norm", "begun holds no trained network yet"),
+    ("prune run --channels l1_norm --layer-shares conv0", "expected PATTERN=SHARE below 1"),
     ("prune run --criteria weight x y", "unknown criterion x, y; known: det"),
     ("prune run --criterion x", "unknown criterion x; known: det"),
     ("prune run --protocol x", "unknown protocol 'x'; known: paper"),
@@ -298,7 +299,7 @@ def test_a_folder_that_cannot_be_read(place, capsys, monkeypatch):
     monkeypatch.setattr("pathlib.Path.iterdir", denied)
     for words in (f"{NEW} --out foreign", "reproduce pruning --shared empty --out foreign"):
         line = fails(main, capsys, *words.split())
-        assert "/foreign: Permission denied" in line
+        assert "foreign: Permission denied" in line
 
 
 def test_a_defect_keeps_its_traceback(place, capsys, monkeypatch):
