@@ -157,7 +157,7 @@ def _start(num_devices, *arguments, **environment):
 
 
 def _finish(process):
-    output, _ = process.communicate(timeout=240)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output[-4000:]
 
 
