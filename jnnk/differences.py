@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Coordinates that are unrolled: with fewer, XLA makes no vector instructions of them on a CPU.
+# Coordinates that are added in one step: fewer take longer, since each step writes all sums.
 _UNROLLED = 16
 
 
@@ -59,19 +59,20 @@ def squares_to_all(queries: jax.Array, points: jax.Array, rates: jax.Array) -> j
     Returns:
         Floating, to D + 2 roundings; infinity beyond the range, 0 below it.
     """
-    missing = ((0, 0), (0, -queries.shape[1] % _UNROLLED))
+    unrolled = min(_UNROLLED, queries.shape[1])
+    missing = ((0, 0), (0, -queries.shape[1] % unrolled))
     queries, points = (jnp.pad(x, missing).T for x in (queries, points))
     rates = rates[:, None]
 
     def step(total, part):
         of_queries, of_points = part
-        for number in range(_UNROLLED):
+        for number in range(unrolled):
             difference = (of_points[number][None, :] - of_queries[number][:, None]) * rates
             total = total + difference * difference
         return total, None
 
     start = jnp.zeros((queries.shape[1], points.shape[1]), queries.dtype)
-    parts = (x.reshape(-1, _UNROLLED, x.shape[1]) for x in (queries, points))
+    parts = (x.reshape(-1, unrolled, x.shape[1]) for x in (queries, points))
     return jax.lax.scan(step, start, tuple(parts))[0]
 
 

@@ -20,11 +20,14 @@ from jnnk.differences import (
     squares_to_all,
     sums_of_squares,
 )
-from jnnk.precision import WHOLE, row_sums
+from jnnk.precision import WHOLE
 from jnnk.shortlists import (
     Frame,
+    Points,
     by_member,
+    centred,
     group_size,
+    projected,
     relative_error,
     select,
     shortlist_length,
@@ -41,26 +44,27 @@ class Line(NamedTuple):
     """Points in the order of their projections.
 
     Attributes:
-        points: (N, D), finite.
-        exists: bool (N,).
-        order: int32 (N,), points of ascending projection.
-        projections: (N,), ascending, of the points of ``order``.
+        rows: (P, D), see `jnnk.shortlists.Points`.
+        order: int32 (P,), points of ascending projection.
+        projections: (P,), ascending, of the points of ``order``.
     """
 
-    points: jax.Array
-    exists: jax.Array
+    rows: jax.Array
     order: jax.Array
     projections: jax.Array
 
 
-def on_a_line(points: jax.Array, frame: Frame) -> Line:
-    """The `Line` of points (N, D); those with NaN or infinity do not exist."""
-    exists = jnp.all(jnp.isfinite(points), axis=1)
-    points = jnp.where(exists[:, None], points, 0)
-    projections, order = jax.lax.sort(
-        (_projections(points, frame), jnp.arange(len(points), dtype=jnp.int32)), num_keys=1
-    )
-    return Line(points, exists, order, projections)
+def on_a_line(points: Points) -> Line:
+    """The `Line` of all points."""
+    numbers = jnp.arange(len(points.rows), dtype=jnp.int32)
+    projections, order = jax.lax.sort((points.projections, numbers), num_keys=1)
+    return Line(points.rows, order, projections)
+
+
+def projections_of(queries: jax.Array, frame: Frame) -> jax.Array:
+    """The projections (Q,) of queries (Q, D), any number where they are not in range."""
+    along = projected(centred(queries, frame))
+    return jnp.where(jnp.isfinite(along), along, 0)
 
 
 class Candidates(NamedTuple):
@@ -95,59 +99,42 @@ def candidates_by_differences(
         frame: of all points.
         num_neighbors: K.
     """
-    num_points, dim = line.points.shape
+    num_points, dim = line.rows.shape
     length = shortlist_length(num_neighbors)
-    tile = max(_LEAST_TILE, min(_LARGEST_TILE, _TILE_FLOATS // max(1, dim) // WHOLE * WHOLE))
-    tile = min(max(tile, _whole(length)), _whole(num_points))
-    group, wanted = group_size(tile, num_neighbors), min(length, tile)
+    tile = max(_LEAST_TILE, min(_LARGEST_TILE, _TILE_FLOATS // dim // WHOLE * WHOLE))
+    tile = min(max(tile, -(-length // WHOLE) * WHOLE), num_points)
+    group = group_size(tile, num_neighbors)
     rates = 1 / power_of_two(guesses)
     # Projections err by `relative_error` of the lengths, the points' at most the root of D.
-    centred = (queries - frame.center[None]) / frame.unit
-    own = jnp.max(jnp.abs(centred), axis=1, initial=0)
+    places = centred(queries, frame)
+    along, own = projected(places), jnp.max(jnp.abs(places), axis=1)
     error = 4 * relative_error(queries.dtype, dim)
-    reach = guesses / frame.unit * (1 + error) + error * (own + 1) * np.sqrt(max(dim, 1))
-    projections = _projections(queries, frame)
-    near = jnp.isfinite(projections)
-    lowest = jnp.min(jnp.where(near, projections - reach, -jnp.inf))
-    highest = jnp.max(jnp.where(near, projections + reach, jnp.inf))
-    first = jnp.searchsorted(line.projections, lowest, side="left").astype(jnp.int32)
-    stop = jnp.searchsorted(line.projections, highest, side="right").astype(jnp.int32)
-    order = jnp.pad(line.order, (0, tile), constant_values=num_points)
+    reach = guesses / frame.unit * (1 + error) + error * (own + 1) * np.sqrt(dim)
+    near = jnp.isfinite(along)
+    lowest = jnp.min(jnp.where(near, along - reach, -jnp.inf))
+    highest = jnp.max(jnp.where(near, along + reach, jnp.inf))
+    first = jnp.sum(line.projections < lowest, dtype=jnp.int32)
+    stop = jnp.sum(line.projections <= highest, dtype=jnp.int32)
+    order = jnp.pad(line.order, (0, tile), constant_values=num_points - 1)
 
     def step(carry):
         start, found = carry
         # By index, so that the first ones are kept of those that tie.
         ids = jnp.sort(jax.lax.dynamic_slice_in_dim(order, start, tile))
         laid = by_member(ids, group)
-        members = jnp.minimum(laid, num_points - 1)
-        squares = squares_to_all(queries, line.points[members], rates)
-        there = (laid < num_points) & line.exists[members]
-        there = there[None, :] & (members[None, :] != exclude[:, None])
-        squares, slots = select(jnp.where(there, squares, jnp.inf), group, wanted)
-        met = Candidates(squares, jnp.minimum(ids, num_points - 1)[slots])
-        both = jax.tree.map(lambda *pair: jnp.concatenate(pair, axis=1), found, met)
-        return start + tile, first_candidates(both, length)
+        squares = squares_to_all(queries, line.rows[laid], rates)
+        squares = jnp.where(laid[None, :] == exclude[:, None], jnp.inf, squares)
+        squares, slots = select(squares, group, length)
+        both = (
+            jnp.concatenate([found.squares, squares], axis=1),
+            jnp.concatenate([found.indices, ids.at[slots].get(mode="promise_in_bounds", wrap_negative_indices=False)], axis=1),
+        )
+        both = (x[:, :length] for x in jax.lax.sort(both, num_keys=2))
+        return start + tile, Candidates(*both)
 
     never = jnp.full((queries.shape[0], length), jnp.inf, queries.dtype)
     nothing = Candidates(never, jnp.full(never.shape, num_points - 1, jnp.int32))
     return jax.lax.while_loop(lambda carry: carry[0] < stop, step, (first, nothing))[1]
-
-
-def _whole(number: int) -> int:
-    return -(-number // WHOLE) * WHOLE
-
-
-def first_candidates(found: Candidates, length: int) -> Candidates:
-    """The nearest of candidates, ties by index."""
-    return Candidates(*(x[:, :length] for x in jax.lax.sort(tuple(found), num_keys=2)))
-
-
-def _projections(points: jax.Array, frame: Frame) -> jax.Array:
-    """Of (N, D), in units of the frame, on a direction like no other."""
-    direction = np.random.default_rng(0).normal(size=points.shape[1])
-    direction /= max(np.linalg.norm(direction), 1e-30)
-    centred = (points - frame.center[None]) / frame.unit
-    return row_sums(centred * jnp.asarray(direction, points.dtype)[None])
 
 
 class Settled(NamedTuple):
@@ -198,7 +185,7 @@ def settle(
 def settle_all(
     state: Any,
     todo: jax.Array,
-    order: jax.Array,
+    along: jax.Array,
     settle_rows: Callable[[jax.Array, Any], tuple[Any, jax.Array]],
     *,
     chunk: int,
@@ -209,7 +196,7 @@ def settle_all(
     Args:
         state: pytree of arrays of Q rows.
         todo: bool (Q,).
-        order: int32 (Q,), the rows in the order in which they are taken.
+        along: (Q,), finite numbers; rows of the smallest ones are taken first.
         settle_rows: from the numbers int32 (B,) of rows, and the rows, to new ones and bool (B,),
             which of them are to do again.
         chunk: B, at most Q.
@@ -218,12 +205,10 @@ def settle_all(
 
     def step(carry):
         state, todo, _ = carry
-        # The first ones: of equal values those of the smallest index come first.
-        is_todo, places = jax.lax.top_k(todo[order].astype(jnp.float32), chunk)
-        # In the place of what is not to do the first one once more, which is dropped.
-        rows = order[jnp.where(is_todo > 0, places, places[0])]
+        waiting, rows = jax.lax.top_k(jnp.where(todo, -along, -jnp.inf), chunk)
+        is_todo = waiting > -jnp.inf
         settled, again = settle_rows(rows, jax.tree.map(lambda x: x[rows], state))
-        place = jnp.where(is_todo > 0, rows, todo.shape[0])
+        place = jnp.where(is_todo, rows, todo.shape[0])
         write = lambda x, new: x.at[place].set(new, mode="drop")  # noqa: E731
         todo = write(todo, again)
         return jax.tree.map(write, state, settled), todo, anywhere(jnp.any(todo))
