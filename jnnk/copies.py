@@ -34,6 +34,7 @@ def most_copied(
     number: int,
     vectors: Any = (),
     axis_name: str | None = None,
+    shard_size: int | None = None,
 ) -> Copies:
     """The `Copies` of the most frequent point.
 
@@ -44,6 +45,7 @@ def most_copied(
         number: M.
         vectors: pytree of N rows.
         axis_name: the axis of a mesh along which the points are shared.
+        shard_size: and how many each device numbers.
     """
     num_points = points.shape[0]
     bits = jax.lax.bitcast_convert_type(projections.astype(jnp.float32), jnp.uint32)
@@ -52,18 +54,19 @@ def most_copied(
     counts = jnp.zeros(num_points, jnp.int32).at[buckets].add(exists.astype(jnp.int32))
     if axis_name is not None:
         counts = jax.lax.psum(counts, axis_name)
-    fullest = exists & (buckets == jnp.argmax(counts).astype(jnp.int32))
-    first = jnp.argmax(fullest)
-    point, vectors = jax.tree.map(lambda rows: rows[first], (points, vectors))
+    # By top_k, which compiles in less time than an argmax.
+    fullest = jax.lax.top_k(counts.astype(jnp.float32), 1)[1].astype(jnp.int32)
+    there, first = _first(exists & (buckets == fullest), 1)
+    point, vectors = jax.tree.map(lambda rows: rows[first[0]], (points, vectors))
     if axis_name is not None:
-        device = jnp.argmax(jax.lax.all_gather(jnp.any(fullest), axis_name))
+        device = jnp.argmax(jax.lax.all_gather(there[0], axis_name))
         point, vectors = jax.tree.map(
             lambda row: jax.lax.all_gather(row, axis_name)[device], (point, vectors)
         )
-    same = exists & jnp.all(points == point[None], axis=1)
+    same = exists & (jnp.max(jnp.abs(points - point[None]), axis=1) == 0)
     there, indices = _first(same, number)
     if axis_name is not None:
-        indices += jax.lax.axis_index(axis_name).astype(jnp.int32) * num_points
+        indices += jax.lax.axis_index(axis_name).astype(jnp.int32) * shard_size
         there, indices = jax.lax.all_gather((there, indices), axis_name, tiled=True)
         there, slots = _first(there, number)
         indices = indices[slots]

@@ -15,6 +15,7 @@ from jnnk.second_pass import (
     CHUNK,
     candidates_by_differences,
     on_a_line,
+    present,
     projections_of,
     settle,
     settle_all,
@@ -168,11 +169,10 @@ def search(
         block_size=block_size,
         method=method,
     )
-    state = ranked.indices, ranked.distances, ranked.guesses
+    state, unproven = (ranked.indices, ranked.distances), ranked.unproven
     if method == "exact":
-        unproven = ~ranked.certain & jnp.all(jnp.isfinite(queries), axis=1)
         state = jax.lax.cond(
-            jnp.any(unproven),
+            jnp.max(unproven) > 0,
             functools.partial(
                 _second_pass,
                 queries=queries,
@@ -182,11 +182,11 @@ def search(
                 num_neighbors=wanted,
                 chunk=min(CHUNK, block_size, queries.shape[0]),
             ),
-            lambda state, todo: state,
+            lambda state, unproven: state,
             state,
             unproven,
         )
-    indices, distances, _ = state
+    indices, distances = state
     missing = ((0, 0), (0, num_neighbors - wanted))
     return (
         jnp.pad(indices, missing, constant_values=-1),
@@ -216,8 +216,8 @@ def first_pass(
     def finish(found, inputs):
         query, leave_out = inputs
         # By index, so that the first ones are kept of those that tie.
-        exists, none = found.estimates < NONE, len(every.rows) - 1
-        indices = jnp.sort(jnp.where(exists, found.indices, none), axis=1)
+        none = len(every.rows) - 1
+        indices = jnp.sort(jnp.where(found.estimates < NONE, found.indices, none), axis=1)
         copied = jnp.broadcast_to(copies.indices[:1], (len(query), 1))
         differences = to_rows(every.rows, jnp.concatenate([indices, copied], axis=1), query)
         return rank(
@@ -249,21 +249,24 @@ def some_coordinates(points: jax.Array) -> jax.Array:
     return points if points.shape[1] else jnp.zeros((len(points), 1), points.dtype)
 
 
-def _second_pass(state, todo, *, queries, points, exclude, frame, num_neighbors, chunk):
-    """``(indices, distances, guesses)`` with the rows to do replaced."""
+def _second_pass(state, unproven, *, queries, points, exclude, frame, num_neighbors, chunk):
+    """``(indices, distances)`` with the rows that are not proven replaced."""
     line = on_a_line(points)
 
-    def settle_rows(rows, state):
-        guesses, query = state[2], queries[rows]
+    def settle_rows(rows, guesses):
+        query = queries[rows]
         found = candidates_by_differences(
             query, guesses, exclude[rows], line, frame, num_neighbors=num_neighbors
         )
-        differences = to_rows(points.rows, found.indices, query)
-        settled = settle(found, differences, guesses, num_neighbors=num_neighbors)
-        return (settled.indices, settled.distances, settled.guesses), settled.again
+        indices = jnp.sort(present(found, len(points.rows) - 1), axis=1)
+        differences = to_rows(points.rows, indices, query)
+        settled = settle(
+            indices, differences, found.squares[:, -1], guesses, num_neighbors=num_neighbors
+        )
+        return (settled.indices, settled.distances), settled.unproven
 
     along = projections_of(queries, frame)
-    return settle_all(state, todo, along, settle_rows, chunk=chunk)
+    return settle_all(state, unproven, along, settle_rows, chunk=chunk)
 
 
 def check_options(num_neighbors: int, block_size: int, method: str) -> tuple[int, int]:

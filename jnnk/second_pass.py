@@ -15,7 +15,6 @@ import numpy as np
 from jnnk.differences import (
     Distances,
     least_square,
-    lengths,
     power_of_two,
     squares_to_all,
     sums_of_squares,
@@ -31,6 +30,7 @@ from jnnk.shortlists import (
     relative_error,
     select,
     shortlist_length,
+    taken,
 )
 
 #: Queries that are compared with points together.
@@ -104,17 +104,14 @@ def candidates_by_differences(
     tile = max(_LEAST_TILE, min(_LARGEST_TILE, _TILE_FLOATS // dim // WHOLE * WHOLE))
     tile = min(max(tile, -(-length // WHOLE) * WHOLE), num_points)
     group = group_size(tile, num_neighbors)
-    rates = 1 / power_of_two(guesses)
     # Projections err by `relative_error` of the lengths, the points' at most the root of D.
     places = centred(queries, frame)
-    along, own = projected(places), jnp.max(jnp.abs(places), axis=1)
-    error = 4 * relative_error(queries.dtype, dim)
-    reach = guesses / frame.unit * (1 + error) + error * (own + 1) * np.sqrt(dim)
-    near = jnp.isfinite(along)
-    lowest = jnp.min(jnp.where(near, along - reach, -jnp.inf))
-    highest = jnp.max(jnp.where(near, along + reach, jnp.inf))
-    first = jnp.sum(line.projections < lowest, dtype=jnp.int32)
-    stop = jnp.sum(line.projections <= highest, dtype=jnp.int32)
+    error, own = 4 * relative_error(queries.dtype, dim), jnp.sqrt(sums_of_squares(places))
+    reach = guesses / frame.unit * (1 + error) + error * (own + np.sqrt(dim))
+    along = jnp.where(reach < jnp.inf, projected(places), 0)
+    window = jnp.stack([jnp.min(along - reach), jnp.max(along + reach)])
+    first, stop = jnp.sum(line.projections[None] < window[:, None], axis=1, dtype=jnp.int32)
+    units = _units(guesses)
     order = jnp.pad(line.order, (0, tile), constant_values=num_points - 1)
 
     def step(carry):
@@ -122,19 +119,22 @@ def candidates_by_differences(
         # By index, so that the first ones are kept of those that tie.
         ids = jnp.sort(jax.lax.dynamic_slice_in_dim(order, start, tile))
         laid = by_member(ids, group)
-        squares = squares_to_all(queries, line.rows[laid], rates)
+        squares = squares_to_all(queries, line.rows[laid], 1 / units)
         squares = jnp.where(laid[None, :] == exclude[:, None], jnp.inf, squares)
         squares, slots = select(squares, group, length)
-        both = (
-            jnp.concatenate([found.squares, squares], axis=1),
-            jnp.concatenate([found.indices, ids.at[slots].get(mode="promise_in_bounds", wrap_negative_indices=False)], axis=1),
-        )
-        both = (x[:, :length] for x in jax.lax.sort(both, num_keys=2))
-        return start + tile, Candidates(*both)
+        met = Candidates(squares, ids.at[slots].get(mode="promise_in_bounds"))
+        both = jax.tree.map(lambda *pair: jnp.concatenate(pair, axis=1), found, met)
+        both = jax.lax.sort(tuple(both), num_keys=2)
+        return start + tile, Candidates(*(x[:, :length] for x in both))
 
     never = jnp.full((queries.shape[0], length), jnp.inf, queries.dtype)
     nothing = Candidates(never, jnp.full(never.shape, num_points - 1, jnp.int32))
     return jax.lax.while_loop(lambda carry: carry[0] < stop, step, (first, nothing))[1]
+
+
+def present(found: Candidates, none: int) -> jax.Array:
+    """The indices (B, W) of candidates, ``none`` where there are fewer."""
+    return jnp.where(found.squares < jnp.inf, found.indices, none)
 
 
 class Settled(NamedTuple):
@@ -144,74 +144,88 @@ class Settled(NamedTuple):
         indices: int32 (B, K), -1 where there are fewer.
         distances: `jnnk.differences.Distances` (B, K), infinity where there are fewer.
         slots: int32 (B, K), where among the candidates they stand.
-        guesses: (B,), distances of the K-th neighbours, better than those that came.
-        again: bool (B,), where the guess was so bad that all candidates were too near to be told
-            apart.
+        unproven: (B,), 0, or a better bound on the distance of the K-th neighbour where the one
+            that came was so bad that all candidates were too near to be told apart.
     """
 
     indices: jax.Array
     distances: Distances
     slots: jax.Array
-    guesses: jax.Array
-    again: jax.Array
+    unproven: jax.Array
 
 
 def settle(
-    found: Candidates, differences: jax.Array, guesses: jax.Array, *, num_neighbors: int
+    indices: jax.Array,
+    differences: jax.Array,
+    last: jax.Array,
+    guesses: jax.Array,
+    *,
+    num_neighbors: int,
 ) -> Settled:
-    """Ranks candidates (B, W) by their differences (B, W, D), in the whole range of the dtype."""
-    exists, unit = jnp.isfinite(found.squares), power_of_two(guesses)[:, None]
-    distances = jnp.where(exists, lengths(differences), jnp.inf)
-    # What tells those apart whose roots are rounded to the same.
-    squares = jnp.where(exists, sums_of_squares(differences / unit[:, :, None]), jnp.inf)
-    slots = jax.lax.broadcasted_iota(jnp.int32, squares.shape, 1)
-    keys = (distances, squares, found.indices, slots)
-    distances, squares, indices, slots = (
-        x[:, :num_neighbors] for x in jax.lax.sort(keys, num_keys=3)
-    )
-    least = least_square(guesses.dtype, differences.shape[-1])
-    squares = jnp.where(squares < least, distances * distances, squares * unit * unit)
-    last = distances[:, -1]
-    again = (found.squares[:, -1] < least) & (last > 0) & (last < guesses)
+    """Ranks candidates by their differences.
+
+    Args:
+        indices: int32 (B, W), ascending.
+        differences: (B, W, D).
+        last: (B,), the largest of the candidates' squares.
+        guesses: (B,), see `candidates_by_differences`.
+        num_neighbors: K.
+    """
+    units, least = _units(guesses), least_square(guesses.dtype, differences.shape[-1])
+    squares = sums_of_squares(differences / units[:, None, None])
+    kept, slots = jax.lax.top_k(-squares, num_neighbors)
+    again = (last < least) & (jnp.max(jnp.abs(differences), axis=(1, 2)) > 0)
+    kept, units = -kept, units[:, None]
     return Settled(
-        jnp.where(jnp.isfinite(distances), indices, -1),
-        Distances(distances, squares),
+        jnp.where(kept < jnp.inf, taken(indices, slots), -1),
+        Distances(jnp.sqrt(kept) * units, kept * units * units),
         slots,
-        jnp.where(again, last, guesses),
-        again,
+        jnp.where(again, units[:, 0] * np.sqrt(least), 0),
     )
 
 
 def settle_all(
     state: Any,
-    todo: jax.Array,
+    unproven: jax.Array,
     along: jax.Array,
-    settle_rows: Callable[[jax.Array, Any], tuple[Any, jax.Array]],
+    settle_rows: Callable[[jax.Array, jax.Array], tuple[Any, jax.Array]],
     *,
     chunk: int,
-    anywhere: Callable[[jax.Array], jax.Array] = lambda flag: flag,
+    most: Callable[[jax.Array], jax.Array] = lambda value: value,
 ) -> Any:
     """The state with its rows to do replaced, a chunk at a time, until none is left to do.
 
     Args:
         state: pytree of arrays of Q rows.
-        todo: bool (Q,).
+        unproven: (Q,), positive for the rows to do.
         along: (Q,), finite numbers; rows of the smallest ones are taken first.
-        settle_rows: from the numbers int32 (B,) of rows, and the rows, to new ones and bool (B,),
-            which of them are to do again.
+        settle_rows: from the numbers int32 (B,) of rows and what is unproven of them to new rows
+            of the state, and what is unproven then.
         chunk: B, at most Q.
-        anywhere: whether a flag is set on any of several devices that go on together.
+        most: the largest value of several devices that go on together.
     """
 
     def step(carry):
-        state, todo, _ = carry
-        waiting, rows = jax.lax.top_k(jnp.where(todo, -along, -jnp.inf), chunk)
+        state, unproven, _ = carry
+        waiting, rows = jax.lax.top_k(jnp.where(unproven > 0, -along, -jnp.inf), chunk)
         is_todo = waiting > -jnp.inf
-        settled, again = settle_rows(rows, jax.tree.map(lambda x: x[rows], state))
-        place = jnp.where(is_todo, rows, todo.shape[0])
+        # In the place of what is not to do the first one once more, which is dropped.
+        rows = jnp.where(is_todo, rows, rows[0])
+        settled, again = settle_rows(rows, unproven[rows])
+        place = jnp.where(is_todo, rows, len(unproven))
         write = lambda x, new: x.at[place].set(new, mode="drop")  # noqa: E731
-        todo = write(todo, again)
-        return jax.tree.map(write, state, settled), todo, anywhere(jnp.any(todo))
+        state, unproven = jax.tree.map(write, (state, unproven), (settled, again))
+        return state, unproven, most(jnp.max(unproven))
 
-    start = (state, todo, anywhere(jnp.any(todo)))
-    return jax.lax.while_loop(lambda carry: carry[2], step, start)[0]
+    start = (state, unproven, most(jnp.max(unproven)))
+    return jax.lax.while_loop(lambda carry: carry[-1] > 0, step, start)[0]
+
+
+def _units(guesses: jax.Array) -> jax.Array:
+    """Powers of two in which squares up to those of the guesses are in the upper half of the range.
+
+    Distances down to 1e-28 of a guess then keep all their digits, in float32.
+    """
+    info = jnp.finfo(guesses.dtype)
+    small = np.ldexp(1.0, 14 - info.maxexp // 2)
+    return jnp.maximum(power_of_two(guesses) * small, 4 * float(info.tiny))

@@ -28,8 +28,8 @@ import numpy as np
 
 from jnnk.blocks import map_blocks
 from jnnk.copies import Copies
-from jnnk.differences import Distances, least_square, sums_of_squares
-from jnnk.precision import WHOLE, row_sums
+from jnnk.differences import Distances, are_finite, least_square, sums_of_squares
+from jnnk.precision import WHOLE, contract
 
 # Columns of the distance matrix that share one minimum in the first selection (see `select`); a
 # divisor of WHOLE.
@@ -100,7 +100,7 @@ def filled(points: jax.Array, frame: Frame, *, num_neighbors: int) -> Points:
     """The `Points` of points (N, D); those with NaN or infinity do not exist."""
     missing = filled_size(len(points), num_neighbors=num_neighbors) - len(points)
     rows = jnp.pad(points, ((0, missing), (0, 0)), constant_values=np.inf)
-    exists = jnp.all(jnp.isfinite(rows), axis=1)
+    exists = are_finite(rows)
     rows = jnp.where(exists[:, None], rows, jnp.inf)
     places = jnp.where(exists[:, None], centred(rows, frame), 0)
     return Points(rows, places, exists, projected(places))
@@ -108,14 +108,17 @@ def filled(points: jax.Array, frame: Frame, *, num_neighbors: int) -> Points:
 
 def others(points: Points, copies: Copies) -> jax.Array:
     """Which points (P,) are not of the copies."""
-    return points.exists & ~jnp.all(points.rows == copies.point[None], axis=1)
+    return points.exists & (jnp.max(jnp.abs(points.rows - copies.point[None]), axis=1) > 0)
 
 
 def projected(places: jax.Array) -> jax.Array:
-    """Projections (N,) of (N, D) on a direction like no other."""
-    direction = np.random.default_rng(0).normal(size=places.shape[1])
-    direction /= max(np.linalg.norm(direction), 1e-30)
-    return row_sums(places * jnp.asarray(direction, places.dtype)[None])
+    """Projections (N,) of (N, D) on a direction like no other.
+
+    Where N is a multiple of WHOLE, those of the same places are the same numbers.
+    """
+    direction = np.random.default_rng(0).normal(size=(places.shape[1], 1))
+    direction /= np.linalg.norm(direction)
+    return contract("nd,do->no", places, jnp.asarray(direction, places.dtype))[:, 0]
 
 
 def shortlists(
@@ -146,13 +149,12 @@ def shortlists(
     """
     length, (num_points, dim) = shortlist_length(num_neighbors), points.rows.shape
     group = group_size(num_points, num_neighbors) if method == "exact" else 1
-    norms = row_sums(points.places * points.places)
+    norms = sums_of_squares(points.places)
     norms = jnp.where(points.exists, norms * (1 - 3 * relative_error(norms.dtype, dim)), _FAR)
     columns = by_member(jnp.concatenate([points.places, norms[:, None]], axis=1), group).T
 
     def block(inputs):
-        rows = centred(inputs[0], frame)
-        rows = jnp.where(_in_reach(rows)[:, None], rows, 0)
+        rows, _ = _within_reach(centred(inputs[0], frame))
         rows = jnp.concatenate([-2 * rows, jnp.ones_like(rows[:, :1])], axis=1)
         partial = jnp.matmul(rows, columns, precision=jax.lax.Precision.HIGHEST)
         return finish(Shortlist(*select(partial, group, length, method)), inputs)
@@ -167,15 +169,14 @@ class Ranked(NamedTuple):
         indices: int32 (B, K), -1 where there are fewer.
         distances: `jnnk.differences.Distances` (B, K), ascending, infinity where there are fewer.
         slots: int32 (B, K), where among the candidates they stand; W for a copy.
-        guesses: (B,), what the K-th distance is at most.
-        certain: bool (B,), whether no other point is as near as the K-th.
+        unproven: (B,), 0 where no other point is proven to be as near as the K-th, else what the
+            K-th distance is at most.
     """
 
     indices: jax.Array
     distances: Distances
     slots: jax.Array
-    guesses: jax.Array
-    certain: jax.Array
+    unproven: jax.Array
 
 
 def rank(
@@ -202,40 +203,36 @@ def rank(
         frame: of all points.
         num_neighbors: K.
     """
-    dtype, dim = queries.dtype, queries.shape[1]
-    error, least = relative_error(dtype, dim), least_square(dtype, dim)
+    dtype, dim, length = queries.dtype, queries.shape[1], indices.shape[1]
+    error, least, info = relative_error(dtype, dim), least_square(dtype, dim), jnp.finfo(dtype)
     squares = sums_of_squares(differences / frame.unit)
-    squares = jnp.where(squares < jnp.inf, squares, jnp.inf)
-    width = copies.indices.shape[0]
-    taken_twice = jnp.broadcast_to(squares[:, -1:], (len(queries), width))
-    ids = jnp.broadcast_to(copies.indices[None], taken_twice.shape)
-    keys = jnp.concatenate(
-        [jnp.where(copies.exists[None], taken_twice, jnp.inf), squares[:, :-1]], axis=1
-    )
+    of_copies = squares[:, length:]
+    ids = jnp.broadcast_to(copies.indices[None], (len(queries), len(copies.indices)))
     ids = jnp.concatenate([ids, indices], axis=1)
-    keys = jnp.where(ids == exclude[:, None], jnp.inf, keys)
-    nearest, slots = jax.lax.top_k(-keys, num_neighbors)
-    nearest, slots = -nearest, slots.astype(jnp.int32)
-    farthest = nearest[:, -1]
-
-    rows = centred(queries, frame)
-    reached = _in_reach(rows)
-    own = row_sums(jnp.where(reached[:, None], rows * rows, 0))
+    keys = jnp.where(copies.exists[None], of_copies, jnp.inf)
+    keys = jnp.concatenate([keys, squares[:, :length]], axis=1)
+    is_candidate = (ids != exclude[:, None]) & (keys < jnp.inf)  # neither is NaN
+    kept, slots = jax.lax.top_k(jnp.where(is_candidate, -keys, -jnp.inf), num_neighbors)
+    kept, farthest = -kept, -kept[:, -1]
+    places, reached = _within_reach(centred(queries, frame))
+    own = sums_of_squares(places)
     # Computed distances err too; `least` is more than what is lost below the range of the dtype.
     bound = (last + own * (1 - 2 * error)) * (1 - error) - least
     # Squares that lost something below the range: there order and ties are those of what is left.
-    small = (squares < least) & ~jnp.all(differences == 0, axis=2)
-    # Copies came first, so those that tie with others may be in the wrong order.
-    tied = (squares[:, :-1] == squares[:, -1:]) & (squares[:, :-1] <= farthest[:, None])
-    doubtful = jnp.any(small, axis=1) | jnp.any(tied & (squares[:, :-1] < jnp.inf), axis=1)
-    guesses = jnp.sqrt(jnp.maximum(farthest, least)) * frame.unit
-    away = (jnp.max(jnp.abs(rows), axis=1, initial=0) + 1) * frame.unit
+    doubtful = (squares < least) & (jnp.max(jnp.abs(differences), axis=2) > 0)
+    # Copies come first, so that they are in the wrong order where they tie with others.
+    of_others = jnp.arange(length + 1) < length
+    doubtful |= (squares == of_copies) & (squares < jnp.inf) & of_others[None]
+    proven = reached & ((last >= NONE) | (farthest < bound))
+    proven &= jnp.sum(doubtful.astype(dtype), axis=1) == 0
+    proven |= ~are_finite(queries)
+    at_most = jnp.maximum(jnp.sqrt(jnp.maximum(farthest, least)) * frame.unit, info.tiny)
+    at_most = jnp.where(farthest < jnp.inf, at_most, info.max / 8)
     return Ranked(
-        jnp.where(nearest < jnp.inf, taken(ids, slots), -1),
-        Distances(jnp.sqrt(nearest) * frame.unit, nearest * frame.unit * frame.unit),
-        jnp.where(slots < width, indices.shape[1], slots - width),
-        jnp.where(farthest < jnp.inf, guesses, away),
-        reached & ~doubtful & ((last >= NONE) | (farthest < bound)),
+        jnp.where(kept < jnp.inf, taken(ids, slots), -1),
+        Distances(jnp.sqrt(kept) * frame.unit, kept * frame.unit * frame.unit),
+        jnp.where(slots < ids.shape[1] - length, length, slots - (ids.shape[1] - length)),
+        jnp.where(proven, 0, at_most),
     )
 
 
@@ -250,9 +247,10 @@ def centred(points: jax.Array, frame: Frame) -> jax.Array:
     return (points - frame.center[None]) / frame.unit
 
 
-def _in_reach(centred: jax.Array) -> jax.Array:
-    """Queries (Q,) that are finite and not so far out that their products overflow."""
-    return jnp.all(jnp.abs(centred) <= _REACH, axis=1)
+def _within_reach(places: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Places (Q, D) with zeros for those so far out that products overflow, and which are not."""
+    reached = sums_of_squares(places) <= _REACH**2
+    return jnp.where(reached[:, None], places, 0), reached
 
 
 def taken(rows: jax.Array, slots: jax.Array) -> jax.Array:
@@ -295,9 +293,7 @@ def select(
     members = distances.reshape(num_queries, group, -1)
     groups = jax.lax.top_k(-jnp.min(members, axis=1), wanted)[1]
     groups = jnp.sort(groups, axis=1)
-    values = jnp.take_along_axis(
-        members, groups[:, None, :], axis=2, mode="promise_in_bounds"
-    )
+    values = jnp.take_along_axis(members, groups[:, None, :], axis=2, mode="promise_in_bounds")
     values = values.transpose(0, 2, 1).reshape(num_queries, wanted * group)
     largest, position = jax.lax.top_k(-values, wanted)
     chosen = taken(groups, position // group)

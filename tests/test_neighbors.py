@@ -176,7 +176,7 @@ def _unproven(points, num_neighbors, exclude):
         num_neighbors=num_neighbors,
         block_size=256,
     )[1]
-    return float(1 - ranked.certain.mean())
+    return float((ranked.unproven > 0).mean())
 
 
 def test_the_first_pass_proves_what_is_not_clustered_and_no_clusters():
