@@ -223,7 +223,7 @@ def first_pass(
         return rank(
             indices,
             differences,
-            found.estimates[:, -1],
+            jnp.max(found.estimates, axis=1),
             query,
             leave_out,
             copies,

@@ -112,7 +112,7 @@ def round_trip(
     ranked = rank(
         indices,
         differences,
-        found.estimates[:, -1],
+        jnp.max(found.estimates, axis=1),
         searched,
         exclude,
         copies,

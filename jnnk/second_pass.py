@@ -209,8 +209,8 @@ def settle_all(
         state, unproven, _ = carry
         waiting, rows = jax.lax.top_k(jnp.where(unproven > 0, -along, -jnp.inf), chunk)
         is_todo = waiting > -jnp.inf
-        # In the place of what is not to do the first one once more, which is dropped.
-        rows = jnp.where(is_todo, rows, rows[0])
+        # In the place of what is not to do another one once more, which is dropped.
+        rows = jnp.where(is_todo, rows, jnp.max(jnp.where(is_todo, rows, 0)))
         settled, again = settle_rows(rows, unproven[rows])
         place = jnp.where(is_todo, rows, len(unproven))
         write = lambda x, new: x.at[place].set(new, mode="drop")  # noqa: E731

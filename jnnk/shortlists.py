@@ -213,7 +213,8 @@ def rank(
     keys = jnp.concatenate([keys, squares[:, :length]], axis=1)
     is_candidate = (ids != exclude[:, None]) & (keys < jnp.inf)  # neither is NaN
     kept, slots = jax.lax.top_k(jnp.where(is_candidate, -keys, -jnp.inf), num_neighbors)
-    kept, farthest = -kept, -kept[:, -1]
+    kept = -kept
+    farthest = jnp.max(kept, axis=1)  # of a slice XLA would make a sort of the top_k
     places, reached = _within_reach(centred(queries, frame))
     own = sums_of_squares(places)
     # Computed distances err too; `least` is more than what is lost below the range of the dtype.
