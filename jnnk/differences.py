@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Coordinates that are added in one step: fewer take longer, since each step writes all sums.
+# Coordinates that are added in one step: each step writes all sums, and more compile longer.
 _UNROLLED = 8
 
 
@@ -62,18 +62,16 @@ def squares_to_all(queries: jax.Array, points: jax.Array, rates: jax.Array) -> j
     unrolled = min(_UNROLLED, queries.shape[1])
     missing = ((0, 0), (0, -queries.shape[1] % unrolled))
     queries, points = (jnp.pad(x, missing).T for x in (queries, points))
-    rates = rates[:, None]
 
-    def step(total, part):
-        of_queries, of_points = part
-        for number in range(unrolled):
-            difference = (of_points[number][None, :] - of_queries[number][:, None]) * rates
+    def step(number, total):
+        for place in range(unrolled):
+            index = number * unrolled + place
+            difference = (points[index][None, :] - queries[index][:, None]) * rates[:, None]
             total = total + difference * difference
-        return total, None
+        return total
 
     start = jnp.zeros((queries.shape[1], points.shape[1]), queries.dtype)
-    parts = (x.reshape(-1, unrolled, x.shape[1]) for x in (queries, points))
-    return jax.lax.scan(step, start, tuple(parts))[0]
+    return jax.lax.fori_loop(0, len(points) // unrolled, step, start)
 
 
 def least_square(dtype: np.dtype, dim: int) -> float:
