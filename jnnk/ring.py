@@ -43,6 +43,7 @@ def round_trip(
     *,
     frame: Frame,
     axis: str,
+    mesh_axes: tuple[str, ...],
     num_neighbors: int,
     block_size: int,
     method: str,
@@ -60,6 +61,8 @@ def round_trip(
         own: `Vectors` (S, D), this device's share of the points, NaN for none.
         frame: of all points.
         axis: the axis of the mesh along which the points are shared, in the order of the devices.
+        mesh_axes: all axes of the mesh. Its devices take as many trips: on a CPU each waits for all
+            others whenever points are passed on, also for those of other rings.
         num_neighbors: K.
         block_size: see `jnnk.neighbors.nearest_neighbors`.
         method: see `jnnk.neighbors.nearest_neighbors`.
@@ -153,7 +156,7 @@ def round_trip(
         projections_of(searched, frame),
         settle_rows,
         chunk=min(CHUNK, block_size, len(searched)),
-        most=lambda value: jax.lax.pmax(value, axis),
+        most=lambda value: jax.lax.pmax(value, mesh_axes),
     )
 
 
