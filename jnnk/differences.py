@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Coordinates that are unrolled: with fewer, XLA makes no vector instructions of them on a CPU.
-_UNROLLED = 16
+# Coordinates that are added in one step: each step writes all sums, and more compile longer.
+_UNROLLED = 8
 
 
 class Distances(NamedTuple):
@@ -29,6 +29,12 @@ def to_rows(points: jax.Array, indices: jax.Array, queries: jax.Array) -> jax.Ar
     return rows - queries[:, None]
 
 
+def are_finite(rows: jax.Array) -> jax.Array:
+    """Which rows (N,) of (N, D) have neither NaN nor infinity."""
+    # Sums compile in a fraction of the time that `jnp.all` takes, here and elsewhere in the search.
+    return jnp.sum(rows - rows, axis=1) == 0
+
+
 def sums_of_squares(values: jax.Array) -> jax.Array:
     """The sum of squares over the last axis."""
     return jnp.sum(values * values, axis=-1)
@@ -42,12 +48,6 @@ def power_of_two(values: jax.Array) -> jax.Array:
     return jnp.where(values > 0, jnp.ldexp(jnp.ones_like(values), exponent), 1)
 
 
-def lengths(differences: jax.Array) -> jax.Array:
-    """The lengths (...) of vectors (..., D), though their squares leave the range of the dtype."""
-    power = power_of_two(jnp.max(jnp.abs(differences), axis=-1, initial=0))
-    return jnp.sqrt(sums_of_squares(differences / power[..., None])) * power
-
-
 def squares_to_all(queries: jax.Array, points: jax.Array, rates: jax.Array) -> jax.Array:
     """Squared distances (B, N) between queries (B, D) and points (N, D), each row in its own unit.
 
@@ -59,20 +59,19 @@ def squares_to_all(queries: jax.Array, points: jax.Array, rates: jax.Array) -> j
     Returns:
         Floating, to D + 2 roundings; infinity beyond the range, 0 below it.
     """
-    missing = ((0, 0), (0, -queries.shape[1] % _UNROLLED))
+    unrolled = min(_UNROLLED, queries.shape[1])
+    missing = ((0, 0), (0, -queries.shape[1] % unrolled))
     queries, points = (jnp.pad(x, missing).T for x in (queries, points))
-    rates = rates[:, None]
 
-    def step(total, part):
-        of_queries, of_points = part
-        for number in range(_UNROLLED):
-            difference = (of_points[number][None, :] - of_queries[number][:, None]) * rates
+    def step(number, total):
+        for place in range(unrolled):
+            index = number * unrolled + place
+            difference = (points[index][None, :] - queries[index][:, None]) * rates[:, None]
             total = total + difference * difference
-        return total, None
+        return total
 
     start = jnp.zeros((queries.shape[1], points.shape[1]), queries.dtype)
-    parts = (x.reshape(-1, _UNROLLED, x.shape[1]) for x in (queries, points))
-    return jax.lax.scan(step, start, tuple(parts))[0]
+    return jax.lax.fori_loop(0, len(points) // unrolled, step, start)
 
 
 def least_square(dtype: np.dtype, dim: int) -> float:

@@ -8,11 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnnk.copies import Copies, find_copies, rank_with_copies
-from jnnk.differences import Distances, least_square, to_rows
+from jnnk.copies import most_copied
+from jnnk.differences import Distances, to_rows
 from jnnk.precision import working_dtype
-from jnnk.second_pass import CHUNK, candidates_by_differences, on_a_line, settle, settle_all
-from jnnk.shortlists import Frame, Shortlist, is_certain, shortlists
+from jnnk.second_pass import (
+    CHUNK,
+    candidates_by_differences,
+    on_a_line,
+    present,
+    projections_of,
+    settle,
+    settle_all,
+)
+from jnnk.shortlists import NONE, Frame, Points, Ranked, filled, others, rank, shortlists
 
 #: The search takes coordinates in this unit: no difference of two finite numbers then overflows.
 UNIT = 4.0
@@ -152,35 +160,33 @@ def search(
         shape, dtype = (queries.shape[0], num_neighbors), points.dtype
         never = jnp.full(shape, jnp.inf, dtype)
         return jnp.full(shape, -1, jnp.int32), Distances(never, never)
-    copies = find_copies(*finite_rows(points))
-    first_pass = functools.partial(rank_shortlist, copies=copies, frame=frame, num_neighbors=wanted)
-    indices, distances, _, guesses, certain = shortlists(
+    every, ranked = first_pass(
         queries,
         points,
-        copies.is_first(),
-        frame,
+        exclude,
+        frame=frame,
         num_neighbors=wanted,
         block_size=block_size,
         method=method,
-        finish=lambda found, beside: first_pass(found, *beside),
-        beside=exclude,
     )
+    state, unproven = (ranked.indices, ranked.distances), ranked.unproven
     if method == "exact":
-        indices, distances, _ = jax.lax.cond(
-            jnp.all(certain),
-            lambda state, todo: state,
+        state = jax.lax.cond(
+            jnp.max(unproven) > 0,
             functools.partial(
                 _second_pass,
                 queries=queries,
-                points=points,
+                points=every,
                 exclude=exclude,
                 frame=frame,
                 num_neighbors=wanted,
                 chunk=min(CHUNK, block_size, queries.shape[0]),
             ),
-            (indices, distances, guesses),
-            ~certain,
+            lambda state, unproven: state,
+            state,
+            unproven,
         )
+    indices, distances = state
     missing = ((0, 0), (0, num_neighbors - wanted))
     return (
         jnp.pad(indices, missing, constant_values=-1),
@@ -188,63 +194,79 @@ def search(
     )
 
 
+def first_pass(
+    queries: jax.Array,
+    points: jax.Array,
+    exclude: jax.Array,
+    *,
+    frame: Frame,
+    num_neighbors: int,
+    block_size: int,
+    method: str = "exact",
+) -> tuple[Points, Ranked]:
+    """The neighbours by estimates, with what is certain of them: see `search`.
+
+    Returns:
+        ``(points, ranked)``: the points filled up, and what was found among them. Of queries with
+        NaN or infinity nothing is certain.
+    """
+    every = filled(points, frame, num_neighbors=num_neighbors)
+    copies = most_copied(every.rows, every.exists, every.projections, number=num_neighbors + 1)
+
+    def finish(found, inputs):
+        query, leave_out = inputs
+        # By index, so that the first ones are kept of those that tie.
+        none = len(every.rows) - 1
+        indices = jnp.sort(jnp.where(found.estimates < NONE, found.indices, none), axis=1)
+        copied = jnp.broadcast_to(copies.indices[:1], (len(query), 1))
+        differences = to_rows(every.rows, jnp.concatenate([indices, copied], axis=1), query)
+        return rank(
+            indices,
+            differences,
+            jnp.max(found.estimates, axis=1),
+            query,
+            leave_out,
+            copies,
+            frame,
+            num_neighbors=num_neighbors,
+        )
+
+    ranked = shortlists(
+        queries,
+        every._replace(exists=others(every, copies)),
+        frame,
+        num_neighbors=num_neighbors,
+        block_size=block_size,
+        method=method,
+        finish=finish,
+        beside=exclude,
+    )
+    return every, ranked
+
+
 def some_coordinates(points: jax.Array) -> jax.Array:
     """Points (N, D), or (N, 1) zeros where D is 0."""
     return points if points.shape[1] else jnp.zeros((len(points), 1), points.dtype)
 
 
-def finite_rows(points: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Points (N, D) with zeros for those of NaN or infinity, and bool (N,), which are not."""
-    finite = jnp.all(jnp.isfinite(points), axis=1)
-    return jnp.where(finite[:, None], points, 0), finite
+def _second_pass(state, unproven, *, queries, points, exclude, frame, num_neighbors, chunk):
+    """``(indices, distances)`` with the rows that are not proven replaced."""
+    line = on_a_line(points)
 
-
-def rank_shortlist(
-    found: Shortlist,
-    queries: jax.Array,
-    exclude: jax.Array,
-    *,
-    copies: Copies,
-    frame: Frame,
-    num_neighbors: int,
-) -> tuple[jax.Array, Distances, jax.Array, jax.Array, jax.Array]:
-    """The neighbours by the first pass, from the shortlists (B, W) of all points.
-
-    Returns:
-        ``(indices, distances, slots, guesses, certain)``: int32 (B, K), `Distances` (B, K), int32
-        (B, K) where in the shortlist they stand, (B,) what the K-th distance is at most, and bool
-        (B,), whether they are proven to be the nearest.
-    """
-    ranked = rank_with_copies(
-        found.squares, found.indices, exclude, copies, num_neighbors=num_neighbors
-    )
-    farthest = ranked.squares[:, -1]
-    certain = is_certain(found, queries, farthest, frame) & ~ranked.is_interleaved
-    distances = Distances(
-        jnp.sqrt(ranked.squares) * frame.unit, ranked.squares * frame.unit * frame.unit
-    )
-    # Where squares are lost below the range of the dtype the root is of more than they were.
-    least = least_square(queries.dtype, queries.shape[1])
-    guesses = jnp.sqrt(jnp.maximum(farthest, least)) * frame.unit
-    away = jnp.max(jnp.abs(queries - frame.center[None]), axis=1, initial=0) + frame.unit
-    guesses = jnp.where(jnp.isfinite(farthest), guesses, away)
-    return ranked.indices, distances, ranked.slots, guesses, certain
-
-
-def _second_pass(state, todo, *, queries, points, exclude, frame, num_neighbors, chunk):
-    """``(indices, distances, guesses)`` with the rows to do replaced."""
-    line, of_queries = on_a_line(points, frame), on_a_line(queries, frame)
-
-    def settle_rows(rows, state):
-        guesses, query = state[2], of_queries.points[rows]
+    def settle_rows(rows, guesses):
+        query = queries[rows]
         found = candidates_by_differences(
             query, guesses, exclude[rows], line, frame, num_neighbors=num_neighbors
         )
-        differences = to_rows(line.points, found.indices, query)
-        settled = settle(found, differences, guesses, num_neighbors=num_neighbors)
-        return (settled.indices, settled.distances, settled.guesses), settled.again
+        indices = jnp.sort(present(found, len(points.rows) - 1), axis=1)
+        differences = to_rows(points.rows, indices, query)
+        settled = settle(
+            indices, differences, found.squares[:, -1], guesses, num_neighbors=num_neighbors
+        )
+        return (settled.indices, settled.distances), settled.unproven
 
-    return settle_all(state, todo, of_queries.order, settle_rows, chunk=chunk)
+    along = projections_of(queries, frame)
+    return settle_all(state, unproven, along, settle_rows, chunk=chunk)
 
 
 def check_options(num_neighbors: int, block_size: int, method: str) -> tuple[int, int]:

@@ -5,20 +5,35 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jnnk.copies import Copies, find_copies
+from jnnk.copies import most_copied
 from jnnk.differences import Distances
 from jnnk.graph import Vectors
-from jnnk.neighbors import finite_rows, rank_shortlist
 from jnnk.second_pass import (
     CHUNK,
     Candidates,
     candidates_by_differences,
     on_a_line,
+    present,
+    projections_of,
     settle,
     settle_all,
 )
-from jnnk.shortlists import Frame, Shortlist, shortlists
+from jnnk.shortlists import (
+    NONE,
+    Frame,
+    Points,
+    Shortlist,
+    filled,
+    others,
+    rank,
+    shortlists,
+    taken,
+)
+
+# The index of what does not exist, after all others.
+_NONE = np.iinfo(np.int32).max
 
 
 def round_trip(
@@ -28,6 +43,7 @@ def round_trip(
     *,
     frame: Frame,
     axis: str,
+    mesh_axes: tuple[str, ...],
     num_neighbors: int,
     block_size: int,
     method: str,
@@ -45,6 +61,8 @@ def round_trip(
         own: `Vectors` (S, D), this device's share of the points, NaN for none.
         frame: of all points.
         axis: the axis of the mesh along which the points are shared, in the order of the devices.
+        mesh_axes: all axes of the mesh. Its devices take as many trips: on a CPU each waits for all
+            others whenever points are passed on, also for those of other rings.
         num_neighbors: K.
         block_size: see `jnnk.neighbors.nearest_neighbors`.
         method: see `jnnk.neighbors.nearest_neighbors`.
@@ -55,70 +73,121 @@ def round_trip(
         vectors.
     """
     shard_size = own.embedded.shape[0]
-    searched, points, frame = jax.lax.stop_gradient((queries.embedded, own.embedded, frame))
-    copies = find_copies(*finite_rows(points))
-    start = jax.lax.axis_index(axis).astype(jnp.int32) * shard_size
-    # Every device's, numbered as all points are: identical points of two shares stay two groups.
-    every = Copies(*(jax.lax.all_gather(numbers + start, axis, tiled=True) for numbers in copies))
+    searched, frame = jax.lax.stop_gradient((queries.embedded, frame))
+    share = filled(jax.lax.stop_gradient(own.embedded), frame, num_neighbors=num_neighbors)
+    missing = len(share.rows) - shard_size
+    own = jax.tree.map(
+        lambda rows: jnp.pad(rows, ((0, missing), (0, 0)), constant_values=jnp.inf), own
+    )
+    copies = most_copied(
+        share.rows,
+        share.exists,
+        share.projections,
+        number=num_neighbors + 1,
+        vectors=own,
+        shard_size=shard_size,
+        axis_name=axis,
+    )
 
     def of_estimates(shard, start):
-        vectors, is_first = shard
+        points = _points(shard, frame, num_neighbors)
         found = shortlists(
             searched,
-            jax.lax.stop_gradient(vectors.embedded),
-            is_first,
+            points._replace(exists=others(points, copies)),
             frame,
             num_neighbors=num_neighbors,
             block_size=block_size,
             method=method,
         )
-        kept = jax.tree.map(lambda rows: rows[found.indices], vectors)
+        kept = jax.tree.map(lambda rows: rows[found.indices], shard)
         return found._replace(indices=found.indices + start), kept
 
-    found, vectors = _join_all(of_estimates, (own, copies.is_first()), axis)
-    indices, distances, slots, guesses, certain = rank_shortlist(
-        found, searched, exclude, copies=every, frame=frame, num_neighbors=num_neighbors
+    found, vectors = _join_all(of_estimates, own, axis, shard_size)
+    indices, order = _by_index(jnp.where(found.estimates < NONE, found.indices, _NONE))
+    vectors = jax.tree.map(
+        lambda rows, copy: jnp.concatenate(
+            [taken(rows, order), jnp.broadcast_to(copy, (len(rows), 1, *copy.shape))], axis=1
+        ),
+        vectors,
+        copies.vectors,
     )
-    state = indices, distances, guesses, _taken(vectors, slots)
+    differences = _differences(vectors, searched, indices)
+    ranked = rank(
+        indices,
+        differences,
+        jnp.max(found.estimates, axis=1),
+        searched,
+        exclude,
+        copies,
+        frame,
+        num_neighbors=num_neighbors,
+    )
+    state = ranked.indices, ranked.distances, _taken(vectors, ranked.slots)
     if method != "exact":
-        return state[0], state[1], state[3]
-    of_queries = on_a_line(searched, frame)
+        return state
 
-    def settle_rows(rows, state):
-        guesses, query = state[2], of_queries.points[rows]
+    def settle_rows(rows, guesses):
+        query = searched[rows]
 
         def of_differences(shard, start):
-            line = on_a_line(jax.lax.stop_gradient(shard.embedded), frame)
+            line = on_a_line(_points(shard, frame, num_neighbors))
             found = candidates_by_differences(
                 query, guesses, exclude[rows] - start, line, frame, num_neighbors=num_neighbors
             )
             kept = jax.tree.map(lambda points: points[found.indices], shard)
             return found._replace(indices=found.indices + start), kept
 
-        found, vectors = _join_all(of_differences, own, axis)
-        differences = jax.lax.stop_gradient(vectors.embedded) - query[:, None]
-        settled = settle(found, differences, guesses, num_neighbors=num_neighbors)
+        found, vectors = _join_all(of_differences, own, axis, shard_size)
+        indices, order = _by_index(present(found, _NONE))
+        vectors = _taken(vectors, order)
+        settled = settle(
+            indices,
+            _differences(vectors, query, indices),
+            found.squares[:, -1],
+            guesses,
+            num_neighbors=num_neighbors,
+        )
         kept = _taken(vectors, settled.slots)
-        return (settled.indices, settled.distances, settled.guesses, kept), settled.again
+        return (settled.indices, settled.distances, kept), settled.unproven
 
-    state = settle_all(
+    return settle_all(
         state,
-        ~certain,
-        of_queries.order,
+        ranked.unproven,
+        projections_of(searched, frame),
         settle_rows,
         chunk=min(CHUNK, block_size, len(searched)),
-        anywhere=lambda flag: jax.lax.pmax(flag.astype(jnp.int32), axis) > 0,
+        most=lambda value: jax.lax.pmax(value, mesh_axes),
     )
-    return state[0], state[1], state[3]
 
 
-def _join_all(list_of: Callable[[Any, jax.Array], tuple[Any, Vectors]], own: Any, axis: str):
+def _points(shard: Vectors, frame: Frame, num_neighbors: int) -> Points:
+    """The `Points` of a share that is filled up already."""
+    rows = jax.lax.stop_gradient(shard.embedded)
+    return filled(rows[:-1], frame, num_neighbors=num_neighbors)
+
+
+def _by_index(indices: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Indices (B, W) in ascending order, and the slots that they come from."""
+    slots = jax.lax.broadcasted_iota(jnp.int32, indices.shape, 1)
+    return jax.lax.sort((indices, slots), num_keys=1)
+
+
+def _differences(vectors: Vectors, queries: jax.Array, indices: jax.Array) -> jax.Array:
+    """Of the candidates (B, W or more, D), infinite where their index (B, W) is `_NONE`."""
+    rows = jax.lax.stop_gradient(vectors.embedded)
+    none = jnp.pad(indices == _NONE, ((0, 0), (0, rows.shape[1] - indices.shape[1])))
+    return jnp.where(none[:, :, None], jnp.inf, rows - queries[:, None])
+
+
+def _join_all(
+    list_of: Callable[[Any, jax.Array], tuple[Any, Vectors]], own: Any, axis: str, shard_size: int
+):
     """The best candidates of all shards, which go round once, with their vectors.
 
     ``list_of`` a shard and the number of its first point gives a `Shortlist` or `Candidates`, whose
     first field is what they are sorted by, ties by index, and their vectors.
     """
-    num_devices, shard_size = jax.lax.axis_size(axis), jax.tree.leaves(own)[0].shape[0]
+    num_devices = jax.lax.axis_size(axis)
     onwards = [(device, (device + 1) % num_devices) for device in range(num_devices)]
 
     def step(carry, number):
@@ -149,9 +218,4 @@ def _first(listed: tuple[Shortlist | Candidates, Vectors]):
 
 def _taken(rows: Any, slots: jax.Array) -> Any:
     """Of a pytree of (B, W, ...) what stands in the slots (B, K)."""
-
-    def take(values):
-        index = slots.reshape(*slots.shape, *[1] * (values.ndim - 2))
-        return jnp.take_along_axis(values, index, axis=1)
-
-    return jax.tree.map(take, rows)
+    return jax.tree.map(lambda values: taken(values, slots), rows)

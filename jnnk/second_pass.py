@@ -15,19 +15,22 @@ import numpy as np
 from jnnk.differences import (
     Distances,
     least_square,
-    lengths,
     power_of_two,
     squares_to_all,
     sums_of_squares,
 )
-from jnnk.precision import WHOLE, row_sums
+from jnnk.precision import WHOLE
 from jnnk.shortlists import (
     Frame,
+    Points,
     by_member,
+    centred,
     group_size,
+    projected,
     relative_error,
     select,
     shortlist_length,
+    taken,
 )
 
 #: Queries that are compared with points together.
@@ -41,26 +44,27 @@ class Line(NamedTuple):
     """Points in the order of their projections.
 
     Attributes:
-        points: (N, D), finite.
-        exists: bool (N,).
-        order: int32 (N,), points of ascending projection.
-        projections: (N,), ascending, of the points of ``order``.
+        rows: (P, D), see `jnnk.shortlists.Points`.
+        order: int32 (P,), points of ascending projection.
+        projections: (P,), ascending, of the points of ``order``.
     """
 
-    points: jax.Array
-    exists: jax.Array
+    rows: jax.Array
     order: jax.Array
     projections: jax.Array
 
 
-def on_a_line(points: jax.Array, frame: Frame) -> Line:
-    """The `Line` of points (N, D); those with NaN or infinity do not exist."""
-    exists = jnp.all(jnp.isfinite(points), axis=1)
-    points = jnp.where(exists[:, None], points, 0)
-    projections, order = jax.lax.sort(
-        (_projections(points, frame), jnp.arange(len(points), dtype=jnp.int32)), num_keys=1
-    )
-    return Line(points, exists, order, projections)
+def on_a_line(points: Points) -> Line:
+    """The `Line` of all points."""
+    numbers = jnp.arange(len(points.rows), dtype=jnp.int32)
+    projections, order = jax.lax.sort((points.projections, numbers), num_keys=1)
+    return Line(points.rows, order, projections)
+
+
+def projections_of(queries: jax.Array, frame: Frame) -> jax.Array:
+    """The projections (Q,) of queries (Q, D), any number where they are not in range."""
+    along = projected(centred(queries, frame))
+    return jnp.where(jnp.isfinite(along), along, 0)
 
 
 class Candidates(NamedTuple):
@@ -95,59 +99,42 @@ def candidates_by_differences(
         frame: of all points.
         num_neighbors: K.
     """
-    num_points, dim = line.points.shape
+    num_points, dim = line.rows.shape
     length = shortlist_length(num_neighbors)
-    tile = max(_LEAST_TILE, min(_LARGEST_TILE, _TILE_FLOATS // max(1, dim) // WHOLE * WHOLE))
-    tile = min(max(tile, _whole(length)), _whole(num_points))
-    group, wanted = group_size(tile, num_neighbors), min(length, tile)
-    rates = 1 / power_of_two(guesses)
+    tile = max(_LEAST_TILE, min(_LARGEST_TILE, _TILE_FLOATS // dim // WHOLE * WHOLE))
+    tile = min(max(tile, -(-length // WHOLE) * WHOLE), num_points)
+    group = group_size(tile, num_neighbors)
     # Projections err by `relative_error` of the lengths, the points' at most the root of D.
-    centred = (queries - frame.center[None]) / frame.unit
-    own = jnp.max(jnp.abs(centred), axis=1, initial=0)
-    error = 4 * relative_error(queries.dtype, dim)
-    reach = guesses / frame.unit * (1 + error) + error * (own + 1) * np.sqrt(max(dim, 1))
-    projections = _projections(queries, frame)
-    near = jnp.isfinite(projections)
-    lowest = jnp.min(jnp.where(near, projections - reach, -jnp.inf))
-    highest = jnp.max(jnp.where(near, projections + reach, jnp.inf))
-    first = jnp.searchsorted(line.projections, lowest, side="left").astype(jnp.int32)
-    stop = jnp.searchsorted(line.projections, highest, side="right").astype(jnp.int32)
-    order = jnp.pad(line.order, (0, tile), constant_values=num_points)
+    places = centred(queries, frame)
+    error, own = 4 * relative_error(queries.dtype, dim), jnp.sqrt(sums_of_squares(places))
+    reach = guesses / frame.unit * (1 + error) + error * (own + np.sqrt(dim))
+    along = jnp.where(reach < jnp.inf, projected(places), 0)
+    window = jnp.stack([jnp.min(along - reach), jnp.max(along + reach)])
+    first, stop = jnp.sum(line.projections[None] < window[:, None], axis=1, dtype=jnp.int32)
+    units = _units(guesses)
+    order = jnp.pad(line.order, (0, tile), constant_values=num_points - 1)
 
     def step(carry):
         start, found = carry
         # By index, so that the first ones are kept of those that tie.
         ids = jnp.sort(jax.lax.dynamic_slice_in_dim(order, start, tile))
         laid = by_member(ids, group)
-        members = jnp.minimum(laid, num_points - 1)
-        squares = squares_to_all(queries, line.points[members], rates)
-        there = (laid < num_points) & line.exists[members]
-        there = there[None, :] & (members[None, :] != exclude[:, None])
-        squares, slots = select(jnp.where(there, squares, jnp.inf), group, wanted)
-        met = Candidates(squares, jnp.minimum(ids, num_points - 1)[slots])
+        squares = squares_to_all(queries, line.rows[laid], 1 / units)
+        squares = jnp.where(laid[None, :] == exclude[:, None], jnp.inf, squares)
+        squares, slots = select(squares, group, length)
+        met = Candidates(squares, ids.at[slots].get(mode="promise_in_bounds"))
         both = jax.tree.map(lambda *pair: jnp.concatenate(pair, axis=1), found, met)
-        return start + tile, first_candidates(both, length)
+        both = jax.lax.sort(tuple(both), num_keys=2)
+        return start + tile, Candidates(*(x[:, :length] for x in both))
 
     never = jnp.full((queries.shape[0], length), jnp.inf, queries.dtype)
     nothing = Candidates(never, jnp.full(never.shape, num_points - 1, jnp.int32))
     return jax.lax.while_loop(lambda carry: carry[0] < stop, step, (first, nothing))[1]
 
 
-def _whole(number: int) -> int:
-    return -(-number // WHOLE) * WHOLE
-
-
-def first_candidates(found: Candidates, length: int) -> Candidates:
-    """The nearest of candidates, ties by index."""
-    return Candidates(*(x[:, :length] for x in jax.lax.sort(tuple(found), num_keys=2)))
-
-
-def _projections(points: jax.Array, frame: Frame) -> jax.Array:
-    """Of (N, D), in units of the frame, on a direction like no other."""
-    direction = np.random.default_rng(0).normal(size=points.shape[1])
-    direction /= max(np.linalg.norm(direction), 1e-30)
-    centred = (points - frame.center[None]) / frame.unit
-    return row_sums(centred * jnp.asarray(direction, points.dtype)[None])
+def present(found: Candidates, none: int) -> jax.Array:
+    """The indices (B, W) of candidates, ``none`` where there are fewer."""
+    return jnp.where(found.squares < jnp.inf, found.indices, none)
 
 
 class Settled(NamedTuple):
@@ -157,76 +144,88 @@ class Settled(NamedTuple):
         indices: int32 (B, K), -1 where there are fewer.
         distances: `jnnk.differences.Distances` (B, K), infinity where there are fewer.
         slots: int32 (B, K), where among the candidates they stand.
-        guesses: (B,), distances of the K-th neighbours, better than those that came.
-        again: bool (B,), where the guess was so bad that all candidates were too near to be told
-            apart.
+        unproven: (B,), 0, or a better bound on the distance of the K-th neighbour where the one
+            that came was so bad that all candidates were too near to be told apart.
     """
 
     indices: jax.Array
     distances: Distances
     slots: jax.Array
-    guesses: jax.Array
-    again: jax.Array
+    unproven: jax.Array
 
 
 def settle(
-    found: Candidates, differences: jax.Array, guesses: jax.Array, *, num_neighbors: int
+    indices: jax.Array,
+    differences: jax.Array,
+    last: jax.Array,
+    guesses: jax.Array,
+    *,
+    num_neighbors: int,
 ) -> Settled:
-    """Ranks candidates (B, W) by their differences (B, W, D), in the whole range of the dtype."""
-    exists, unit = jnp.isfinite(found.squares), power_of_two(guesses)[:, None]
-    distances = jnp.where(exists, lengths(differences), jnp.inf)
-    # What tells those apart whose roots are rounded to the same.
-    squares = jnp.where(exists, sums_of_squares(differences / unit[:, :, None]), jnp.inf)
-    slots = jax.lax.broadcasted_iota(jnp.int32, squares.shape, 1)
-    keys = (distances, squares, found.indices, slots)
-    distances, squares, indices, slots = (
-        x[:, :num_neighbors] for x in jax.lax.sort(keys, num_keys=3)
-    )
-    least = least_square(guesses.dtype, differences.shape[-1])
-    squares = jnp.where(squares < least, distances * distances, squares * unit * unit)
-    last = distances[:, -1]
-    again = (found.squares[:, -1] < least) & (last > 0) & (last < guesses)
+    """Ranks candidates by their differences.
+
+    Args:
+        indices: int32 (B, W), ascending.
+        differences: (B, W, D).
+        last: (B,), the largest of the candidates' squares.
+        guesses: (B,), see `candidates_by_differences`.
+        num_neighbors: K.
+    """
+    units, least = _units(guesses), least_square(guesses.dtype, differences.shape[-1])
+    squares = sums_of_squares(differences / units[:, None, None])
+    kept, slots = jax.lax.top_k(-squares, num_neighbors)
+    again = (last < least) & (jnp.max(jnp.abs(differences), axis=(1, 2)) > 0)
+    kept, units = -kept, units[:, None]
     return Settled(
-        jnp.where(jnp.isfinite(distances), indices, -1),
-        Distances(distances, squares),
+        jnp.where(kept < jnp.inf, taken(indices, slots), -1),
+        Distances(jnp.sqrt(kept) * units, kept * units * units),
         slots,
-        jnp.where(again, last, guesses),
-        again,
+        jnp.where(again, units[:, 0] * np.sqrt(least), 0),
     )
 
 
 def settle_all(
     state: Any,
-    todo: jax.Array,
-    order: jax.Array,
-    settle_rows: Callable[[jax.Array, Any], tuple[Any, jax.Array]],
+    unproven: jax.Array,
+    along: jax.Array,
+    settle_rows: Callable[[jax.Array, jax.Array], tuple[Any, jax.Array]],
     *,
     chunk: int,
-    anywhere: Callable[[jax.Array], jax.Array] = lambda flag: flag,
+    most: Callable[[jax.Array], jax.Array] = lambda value: value,
 ) -> Any:
     """The state with its rows to do replaced, a chunk at a time, until none is left to do.
 
     Args:
         state: pytree of arrays of Q rows.
-        todo: bool (Q,).
-        order: int32 (Q,), the rows in the order in which they are taken.
-        settle_rows: from the numbers int32 (B,) of rows, and the rows, to new ones and bool (B,),
-            which of them are to do again.
+        unproven: (Q,), positive for the rows to do.
+        along: (Q,), finite numbers; rows of the smallest ones are taken first.
+        settle_rows: from the numbers int32 (B,) of rows and what is unproven of them to new rows
+            of the state, and what is unproven then.
         chunk: B, at most Q.
-        anywhere: whether a flag is set on any of several devices that go on together.
+        most: the largest value of several devices that go on together.
     """
 
     def step(carry):
-        state, todo, _ = carry
-        # The first ones: of equal values those of the smallest index come first.
-        is_todo, places = jax.lax.top_k(todo[order].astype(jnp.float32), chunk)
-        # In the place of what is not to do the first one once more, which is dropped.
-        rows = order[jnp.where(is_todo > 0, places, places[0])]
-        settled, again = settle_rows(rows, jax.tree.map(lambda x: x[rows], state))
-        place = jnp.where(is_todo > 0, rows, todo.shape[0])
+        state, unproven, _ = carry
+        waiting, rows = jax.lax.top_k(jnp.where(unproven > 0, -along, -jnp.inf), chunk)
+        is_todo = waiting > -jnp.inf
+        # In the place of what is not to do another one once more, which is dropped.
+        rows = jnp.where(is_todo, rows, jnp.max(jnp.where(is_todo, rows, 0)))
+        settled, again = settle_rows(rows, unproven[rows])
+        place = jnp.where(is_todo, rows, len(unproven))
         write = lambda x, new: x.at[place].set(new, mode="drop")  # noqa: E731
-        todo = write(todo, again)
-        return jax.tree.map(write, state, settled), todo, anywhere(jnp.any(todo))
+        state, unproven = jax.tree.map(write, (state, unproven), (settled, again))
+        return state, unproven, most(jnp.max(unproven))
 
-    start = (state, todo, anywhere(jnp.any(todo)))
-    return jax.lax.while_loop(lambda carry: carry[2], step, start)[0]
+    start = (state, unproven, most(jnp.max(unproven)))
+    return jax.lax.while_loop(lambda carry: carry[-1] > 0, step, start)[0]
+
+
+def _units(guesses: jax.Array) -> jax.Array:
+    """Powers of two in which squares up to those of the guesses are in the upper half of the range.
+
+    Distances down to 1e-28 of a guess then keep all their digits, in float32.
+    """
+    info = jnp.finfo(guesses.dtype)
+    small = np.ldexp(1.0, 14 - info.maxexp // 2)
+    return jnp.maximum(power_of_two(guesses) * small, 4 * float(info.tiny))

@@ -163,7 +163,9 @@ def sharded_nnk_graph(
     num_neighbors = max(1, min(wanted, num_points - 1))
     vectors = shortlist_length(num_neighbors) * max(1, points.shape[1])
     trip = max(block_size, _TRIP_FLOATS // vectors)
-    how = functools.partial(round_trip, axis=data) if ring else search
+    how = search
+    if ring:
+        how = functools.partial(round_trip, axis=data, mesh_axes=mesh.axis_names)
     one_channel = functools.partial(
         _channel_graph,
         axis=data,

@@ -16,7 +16,7 @@ So ``3 g |y|^2`` is taken off the norm in the product beforehand: then the estim
 ``(1 - 2 g) |x|^2`` is a lower bound of the squared distance, and by it the points are sorted. All
 that are not in the list have at least the bound of the last one that is.
 
-Of points that are the same only the first takes part (`jnnk.copies`).
+The copies of the point that occurs most often take no part, since they are known (`jnnk.copies`).
 """
 
 from collections.abc import Callable
@@ -27,8 +27,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jnnk.blocks import map_blocks
-from jnnk.differences import least_square, sums_of_squares, to_rows
-from jnnk.precision import WHOLE, row_sums
+from jnnk.copies import Copies
+from jnnk.differences import Distances, are_finite, least_square, sums_of_squares
+from jnnk.precision import WHOLE, contract
 
 # Columns of the distance matrix that share one minimum in the first selection (see `select`); a
 # divisor of WHOLE.
@@ -38,6 +39,8 @@ _MARGIN = 7
 # Squared distance of a point that does not exist. Finite, since a product in several bfloat16
 # passes turns infinity into NaN; coordinates are scaled to at most 1 before.
 _FAR = 1e30
+#: Estimates from this on are of points that do not exist.
+NONE = _FAR / 2
 # Centred queries farther out than this have no estimates.
 _REACH = 1024.0
 
@@ -59,15 +62,28 @@ class Shortlist(NamedTuple):
 
     Attributes:
         estimates: (Q, W), ascending: lower bounds of the squared distances, but for a term of the
-            query. Infinity where there are fewer than W points.
-        indices: int32 (Q, W), the first of each set of identical points.
-        squares: (Q, W), squared distances from the differences. Infinity for what is no candidate:
-            not finite, or none at all.
+            query. At least `NONE` where there are fewer than W points.
+        indices: int32 (Q, W).
     """
 
     estimates: jax.Array
     indices: jax.Array
-    squares: jax.Array
+
+
+class Points(NamedTuple):
+    """Points as the search takes them, filled up with points that do not exist.
+
+    Attributes:
+        rows: (P, D), infinite where there is none, as in the last row.
+        places: (P, D), centred, in units of the `Frame`; 0 where there is none.
+        exists: bool (P,).
+        projections: (P,), of the places on one direction.
+    """
+
+    rows: jax.Array
+    places: jax.Array
+    exists: jax.Array
+    projections: jax.Array
 
 
 def shortlist_length(num_neighbors: int) -> int:
@@ -75,16 +91,45 @@ def shortlist_length(num_neighbors: int) -> int:
     return num_neighbors + 1 + _MARGIN
 
 
+def filled_size(num_points: int, *, num_neighbors: int) -> int:
+    """P, a multiple of `jnnk.precision.WHOLE` of at least W and more than N."""
+    return -(-max(num_points + 1, shortlist_length(num_neighbors)) // WHOLE) * WHOLE
+
+
+def filled(points: jax.Array, frame: Frame, *, num_neighbors: int) -> Points:
+    """The `Points` of points (N, D); those with NaN or infinity do not exist."""
+    missing = filled_size(len(points), num_neighbors=num_neighbors) - len(points)
+    rows = jnp.pad(points, ((0, missing), (0, 0)), constant_values=np.inf)
+    exists = are_finite(rows)
+    rows = jnp.where(exists[:, None], rows, jnp.inf)
+    places = jnp.where(exists[:, None], centred(rows, frame), 0)
+    return Points(rows, places, exists, projected(places))
+
+
+def others(points: Points, copies: Copies) -> jax.Array:
+    """Which points (P,) are not of the copies."""
+    return points.exists & (jnp.max(jnp.abs(points.rows - copies.point[None]), axis=1) > 0)
+
+
+def projected(places: jax.Array) -> jax.Array:
+    """Projections (N,) of (N, D) on a direction like no other.
+
+    Where N is a multiple of WHOLE, those of the same places are the same numbers.
+    """
+    direction = np.random.default_rng(0).normal(size=(places.shape[1], 1))
+    direction /= np.linalg.norm(direction)
+    return contract("nd,do->no", places, jnp.asarray(direction, places.dtype))[:, 0]
+
+
 def shortlists(
     queries: jax.Array,
-    points: jax.Array,
-    is_first: jax.Array,
+    points: Points,
     frame: Frame,
     *,
     num_neighbors: int,
     block_size: int,
     method: str = "exact",
-    finish: Callable[[Shortlist, Any], Any] = lambda found, beside: found,
+    finish: Callable[[Shortlist, Any], Any] = lambda found, inputs: found,
     beside: Any = (),
 ) -> Any:
     """What ``finish`` makes of the shortlists of blocks of queries; by default these themselves.
@@ -93,9 +138,8 @@ def shortlists(
     parts of the points.
 
     Args:
-        queries: (Q, D); those with NaN or infinity have no candidates.
-        points: (N, D), N at least 1.
-        is_first: bool (N,), which points have no copy before them.
+        queries: (Q, D); those with NaN or infinity have any candidates.
+        points: those that take part exist.
         frame: of all points.
         num_neighbors: K.
         block_size: queries whose estimates to all points are held at once.
@@ -103,80 +147,94 @@ def shortlists(
         finish: from the `Shortlist` of a block and its rows of ``(queries, beside)``.
         beside: pytree of arrays of Q rows.
     """
-    length, (num_points, dim) = shortlist_length(num_neighbors), points.shape
-    wanted = min(length, num_points)
+    length, (num_points, dim) = shortlist_length(num_neighbors), points.rows.shape
     group = group_size(num_points, num_neighbors) if method == "exact" else 1
-    exists = jnp.all(jnp.isfinite(points), axis=1)
-    points = jnp.where(exists[:, None], points, 0)
-    centred = (points - frame.center[None]) / frame.unit
-    norms = row_sums(centred * centred) * (1 - 3 * relative_error(points.dtype, dim))
-    exists &= is_first
-    norms = jnp.where(exists, norms, _FAR)
-    columns = jnp.concatenate([centred, norms[:, None]], axis=1)
-    padding = jnp.zeros((-num_points % WHOLE, dim + 1), points.dtype).at[:, -1].set(_FAR)
-    columns = jnp.concatenate([columns, padding])
-    columns = by_member(columns, group).T
-    missing = ((0, 0), (0, length - wanted))
+    norms = sums_of_squares(points.places)
+    norms = jnp.where(points.exists, norms * (1 - 3 * relative_error(norms.dtype, dim)), _FAR)
+    columns = by_member(jnp.concatenate([points.places, norms[:, None]], axis=1), group).T
 
     def block(inputs):
-        query = inputs[0]
-        real = jnp.all(jnp.isfinite(query), axis=1)
-        rows = jnp.where(_in_reach(query, frame)[:, None], _centred(query, frame), 0)
+        rows, _ = _within_reach(centred(inputs[0], frame))
         rows = jnp.concatenate([-2 * rows, jnp.ones_like(rows[:, :1])], axis=1)
         partial = jnp.matmul(rows, columns, precision=jax.lax.Precision.HIGHEST)
-        estimates, candidates = select(partial, group, wanted, method)
-        gone = (candidates >= num_points) | ~real[:, None]
-        candidates = jnp.minimum(candidates, num_points - 1)
-        gone |= ~exists[candidates]
-        # Ranked by the differences themselves: the product above cancels.
-        differences = to_rows(points, candidates, jnp.where(real[:, None], query, 0))
-        squares = jnp.where(gone, jnp.inf, sums_of_squares(differences / frame.unit))
-        # Zero is for identical points alone, not for squares below the range: `is_certain` sees it.
-        nearest = jnp.argmin(squares, axis=1)[:, None]
-        same = points[jnp.take_along_axis(candidates, nearest, axis=1)[:, 0]] == query
-        lost = (squares == 0) & ~jnp.all(same, axis=1, keepdims=True)
-        squares = jnp.where(lost, jnp.finfo(squares.dtype).tiny, squares)
-        found = Shortlist(
-            jnp.pad(estimates, missing, constant_values=np.inf),
-            jnp.pad(candidates, missing, constant_values=-1),
-            jnp.pad(squares, missing, constant_values=np.inf),
-        )
-        return finish(found, inputs)
+        return finish(Shortlist(*select(partial, group, length, method)), inputs)
 
     return map_blocks(block, (queries, beside), block_size=block_size)
 
 
-def is_certain(
-    found: Shortlist, queries: jax.Array, farthest: jax.Array, frame: Frame
-) -> jax.Array:
-    """Whether no point outside of a query's shortlist is as near as its K-th neighbour: bool (Q,).
+class Ranked(NamedTuple):
+    """The K nearest of a shortlist.
+
+    Attributes:
+        indices: int32 (B, K), -1 where there are fewer.
+        distances: `jnnk.differences.Distances` (B, K), ascending, infinity where there are fewer.
+        slots: int32 (B, K), where among the candidates they stand; W for a copy.
+        unproven: (B,), 0 where no other point is proven to be as near as the K-th, else what the
+            K-th distance is at most.
+    """
+
+    indices: jax.Array
+    distances: Distances
+    slots: jax.Array
+    unproven: jax.Array
+
+
+def rank(
+    indices: jax.Array,
+    differences: jax.Array,
+    last: jax.Array,
+    queries: jax.Array,
+    exclude: jax.Array,
+    copies: Copies,
+    frame: Frame,
+    *,
+    num_neighbors: int,
+) -> Ranked:
+    """Ranks the shortlists of all points by the differences: the estimates cancel.
 
     Args:
-        found: the shortlists (Q, W) of all points.
-        queries: (Q, D).
-        farthest: (Q,), the squared distance of the K-th neighbour in it; infinity if there are
-            fewer.
+        indices: int32 (B, W), ascending.
+        differences: (B, W + 1, D) of the queries to them, and to the point of the copies; infinite
+            or NaN where there are fewer.
+        last: (B,), the largest estimate of each shortlist.
+        queries: (B, D).
+        exclude: int32 (B,), the index of a point to leave out, -1 for none.
+        copies: of all points.
         frame: of all points.
-
-    Returns:
-        True where it is proven, for all of finite distance that are computed as here; and where
-        nothing was left out.
+        num_neighbors: K.
     """
-    dtype, dim = queries.dtype, queries.shape[1]
-    error, least = relative_error(dtype, dim), least_square(dtype, dim)
-    rows = _centred(queries, frame)
-    reached = _in_reach(queries, frame)
-    own = row_sums(jnp.where(reached[:, None], rows * rows, 0))
-    last = found.estimates[:, -1]
+    dtype, dim, length = queries.dtype, queries.shape[1], indices.shape[1]
+    error, least, info = relative_error(dtype, dim), least_square(dtype, dim), jnp.finfo(dtype)
+    squares = sums_of_squares(differences / frame.unit)
+    of_copies = squares[:, length:]
+    ids = jnp.broadcast_to(copies.indices[None], (len(queries), len(copies.indices)))
+    ids = jnp.concatenate([ids, indices], axis=1)
+    keys = jnp.where(copies.exists[None], of_copies, jnp.inf)
+    keys = jnp.concatenate([keys, squares[:, :length]], axis=1)
+    is_candidate = (ids != exclude[:, None]) & (keys < jnp.inf)  # neither is NaN
+    kept, slots = jax.lax.top_k(jnp.where(is_candidate, -keys, -jnp.inf), num_neighbors)
+    kept = -kept
+    farthest = jnp.max(kept, axis=1)  # of a slice XLA would make a sort of the top_k
+    places, reached = _within_reach(centred(queries, frame))
+    own = sums_of_squares(places)
     # Computed distances err too; `least` is more than what is lost below the range of the dtype.
     bound = (last + own * (1 - 2 * error)) * (1 - error) - least
-    complete = last >= _FAR / 2
-    real = jnp.all(jnp.isfinite(queries), axis=1)
     # Squares that lost something below the range: there order and ties are those of what is left.
-    small = jnp.any((found.squares < least) & (found.squares > 0), axis=1)
-    small |= jnp.sum(found.squares == 0, axis=1) > 1
-    overflown = jnp.any(jnp.isinf(found.squares) & (found.estimates < _FAR / 2), axis=1)
-    return ~real | (reached & ~small & ~overflown & (complete | (farthest < bound)))
+    doubtful = (squares < least) & (jnp.max(jnp.abs(differences), axis=2) > 0)
+    # Copies come first, so that they are in the wrong order where they tie with others.
+    of_others = jnp.arange(length + 1) < length
+    doubtful |= (squares == of_copies) & (squares < jnp.inf) & of_others[None]
+    proven = reached & ((last >= NONE) | (farthest < bound))
+    proven &= jnp.sum(doubtful.astype(dtype), axis=1) == 0
+    proven |= ~are_finite(queries)
+    at_most = jnp.maximum(jnp.sqrt(jnp.maximum(farthest, least)) * frame.unit, info.tiny)
+    at_most = jnp.where(farthest < jnp.inf, at_most, info.max / 8)
+    return Ranked(
+        jnp.where(kept < jnp.inf, taken(ids, slots), -1),
+        Distances(jnp.sqrt(kept) * frame.unit, kept * frame.unit * frame.unit),
+        jnp.where(slots < ids.shape[1] - length, length, slots - (ids.shape[1] - length)),
+        jnp.where(proven, 0, at_most),
+    )
 
 
 def relative_error(dtype, dim: int) -> float:
@@ -185,13 +243,21 @@ def relative_error(dtype, dim: int) -> float:
     return error / (1 - min(4 * error, 0.5))
 
 
-def _centred(queries: jax.Array, frame: Frame) -> jax.Array:
-    return (queries - frame.center[None]) / frame.unit
+def centred(points: jax.Array, frame: Frame) -> jax.Array:
+    """Points (N, D) about the centre, in the unit of the frame."""
+    return (points - frame.center[None]) / frame.unit
 
 
-def _in_reach(queries: jax.Array, frame: Frame) -> jax.Array:
-    """Queries (Q,) that are not so far out that their products overflow."""
-    return jnp.all(jnp.abs(_centred(queries, frame)) <= _REACH, axis=1)
+def _within_reach(places: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Places (Q, D) with zeros for those so far out that products overflow, and which are not."""
+    reached = sums_of_squares(places) <= _REACH**2
+    return jnp.where(reached[:, None], places, 0), reached
+
+
+def taken(rows: jax.Array, slots: jax.Array) -> jax.Array:
+    """Of rows (B, W, ...) what stands in the slots (B, K)."""
+    slots = slots.reshape(*slots.shape, *[1] * (rows.ndim - 2))
+    return jnp.take_along_axis(rows, slots, axis=1, mode="promise_in_bounds")
 
 
 def group_size(num_points: int, num_neighbors: int) -> int:
@@ -228,9 +294,9 @@ def select(
     members = distances.reshape(num_queries, group, -1)
     groups = jax.lax.top_k(-jnp.min(members, axis=1), wanted)[1]
     groups = jnp.sort(groups, axis=1)
-    values = jnp.take_along_axis(members, groups[:, None, :], axis=2)
+    values = jnp.take_along_axis(members, groups[:, None, :], axis=2, mode="promise_in_bounds")
     values = values.transpose(0, 2, 1).reshape(num_queries, wanted * group)
     largest, position = jax.lax.top_k(-values, wanted)
-    chosen = jnp.take_along_axis(groups, position // group, axis=1)
+    chosen = taken(groups, position // group)
     columns = (chosen * group + position % group).astype(jnp.int32)
     return -largest, columns

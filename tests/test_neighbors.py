@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from jnnk import neighbors
-from jnnk.copies import find_copies
-from jnnk.neighbors import nearest_neighbors
-from jnnk.shortlists import Frame, relative_error, shortlists
+from jnnk.neighbors import first_pass, nearest_neighbors
+from jnnk.shortlists import Frame, filled, relative_error, shortlists
 
 
 def oracle(queries, points, num_neighbors, exclude=None):
@@ -167,22 +166,17 @@ def test_float64_is_as_exact():
 
 
 def _unproven(points, num_neighbors, exclude):
+    """The share of the points whose neighbours the first pass does not prove."""
     points = jnp.asarray(points) / neighbors.UNIT
-    frame = Frame(*neighbors.center_and_unit(points))
-    copies = find_copies(*neighbors.finite_rows(points))
-    *_, certain = shortlists(
+    ranked = first_pass(
         points,
         points,
-        copies.is_first(),
-        frame,
+        exclude.astype(jnp.int32),
+        frame=Frame(*neighbors.center_and_unit(points)),
         num_neighbors=num_neighbors,
         block_size=256,
-        finish=lambda found, inputs: neighbors.rank_shortlist(
-            found, *inputs, copies=copies, frame=frame, num_neighbors=num_neighbors
-        ),
-        beside=exclude.astype(jnp.int32),
-    )
-    return float(1 - certain.mean())
+    )[1]
+    return float((ranked.unproven > 0).mean())
 
 
 def test_the_first_pass_proves_what_is_not_clustered_and_no_clusters():
@@ -199,9 +193,8 @@ def test_estimates_are_lower_bounds(dim):
     rng = np.random.default_rng(dim)
     points = (rng.normal(size=(400, dim)) * 10.0 ** rng.uniform(-6, 0, (400, 1))).astype(np.float32)
     frame = Frame(*neighbors.center_and_unit(jnp.asarray(points)))
-    found = shortlists(
-        points, points, jnp.ones(400, bool), frame, num_neighbors=392, block_size=100
-    )
+    every = filled(jnp.asarray(points), frame, num_neighbors=392)
+    found = shortlists(points, every, frame, num_neighbors=392, block_size=100)
     center, unit = (np.asarray(x, np.float64) for x in frame)
     wide = (points.astype(np.float64) - center) / unit
     square = ((wide[:, None] - wide) ** 2).sum(-1)
