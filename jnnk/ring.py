@@ -73,8 +73,23 @@ def round_trip(
         vectors.
     """
     shard_size = own.embedded.shape[0]
-    searched, frame = jax.lax.stop_gradient((queries.embedded, frame))
-    share = filled(jax.lax.stop_gradient(own.embedded), frame, num_neighbors=num_neighbors)
+    indices, distances = _found(
+        *jax.lax.stop_gradient((queries.embedded, exclude, own, frame)),
+        axis=axis,
+        mesh_axes=mesh_axes,
+        num_neighbors=num_neighbors,
+        block_size=block_size,
+        method=method,
+    )
+    return indices, distances, _collected(indices, own, axis, shard_size)
+
+
+def _found(
+    searched, exclude, own, frame, *, axis, mesh_axes, num_neighbors, block_size, method
+) -> tuple[jax.Array, Distances]:
+    """`round_trip` without the vectors; nothing of it is differentiated."""
+    shard_size = own.embedded.shape[0]
+    share = filled(own.embedded, frame, num_neighbors=num_neighbors)
     missing = len(share.rows) - shard_size
     own = jax.tree.map(
         lambda rows: jnp.pad(rows, ((0, missing), (0, 0)), constant_values=jnp.inf), own
@@ -124,7 +139,7 @@ def round_trip(
     )
     state = ranked.indices, ranked.distances, _taken(vectors, ranked.slots)
     if method != "exact":
-        return state
+        return state[:2]
 
     def settle_rows(rows, guesses):
         query = searched[rows]
@@ -150,7 +165,7 @@ def round_trip(
         kept = _taken(vectors, settled.slots)
         return (settled.indices, settled.distances, kept), settled.unproven
 
-    return settle_all(
+    indices, distances, _ = settle_all(
         state,
         ranked.unproven,
         projections_of(searched, frame),
@@ -158,6 +173,28 @@ def round_trip(
         chunk=min(CHUNK, block_size, len(searched)),
         most=lambda value: jax.lax.pmax(value, mesh_axes),
     )
+    return indices, distances
+
+
+def _collected(indices: jax.Array, own: Vectors, axis: str, shard_size: int) -> Vectors:
+    """The `Vectors` (B, K, D) of points (B, K), zeros for those of -1, picked as all go round."""
+    num_devices = jax.lax.axis_size(axis)
+    onwards = [(device, (device + 1) % num_devices) for device in range(num_devices)]
+
+    def step(carry, number):
+        shard, kept = carry
+        following = jax.lax.ppermute(shard, axis, onwards)
+        owner = (jax.lax.axis_index(axis) - number) % num_devices
+        places = indices - owner.astype(jnp.int32) * shard_size
+        here = ((indices >= 0) & (places >= 0) & (places < shard_size))[:, :, None]
+        places = jnp.clip(places, 0, shard_size - 1)
+        picked = jax.tree.map(lambda rows, old: jnp.where(here, rows[places], old), shard, kept)
+        return (following, picked), None
+
+    nothing = jax.tree.map(lambda rows: jnp.zeros((*indices.shape, rows.shape[1]), rows.dtype), own)
+    steps = jnp.arange(num_devices, dtype=jnp.int32)
+    (_, kept), _ = jax.lax.scan(step, (own, nothing), steps)
+    return kept
 
 
 def _points(shard: Vectors, frame: Frame, num_neighbors: int) -> Points:

@@ -276,7 +276,10 @@ def test_converged_is_honest_when_stopped_early():
     gram, cross = (jnp.asarray(x, jnp.float32) for x in problems(200, 12, dim=3, width=0.1))
     stopped = solve_nnk(gram, cross, max_steps=0, tol=1e-6)
     scale = jnp.abs(cross).max(1)
-    np.testing.assert_array_equal(stopped.converged, stopped.kkt_residual <= 1e-6 * scale)
+    relative = np.asarray(stopped.kkt_residual / scale)
+    told = np.abs(relative - 1e-6) > 1e-9  # at the very tolerance rounding tells
+    np.testing.assert_array_equal(stopped.converged[told], relative[told] <= 1e-6)
+    assert told.mean() > 0.9
     assert stopped.ambiguous[~stopped.converged].all()
     assert not stopped.converged.all()
     assert (stopped.num_steps <= 60).all()
