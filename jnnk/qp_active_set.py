@@ -333,7 +333,7 @@ def _certified(gram, cross, state: Tables, mine) -> tuple[Tables, Certificate]:
 
     def certificate_of(weights, gradient=None):
         absolute = jnp.einsum("bij,bj->bi", jnp.abs(gram), weights, precision=HIGHEST)
-        return certify(gram, cross, weights, absolute, gradient)
+        return certify(gram, cross, weights, absolute, gradient=gradient)
 
     plain = certificate_of(state.weights)
     if cross.dtype != jnp.float32:

@@ -45,6 +45,7 @@ def certify(
     cross: jax.Array,
     weights: jax.Array,
     absolute: jax.Array,
+    *,
     gradient: jax.Array | None = None,
 ) -> Certificate:
     """The certificate of weights.

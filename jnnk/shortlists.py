@@ -157,7 +157,7 @@ def shortlists(
         rows, _ = _within_reach(centred(inputs[0], frame))
         rows = jnp.concatenate([-2 * rows, jnp.ones_like(rows[:, :1])], axis=1)
         partial = jnp.matmul(rows, columns, precision=jax.lax.Precision.HIGHEST)
-        return finish(Shortlist(*select(partial, group, length, method)), inputs)
+        return finish(Shortlist(*select(partial, group, length, method=method)), inputs)
 
     return map_blocks(block, (queries, beside), block_size=block_size)
 
@@ -276,7 +276,7 @@ def by_member(rows: jax.Array, group: int) -> jax.Array:
 
 
 def select(
-    distances: jax.Array, group: int, wanted: int, method: str = "exact"
+    distances: jax.Array, group: int, wanted: int, *, method: str = "exact"
 ) -> tuple[jax.Array, jax.Array]:
     """The smallest distances (Q, wanted) of each row and their columns in the order of points.
 
