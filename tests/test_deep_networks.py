@@ -29,6 +29,7 @@ def overlap():
     for epoch, (depth, (layer, channels)) in itertools.product(EPOCHS, enumerate(LAYERS.items())):
         record = {"epoch": epoch, "depth": depth, "layer": layer, "channels": channels}
         record |= {"dead_channels": 0, "overlap_by_chance": draw.random(), "converged": 1.0}
+        record["two_nn_dimension"] = draw.random()
         for name in MEASURES:
             lower, mean, upper = sorted(draw.random(3))
             record |= {name: mean, f"{name}_lower": lower, f"{name}_upper": upper}
@@ -68,7 +69,7 @@ def pruning():
             {"layer": layer, "size": 3, "kernels": 9, "real": 5, "kept": 7, "kept_real": 3}
             for layer in LAYERS
         ],
-        "history": [],
+        "history": [{"epoch": 80, "real": 0.5}],
     }  # fmt: skip
 
 
