@@ -29,7 +29,7 @@ def graph_like(num_channels, num_images, num_neighbors):
 
     of_query = [fields("float32"), fields("float32"), fields("bool")]
     of_slot = [fields(dtype, num_neighbors) for dtype in ("int32", "float32", "float32")]
-    return NNKGraph(*of_slot[:2], *of_query, of_slot[2])
+    return NNKGraph(*of_slot[:2], *of_query, of_slot[2], fields("bool"))
 
 
 @pytest.mark.parametrize(("num_channels", "num_classes"), [(4, 100), (16, 100), (4, 1000)])
