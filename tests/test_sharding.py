@@ -58,8 +58,8 @@ SIMILARITIES = {
 RING = ("data=8", True, "default")
 GATHERED = ("data=2", False, "median")
 CASES = (RING, ("channel=8", False, "default"), ("data=4,channel=2", True, "cosine"), GATHERED)
-# Issue 8, open: since the search proves its neighbours, a ring rounds some distances otherwise than one
-# device does, by a last digit: two of these 7,020 queries have two near ties in the other order.
+# Issue 8, open: since the search proves its neighbours, a ring rounds some distances otherwise than
+# one device does, by a last digit: two of these 7,020 queries have two near ties in other order.
 NEAR_TIES = pytest.mark.xfail(reason="a ring's distances differ in the last digit", strict=False)
 IN_TWO_PROCESSES = ("data=4", True, "laplacian")
 TRAINED_ON = ("data=2", "channel=1,data=8")
