@@ -15,7 +15,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/pytest $(PYTEST) -m 'not thorough'
 
-# With what takes too long for every change: CI runs this.
+# With what takes too long for every change.
 test-all: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
