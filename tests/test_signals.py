@@ -123,7 +123,7 @@ PRUNE = ["--criteria", "weight", "--sweep-images", "40", "--share", "0.5"]
         (["prune", *PRUNE], (jnnk.jobs.prune, "apply_masks"), signal.SIGHUP,
          "prune", "prune/sweep.json"),
         (["report"], (jnnk.jobs.report, "overlap_sections"), signal.SIGTERM,
-         "results.json", "report.html"),
+         "metrics.jsonl", "results.json"),
     ],
 )  # fmt: skip
 def test_commands_stop_between_measurements(
