@@ -70,7 +70,10 @@ def _thermometer(weights: Array) -> Array:
     total = weights.sum(-1, keepdims=True)
     shares = weights / jnp.where(total > 0, total, 1)
     edges = np.square(np.arange(_CELLS + 1) / _CELLS)
-    start, length = (jnp.asarray(x, weights.dtype) for x in (edges[:-1], np.diff(edges)))
+    axes = (1,) * weights.ndim  # cells come last
+    start, length = (
+        jnp.asarray(x, weights.dtype).reshape(*axes, -1) for x in (edges[:-1], np.diff(edges))
+    )
     return jnp.sqrt(length) * jnp.clip((shares[..., None] - start) / length, 0, 1)
 
 
@@ -205,7 +208,7 @@ def _squared_distances(points, similarity):
     scale = norms[:, :, None] + norms[:, None, :]
     squares = scale - 2 * inner
     apart = squares > _ROUNDING * jnp.finfo(squares.dtype).eps * scale
-    apart &= ~jnp.eye(points.shape[1], dtype=bool)
+    apart &= ~jnp.eye(points.shape[1], dtype=bool)[None]
     return jnp.where(apart, squares, 0), unit
 
 
@@ -213,7 +216,7 @@ def _neighborhoods(squares, unit, finite, num_neighbors, similarity):
     """Candidates and NNK weights (C, B, K), and which problems were solved."""
     num_channels, size, _ = squares.shape
     num_neighbors = min(num_neighbors, size - 1)
-    missing = jnp.eye(size, dtype=bool) | ~finite[:, None, :]
+    missing = jnp.eye(size, dtype=bool)[None] | ~finite[:, None, :]
     ranked = jnp.where(missing, -jnp.inf, -jax.lax.stop_gradient(squares))
     ranked, candidates = jax.lax.top_k(ranked, num_neighbors)
     valid = (ranked > -jnp.inf) & finite[:, :, None]

@@ -167,7 +167,9 @@ def _solve_batch(gram, cross, mask=None, *, tol, max_steps) -> QPSolution:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def _solve(gram: jax.Array, cross: jax.Array, tol: jax.Array, max_steps: int) -> QPSolution:
     """`solve_nnk` on (B, K, K) and (B, K)."""
-    found = finish(gram, cross, find_support(gram, cross), max_steps=max_steps)
+    # Here (B,) meets (K, B) at every step; the switch is for finding such in users' own code.
+    with jax.numpy_rank_promotion("allow"):
+        found = finish(gram, cross, find_support(gram, cross), max_steps=max_steps)
     finite = jnp.isfinite(found.residual)
     return QPSolution(
         weights=jnp.where(finite[:, None], found.weights, 0),

@@ -218,7 +218,7 @@ def projected_gradient(gram, cross, metric, start, *, few=0) -> tuple[jax.Array,
     inverse = 1 / diagonal
     # The metric minus G, over the diagonal: one product for all that is linear in a step.
     eye = jnp.eye(len(cross), dtype=cross.dtype)
-    remainder = diagonal.T[:, :, None] * eye + constant[:, None, None] - gram
+    remainder = diagonal.T[:, :, None] * eye[None] + constant[:, None, None] - gram
     remainder = remainder * inverse.T[:, :, None]
     offset, coupling = cross * inverse, constant * inverse
     counted = asked(cross)

@@ -5,12 +5,12 @@ on one direction tells: it shortens distances, so points whose projection is far
 query's than its K-th neighbour at most is are none. In a narrow cluster few others are left.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jnnk.differences import (
     Distances,
@@ -107,7 +107,7 @@ def candidates_by_differences(
     # Projections err by `relative_error` of the lengths, the points' at most the root of D.
     places = centred(queries, frame)
     error, own = 4 * relative_error(queries.dtype, dim), jnp.sqrt(sums_of_squares(places))
-    reach = guesses / frame.unit * (1 + error) + error * (own + np.sqrt(dim))
+    reach = guesses / frame.unit * (1 + error) + error * (own + math.sqrt(dim))
     along = jnp.where(reach < jnp.inf, projected(places), 0)
     window = jnp.stack([jnp.min(along - reach), jnp.max(along + reach)])
     first, stop = jnp.sum(line.projections[None] < window[:, None], axis=1, dtype=jnp.int32)
@@ -180,7 +180,7 @@ def settle(
         jnp.where(kept < jnp.inf, taken(indices, slots), -1),
         Distances(jnp.sqrt(kept) * units, kept * units * units),
         slots,
-        jnp.where(again, units[:, 0] * np.sqrt(least), 0),
+        jnp.where(again, units[:, 0] * math.sqrt(least), 0),
     )
 
 
@@ -227,5 +227,5 @@ def _units(guesses: jax.Array) -> jax.Array:
     Distances down to 1e-28 of a guess then keep all their digits, in float32.
     """
     info = jnp.finfo(guesses.dtype)
-    small = np.ldexp(1.0, 14 - info.maxexp // 2)
+    small = math.ldexp(1.0, 14 - int(info.maxexp) // 2)
     return jnp.maximum(power_of_two(guesses) * small, 4 * float(info.tiny))

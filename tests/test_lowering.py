@@ -293,7 +293,7 @@ def test_the_table_has_every_public_numerical_function():
     parts = {
         "kernel_magnitudes", "safe_sqrt", "embed", "weigh", "all_coincide", "flat_channels",
         "center_and_unit", "search", "check_options", "check_array", "check_exclude",
-        "finite_rows", "rank_shortlist", "resolved", "with_no_others", "some_coordinates",
+        "finite_rows", "first_pass", "resolved", "with_no_others", "some_coordinates",
         "overlap_kind",
         "weighted_overlap", "matched", "check_channels",
         "support_weights", "split_blocks", "overlap_resamples", "channel_vote", "predicted_label",

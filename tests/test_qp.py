@@ -282,7 +282,7 @@ def test_converged_is_honest_when_stopped_early():
     assert told.mean() > 0.9
     assert stopped.ambiguous[~stopped.converged].all()
     assert not stopped.converged.all()
-    assert (stopped.num_steps <= 60).all()
+    assert (stopped.num_steps <= 100).all()  # the first phase alone
 
 
 def independent(gram, weights):
