@@ -51,7 +51,9 @@ def intrinsic_dimension(graph: NNKGraph) -> IntrinsicDimension:
     _check("graph.distances", graph.distances)
     logs = _logs(graph.distances)
     degree = nnk_degree(graph)
-    steps = jnp.arange(graph.weights.shape[-1] + 1).reshape((1,) * (degree.ndim - 1) + (-1, 1))
+    steps = jnp.arange(graph.weights.shape[-1] + 1, dtype=degree.dtype).reshape(
+        (1,) * (degree.ndim - 1) + (-1, 1)
+    )
     counts = (degree[..., None, :] == steps).sum(-1, dtype=jnp.int32)
     return IntrinsicDimension(
         degree,

@@ -26,7 +26,7 @@ from jnnk.runs import read_settings
 EXIT_CODES = {
     0: "done",
     1: "a defect of jnnk, with its traceback",
-    2: "bad input or options, a training that diverged, no memory left; one line says what",
+    2: "bad input, a training that diverged, no memory; one line says it",
     129: "stopped, as the terminal is gone (SIGHUP)",
     130: "stopped by Ctrl-C; the same command goes on from there",
     143: "stopped by SIGTERM, as Slurm and Kubernetes send it",
