@@ -74,7 +74,7 @@ def round_trip(
     """
     shard_size = own.embedded.shape[0]
     indices, distances = _found(
-        *jax.lax.stop_gradient((queries.embedded, exclude, own, frame)),
+        *jax.lax.stop_gradient((queries.embedded, exclude, own._replace(raw=None), frame)),
         axis=axis,
         mesh_axes=mesh_axes,
         num_neighbors=num_neighbors,
@@ -137,9 +137,9 @@ def _found(
         frame,
         num_neighbors=num_neighbors,
     )
-    state = ranked.indices, ranked.distances, _taken(vectors, ranked.slots)
+    state = ranked.indices, ranked.distances
     if method != "exact":
-        return state[:2]
+        return state
 
     def settle_rows(rows, guesses):
         query = searched[rows]
@@ -162,10 +162,9 @@ def _found(
             guesses,
             num_neighbors=num_neighbors,
         )
-        kept = _taken(vectors, settled.slots)
-        return (settled.indices, settled.distances, kept), settled.unproven
+        return (settled.indices, settled.distances), settled.unproven
 
-    indices, distances, _ = settle_all(
+    return settle_all(
         state,
         ranked.unproven,
         projections_of(searched, frame),
@@ -173,27 +172,37 @@ def _found(
         chunk=min(CHUNK, block_size, len(searched)),
         most=lambda value: jax.lax.pmax(value, mesh_axes),
     )
-    return indices, distances
 
 
 def _collected(indices: jax.Array, own: Vectors, axis: str, shard_size: int) -> Vectors:
     """The `Vectors` (B, K, D) of points (B, K), zeros for those of -1, picked as all go round."""
+
+    def pick(kept, shard, start):
+        places = indices - start
+        here = ((indices >= 0) & (places >= 0) & (places < shard_size))[:, :, None]
+        places = jnp.clip(places, 0, shard_size - 1)
+        return jax.tree.map(lambda rows, old: jnp.where(here, rows[places], old), shard, kept)
+
+    nothing = jax.tree.map(lambda rows: jnp.zeros((*indices.shape, rows.shape[1]), rows.dtype), own)
+    return _passed_round(pick, nothing, own, axis, shard_size)
+
+
+def _passed_round(
+    visit: Callable[[Any, Any, jax.Array], Any], kept: Any, own: Any, axis: str, shard_size: int
+) -> Any:
+    """What ``visit(kept, shard, number of its first point)`` makes of all shards, one by one."""
     num_devices = jax.lax.axis_size(axis)
     onwards = [(device, (device + 1) % num_devices) for device in range(num_devices)]
 
     def step(carry, number):
         shard, kept = carry
+        # Sent before it is visited, so that the two can go on at the same time.
         following = jax.lax.ppermute(shard, axis, onwards)
         owner = (jax.lax.axis_index(axis) - number) % num_devices
-        places = indices - owner.astype(jnp.int32) * shard_size
-        here = ((indices >= 0) & (places >= 0) & (places < shard_size))[:, :, None]
-        places = jnp.clip(places, 0, shard_size - 1)
-        picked = jax.tree.map(lambda rows, old: jnp.where(here, rows[places], old), shard, kept)
-        return (following, picked), None
+        return (following, visit(kept, shard, owner.astype(jnp.int32) * shard_size)), None
 
-    nothing = jax.tree.map(lambda rows: jnp.zeros((*indices.shape, rows.shape[1]), rows.dtype), own)
     steps = jnp.arange(num_devices, dtype=jnp.int32)
-    (_, kept), _ = jax.lax.scan(step, (own, nothing), steps)
+    (_, kept), _ = jax.lax.scan(step, (own, kept), steps)
     return kept
 
 
@@ -224,25 +233,16 @@ def _join_all(
     ``list_of`` a shard and the number of its first point gives a `Shortlist` or `Candidates`, whose
     first field is what they are sorted by, ties by index, and their vectors.
     """
-    num_devices = jax.lax.axis_size(axis)
-    onwards = [(device, (device + 1) % num_devices) for device in range(num_devices)]
 
-    def step(carry, number):
-        shard, kept = carry
-        # Sent before it is searched, so that the two can go on at the same time.
-        following = jax.lax.ppermute(shard, axis, onwards)
-        owner = (jax.lax.axis_index(axis) - number) % num_devices
-        met = list_of(shard, owner.astype(jnp.int32) * shard_size)
-        both = jax.tree.map(lambda *pair: jnp.concatenate(pair, axis=1), kept, met)
-        return (following, _first(both)), None
+    def join(kept, shard, start):
+        met = list_of(shard, start)
+        return _first(jax.tree.map(lambda *pair: jnp.concatenate(pair, axis=1), kept, met))
 
     like = jax.eval_shape(list_of, own, jnp.int32(0))
     found, vectors = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like)
     never = jnp.full_like(found[0], jnp.inf)
     nothing = jax.tree.map(lambda x: never if x.dtype == never.dtype else x, found)
-    steps = jnp.arange(num_devices, dtype=jnp.int32)
-    (_, kept), _ = jax.lax.scan(step, (own, (nothing, vectors)), steps)
-    return kept
+    return _passed_round(join, (nothing, vectors), own, axis, shard_size)
 
 
 def _first(listed: tuple[Shortlist | Candidates, Vectors]):

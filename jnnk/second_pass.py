@@ -143,14 +143,12 @@ class Settled(NamedTuple):
     Attributes:
         indices: int32 (B, K), -1 where there are fewer.
         distances: `jnnk.differences.Distances` (B, K), infinity where there are fewer.
-        slots: int32 (B, K), where among the candidates they stand.
         unproven: (B,), 0, or a better bound on the distance of the K-th neighbour where the one
             that came was so bad that all candidates were too near to be told apart.
     """
 
     indices: jax.Array
     distances: Distances
-    slots: jax.Array
     unproven: jax.Array
 
 
@@ -179,7 +177,6 @@ def settle(
     return Settled(
         jnp.where(kept < jnp.inf, taken(indices, slots), -1),
         Distances(jnp.sqrt(kept) * units, kept * units * units),
-        slots,
         jnp.where(again, units[:, 0] * math.sqrt(least), 0),
     )
 

@@ -168,14 +168,12 @@ class Ranked(NamedTuple):
     Attributes:
         indices: int32 (B, K), -1 where there are fewer.
         distances: `jnnk.differences.Distances` (B, K), ascending, infinity where there are fewer.
-        slots: int32 (B, K), where among the candidates they stand; W for a copy.
         unproven: (B,), 0 where no other point is proven to be as near as the K-th, else what the
             K-th distance is at most.
     """
 
     indices: jax.Array
     distances: Distances
-    slots: jax.Array
     unproven: jax.Array
 
 
@@ -232,7 +230,6 @@ def rank(
     return Ranked(
         jnp.where(kept < jnp.inf, taken(ids, slots), -1),
         Distances(jnp.sqrt(kept) * frame.unit, kept * frame.unit * frame.unit),
-        jnp.where(slots < ids.shape[1] - length, length, slots - (ids.shape[1] - length)),
         jnp.where(proven, 0, at_most),
     )
 
