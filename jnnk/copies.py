@@ -4,7 +4,7 @@ After a rectifier that is the vector of zeros: thousands of points may be the sa
 tie in every neighbourhood that one of them is in.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +15,11 @@ class Copies(NamedTuple):
 
     Attributes:
         point: (D,).
-        vectors: pytree, what belongs to the first of its copies.
         indices: int32 (M,), the first of its copies, ascending.
         exists: bool (M,), False where there are fewer.
     """
 
     point: jax.Array
-    vectors: Any
     indices: jax.Array
     exists: jax.Array
 
@@ -32,48 +30,37 @@ def most_copied(
     projections: jax.Array,
     *,
     number: int,
-    vectors: Any = (),
     axis_name: str | None = None,
-    shard_size: int | None = None,
+    share: int = 0,
 ) -> Copies:
     """The `Copies` of the most frequent point.
 
     Args:
-        points: (N, D); with ``axis_name`` this device's share of them.
+        points: (N, D); with ``axis_name`` this device's share of them; infinite where none exists.
         exists: bool (N,).
         projections: (N,), any numbers that are the same for points that are.
         number: M.
-        vectors: pytree of N rows.
         axis_name: the axis of a mesh along which the points are shared.
-        shard_size: and how many each device numbers.
+        share: and how many each device numbers.
     """
     num_points = points.shape[0]
     bits = jax.lax.bitcast_convert_type(projections.astype(jnp.float32), jnp.uint32)
     bits = (bits ^ (bits >> 15)) * jnp.uint32(0x9E3779B1)
     buckets = ((bits >> 7) % jnp.uint32(num_points)).astype(jnp.int32)
-    counts = jnp.zeros(num_points, jnp.int32).at[buckets].add(exists.astype(jnp.int32))
+    counts = jnp.zeros(num_points, jnp.float32).at[buckets].add(exists.astype(jnp.float32))
     if axis_name is not None:
         counts = jax.lax.psum(counts, axis_name)
     # By top_k, which compiles in less time than an argmax.
-    fullest = jax.lax.top_k(counts.astype(jnp.float32), 1)[1].astype(jnp.int32)
-    there, first = _first(exists & (buckets == fullest), 1)
-    point, vectors = jax.tree.map(lambda rows: rows[first[0]], (points, vectors))
+    largest, first = jax.lax.top_k(jnp.where(exists, counts[buckets], 0), 1)
+    point = points[first[0]]
     if axis_name is not None:
-        device = jnp.argmax(jax.lax.all_gather(there[0], axis_name))
-        point, vectors = jax.tree.map(
-            lambda row: jax.lax.all_gather(row, axis_name)[device], (point, vectors)
-        )
-    same = exists & (jnp.max(jnp.abs(points - point[None]), axis=1) == 0)
-    there, indices = _first(same, number)
+        device = jnp.argmax(jax.lax.all_gather(largest[0], axis_name))
+        point = jax.lax.all_gather(point, axis_name)[device]
+    apart = jnp.max(jnp.abs(points - point[None]), axis=1)
+    nearness, indices = jax.lax.top_k(-apart, min(number, num_points))
     if axis_name is not None:
-        indices += jax.lax.axis_index(axis_name).astype(jnp.int32) * shard_size
-        there, indices = jax.lax.all_gather((there, indices), axis_name, tiled=True)
-        there, slots = _first(there, number)
+        indices += jax.lax.axis_index(axis_name).astype(jnp.int32) * share
+        nearness, indices = jax.lax.all_gather((nearness, indices), axis_name, tiled=True)
+        nearness, slots = jax.lax.top_k(nearness, min(number, len(nearness)))
         indices = indices[slots]
-    return Copies(point, vectors, indices, there)
-
-
-def _first(flags: jax.Array, number: int) -> tuple[jax.Array, jax.Array]:
-    """The first of the flags that are set, as ``(flags, indices)``, then others."""
-    values, indices = jax.lax.top_k(flags.astype(jnp.float32), min(number, len(flags)))
-    return values > 0, indices.astype(jnp.int32)
+    return Copies(point, indices.astype(jnp.int32), nearness == 0)

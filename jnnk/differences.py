@@ -1,5 +1,6 @@
 """Distances by the differences of coordinates: right whatever the scale, in the whole range."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -22,13 +23,6 @@ class Distances(NamedTuple):
     squares: jax.Array
 
 
-def to_rows(points: jax.Array, indices: jax.Array, queries: jax.Array) -> jax.Array:
-    """The differences (B, W, D) of the points (N, D) of indices (B, W) to their queries (B, D)."""
-    # Gathered first: XLA would otherwise look up every coordinate by itself where they are summed.
-    rows = jax.lax.optimization_barrier(points[indices])
-    return rows - queries[:, None]
-
-
 def are_finite(rows: jax.Array) -> jax.Array:
     """Which rows (N,) of (N, D) have neither NaN nor infinity."""
     # Sums compile in a fraction of the time that `jnp.all` takes, here and elsewhere in the search.
@@ -43,9 +37,10 @@ def sums_of_squares(values: jax.Array) -> jax.Array:
 def power_of_two(values: jax.Array) -> jax.Array:
     """The largest power of two up to each value whose reciprocal is in range too; 1 of 0."""
     info = jnp.finfo(values.dtype)
-    _, exponent = jnp.frexp(values)
-    exponent = jnp.clip(exponent - 1, info.minexp, info.maxexp - 2)
-    return jnp.where(values > 0, jnp.ldexp(jnp.ones_like(values), exponent), 1)
+    bits = jax.lax.bitcast_convert_type(values, f"int{info.bits}")
+    powers = jax.lax.bitcast_convert_type(bits >> info.nmant << info.nmant, values.dtype)
+    powers = jnp.clip(powers, float(info.tiny), math.ldexp(1.0, int(info.maxexp) - 2))
+    return jnp.where(values > 0, powers, 1)
 
 
 def squares_to_all(queries: jax.Array, points: jax.Array, rates: jax.Array) -> jax.Array:

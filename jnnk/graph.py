@@ -13,16 +13,14 @@ from jnnk.chunks import chunk_size, gram_queries, in_chunks
 from jnnk.differences import power_of_two
 from jnnk.neighbors import (
     UNIT,
-    center_and_unit,
     check_array,
     check_exclude,
     check_options,
-    search,
     some_coordinates,
 )
+from jnnk.passes import search
 from jnnk.precision import working_dtype
 from jnnk.qp import solve_nnk
-from jnnk.shortlists import Frame
 from jnnk.similarity import DEFAULT, RadialSimilarity, Similarity
 
 if TYPE_CHECKING:
@@ -235,7 +233,6 @@ def nnk_graph(
         embedded_queries,
         embedded,
         exclude.astype(jnp.int32),
-        frame=Frame(*center_and_unit(embedded)),
         num_neighbors=max(1, min(num_neighbors, num_candidates)),
         block_size=block_size,
         method=method,

@@ -8,19 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnnk.copies import most_copied
-from jnnk.differences import Distances, to_rows
+from jnnk.passes import search
 from jnnk.precision import working_dtype
-from jnnk.second_pass import (
-    CHUNK,
-    candidates_by_differences,
-    on_a_line,
-    present,
-    projections_of,
-    settle,
-    settle_all,
-)
-from jnnk.shortlists import NONE, Frame, Points, Ranked, filled, others, rank, shortlists
 
 #: The search takes coordinates in this unit: no difference of two finite numbers then overflows.
 UNIT = 4.0
@@ -89,184 +78,25 @@ def nearest_neighbors(
     queries, points = (some_coordinates(x.astype(dtype) / UNIT) for x in (queries, points))
     if exclude is None:
         exclude = jnp.full(queries.shape[:1], -1, jnp.int32)
+    wanted = min(num_neighbors, max(1, points.shape[0]))
     indices, distances = search(
         queries,
         points,
         exclude.astype(jnp.int32),
-        frame=Frame(*center_and_unit(points)),
-        num_neighbors=num_neighbors,
-        block_size=block_size,
-        method=method,
-    )
-    return indices, distances.squares * UNIT * UNIT
-
-
-def center_and_unit(
-    points: jax.Array, *, axis_name: str | None = None
-) -> tuple[jax.Array, jax.Array]:
-    """A centre (D,) and a unit of length () that make the coordinates small without rounding.
-
-    With ``axis_name`` those of the points (N, D) of all devices along that axis of a mesh.
-
-    The unit is a power of two at least as large as any coordinate's distance from the centre, and
-    the centre is the mean rounded to quarters of the unit, so that subtracting and dividing is
-    exact on data like integers and keeps every tie.
-    """
-    finite = jnp.all(jnp.isfinite(points), axis=1, keepdims=True)
-    safe = jax.lax.stop_gradient(jnp.where(finite, points, 0))
-    total, largest = (lambda part: part), (lambda part: part)
-    if axis_name is not None:
-        total = functools.partial(jax.lax.psum, axis_name=axis_name)
-        largest = functools.partial(jax.lax.pmax, axis_name=axis_name)
-    count = jnp.maximum(total(jnp.sum(finite)), 1).astype(points.dtype)
-    mean = total(jnp.sum(safe / count, axis=0))
-    spread = largest(jnp.max(jnp.where(finite, jnp.abs(safe - mean[None]), 0), initial=0))
-    _, exponent = jnp.frexp(spread)
-    info = jnp.finfo(points.dtype)
-    exponent = jnp.clip(exponent, info.minexp + 4, info.maxexp - 2)
-    unit = jnp.where(spread > 0, jnp.ldexp(jnp.ones((), points.dtype), exponent), 1)
-    return jnp.round(mean / unit * 4) / 4 * unit, unit
-
-
-def search(
-    queries: jax.Array,
-    points: jax.Array,
-    exclude: jax.Array,
-    *,
-    frame: Frame,
-    num_neighbors: int,
-    block_size: int,
-    method: str = "exact",
-) -> tuple[jax.Array, Distances]:
-    """`nearest_neighbors` on checked arrays of the working dtype, in units of `UNIT`.
-
-    Args:
-        queries: (Q, D).
-        points: (N, D).
-        exclude: int32 (Q,), -1 for none.
-        frame: of the points, from `center_and_unit`.
-        num_neighbors: K.
-        block_size: see `nearest_neighbors`.
-        method: see `nearest_neighbors`.
-
-    Returns:
-        ``(indices, distances)``: int32 (Q, K) and `jnnk.differences.Distances` (Q, K).
-    """
-    # The search is no part of any derivative; distances that are differentiated are computed
-    # from the points again.
-    queries, points, frame = map(jax.lax.stop_gradient, (queries, points, frame))
-    wanted = min(num_neighbors, max(1, points.shape[0]))
-    if queries.shape[0] == 0 or points.shape[0] == 0:
-        shape, dtype = (queries.shape[0], num_neighbors), points.dtype
-        never = jnp.full(shape, jnp.inf, dtype)
-        return jnp.full(shape, -1, jnp.int32), Distances(never, never)
-    every, ranked = first_pass(
-        queries,
-        points,
-        exclude,
-        frame=frame,
         num_neighbors=wanted,
         block_size=block_size,
         method=method,
     )
-    state, unproven = (ranked.indices, ranked.distances), ranked.unproven
-    if method == "exact":
-        state = jax.lax.cond(
-            jnp.max(unproven) > 0,
-            functools.partial(
-                _second_pass,
-                queries=queries,
-                points=every,
-                exclude=exclude,
-                frame=frame,
-                num_neighbors=wanted,
-                chunk=min(CHUNK, block_size, queries.shape[0]),
-            ),
-            lambda state, unproven: state,
-            state,
-            unproven,
-        )
-    indices, distances = state
     missing = ((0, 0), (0, num_neighbors - wanted))
     return (
         jnp.pad(indices, missing, constant_values=-1),
-        jax.tree.map(lambda x: jnp.pad(x, missing, constant_values=np.inf), distances),
+        jnp.pad(distances.squares * UNIT * UNIT, missing, constant_values=np.inf),
     )
-
-
-def first_pass(
-    queries: jax.Array,
-    points: jax.Array,
-    exclude: jax.Array,
-    *,
-    frame: Frame,
-    num_neighbors: int,
-    block_size: int,
-    method: str = "exact",
-) -> tuple[Points, Ranked]:
-    """The neighbours by estimates, with what is certain of them: see `search`.
-
-    Returns:
-        ``(points, ranked)``: the points filled up, and what was found among them. Of queries with
-        NaN or infinity nothing is certain.
-    """
-    every = filled(points, frame, num_neighbors=num_neighbors)
-    copies = most_copied(every.rows, every.exists, every.projections, number=num_neighbors + 1)
-
-    def finish(found, inputs):
-        query, leave_out = inputs
-        # By index, so that the first ones are kept of those that tie.
-        none = len(every.rows) - 1
-        indices = jnp.sort(jnp.where(found.estimates < NONE, found.indices, none), axis=1)
-        copied = jnp.broadcast_to(copies.indices[:1], (len(query), 1))
-        differences = to_rows(every.rows, jnp.concatenate([indices, copied], axis=1), query)
-        return rank(
-            indices,
-            differences,
-            jnp.max(found.estimates, axis=1),
-            query,
-            leave_out,
-            copies,
-            frame,
-            num_neighbors=num_neighbors,
-        )
-
-    ranked = shortlists(
-        queries,
-        every._replace(exists=others(every, copies)),
-        frame,
-        num_neighbors=num_neighbors,
-        block_size=block_size,
-        method=method,
-        finish=finish,
-        beside=exclude,
-    )
-    return every, ranked
 
 
 def some_coordinates(points: jax.Array) -> jax.Array:
     """Points (N, D), or (N, 1) zeros where D is 0."""
     return points if points.shape[1] else jnp.zeros((len(points), 1), points.dtype)
-
-
-def _second_pass(state, unproven, *, queries, points, exclude, frame, num_neighbors, chunk):
-    """``(indices, distances)`` with the rows that are not proven replaced."""
-    line = on_a_line(points)
-
-    def settle_rows(rows, guesses):
-        query = queries[rows]
-        found = candidates_by_differences(
-            query, guesses, exclude[rows], line, frame, num_neighbors=num_neighbors
-        )
-        indices = jnp.sort(present(found, len(points.rows) - 1), axis=1)
-        differences = to_rows(points.rows, indices, query)
-        settled = settle(
-            indices, differences, found.squares[:, -1], guesses, num_neighbors=num_neighbors
-        )
-        return (settled.indices, settled.distances), settled.unproven
-
-    along = projections_of(queries, frame)
-    return settle_all(state, unproven, along, settle_rows, chunk=chunk)
 
 
 def check_options(num_neighbors: int, block_size: int, method: str) -> tuple[int, int]:

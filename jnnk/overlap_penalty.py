@@ -16,8 +16,8 @@ import numpy as np
 from jax import Array
 
 from jnnk.channel_pairs import channel_points, mean_of_pairs, pairs_of
-from jnnk.neighbors import center_and_unit
 from jnnk.qp import solve_nnk
+from jnnk.shortlists import frame_of
 from jnnk.similarity import DEFAULT, Cosine, Gaussian, RadialSimilarity
 
 # Squared distances below this many units of rounding are those of coinciding points.
@@ -201,7 +201,7 @@ def soft_channel_overlap(
 def _squared_distances(points, similarity):
     """(C, B, B), exactly 0 for coinciding points, in squares of the units (C,) of length."""
     embedded = jax.vmap(similarity.embed)(points)
-    center, unit = jax.vmap(center_and_unit)(embedded)
+    center, unit = jax.vmap(frame_of)(embedded)
     embedded = (embedded - center[:, None]) / unit[:, None, None]
     inner = jnp.einsum("cid,cjd->cij", embedded, embedded, precision=jax.lax.Precision.HIGHEST)
     norms = jnp.diagonal(inner, axis1=1, axis2=2)

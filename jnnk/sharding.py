@@ -16,10 +16,11 @@ from jnnk.channels import flat_channels
 from jnnk.chunks import in_chunks, queries_of_device
 from jnnk.errors import InputError
 from jnnk.graph import NNKGraph, Vectors, all_coincide, embed, resolved, weigh, with_no_others
-from jnnk.neighbors import center_and_unit, check_array, check_options, search
+from jnnk.neighbors import check_array, check_options
+from jnnk.passes import search
 from jnnk.precision import working_dtype
-from jnnk.ring import round_trip
-from jnnk.shortlists import Frame, shortlist_length
+from jnnk.ring import Ring
+from jnnk.shortlists import shortlist_length
 from jnnk.similarity import DEFAULT, Gaussian, RadialSimilarity, Similarity
 
 #: The axes of a mesh that mean something here. Over any other axis the work is repeated.
@@ -152,8 +153,8 @@ def sharded_nnk_graph(
     points = flat_channels(activations)
     wanted, block_size = check_options(num_neighbors, block_size, method)
     sizes = _axis_sizes(mesh)
-    ring = ring and sizes["data"] > 1
-    if ring and _is_median(similarity):
+    is_ring = ring and sizes["data"] > 1
+    if is_ring and _is_median(similarity):
         raise ValueError(
             "similarity: the median bandwidth needs the distances of all queries before the first "
             "is weighed, which a ring does not have; use ring=False or another bandwidth"
@@ -162,21 +163,18 @@ def sharded_nnk_graph(
     num_points, _, num_channels = points.shape
     num_neighbors = max(1, min(wanted, num_points - 1))
     vectors = shortlist_length(num_neighbors) * max(1, points.shape[1])
-    trip = max(block_size, _TRIP_FLOATS // vectors)
-    how = search
-    if ring:
-        how = functools.partial(round_trip, axis=data, mesh_axes=mesh.axis_names)
+    trip = in_chunks(max(block_size, _TRIP_FLOATS // vectors), num_neighbors=num_neighbors)
     one_channel = functools.partial(
         _channel_graph,
         axis=data,
         num_points=num_points,
-        ring=ring,
+        ring=Ring(data, mesh.axis_names) if is_ring else Ring(),
         similarity=similarity,
         find=functools.partial(
-            how, num_neighbors=num_neighbors, block_size=block_size, method=method
+            search, num_neighbors=num_neighbors, block_size=block_size, method=method
         ),
         weigh=functools.partial(weigh, tol=tol, max_steps=max_steps),
-        trip_size=in_chunks(trip, num_neighbors=num_neighbors),
+        trip_size=trip,
     )
     graphs = jax.shard_map(
         lambda own: jax.lax.map(one_channel, jnp.moveaxis(own, -1, 0)),
@@ -204,39 +202,37 @@ def _channel_graph(
     """The graph (S, K) of this device's share (S, D) of one channel's N points, against all.
 
     What the devices hold beyond ``num_points`` is padding. ``axis`` is None where this device has
-    all points. ``find`` and ``weigh`` are `search` or `round_trip` and `jnnk.graph.weigh` with
-    their options.
+    all points. ``find`` and ``weigh`` are `search` and `jnnk.graph.weigh` with their options.
     """
     points = points.astype(working_dtype(points.dtype))
     radial = isinstance(similarity, RadialSimilarity)
     share = points.shape[0]
     number = jnp.arange(share, dtype=jnp.int32)
+    is_ring = ring.axis is not None
     if axis is not None:
         number += jax.lax.axis_index(axis) * share
-        if not ring:
+        if not is_ring:
             # Gathered first, so that all that follows is of one device's shapes and rounds alike.
             points = jax.lax.all_gather(points, axis, tiled=True)[:num_points]
     embedded = embed(points, similarity)
-    shared = axis if ring else None
-    frame = Frame(*center_and_unit(embedded, axis_name=shared))
     vectors = Vectors(embedded, None if radial else points)
-    find = functools.partial(find, frame=frame)
-    weigh = functools.partial(weigh, dead=all_coincide(embedded, axis_name=shared))
-    if ring:
+    weigh = functools.partial(weigh, dead=all_coincide(embedded, axis_name=ring.axis))
+    if is_ring:
+        indices, distances = find(embedded, embedded, number, ring=ring, trip_size=trip_size)
 
         def trip(inputs):
-            queries, exclude = inputs
-            indices, distances, kept = find(queries, exclude, vectors)
+            indices, distances, queries = inputs
             return weigh(
                 indices,
-                distances.distances,
+                distances,
                 queries,
-                rows=kept,
+                rows=ring.rows(indices, vectors, share=share),
                 candidates_of=lambda rows: rows,
                 similarity=similarity,
             )
 
-        return map_blocks(trip, (vectors, number), block_size=trip_size)
+        inputs = indices, distances.distances, vectors
+        return map_blocks(trip, inputs, block_size=trip_size)
 
     own = vectors
     if axis is not None:

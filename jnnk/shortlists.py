@@ -19,17 +19,17 @@ that are not in the list have at least the bound of the last one that is.
 The copies of the point that occurs most often take no part, since they are known (`jnnk.copies`).
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnnk.blocks import map_blocks
 from jnnk.copies import Copies
-from jnnk.differences import Distances, are_finite, least_square, sums_of_squares
+from jnnk.differences import are_finite, power_of_two, sums_of_squares
 from jnnk.precision import WHOLE, contract
+from jnnk.ring import Ring
 
 # Columns of the distance matrix that share one minimum in the first selection (see `select`); a
 # divisor of WHOLE.
@@ -41,12 +41,12 @@ _MARGIN = 7
 _FAR = 1e30
 #: Estimates from this on are of points that do not exist.
 NONE = _FAR / 2
-# Centred queries farther out than this have no estimates.
-_REACH = 1024.0
+#: Centred queries farther out than this have no estimates.
+REACH = 1024.0
 
 
 class Frame(NamedTuple):
-    """Where and how large the points are, from `jnnk.neighbors.center_and_unit`.
+    """Where and how large the points are, from `frame_of`.
 
     Attributes:
         center: (D,), which estimates are made about.
@@ -57,33 +57,37 @@ class Frame(NamedTuple):
     unit: jax.Array
 
 
-class Shortlist(NamedTuple):
-    """Candidates picked by estimated distances, W of them for each query, still to be ranked.
-
-    Attributes:
-        estimates: (Q, W), ascending: lower bounds of the squared distances, but for a term of the
-            query. At least `NONE` where there are fewer than W points.
-        indices: int32 (Q, W).
-    """
-
-    estimates: jax.Array
-    indices: jax.Array
-
-
 class Points(NamedTuple):
-    """Points as the search takes them, filled up with points that do not exist.
+    """Points as both passes of the search compare queries with them.
 
     Attributes:
-        rows: (P, D), infinite where there is none, as in the last row.
-        places: (P, D), centred, in units of the `Frame`; 0 where there is none.
-        exists: bool (P,).
+        rows: (P, D), from `filled`.
+        columns: (D + 1, P), the factors of the estimates of those that are no copies, in the order
+            of `by_member`.
         projections: (P,), of the places on one direction.
     """
 
     rows: jax.Array
-    places: jax.Array
-    exists: jax.Array
+    columns: jax.Array
     projections: jax.Array
+
+
+def frame_of(rows: jax.Array, ring: Ring = Ring()) -> Frame:  # noqa: B008
+    """The `Frame` of points (N, D), without those with NaN or infinity.
+
+    The unit is a power of two at least as large as any coordinate's distance from the centre, and
+    the centre is the mean rounded to quarters of the unit, so that subtracting and dividing is
+    exact on data like integers and keeps every tie.
+    """
+    finite = are_finite(rows)[:, None]
+    safe = jax.lax.stop_gradient(jnp.where(finite, rows, 0))
+    count = jnp.maximum(ring.total(jnp.sum(finite.astype(rows.dtype))), 1)
+    mean = ring.total(jnp.sum(safe / count, axis=0))
+    far = jnp.where(finite, jnp.abs(safe - mean[None]), 0)
+    spread = ring.largest(jnp.max(far, initial=0))
+    least = math.ldexp(1.0, int(jnp.finfo(rows.dtype).minexp) + 4)
+    unit = jnp.where(spread > 0, jnp.maximum(2 * power_of_two(spread), least), 1)
+    return Frame(jnp.round(mean / unit * 4) / 4 * unit, unit)
 
 
 def shortlist_length(num_neighbors: int) -> int:
@@ -96,19 +100,31 @@ def filled_size(num_points: int, *, num_neighbors: int) -> int:
     return -(-max(num_points + 1, shortlist_length(num_neighbors)) // WHOLE) * WHOLE
 
 
-def filled(points: jax.Array, frame: Frame, *, num_neighbors: int) -> Points:
-    """The `Points` of points (N, D); those with NaN or infinity do not exist."""
+def filled(points: jax.Array, *, num_neighbors: int) -> jax.Array:
+    """Points (P, D), infinite where there is none or one with NaN or infinity; so is the last."""
     missing = filled_size(len(points), num_neighbors=num_neighbors) - len(points)
     rows = jnp.pad(points, ((0, missing), (0, 0)), constant_values=np.inf)
-    exists = are_finite(rows)
-    rows = jnp.where(exists[:, None], rows, jnp.inf)
-    places = jnp.where(exists[:, None], centred(rows, frame), 0)
-    return Points(rows, places, exists, projected(places))
+    return jnp.where(are_finite(rows)[:, None], rows, jnp.inf)
 
 
-def others(points: Points, copies: Copies) -> jax.Array:
-    """Which points (P,) are not of the copies."""
-    return points.exists & (jnp.max(jnp.abs(points.rows - copies.point[None]), axis=1) > 0)
+def exist(rows: jax.Array) -> jax.Array:
+    """Which of the points (P, D) from `filled` there are."""
+    return rows[:, 0] < jnp.inf
+
+
+def placed(rows: jax.Array, frame: Frame) -> jax.Array:
+    """The places (P, D) of points from `filled`: centred, 0 where there is none."""
+    return jnp.where(exist(rows)[:, None], centred(rows, frame), 0)
+
+
+def prepared(rows: jax.Array, frame: Frame, copies: Copies, *, group: int) -> Points:
+    """The `Points` of rows (P, D) from `filled`."""
+    places, dim = placed(rows, frame), rows.shape[1]
+    norms = sums_of_squares(places) * (1 - 3 * relative_error(rows.dtype, dim))
+    others = exist(rows) & (jnp.max(jnp.abs(rows - copies.point[None]), axis=1) > 0)
+    columns = jnp.concatenate([places, jnp.where(others, norms, _FAR)[:, None]], axis=1)
+    columns = by_member(columns, group).T
+    return Points(rows, columns, projected(places))
 
 
 def projected(places: jax.Array) -> jax.Array:
@@ -121,117 +137,14 @@ def projected(places: jax.Array) -> jax.Array:
     return contract("nd,do->no", places, jnp.asarray(direction, places.dtype))[:, 0]
 
 
-def shortlists(
-    queries: jax.Array,
-    points: Points,
-    frame: Frame,
-    *,
-    num_neighbors: int,
-    block_size: int,
-    method: str = "exact",
-    finish: Callable[[Shortlist, Any], Any] = lambda found, inputs: found,
-    beside: Any = (),
-) -> Any:
-    """What ``finish`` makes of the shortlists of blocks of queries; by default these themselves.
+def estimated(places: jax.Array, points: Points) -> jax.Array:
+    """Estimates (B, P) of the squared distances of centred queries (B, D), but for their own term.
 
-    The shortlist of all points are the W smallest estimates, ties by index, of the shortlists of
-    parts of the points.
-
-    Args:
-        queries: (Q, D); those with NaN or infinity have any candidates.
-        points: those that take part exist.
-        frame: of all points.
-        num_neighbors: K.
-        block_size: queries whose estimates to all points are held at once.
-        method: see `jnnk.neighbors.nearest_neighbors`.
-        finish: from the `Shortlist` of a block and its rows of ``(queries, beside)``.
-        beside: pytree of arrays of Q rows.
+    In the order of `by_member`. Those of queries beyond `REACH` mean nothing.
     """
-    length, (num_points, dim) = shortlist_length(num_neighbors), points.rows.shape
-    group = group_size(num_points, num_neighbors) if method == "exact" else 1
-    norms = sums_of_squares(points.places)
-    norms = jnp.where(points.exists, norms * (1 - 3 * relative_error(norms.dtype, dim)), _FAR)
-    columns = by_member(jnp.concatenate([points.places, norms[:, None]], axis=1), group).T
-
-    def block(inputs):
-        rows, _ = _within_reach(centred(inputs[0], frame))
-        rows = jnp.concatenate([-2 * rows, jnp.ones_like(rows[:, :1])], axis=1)
-        partial = jnp.matmul(rows, columns, precision=jax.lax.Precision.HIGHEST)
-        return finish(Shortlist(*select(partial, group, length, method=method)), inputs)
-
-    return map_blocks(block, (queries, beside), block_size=block_size)
-
-
-class Ranked(NamedTuple):
-    """The K nearest of a shortlist.
-
-    Attributes:
-        indices: int32 (B, K), -1 where there are fewer.
-        distances: `jnnk.differences.Distances` (B, K), ascending, infinity where there are fewer.
-        unproven: (B,), 0 where no other point is proven to be as near as the K-th, else what the
-            K-th distance is at most.
-    """
-
-    indices: jax.Array
-    distances: Distances
-    unproven: jax.Array
-
-
-def rank(
-    indices: jax.Array,
-    differences: jax.Array,
-    last: jax.Array,
-    queries: jax.Array,
-    exclude: jax.Array,
-    copies: Copies,
-    frame: Frame,
-    *,
-    num_neighbors: int,
-) -> Ranked:
-    """Ranks the shortlists of all points by the differences: the estimates cancel.
-
-    Args:
-        indices: int32 (B, W), ascending.
-        differences: (B, W + 1, D) of the queries to them, and to the point of the copies; infinite
-            or NaN where there are fewer.
-        last: (B,), the largest estimate of each shortlist.
-        queries: (B, D).
-        exclude: int32 (B,), the index of a point to leave out, -1 for none.
-        copies: of all points.
-        frame: of all points.
-        num_neighbors: K.
-    """
-    dtype, dim, length = queries.dtype, queries.shape[1], indices.shape[1]
-    error, least, info = relative_error(dtype, dim), least_square(dtype, dim), jnp.finfo(dtype)
-    squares = sums_of_squares(differences / frame.unit)
-    of_copies = squares[:, length:]
-    ids = jnp.broadcast_to(copies.indices[None], (len(queries), len(copies.indices)))
-    ids = jnp.concatenate([ids, indices], axis=1)
-    keys = jnp.where(copies.exists[None], of_copies, jnp.inf)
-    keys = jnp.concatenate([keys, squares[:, :length]], axis=1)
-    is_candidate = (ids != exclude[:, None]) & (keys < jnp.inf)  # neither is NaN
-    kept, slots = jax.lax.top_k(jnp.where(is_candidate, -keys, -jnp.inf), num_neighbors)
-    kept = -kept
-    farthest = jnp.max(kept, axis=1)  # of a slice XLA would make a sort of the top_k
-    places, reached = _within_reach(centred(queries, frame))
-    own = sums_of_squares(places)
-    # Computed distances err too; `least` is more than what is lost below the range of the dtype.
-    bound = (last + own * (1 - 2 * error)) * (1 - error) - least
-    # Squares that lost something below the range: there order and ties are those of what is left.
-    doubtful = (squares < least) & (jnp.max(jnp.abs(differences), axis=2) > 0)
-    # Copies come first, so that they are in the wrong order where they tie with others.
-    of_others = jnp.arange(length + 1) < length
-    doubtful |= (squares == of_copies) & (squares < jnp.inf) & of_others[None]
-    proven = reached & ((last >= NONE) | (farthest < bound))
-    proven &= jnp.sum(doubtful.astype(dtype), axis=1) == 0
-    proven |= ~are_finite(queries)
-    at_most = jnp.maximum(jnp.sqrt(jnp.maximum(farthest, least)) * frame.unit, info.tiny)
-    at_most = jnp.where(farthest < jnp.inf, at_most, info.max / 8)
-    return Ranked(
-        jnp.where(kept < jnp.inf, taken(ids, slots), -1),
-        Distances(jnp.sqrt(kept) * frame.unit, kept * frame.unit * frame.unit),
-        jnp.where(proven, 0, at_most),
-    )
+    places = jnp.clip(places, -REACH, REACH)
+    rows = jnp.concatenate([-2 * places, jnp.ones_like(places[:, :1])], axis=1)
+    return contract("bd,dp->bp", rows, points.columns)
 
 
 def relative_error(dtype, dim: int) -> float:
@@ -243,12 +156,6 @@ def relative_error(dtype, dim: int) -> float:
 def centred(points: jax.Array, frame: Frame) -> jax.Array:
     """Points (N, D) about the centre, in the unit of the frame."""
     return (points - frame.center[None]) / frame.unit
-
-
-def _within_reach(places: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Places (Q, D) with zeros for those so far out that products overflow, and which are not."""
-    reached = sums_of_squares(places) <= _REACH**2
-    return jnp.where(reached[:, None], places, 0), reached
 
 
 def taken(rows: jax.Array, slots: jax.Array) -> jax.Array:

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jnnk import neighbors
-from jnnk.neighbors import first_pass, nearest_neighbors
-from jnnk.shortlists import Frame, filled, relative_error, shortlists
+from jnnk.copies import Copies
+from jnnk.neighbors import UNIT, nearest_neighbors
+from jnnk.passes import passes
+from jnnk.shortlists import centred, estimated, filled, frame_of, prepared, relative_error
 
 
 def oracle(queries, points, num_neighbors, exclude=None):
@@ -167,16 +168,9 @@ def test_float64_is_as_exact():
 
 def _unproven(points, num_neighbors, exclude):
     """The share of the points whose neighbours the first pass does not prove."""
-    points = jnp.asarray(points) / neighbors.UNIT
-    ranked = first_pass(
-        points,
-        points,
-        exclude.astype(jnp.int32),
-        frame=Frame(*neighbors.center_and_unit(points)),
-        num_neighbors=num_neighbors,
-        block_size=256,
-    )[1]
-    return float((ranked.unproven > 0).mean())
+    points = jnp.asarray(points) / UNIT
+    first = passes(points, points, exclude, num_neighbors=num_neighbors, has_second=False)
+    return float((first.unproven > 0).mean())
 
 
 def test_the_first_pass_proves_what_is_not_clustered_and_no_clusters():
@@ -192,19 +186,20 @@ def test_estimates_are_lower_bounds(dim):
     """Of points near and far, rounded as badly as they come."""
     rng = np.random.default_rng(dim)
     points = (rng.normal(size=(400, dim)) * 10.0 ** rng.uniform(-6, 0, (400, 1))).astype(np.float32)
-    frame = Frame(*neighbors.center_and_unit(jnp.asarray(points)))
-    every = filled(jnp.asarray(points), frame, num_neighbors=392)
-    found = shortlists(points, every, frame, num_neighbors=392, block_size=100)
+    rows = filled(jnp.asarray(points), num_neighbors=392)
+    frame = frame_of(rows)
+    nothing = Copies(jnp.full(dim, jnp.inf), jnp.zeros(1, jnp.int32), jnp.zeros(1, bool))
+    every = prepared(rows, frame, nothing, group=1)
+    bound = np.asarray(estimated(centred(jnp.asarray(points), frame), every), np.float64)[:, :400]
     center, unit = (np.asarray(x, np.float64) for x in frame)
     wide = (points.astype(np.float64) - center) / unit
     square = ((wide[:, None] - wide) ** 2).sum(-1)
     own = (wide**2).sum(-1)
-    exact = np.take_along_axis(square, np.asarray(found.indices)[:, :400], axis=1)
-    bound = np.asarray(found.estimates, np.float64)[:, :400] + own[:, None]
+    bound += own[:, None]
     error = relative_error(np.float32, dim)
-    assert (bound - 2 * error * own[:, None] <= exact).all()
+    assert (bound - 2 * error * own[:, None] <= square).all()
     # Neither are they lower than the derivation says, by far.
-    assert (exact - bound <= 8 * error * (own[:, None] + own[found.indices[:, :400]])).all()
+    assert (square - bound <= 8 * error * (own[:, None] + own)).all()
 
 
 @pytest.mark.parametrize("number", [3, 30, 300])
