@@ -16,12 +16,12 @@ class Copies(NamedTuple):
     Attributes:
         point: (D,).
         indices: int32 (M,), the first of its copies, ascending.
-        exists: bool (M,), False where there are fewer.
+        nearness: (M,), 0 for copies, less where there are fewer.
     """
 
     point: jax.Array
     indices: jax.Array
-    exists: jax.Array
+    nearness: jax.Array
 
 
 def most_copied(
@@ -46,7 +46,7 @@ def most_copied(
     num_points = points.shape[0]
     bits = jax.lax.bitcast_convert_type(projections.astype(jnp.float32), jnp.uint32)
     bits = (bits ^ (bits >> 15)) * jnp.uint32(0x9E3779B1)
-    buckets = ((bits >> 7) % jnp.uint32(num_points)).astype(jnp.int32)
+    buckets = (bits >> 7) % jnp.uint32(num_points)
     counts = jnp.zeros(num_points, jnp.float32).at[buckets].add(exists.astype(jnp.float32))
     if axis_name is not None:
         counts = jax.lax.psum(counts, axis_name)
@@ -56,11 +56,15 @@ def most_copied(
     if axis_name is not None:
         device = jnp.argmax(jax.lax.all_gather(largest[0], axis_name))
         point = jax.lax.all_gather(point, axis_name)[device]
-    apart = jnp.max(jnp.abs(points - point[None]), axis=1)
-    nearness, indices = jax.lax.top_k(-apart, min(number, num_points))
+    found, indices = jax.lax.top_k(nearness(points, point), min(number, num_points))
     if axis_name is not None:
         indices += jax.lax.axis_index(axis_name).astype(jnp.int32) * share
-        nearness, indices = jax.lax.all_gather((nearness, indices), axis_name, tiled=True)
-        nearness, slots = jax.lax.top_k(nearness, min(number, len(nearness)))
+        found, indices = jax.lax.all_gather((found, indices), axis_name, tiled=True)
+        found, slots = jax.lax.top_k(found, min(number, len(found)))
         indices = indices[slots]
-    return Copies(point, indices.astype(jnp.int32), nearness == 0)
+    return Copies(point, indices.astype(jnp.int32), found)
+
+
+def nearness(points: jax.Array, point: jax.Array) -> jax.Array:
+    """How near points (N, D) are to one (D,): (N,), 0 for the same, less for others."""
+    return jnp.min(-jnp.abs(points - point[None]), axis=1)

@@ -188,7 +188,8 @@ def soft_channel_overlap(
     if num_neighbors < 1:
         raise ValueError(f"num_neighbors must be at least 1, got {num_neighbors}")
     finite = jnp.all(jnp.isfinite(points), axis=2)
-    squares, unit = _squared_distances(jnp.where(finite[..., None], points, 0), similarity)
+    safe = jnp.where(finite[..., None], points, 0)
+    squares, unit = _squared_distances(safe, finite, similarity)
     candidates, weights, converged = _neighborhoods(
         squares, unit, finite, num_neighbors, similarity
     )
@@ -198,10 +199,10 @@ def soft_channel_overlap(
     return SoftOverlap(pairs, compared, converged, channels)
 
 
-def _squared_distances(points, similarity):
+def _squared_distances(points, finite, similarity):
     """(C, B, B), exactly 0 for coinciding points, in squares of the units (C,) of length."""
     embedded = jax.vmap(similarity.embed)(points)
-    center, unit = jax.vmap(frame_of)(embedded)
+    center, unit = jax.vmap(frame_of)(embedded, finite)
     embedded = (embedded - center[:, None]) / unit[:, None, None]
     inner = jnp.einsum("cid,cjd->cij", embedded, embedded, precision=jax.lax.Precision.HIGHEST)
     norms = jnp.diagonal(inner, axis1=1, axis2=2)

@@ -95,16 +95,15 @@ def passes(
     (num_queries, dim), share = queries.shape, len(points)
     never = jnp.full((num_queries, num_neighbors), jnp.inf, points.dtype)
     nothing = jnp.full(never.shape, -1, jnp.int32), Distances(never, never)
-    # Negative for queries that the first pass is still to come to.
-    unproven = jnp.where(are_finite(queries), -1, 0).astype(points.dtype)
-    start = Ranked(*nothing, unproven)
+    # Infinite for queries that the first pass is still to come to.
+    start = Ranked(*nothing, jnp.where(are_finite(queries), jnp.inf, 0).astype(points.dtype))
     if num_queries == 0:
         return start
     trip_size, length = min(trip_size or block_size, num_queries), shortlist_length(num_neighbors)
     has_second = has_second and method == "exact"
     rows = filled(points, num_neighbors=num_neighbors)
     group = group_size(len(rows), num_neighbors) if method == "exact" else 1
-    frame = frame_of(rows, ring)
+    frame = frame_of(rows, exist(rows), ring=ring)
     copies = most_copied(
         rows,
         exist(rows),
@@ -120,11 +119,13 @@ def passes(
     def step(carry):
         state, number, _ = carry
         is_first = number < -(-num_queries // trip_size)
-        todo = jnp.where(is_first, state.unproven < 0, state.unproven > 0)
-        waiting, numbers = jax.lax.top_k(jnp.where(todo, -along, -jnp.inf), trip_size)
-        is_todo = waiting > -jnp.inf
-        query, leave_out = queries[numbers], exclude[numbers]
-        guesses = jnp.where(is_todo & ~is_first, state.unproven[numbers], 0)
+        todo = jnp.where(is_first, state.unproven == jnp.inf, state.unproven > 0)
+        place, numbers = jax.lax.top_k(jnp.where(todo, along, -jnp.inf), trip_size)
+        is_todo = place > -jnp.inf
+        query, leave_out, guesses = (
+            jnp.take(x, numbers, axis=0, mode="clip") for x in (queries, exclude, state.unproven)
+        )
+        guesses = jnp.where(is_todo & ~is_first, guesses, 0)
         places = centred(query, frame)
         own = sums_of_squares(places)
 
@@ -143,7 +144,7 @@ def passes(
                 squares, slots = select(squares, group, length, method=method)
                 return Shortlist(squares, numbers[slots] + start)
 
-            inputs = query, places, own, guesses, -waiting
+            inputs = query, places, own, guesses, place
             return map_blocks(block, inputs, block_size=block_size)
 
         if ring.axis is None:
@@ -155,7 +156,7 @@ def passes(
                 share=share,
             )
         # By index, so that the first ones are kept of those that tie.
-        indices = jnp.sort(jnp.where(found.estimates < NONE, found.indices, _NONE), axis=1)
+        indices = jnp.sort(jnp.where(found.nearness > -NONE, found.indices, _NONE), axis=1)
         copied = jnp.broadcast_to(copies.indices[:1], (trip_size, 1))
         listed = jnp.concatenate([indices, copied], axis=1)
         # Gathered first: XLA would otherwise look up every coordinate by itself.
@@ -172,15 +173,15 @@ def passes(
                 num_neighbors=num_neighbors,
             )
 
-        last = jnp.max(found.estimates, axis=1)
+        last = -jnp.min(found.nearness, axis=1)
         inputs = indices, listed - query[:, None], last, own, leave_out, guesses
         ranked = map_blocks(rank_block, inputs, block_size=block_size)
-        place = jnp.where(is_todo, numbers, num_queries)
-        state = jax.tree.map(lambda old, new: old.at[place].set(new, mode="drop"), state, ranked)
+        written = jnp.where(is_todo, numbers, num_queries).astype(jnp.uint32)
+        state = jax.tree.map(lambda old, new: old.at[written].set(new, mode="drop"), state, ranked)
         number = number + 1
         if not has_second:
             return state, number, number < -(-num_queries // trip_size)
-        return state, number, ring.most(jnp.max(jnp.abs(state.unproven))) > 0
+        return state, number, ring.most(jnp.max(state.unproven)) > 0
 
     carry = (start, jnp.int32(0), jnp.bool_(True))
     return jax.lax.while_loop(lambda carry: carry[2], step, carry)[0]

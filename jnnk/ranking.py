@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jnnk.copies import Copies
 from jnnk.differences import Distances, least_square, sums_of_squares
@@ -59,20 +60,22 @@ def rank(
     units = jnp.where(is_first, frame.unit, units_of(guesses))[:, None]
     squares = sums_of_squares(differences / units[:, :, None])
     of_copies = squares[:, -1:]
-    ids = jnp.broadcast_to(copies.indices[None], (len(indices), len(copies.indices)))
-    ids = jnp.concatenate([ids, indices], axis=1)
-    keys = jnp.where(copies.exists[None] & is_first, of_copies, jnp.inf)
-    keys = jnp.concatenate([keys, squares[:, :-1]], axis=1)
-    is_candidate = (ids != exclude[:, None]) & (keys < jnp.inf)
-    kept, slots = jax.lax.top_k(jnp.where(is_candidate, -keys, -jnp.inf), num_neighbors)
-    kept = -kept
+    is_copy = (copies.nearness == 0) & is_first
+    is_copy = is_copy[None] & (copies.indices[None] != exclude[:, None])
+    is_candidate = indices != exclude[:, None]
+    keys = jnp.where(is_candidate, -squares[:, :-1], -jnp.inf)
+    keys = jnp.concatenate([jnp.where(is_copy, -of_copies, -jnp.inf), keys], axis=1)
+    kept, slots = jax.lax.top_k(keys, num_neighbors)
+    number, kept = len(copies.indices), -kept
+    chosen = jnp.take(copies.indices, slots, mode="clip")
+    chosen = jnp.where(slots < number, chosen, taken(indices, jnp.maximum(slots - number, 0)))
     farthest = jnp.max(kept, axis=1)  # of a slice XLA would make a sort of the top_k
     # Computed distances err too; `least` is more than what is lost below the range of the dtype.
     bound = (last + own * (1 - 2 * error)) * (1 - error) - least
     # Squares that lost something below the range: there order and ties are those of what is left.
     doubtful = (squares < least) & (jnp.max(jnp.abs(differences), axis=2) > 0)
     # Copies come first, so that they are in the wrong order where they tie with others.
-    is_other = jnp.arange(length)[None] < length - 1
+    is_other = np.arange(length)[None] < length - 1
     doubtful |= (squares == of_copies) & (squares < jnp.inf) & is_other & is_first
     is_clear = jnp.sum(doubtful.astype(dtype), axis=1) == 0
     proven = jnp.where(
@@ -84,7 +87,7 @@ def rank(
     at_most = jnp.maximum(jnp.sqrt(jnp.maximum(farthest, least)) * units[:, 0], float(info.tiny))
     at_most = jnp.where(farthest < jnp.inf, at_most, float(info.max) / 8)
     return Ranked(
-        jnp.where(kept < jnp.inf, taken(ids, slots), -1),
+        jnp.where(kept < jnp.inf, chosen, -1),
         Distances(jnp.sqrt(kept) * units, kept * units * units),
         jnp.where(proven, 0, at_most),
     )

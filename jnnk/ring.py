@@ -11,12 +11,12 @@ class Shortlist(NamedTuple):
     """Candidates, W of them for each query, still to be ranked.
 
     Attributes:
-        estimates: (B, W), ascending, what they were chosen by, ties by index. At least
-            `jnnk.shortlists.NONE` where there are fewer.
+        nearness: (B, W), descending, what they were chosen by, ties by index: estimates or squares
+            of distances, negative. At most ``-jnnk.shortlists.NONE`` where there are fewer.
         indices: int32 (B, W).
     """
 
-    estimates: jax.Array
+    nearness: jax.Array
     indices: jax.Array
 
 
@@ -60,12 +60,13 @@ class Ring(NamedTuple):
         def join(kept, met, start):
             met = list_of(met, start)
             both = jax.tree.map(lambda *pair: jnp.concatenate(pair, axis=1), kept, met)
-            both = jax.lax.sort(tuple(both), num_keys=2)
-            return Shortlist(*(x[:, : met.indices.shape[1]] for x in both))
+            squares, indices = jax.lax.sort((-both.nearness, both.indices), num_keys=2)
+            length = indices.shape[1] // 2
+            return Shortlist(-squares[:, :length], indices[:, :length])
 
         like = jax.eval_shape(list_of, own, jnp.int32(0))
         nothing = Shortlist(
-            jnp.full(like.estimates.shape, jnp.inf, like.estimates.dtype),
+            jnp.full(like.nearness.shape, -jnp.inf, like.nearness.dtype),
             jnp.zeros(like.indices.shape, jnp.int32),
         )
         return self._passed_round(join, nothing, own, share)
@@ -73,7 +74,7 @@ class Ring(NamedTuple):
     def rows(self, indices: jax.Array, own: Any, *, share: int, none: float = 0) -> Any:
         """The rows (B, W, ...) of the points of indices (B, W), ``none`` for those of none."""
         if self.axis is None:
-            return jax.tree.map(lambda rows: rows.at[indices].get(mode="clip"), own)
+            return jax.tree.map(lambda rows: jnp.take(rows, indices, axis=0, mode="clip"), own)
 
         def pick(kept, met, start):
             places = indices - start

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jnnk.differences import power_of_two, squares_to_all
-from jnnk.shortlists import Frame, Points, by_member, relative_error
+from jnnk.shortlists import Frame, Points, relative_error
 
 # Squared distances that are computed at once: about what a second-level cache holds.
 _TILE_FLOATS = 2**17
@@ -49,8 +49,8 @@ def measured(
         group: see `jnnk.shortlists.by_member`.
 
     Returns:
-        ``(squares, numbers)``: (B, P), infinite where there is no such point, in the order of
-        `by_member`, and int32 (P,), ascending, the points that they are of.
+        ``(squares, numbers)``: (B, P), negative, infinite where there is no such point, in the
+        order of `by_member`, and int32 (P,), ascending, the points that they are of.
     """
     num_points, dim = points.rows.shape
     # Projections err by `relative_error` of the lengths, the points' at most the root of D.
@@ -61,20 +61,20 @@ def measured(
     near = (points.projections >= low) & (points.projections <= -high)
     numbers = jnp.arange(num_points, dtype=jnp.int32)
     numbers = jnp.sort(jnp.where(near, numbers, num_points - 1))
-    laid = by_member(numbers, group).reshape(group, -1)
-    width = min(max(1, _TILE_FLOATS // (len(queries) * group)), laid.shape[1])
+    groups = numbers.reshape(-1, group)
+    width = min(max(1, _TILE_FLOATS // (len(queries) * group)), len(groups))
 
     def step(carry):
         start, squares = carry
-        tile = jax.lax.dynamic_slice_in_dim(laid, start, width, axis=1)
-        met = squares_to_all(queries, points.rows[tile.reshape(-1)], 1 / units_of(guesses))
-        met = met.reshape(-1, *tile.shape)
+        tile = jax.lax.dynamic_slice_in_dim(groups, start, width).T
+        rows = jnp.take(points.rows, tile.reshape(-1), axis=0, mode="clip")
+        met = -squares_to_all(queries, rows, 1 / units_of(guesses)).reshape(-1, *tile.shape)
         return start + width, jax.lax.dynamic_update_slice_in_dim(squares, met, start, axis=2)
 
     def is_left(carry):
-        at = jnp.minimum(carry[0], laid.shape[1] - 1)
-        return (carry[0] < laid.shape[1]) & (laid[0, at] < num_points - 1)
+        first = jnp.take(groups[:, 0], carry[0], mode="fill", fill_value=num_points - 1)
+        return first < num_points - 1
 
-    nothing = jnp.full((len(queries), *laid.shape), jnp.inf, queries.dtype)
+    nothing = jnp.full((len(queries), group, len(groups)), -jnp.inf, queries.dtype)
     _, squares = jax.lax.while_loop(is_left, step, (jnp.int32(0), nothing))
     return squares.reshape(-1, num_points), numbers

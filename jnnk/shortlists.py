@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnnk.copies import Copies
+from jnnk.copies import Copies, nearness
 from jnnk.differences import are_finite, power_of_two, sums_of_squares
 from jnnk.precision import WHOLE, contract
 from jnnk.ring import Ring
@@ -72,18 +72,17 @@ class Points(NamedTuple):
     projections: jax.Array
 
 
-def frame_of(rows: jax.Array, ring: Ring = Ring()) -> Frame:  # noqa: B008
-    """The `Frame` of points (N, D), without those with NaN or infinity.
+def frame_of(rows: jax.Array, exists: jax.Array, *, ring: Ring = Ring()) -> Frame:  # noqa: B008
+    """The `Frame` of the points (N, D) that exist (N,), all finite.
 
     The unit is a power of two at least as large as any coordinate's distance from the centre, and
     the centre is the mean rounded to quarters of the unit, so that subtracting and dividing is
     exact on data like integers and keeps every tie.
     """
-    finite = are_finite(rows)[:, None]
-    safe = jax.lax.stop_gradient(jnp.where(finite, rows, 0))
-    count = jnp.maximum(ring.total(jnp.sum(finite.astype(rows.dtype))), 1)
+    safe = jax.lax.stop_gradient(jnp.where(exists[:, None], rows, 0))
+    count = jnp.maximum(ring.total(jnp.sum(exists.astype(rows.dtype))), 1)
     mean = ring.total(jnp.sum(safe / count, axis=0))
-    far = jnp.where(finite, jnp.abs(safe - mean[None]), 0)
+    far = jnp.where(exists[:, None], jnp.abs(safe - mean[None]), 0)
     spread = ring.largest(jnp.max(far, initial=0))
     least = math.ldexp(1.0, int(jnp.finfo(rows.dtype).minexp) + 4)
     unit = jnp.where(spread > 0, jnp.maximum(2 * power_of_two(spread), least), 1)
@@ -121,7 +120,7 @@ def prepared(rows: jax.Array, frame: Frame, copies: Copies, *, group: int) -> Po
     """The `Points` of rows (P, D) from `filled`."""
     places, dim = placed(rows, frame), rows.shape[1]
     norms = sums_of_squares(places) * (1 - 3 * relative_error(rows.dtype, dim))
-    others = exist(rows) & (jnp.max(jnp.abs(rows - copies.point[None]), axis=1) > 0)
+    others = exist(rows) & (nearness(rows, copies.point) < 0)
     columns = jnp.concatenate([places, jnp.where(others, norms, _FAR)[:, None]], axis=1)
     columns = by_member(columns, group).T
     return Points(rows, columns, projected(places))
@@ -140,10 +139,10 @@ def projected(places: jax.Array) -> jax.Array:
 def estimated(places: jax.Array, points: Points) -> jax.Array:
     """Estimates (B, P) of the squared distances of centred queries (B, D), but for their own term.
 
-    In the order of `by_member`. Those of queries beyond `REACH` mean nothing.
+    Negative, in the order of `by_member`. Those of queries beyond `REACH` mean nothing.
     """
     places = jnp.clip(places, -REACH, REACH)
-    rows = jnp.concatenate([-2 * places, jnp.ones_like(places[:, :1])], axis=1)
+    rows = jnp.concatenate([2 * places, -jnp.ones_like(places[:, :1])], axis=1)
     return contract("bd,dp->bp", rows, points.columns)
 
 
@@ -180,27 +179,24 @@ def by_member(rows: jax.Array, group: int) -> jax.Array:
 
 
 def select(
-    distances: jax.Array, group: int, wanted: int, *, method: str = "exact"
+    values: jax.Array, group: int, wanted: int, *, method: str = "exact"
 ) -> tuple[jax.Array, jax.Array]:
-    """The smallest distances (Q, wanted) of each row and their columns in the order of points.
+    """The largest values (Q, wanted) of each row and their columns in the order of points.
 
     The rows lie as `by_member` lays them.
-    The ``wanted`` groups with the smallest minima hold the ``wanted`` smallest elements. Groups
+    The ``wanted`` groups with the largest maxima hold the ``wanted`` largest elements. Groups
     are runs of consecutive points, so this stays true when ties are broken by index.
     """
     if method == "approximate":
-        smallest, columns = jax.lax.approx_min_k(distances, wanted, recall_target=0.95)
-        return smallest, columns.astype(jnp.int32)
+        largest, columns = jax.lax.approx_max_k(values, wanted, recall_target=0.95)
+        return largest, columns.astype(jnp.int32)
     if group == 1:
-        largest, columns = jax.lax.top_k(-distances, wanted)
-        return -largest, columns.astype(jnp.int32)
-    num_queries = distances.shape[0]
-    members = distances.reshape(num_queries, group, -1)
-    groups = jax.lax.top_k(-jnp.min(members, axis=1), wanted)[1]
+        return jax.lax.top_k(values, wanted)
+    num_queries = values.shape[0]
+    members = values.reshape(num_queries, group, -1)
+    groups = jax.lax.top_k(jnp.max(members, axis=1), wanted)[1]
     groups = jnp.sort(groups, axis=1)
     values = jnp.take_along_axis(members, groups[:, None, :], axis=2, mode="promise_in_bounds")
     values = values.transpose(0, 2, 1).reshape(num_queries, wanted * group)
-    largest, position = jax.lax.top_k(-values, wanted)
-    chosen = taken(groups, position // group)
-    columns = (chosen * group + position % group).astype(jnp.int32)
-    return -largest, columns
+    largest, position = jax.lax.top_k(values, wanted)
+    return largest, taken(groups, position // group) * group + position % group
