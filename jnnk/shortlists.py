@@ -131,9 +131,9 @@ def projected(places: jax.Array) -> jax.Array:
 
     Where N is a multiple of WHOLE, those of the same places are the same numbers.
     """
-    direction = np.random.default_rng(0).normal(size=(places.shape[1], 1))
+    direction = np.random.default_rng(0).normal(size=(1, places.shape[1]))
     direction /= np.linalg.norm(direction)
-    return contract("nd,do->no", places, jnp.asarray(direction, places.dtype))[:, 0]
+    return jnp.sum(places * direction.astype(places.dtype), axis=1)
 
 
 def estimated(places: jax.Array, points: Points) -> jax.Array:

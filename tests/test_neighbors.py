@@ -11,7 +11,7 @@ import pytest
 from jnnk.copies import Copies
 from jnnk.neighbors import UNIT, nearest_neighbors
 from jnnk.passes import passes
-from jnnk.shortlists import centred, estimated, filled, frame_of, prepared, relative_error
+from jnnk.shortlists import centred, estimated, exist, filled, frame_of, prepared, relative_error
 
 
 def oracle(queries, points, num_neighbors, exclude=None):
@@ -187,10 +187,10 @@ def test_estimates_are_lower_bounds(dim):
     rng = np.random.default_rng(dim)
     points = (rng.normal(size=(400, dim)) * 10.0 ** rng.uniform(-6, 0, (400, 1))).astype(np.float32)
     rows = filled(jnp.asarray(points), num_neighbors=392)
-    frame = frame_of(rows)
+    frame = frame_of(rows, exist(rows))
     nothing = Copies(jnp.full(dim, jnp.inf), jnp.zeros(1, jnp.int32), jnp.zeros(1, bool))
     every = prepared(rows, frame, nothing, group=1)
-    bound = np.asarray(estimated(centred(jnp.asarray(points), frame), every), np.float64)[:, :400]
+    bound = -np.asarray(estimated(centred(jnp.asarray(points), frame), every), np.float64)[:, :400]
     center, unit = (np.asarray(x, np.float64) for x in frame)
     wide = (points.astype(np.float64) - center) / unit
     square = ((wide[:, None] - wide) ** 2).sum(-1)
