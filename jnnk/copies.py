@@ -46,8 +46,8 @@ def most_copied(
     num_points = points.shape[0]
     bits = jax.lax.bitcast_convert_type(projections.astype(jnp.float32), jnp.uint32)
     bits = (bits ^ (bits >> 15)) * jnp.uint32(0x9E3779B1)
-    buckets = (bits >> 7) % jnp.uint32(num_points)
-    counts = jnp.zeros(num_points, jnp.float32).at[buckets].add(exists.astype(jnp.float32))
+    buckets = jnp.where(exists, (bits >> 7) % jnp.uint32(num_points), num_points)
+    counts = jnp.zeros(num_points, jnp.float32).at[buckets].add(1, mode="drop")
     if axis_name is not None:
         counts = jax.lax.psum(counts, axis_name)
     # By top_k, which compiles in less time than an argmax.

@@ -229,7 +229,7 @@ def nnk_graph(
         points = jnp.full((1, points.shape[1]), jnp.nan, dtype)
     embedded, embedded_queries = embed(points, similarity), embed(queries, similarity)
     dead = all_coincide(embedded, embedded_queries)
-    indices, distances = search(
+    indices, distances, _ = search(
         embedded_queries,
         embedded,
         exclude.astype(jnp.int32),

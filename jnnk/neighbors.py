@@ -79,7 +79,7 @@ def nearest_neighbors(
     if exclude is None:
         exclude = jnp.full(queries.shape[:1], -1, jnp.int32)
     wanted = min(num_neighbors, max(1, points.shape[0]))
-    indices, distances = search(
+    indices, distances, _ = search(
         queries,
         points,
         exclude.astype(jnp.int32),

@@ -218,7 +218,7 @@ def _channel_graph(
     vectors = Vectors(embedded, None if radial else points)
     weigh = functools.partial(weigh, dead=all_coincide(embedded, axis_name=ring.axis))
     if is_ring:
-        indices, distances = find(embedded, embedded, number, ring=ring, trip_size=trip_size)
+        indices, distances, _ = find(embedded, embedded, number, ring=ring, trip_size=trip_size)
 
         def trip(inputs):
             indices, distances, queries = inputs
@@ -237,7 +237,7 @@ def _channel_graph(
     own = vectors
     if axis is not None:
         own = jax.tree.map(lambda rows: rows.at[number].get(mode="fill", fill_value=jnp.nan), own)
-    indices, distances = find(own.embedded, embedded, number)
+    indices, distances, _ = find(own.embedded, embedded, number)
     distances = distances.distances
     every = lambda part: part  # noqa: E731
     if axis is not None and _is_median(similarity):

@@ -10,7 +10,7 @@ import pytest
 
 from jnnk.copies import Copies
 from jnnk.neighbors import UNIT, nearest_neighbors
-from jnnk.passes import passes
+from jnnk.passes import search
 from jnnk.shortlists import centred, estimated, exist, filled, frame_of, prepared, relative_error
 
 
@@ -169,7 +169,7 @@ def test_float64_is_as_exact():
 def _unproven(points, num_neighbors, exclude):
     """The share of the points whose neighbours the first pass does not prove."""
     points = jnp.asarray(points) / UNIT
-    first = passes(points, points, exclude, num_neighbors=num_neighbors, has_second=False)
+    first = search(points, points, exclude, num_neighbors=num_neighbors, has_second=False)
     return float((first.unproven > 0).mean())
 
 

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from timing import interleaved
 
-from jnnk.neighbors import UNIT, center_and_unit, first_pass, nearest_neighbors
-from jnnk.shortlists import Frame
+from jnnk.neighbors import UNIT, nearest_neighbors
+from jnnk.passes import search
 
 K = 25
 
@@ -52,15 +52,9 @@ def wrong_neighbors(points, indices, *, queries, num_neighbors):
 def share_unproven(points, *, num_neighbors):
     """The share of the points whose neighbours the first pass does not prove."""
     points = points / UNIT
-    _, ranked = first_pass(
-        points,
-        points,
-        jnp.arange(len(points), dtype=jnp.int32),
-        frame=Frame(*center_and_unit(points)),
-        num_neighbors=num_neighbors,
-        block_size=256,
-    )
-    return jnp.mean(ranked.unproven > 0)
+    itself = jnp.arange(len(points), dtype=jnp.int32)
+    first = search(points, points, itself, num_neighbors=num_neighbors, has_second=False)
+    return jnp.mean(first.unproven > 0)
 
 
 def recall_table(number):
