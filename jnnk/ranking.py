@@ -46,7 +46,7 @@ def rank(
         indices: int32 (B, W), ascending.
         differences: (B, W + 1, D) of the queries to them, and to the point of the copies; infinite
             where there are fewer.
-        last: (B,), the largest estimate of each shortlist.
+        last: (B,), the largest estimate of each shortlist in the first pass.
         own: (B,), the squared lengths of the queries' places.
         exclude: int32 (B,), the index of a point to leave out, -1 for none.
         guesses: (B,), the units of the second pass are those of these.

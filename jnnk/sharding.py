@@ -113,11 +113,12 @@ def sharded_nnk_graph(
       beside ``block_size N W`` bytes of distances. The faster way where that fits.
     - ``ring=True``: each device holds the ``N / d`` points that are its own and as many that pass
       by; the distances are ``block_size N W / d`` bytes. Its queries, in blocks of B, keep the
-      ``K + 8`` best candidates met so far, vectors and all: B is ``block_size``, or
-      ``2**22 / ((K + 8) D)`` (16 MiB, of which there are a few copies) if that is more. Each block
-      sends the points round once: ``N D W`` bytes received, ``N / (d B)`` times, against
-      ``2 N D B`` multiplications and additions, and once more for every 64 queries of it whose
-      neighbours that does not prove (`jnnk.neighbors.nearest_neighbors`). For N D too
+      numbers of the ``K + 8`` best candidates met so far, whose vectors are then collected: B is
+      ``block_size``, or ``2**22 / ((K + 8) D)`` (16 MiB, of which there are a few copies) if that
+      is more. Each block sends the points round three times, to choose, to rank and to weigh:
+      ``N D W`` bytes received, ``3 N / (d B)`` times, against ``2 N D B`` multiplications and
+      additions, and twice more for every B queries whose neighbours the first pass does not prove
+      (`jnnk.neighbors.nearest_neighbors`). For N D too
       large for one device: at N = 50,000, D = 64, K = 25, d = 8 the program needs 49 MiB beside
       its input and output, against 110 MiB for ``ring=False``.
 
