@@ -11,9 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnnk.precision import working_dtype
+from jnnk.precision import contract, working_dtype
 from jnnk.qp_active_set import finish
-from jnnk.qp_certificate import HIGHEST
 from jnnk.qp_gradient import find_support
 from jnnk.qp_linear import solve_on_support
 from jnnk.streams import can_stream, map_streams
@@ -188,7 +187,7 @@ def _solve_jvp(max_steps, primals, tangents):
     solution = _solve(gram, cross, tol, max_steps)
     weights = solution.weights
     gram, gram_dot = (x / 2 + x.mT / 2 for x in (gram, gram_dot))
-    change = cross_dot - jnp.einsum("bij,bj->bi", gram_dot, weights, precision=HIGHEST)
+    change = cross_dot - contract("bij,bj->bi", gram_dot, weights)
     weights_dot = solve_on_support(gram, change, weights > 0)
     zeros = jnp.zeros_like(solution.kkt_residual)
     no_change = np.zeros(solution.num_steps.shape, jax.dtypes.float0)
