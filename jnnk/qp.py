@@ -37,12 +37,14 @@ class QPSolution(NamedTuple):
         converged: bool (...), ``kkt_residual <= tol * max_i |cross_i| / root(gram_ii)``.
         ambiguous: bool (...), whether the support is not the only one or hangs on rounding. With
             s = 128 units of rounding (1.5e-5 in float32) and eight times the rounding of
-            ``g - G theta``, each in units of the root of its diagonal
-            entry times that largest cross entry: some candidate off the support has a multiplier
-            ``g - G theta`` of at least -s, so that it may enter; or one on it would be drawn back
-            by no more than s if it were left out, ``theta_i / (G_SS^-1)_ii``; or the others explain
-            all but s of it, ``1 / (G_SS^-1)_ii <= s gram_ii``. True as well where ``max_steps``
-            ended the work before that was known, False where ``kkt_residual`` is infinite for NaN.
+            ``g - G theta``, each in units of the root of its diagonal entry times that largest
+            cross entry: some candidate off the support has a multiplier ``g - G theta`` of at least
+            -s, so that it may enter; or the weight of one on it is at most s times the
+            amplification of ``G_SS^-1``, so that it may leave; or that amplification is over
+            ``1 / s``, so that the support is as good as dependent. The amplification, at least 1,
+            is the largest entry of ``G_SS^-1`` times a fixed right side of numbers between -1 and
+            1. True as well where ``max_steps`` ended the work before that was known, False where
+            ``kkt_residual`` is infinite for NaN.
     """
 
     weights: jax.Array

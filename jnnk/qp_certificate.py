@@ -93,7 +93,9 @@ def certify(
         outside = jnp.maximum(gradient + excess, 0)
         return jnp.max(jnp.where(weights > 0, inside, outside) / scales.root, axis=0)
 
-    return Certificate(gradient, largest(0), largest(rounding), scales.size)
+    # Division by the root and this sum round too.
+    bound = largest(rounding) * (1 + 8 * unit)
+    return Certificate(gradient, largest(0), bound, scales.size)
 
 
 def exact_gradient(gram: jax.Array, cross: jax.Array, weights: jax.Array) -> jax.Array:
