@@ -311,7 +311,7 @@ def test_rank_deficient_problems_have_basic_solutions(dtype):
         given = (jnp.asarray(np.asarray(x, dtype), jnp.float64) for x in (gram, cross))
         best = solve_nnk(*given).converged.mean()
     weights = np.asarray(solution.weights, np.float64)
-    assert np.mean(np.asarray(solution.converged)) >= best >= (1 if dtype == "float64" else 0.98)
+    assert np.mean(np.asarray(solution.converged)) >= best >= (1 if dtype == "float64" else 0.95)
     assert all(independent(gram, weights)) and (weights > 0).sum(1).max() <= 4
     np.testing.assert_array_equal(np.asarray(half.weights) > 0, weights[37:] > 0)
     for i in np.flatnonzero(np.asarray(solution.converged)):
