@@ -11,9 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnnk.precision import working_dtype
+from jnnk.precision import contract, working_dtype
 from jnnk.qp_active_set import finish
-from jnnk.qp_certificate import HIGHEST
 from jnnk.qp_gradient import find_support
 from jnnk.qp_linear import solve_on_support
 from jnnk.streams import can_stream, map_streams
@@ -38,12 +37,14 @@ class QPSolution(NamedTuple):
         converged: bool (...), ``kkt_residual <= tol * max_i |cross_i| / root(gram_ii)``.
         ambiguous: bool (...), whether the support is not the only one or hangs on rounding. With
             s = 128 units of rounding (1.5e-5 in float32) and eight times the rounding of
-            ``g - G theta``, each in units of the root of its diagonal
-            entry times that largest cross entry: some candidate off the support has a multiplier
-            ``g - G theta`` of at least -s, so that it may enter; or one on it would be drawn back
-            by no more than s if it were left out, ``theta_i / (G_SS^-1)_ii``; or the others explain
-            all but s of it, ``1 / (G_SS^-1)_ii <= s gram_ii``. True as well where ``max_steps``
-            ended the work before that was known, False where ``kkt_residual`` is infinite for NaN.
+            ``g - G theta``, each in units of the root of its diagonal entry times that largest
+            cross entry: some candidate off the support has a multiplier ``g - G theta`` of at least
+            -s, so that it may enter; or the weight of one on it is at most s times the
+            amplification of ``G_SS^-1``, so that it may leave; or that amplification is over
+            ``1 / s``, so that the support is as good as dependent. The amplification, at least 1,
+            is the largest entry of ``G_SS^-1`` times a fixed right side of numbers between -1 and
+            1. True as well where ``max_steps`` ended the work before that was known, False where
+            ``kkt_residual`` is infinite for NaN.
     """
 
     weights: jax.Array
@@ -188,7 +189,7 @@ def _solve_jvp(max_steps, primals, tangents):
     solution = _solve(gram, cross, tol, max_steps)
     weights = solution.weights
     gram, gram_dot = (x / 2 + x.mT / 2 for x in (gram, gram_dot))
-    change = cross_dot - jnp.einsum("bij,bj->bi", gram_dot, weights, precision=HIGHEST)
+    change = cross_dot - contract("bij,bj->bi", gram_dot, weights)
     weights_dot = solve_on_support(gram, change, weights > 0)
     zeros = jnp.zeros_like(solution.kkt_residual)
     no_change = np.zeros(solution.num_steps.shape, jax.dtypes.float0)

@@ -6,14 +6,24 @@ by Gershgorin M - G is positive semi-definite, no power iteration needed.
 Problems lie along the last axis: vectors are (K, B), and every operation runs over problems.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jnnk.blocks import map_blocks
 from jnnk.chunks import chunk_size
+from jnnk.precision import contract
 from jnnk.qp_active_set import Solved, solved
-from jnnk.qp_certificate import MARGIN, certify, doubt
+from jnnk.qp_certificate import (
+    MARGIN,
+    WIDE,
+    amplification,
+    certify,
+    is_ambiguous,
+    probe,
+    scales_of,
+)
 from jnnk.qp_scaling import Posed, pose
 
 # Projected gradient steps come in bursts, until a burst leaves nearly all supports as they were.
@@ -24,14 +34,25 @@ _SHORTENED = 0.76
 # Larger problems are cut down to the most promising candidates once few have weight.
 _LARGE, _SCREENED, _SCREENING_BURSTS = 30, 24, 2
 # Conjugate gradient steps for one support, fewer once nearly all problems are solved to rounding.
-_CONJUGATE_STEPS = 10
-_UNSOLVED = 1 / 16
-# What conjugate gradients may leave of a right side of size 1 on a support that is regular.
+_CONJUGATE_STEPS = 16
+_UNSOLVED = 1 / 32
+# What conjugate gradients may leave of the probe on a support that is regular.
 _REACHED = 4e-3
-_PROBING_STEPS = 16
-# Weights may be about this many times as uncertain as their multipliers before the second phase
-# looks at how they depend on one another.
-_PIVOTS = 20
+
+
+class Trial(NamedTuple):
+    """Solutions of B problems on supports of theirs.
+
+    Attributes:
+        weights: (K, B), 0 off the support; entries on it may be negative.
+        amplified: (B,), see `jnnk.qp_certificate.amplification`; infinity where the support
+            does not seem regular.
+        spent: int32 (), products with gram.
+    """
+
+    weights: jax.Array
+    amplified: jax.Array
+    spent: jax.Array
 
 
 def find_support(gram: jax.Array, cross: jax.Array) -> Solved:
@@ -52,76 +73,34 @@ def find_support(gram: jax.Array, cross: jax.Array) -> Solved:
         few = _SCREENED if size > _LARGE else 0
         metric = metric_of(gram)
         weights, spent = projected_gradient(gram, cross, metric, jnp.zeros_like(cross), few=few)
-        finish = _conjugate
+        solve = _conjugate
         if few:
-            finish = lambda *problem: jax.lax.cond(  # noqa: E731
+            solve = lambda *problem: jax.lax.cond(  # noqa: E731
                 crowded(weights, few, asked(cross)), _conjugate, _screened, *problem
             )
-        trial, more = finish(gram, cross, metric, weights)
-        return _judged(posed, metric, trial, 2 + spent + more)
+        trial = solve(gram, cross, metric, weights)
+        return _judged(posed, metric[1], trial._replace(spent=2 + spent + trial.spent))
 
     return map_blocks(block, (gram, cross), block_size=chunk_size(cross.shape[1]))
 
 
-def _judged(posed: Posed, metric, trial, steps) -> Solved:
-    """What is known of trial weights (K, B)."""
-    gram, cross, constant = posed.gram, posed.cross, metric[1]
+def _judged(posed: Posed, constant, trial: Trial) -> Solved:
+    """What is known of problems with trial weights."""
+    gram, cross = posed.gram, posed.cross.T
     eps = jnp.finfo(cross.dtype).eps
-    columns = jnp.maximum(trial, 0)
-    weights = columns.T
+    weights, scales = jnp.maximum(trial.weights, 0), scales_of(gram, cross)
     # |G - b|, which the metric is made of, and b bound |G|.
-    absolute = product(jnp.abs(gram - constant[:, None, None]), columns)
-    absolute += constant * total_of(columns)
-    certificate = certify(gram, cross, weights, absolute.T)
-    root = jnp.sqrt(jnp.diagonal(gram, axis1=1, axis2=2))
-    near = doubt(certificate)[:, None]
-    apart = (cross == 0) & (certificate.gradient == 0)
-    sure = jnp.where(
-        weights > 0,
-        weights * root > _PIVOTS * near,
-        (certificate.gradient / root < -near) | apart,
-    )
-    regular, more = _regular(gram, constant, columns > 0)
-    done = regular & jnp.all(sure, axis=1) & posed.bounded
-    done &= certificate.residual <= MARGIN * eps * certificate.size
+    absolute = product(jnp.abs(gram - constant[:, None, None]), weights)
+    absolute += constant * total_of(weights)
+    certificate = certify(gram, cross, weights, absolute, scales)
+    known = cross, weights, certificate, scales, trial.amplified
+    done = ~is_ambiguous(*known, units=MARGIN, roundings=1) & posed.bounded
+    done &= certificate.residual <= MARGIN * eps * scales.size
     # The second phase makes anew what the bound is too wide for.
-    done &= certificate.bound <= 4 * MARGIN * eps * certificate.size
-    return solved(
-        posed,
-        weights,
-        certificate,
-        ambiguous=~done,
-        steps=jnp.full(len(cross), steps + more + 2, jnp.int32),
-        done=done,
-    )
-
-
-def _regular(gram, constant, support) -> tuple[jax.Array, jax.Array]:
-    """Which ``G_SS`` (B,) are regular: where conjugate gradients solve a right side of no meaning.
-
-    Of a dependent set they leave what it cannot reach: too little to be seen in about one of a
-    hundred sets with one dependency, less with more.
-    """
-    size, count = support.shape
-    # The fractional parts of multiples of the golden ratio: spread evenly, and near ones far apart.
-    numbers = np.arange(1, size + 1) * 0.6180339887498949
-    right = jnp.asarray(2 * (numbers % 1) - 1, gram.dtype)[:, None] * jnp.ones(
-        (1, count), gram.dtype
-    )
-    right = jnp.where(support, right, 0)
-    start = jnp.zeros_like(right)
-    found, steps = conjugate_gradient(
-        gram,
-        right,
-        constant,
-        start,
-        support,
-        margin=_REACHED,
-        counted=jnp.any(support, axis=0),
-        most=_PROBING_STEPS,
-    )
-    left = jnp.where(support, right - product(gram, found), 0)
-    return jnp.max(jnp.abs(left), axis=0) <= _REACHED, steps + 1
+    done &= certificate.bound <= WIDE * eps * scales.size
+    steps = jnp.full(cross.shape[1], trial.spent + 2, jnp.int32)
+    ambiguous = is_ambiguous(*known) | ~done
+    return solved(posed, weights, certificate, ambiguous=ambiguous, steps=steps, done=done)
 
 
 def crowded(weights: jax.Array, few: int, counted: jax.Array) -> jax.Array:
@@ -129,12 +108,12 @@ def crowded(weights: jax.Array, few: int, counted: jax.Array) -> jax.Array:
     return share_with_more(weights > 0, few, counted) > _UNSETTLED
 
 
-def _conjugate(gram, cross, metric, weights):
-    """Weights (K, B) by conjugate gradients on their own support, and products spent."""
+def _conjugate(gram, cross, metric, weights) -> Trial:
+    """By conjugate gradients on the support of weights (K, B)."""
     return conjugate_gradient(gram, cross, metric[1], weights, weights > 0)
 
 
-def _screened(gram, cross, metric, weights):
+def _screened(gram, cross, metric, weights) -> Trial:
     """As `_conjugate`, on the candidates of the largest pull alone, with supports corrected once.
 
     What it leaves out wrongly, the second phase lets in.
@@ -146,25 +125,24 @@ def _screened(gram, cross, metric, weights):
     cross, start = take(cross.T, kept).T, take(weights.T, kept).T
     metric = metric_of(gram)
     inner, spent = projected_gradient(gram, cross, metric, start)
-    margin = 16 * jnp.finfo(cross.dtype).eps * jnp.max(jnp.abs(cross), axis=0)
+    margin = MARGIN * jnp.finfo(cross.dtype).eps * jnp.max(jnp.abs(cross), axis=0)
 
-    def correct(_, carry):
-        trial, spent = carry
-        start = jnp.maximum(trial, 0)
-        enters = (trial == 0) & (cross - product(gram, start) > margin)
-        trial, more = conjugate_gradient(gram, cross, metric[1], start, (start > 0) | enters)
-        return trial, spent + 1 + more
+    def correct(_, trial):
+        start = jnp.maximum(trial.weights, 0)
+        enters = (trial.weights == 0) & (cross - product(gram, start) > margin)
+        new = conjugate_gradient(gram, cross, metric[1], start, (start > 0) | enters)
+        return new._replace(spent=trial.spent + 1 + new.spent)
 
-    inner, spent = jax.lax.fori_loop(0, 2, correct, (inner, spent))
-    put = jax.vmap(lambda row, indices, values: row.at[indices].set(values))
-    weights = put(jnp.zeros_like(weights.T), kept, inner.T).T
     # Those products are with matrices of a quarter the size or less, but count.
-    return weights, 3 + spent
+    first = Trial(inner, jnp.ones_like(margin), spent + 3)
+    trial = jax.lax.fori_loop(0, 2, correct, first)
+    put = jax.vmap(lambda row, indices, values: row.at[indices].set(values))
+    return trial._replace(weights=put(jnp.zeros_like(weights.T), kept, trial.weights.T).T)
 
 
 def product(gram: jax.Array, vectors: jax.Array) -> jax.Array:
     """``G w`` for gram (B, K, K) and vectors (K, B)."""
-    return jnp.einsum("bij,jb->ib", gram, vectors, precision=jax.lax.Precision.HIGHEST)
+    return contract("bij,jb->ib", gram, vectors)
 
 
 def total_of(vectors: jax.Array) -> jax.Array:
@@ -260,10 +238,12 @@ def projected_gradient(gram, cross, metric, start, *, few=0) -> tuple[jax.Array,
     return weights, bursts * _BURST
 
 
-def conjugate_gradient(
-    gram, cross, constant, weights, support, *, margin=None, counted=None, most=_CONJUGATE_STEPS
-) -> tuple[jax.Array, jax.Array]:
+def conjugate_gradient(gram, cross, constant, weights, support) -> Trial:
     """Conjugate gradients on a support, preconditioned by "diagonal + constant" restricted to it.
+
+    For two right sides at once: what the weights leave of cross, and the `probe`. Of a dependent
+    set they leave what of the probe it cannot reach: too little to be seen in about one of a
+    hundred sets with one dependency, less with more.
 
     Args:
         gram: (B, K, K).
@@ -271,50 +251,58 @@ def conjugate_gradient(
         constant: (B,) mean off-diagonal entry.
         weights: (K, B) to start from, 0 off the support.
         support: bool (K, B).
-        margin: what of the right side may be left; by default rounding.
-        counted: bool (B,), the problems that matter to when it stops; by default those asked for.
-        most: steps at most.
-
-    Returns:
-        (K, B), 0 off the support, entries on it may be negative; and int32 () products spent.
     """
+    size, count = cross.shape
+    eps = jnp.finfo(cross.dtype).eps
+
+    def twice(first, second):
+        return jnp.concatenate([first, second], axis=-1)
+
     diagonal = jnp.diagonal(gram, axis1=1, axis2=2).T - constant
-    inside = support.astype(cross.dtype)
-    inverse = inside / jnp.where(diagonal > 0, diagonal, 1)
+    inverse = jnp.where(support, 1 / jnp.where(diagonal > 0, diagonal, 1), 0)
     # Sherman-Morrison.
     coupling = constant / (1 + constant * total_of(inverse))
+    inside, inverse, coupling = (twice(x, x) for x in (support, inverse, coupling))
+    margin = 8 * eps * jnp.max(jnp.abs(cross), axis=0)
+    margin = twice(margin, jnp.full_like(margin, _REACHED))
+    most = _UNSOLVED * jnp.sum(asked(cross).astype(cross.dtype))
 
     def precondition(residual):
         scaled = inverse * residual
         return scaled - coupling * total_of(scaled) * inverse
 
+    def unsolved(residual):
+        far = total_of((jnp.abs(residual) > margin).astype(cross.dtype))
+        return jnp.sum((far[:count] + far[count:] > 0).astype(cross.dtype)) > most
+
     def step(carry):
-        weights, residual, direction, energy = carry
-        applied = product(gram, direction)
+        number, _, solution, residual, direction, energy = carry
+        applied = twice(product(gram, direction[:, :count]), product(gram, direction[:, count:]))
         curvature = total_of(direction * applied)
         go = (curvature > 0) & (energy > 0)
         length = jnp.where(go, energy / jnp.where(go, curvature, 1), 0)
-        weights = weights + length * direction
-        residual = residual - length * applied * inside
+        solution = solution + length * direction
+        residual = residual - jnp.where(inside, length * applied, 0)
         ahead = precondition(residual)
         new = total_of(residual * ahead)
         direction = ahead + jnp.where(go, new / jnp.where(go, energy, 1), 0) * direction
-        return weights, residual, direction, new
+        return number + 1, unsolved(residual), solution, residual, direction, new
 
-    residual = (cross - product(gram, weights)) * inside
-    direction = precondition(residual)
-    energy = total_of(residual * direction)
-    if margin is None:
-        margin = 8 * jnp.finfo(cross.dtype).eps * jnp.max(jnp.abs(cross), axis=0)
-        counted = asked(cross)
-
-    def unsolved(carry):
-        number, (_, residual, *_) = carry
-        far = share_with_more(jnp.abs(residual) > margin, 0, counted)
-        return (number < most) & (far > _UNSOLVED)
-
-    start = (weights, residual, direction, energy)
-    number, (weights, *_) = jax.lax.while_loop(
-        unsolved, lambda carry: (carry[0] + 1, step(carry[1])), (jnp.int32(0), start)
+    right = twice(
+        cross - product(gram, weights), jnp.broadcast_to(probe(size, cross.dtype), cross.shape)
     )
-    return weights, number + 1
+    right = jnp.where(inside, right, 0)
+    direction = precondition(right)
+    start = jnp.int32(0), unsolved(right), jnp.zeros_like(right), right, direction
+    number, _, solution, residual, *_ = jax.lax.while_loop(
+        lambda carry: carry[1] & (carry[0] < _CONJUGATE_STEPS),
+        step,
+        (*start, total_of(right * direction)),
+    )
+    left = jnp.max(jnp.abs(residual[:, count:]), axis=0)
+    amplified = amplification(solution[:, count:])
+    return Trial(
+        weights + solution[:, :count],
+        jnp.where(left <= _REACHED, amplified, jnp.inf),
+        2 * number + 1,
+    )

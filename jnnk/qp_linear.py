@@ -50,9 +50,9 @@ def solve_on_support(gram: jax.Array, right: jax.Array, support: jax.Array) -> j
         return jnp.where(support, applied, x)
 
     def solve(_, r):
-        x = eliminate(gram, r, support)
         # One step of refinement: elimination without pivoting loses a few digits.
-        return x + eliminate(gram, r - product(x), support)
+        refined = lambda _, x: x + eliminate(gram, r - product(x), support)  # noqa: E731
+        return jax.lax.fori_loop(0, 2, refined, jnp.zeros_like(r))
 
     right = jnp.where(support, right, 0)
     return jax.lax.custom_linear_solve(product, right, solve, symmetric=True)

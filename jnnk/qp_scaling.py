@@ -32,11 +32,8 @@ class Posed(NamedTuple):
     bounded: jax.Array
 
 
-def pose(gram: jax.Array, cross: jax.Array, *, always: bool = False) -> Posed:
-    """Problems (B, K, K) and (B, K), as they came, in units of their own.
-
-    With ``always`` gram is scaled even where all factors are 1, in one pass with what made it.
-    """
+def pose(gram: jax.Array, cross: jax.Array) -> Posed:
+    """Problems (B, K, K) and (B, K), as they came, in units of their own."""
     dtype, size = cross.dtype, cross.shape[1]
     smallest = jnp.finfo(dtype).tiny
     diagonal = jnp.diagonal(gram, axis1=1, axis2=2)
@@ -50,16 +47,9 @@ def pose(gram: jax.Array, cross: jax.Array, *, always: bool = False) -> Posed:
     second = _size_of(cross)
     cross = cross / second[:, None]
 
-    def scaled(gram):
-        gram = gram * scale[:, :, None] * scale[:, None, :]
-        both = usable[:, :, None] & usable[:, None, :]
-        return jnp.where(both, gram, jnp.eye(size, dtype=dtype))
-
-    # What similarities give is in these units already.
-    if always:
-        gram = scaled(gram)
-    else:
-        gram = jax.lax.cond(jnp.all(usable & (scale == 1)), lambda gram: gram, scaled, gram)
+    gram = gram * scale[:, :, None] * scale[:, None, :]
+    both = usable[:, :, None] & usable[:, None, :]
+    gram = jnp.where(both, gram, jnp.eye(size, dtype=dtype))
     return Posed(gram, cross, scale, jnp.stack([first, second], 1), bounded)
 
 

@@ -307,8 +307,11 @@ def test_rank_deficient_problems_have_basic_solutions(dtype):
     with jax.enable_x64(True):
         solution = solve_nnk(jnp.asarray(gram, dtype), jnp.asarray(cross, dtype))
         half = solve_nnk(jnp.asarray(gram[37:], dtype), jnp.asarray(cross[37:], dtype))
+        # Rounded to float32 some problems have no solution: there float64 finds none either.
+        given = (jnp.asarray(np.asarray(x, dtype), jnp.float64) for x in (gram, cross))
+        best = solve_nnk(*given).converged.mean()
     weights = np.asarray(solution.weights, np.float64)
-    assert np.mean(np.asarray(solution.converged)) >= (1 if dtype == "float64" else 0.98)
+    assert np.mean(np.asarray(solution.converged)) >= best >= (1 if dtype == "float64" else 0.95)
     assert all(independent(gram, weights)) and (weights > 0).sum(1).max() <= 4
     np.testing.assert_array_equal(np.asarray(half.weights) > 0, weights[37:] > 0)
     for i in np.flatnonzero(np.asarray(solution.converged)):
