@@ -40,28 +40,18 @@ class Triangular(NamedTuple):
 
     def rotated(self, others: jax.Array) -> jax.Array:
         """The first ``n`` rows of ``Q^H Y``, ``(n, p, ...)``, for ``Y`` of ``(m, p, ...)``."""
-        rows, _ = jax.lax.scan(lambda y, h: (_reflected(y, *h), None), others, self.reflections)
+        rows, _ = jax.lax.scan(lambda y, h: (reflected(y, h), None), others, self.reflections)
         return rows[: len(self.upper)]
 
 
 def triangular(matrix: jax.Array) -> Triangular:
     """Triangular factors of matrices ``(m, n, ...)`` with m >= n, float32 or complex64."""
     height, width = matrix.shape[:2]
-    places = jnp.arange(height, dtype=jnp.int32).reshape(height, *[1] * (matrix.ndim - 2))
 
     def step(rows: jax.Array, k: jax.Array) -> tuple[jax.Array, Reflections]:
         column = jax.lax.dynamic_index_in_dim(rows, k, axis=1, keepdims=False)
-        column = jnp.where(places < k, 0, column)
-        length = jnp.sqrt(_total(jnp.square(jnp.abs(column))))
-        first = jax.lax.dynamic_index_in_dim(column, k, keepdims=False)
-        size = jnp.abs(first)
-        phase = jnp.where(size > 0, first / jnp.where(size > 0, size, 1).astype(first.dtype), 1)
-        # Away from zero, so that nothing cancels. |v|^2 = 2 |x| (|x| + |x_k|).
-        vector = column + jnp.where(places == k, (phase * length.astype(first.dtype))[None], 0)
-        half_square = length * (length + size)
-        is_needed = half_square > 0
-        factor = jnp.where(is_needed, 1 / jnp.where(is_needed, half_square, 1), 0)
-        return _reflected(rows, vector, factor), Reflections(vector, factor)
+        reflection = reflection_of(column, k)
+        return reflected(rows, reflection), reflection
 
     count = min(width, height - 1)
     rows, reflections = jax.lax.scan(step, matrix, jnp.arange(count, dtype=jnp.int32))
@@ -70,7 +60,25 @@ def triangular(matrix: jax.Array) -> Triangular:
     return Triangular(jnp.where(below, 0, rows[:width]), reflections, jnp.prod(signs, axis=0))
 
 
-def _reflected(rows: jax.Array, vector: jax.Array, factor: jax.Array) -> jax.Array:
+def reflection_of(column: jax.Array, k: jax.Array) -> Reflections:
+    """The Householder reflection that makes a column ``(m, ...)`` zero after entry ``k``."""
+    places = jnp.arange(len(column), dtype=jnp.int32).reshape(-1, *[1] * (column.ndim - 1))
+    first = jax.lax.dynamic_index_in_dim(column, k, keepdims=False)
+    column = jnp.where(places < k, 0, column)
+    length = jnp.sqrt(_total(jnp.square(jnp.abs(column))))
+    size = jnp.abs(first)
+    phase = jnp.where(size > 0, first / jnp.where(size > 0, size, 1).astype(first.dtype), 1)
+    # Away from zero, so that nothing cancels. |v|^2 = 2 |x| (|x| + |x_k|).
+    vector = column + jnp.where(places == k, (phase * length.astype(first.dtype))[None], 0)
+    half_square = length * (length + size)
+    is_needed = half_square > 0
+    factor = jnp.where(is_needed, 1 / jnp.where(is_needed, half_square, 1), 0)
+    return Reflections(vector, factor)
+
+
+def reflected(rows: jax.Array, reflection: Reflections) -> jax.Array:
+    """Rows ``(m, p, ...)`` by one reflection, from the left."""
+    vector, factor = reflection
     along = _total(jnp.conj(vector)[:, None] * rows) * factor.astype(rows.dtype)[None]
     return rows - vector[:, None] * along[None]
 

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from jnnk.adjugates import reflected, reflection_of
+
 _EPS = 2.0**-23
 _STEPS_PER_EIGENVALUE = 6
 _EXCEPTIONAL_EVERY = 7
@@ -36,23 +38,18 @@ def qr_eigenvalues(matrix: jax.Array) -> jax.Array:
 def _hessenberg(matrix: jax.Array) -> jax.Array:
     """Zeros below the first subdiagonal, by Householder reflections from both sides."""
     size = matrix.shape[0]
-    for k in range(size - 2):
-        column = matrix[k + 1 :, k]
-        length = jnp.sqrt(jnp.sum(column**2, axis=0))
-        reflector = column.at[0].add(jnp.copysign(length, column[0]))
-        square = jnp.sum(reflector**2, axis=0)
-        factor = jnp.where(square > 0, 2 / jnp.where(square > 0, square, 1), 0)
-        # Term by term: jaxlib 0.10.2 gets jnp.sum of these products wrong for large batches on CPU.
-        rows = matrix[k + 1 :]
-        along = sum(entry[None] * row for entry, row in zip(reflector, rows, strict=True))
-        matrix = matrix.at[k + 1 :].set(rows - (factor[None] * reflector)[:, None] * along[None])
-        columns = matrix[:, k + 1 :]
-        along = sum(entry[None] * columns[:, i] for i, entry in enumerate(reflector))
-        matrix = matrix.at[:, k + 1 :].set(
-            columns - (factor[None] * along)[:, None] * reflector[None]
-        )
-        matrix = matrix.at[k + 2 :, k].set(0)
-    return matrix
+    if size == 2:
+        return matrix
+
+    def step(k: jax.Array, rows: jax.Array) -> jax.Array:
+        column = jax.lax.dynamic_index_in_dim(rows, k, axis=1, keepdims=False)
+        reflection = reflection_of(column, k + 1)
+        rows = reflected(rows, reflection)
+        return reflected(rows.swapaxes(0, 1), reflection).swapaxes(0, 1)
+
+    matrix = jax.lax.fori_loop(0, size - 2, step, matrix)
+    below = jnp.tri(size, k=-2, dtype=bool).reshape(size, size, *[1] * (matrix.ndim - 2))
+    return jnp.where(below, 0, matrix)
 
 
 def _deflate(h: jax.Array, norm: jax.Array) -> jax.Array:

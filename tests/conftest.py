@@ -51,6 +51,10 @@ def _compilation_of_module(request):
     (qp, eigenvalues, conv_scores, ...) is compiled as users compile it.
     """
     _compile_as_marked(request)
+    yield
+    # A loaded program takes several memory maps, of which Linux grants a process 65,530: without
+    # this the suite runs out of them. What later modules share comes back from the run's cache.
+    jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)

@@ -19,10 +19,12 @@ def save_figure(folder: pathlib.Path, name: str, figure: Figure) -> bytes:
     Returns:
         The SVG.
     """
-    for kind in ("png", "svg"):
-        content = figure_bytes(figure, kind)
-        write_bytes(folder / f"{name}.{kind}", content)
-    return content
+    drawing = figure_bytes(figure, "svg")
+    write_bytes(folder / f"{name}.svg", drawing)
+    # Half of the time goes into the layout, so the PNG takes over that of the SVG.
+    figure.set_layout_engine("none")
+    write_bytes(folder / f"{name}.png", figure_bytes(figure, "png"))
+    return drawing
 
 
 def figure_bytes(figure: Figure, kind: str) -> bytes:
