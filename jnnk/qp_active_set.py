@@ -194,8 +194,8 @@ def _solve_pack(gram, cross, mine, max_steps) -> Solved:
         number, state = carry
         active = state.busy
         state = jax.lax.while_loop(lambda state: jnp.any(state.busy), pivot, state)
-        state = _polish(gram, cross, state, scales)
-        return number + 1, state._replace(busy=state.busy & active & (state.steps < max_steps))
+        state = _polish(gram, cross, state, scales, active)
+        return number + 1, state._replace(busy=state.busy & (state.steps < max_steps))
 
     _, state = jax.lax.while_loop(
         lambda carry: jnp.any(carry[1].busy) & (carry[0] < _ROUNDS),
@@ -277,8 +277,11 @@ def _pivot(state: Tables, scales: Scales, max_steps) -> Tables:
     )
 
 
-def _polish(gram, cross, state: Tables, scales: Scales) -> Tables:
-    """Weights and pulls from gram itself, by refinement on the support."""
+def _polish(gram, cross, state: Tables, scales: Scales, active) -> Tables:
+    """Weights and pulls from gram itself, by refinement on the support.
+
+    Of active problems alone: how often a problem is refined must not depend on the others.
+    """
     eps, applied = jnp.finfo(cross.dtype).eps, _inverse(state)
 
     def refined(_, carry):
@@ -291,9 +294,9 @@ def _polish(gram, cross, state: Tables, scales: Scales) -> Tables:
     enters = ~(state.support | state.barred) & (pull / scales.root > MARGIN * eps * scales.size)
     leaves = state.support & (trial <= 0)
     return state._replace(
-        column=jnp.where(state.support, trial, pull),
-        weights=jnp.where(jnp.any(leaves, axis=0), state.weights, trial),
-        busy=jnp.any(enters | leaves, axis=0),
+        column=jnp.where(active, jnp.where(state.support, trial, pull), state.column),
+        weights=jnp.where(active & ~jnp.any(leaves, axis=0), trial, state.weights),
+        busy=active & jnp.any(enters | leaves, axis=0),
     )
 
 
