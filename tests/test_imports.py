@@ -13,10 +13,14 @@ from jnnk import models
 # Each stage may import the stages before it, and nothing of its own or a later one.
 PIPELINES = {
     "NNK": [
-        {"similarity", "qp"},
+        {"similarity", "qp", "ring"},
+        {"shortlists"},
+        {"second_pass"},
+        {"ranking"},
+        {"passes"},
         {"neighbors"},
         {"graph"},
-        {"channels", "ring"},
+        {"channels"},
         {"overlap", "dimension", "generalization", "sharding"},
     ],
     "pruning": [{"conv_scores"}, {"masks"}, {"training"}],
