@@ -315,8 +315,10 @@ def _certified(
     gram, cross, weights, applied, scales: Scales, mine
 ) -> tuple[jax.Array, Certificate]:
     """Weights with their certificate, refined where rounding leaves much of a residual."""
-    absolute = contract("bij,jb->ib", jnp.abs(gram), weights)
-    plain = certify(gram, cross, weights, absolute, scales)
+
+    def certificate_of(weights, gradient=None):
+        absolute = contract("bij,jb->ib", jnp.abs(gram), weights)
+        return certify(gram, cross, weights, absolute, scales, gradient=gradient)
 
     def is_wide(certificate):
         return mine & (certificate.bound > WIDE * jnp.finfo(cross.dtype).eps * scales.size)
@@ -324,14 +326,14 @@ def _certified(
     def refined(carry):
         number, weights, certificate, wide = carry
         trial = jnp.maximum(weights + applied(certificate.gradient), 0)
-        gradient = exact_gradient(gram, cross, trial)
-        new = certify(gram, cross, trial, absolute, scales, gradient=gradient)
+        new = certificate_of(trial, exact_gradient(gram, cross, trial))
         better = wide & (new.bound < certificate.bound)
         weights, certificate = jax.tree.map(
             lambda x, y: jnp.where(better, x, y), (trial, new), (weights, certificate)
         )
         return number + 1, weights, certificate, wide & is_wide(certificate)
 
+    plain = certificate_of(weights)
     if cross.dtype != jnp.float32:
         return weights, plain
     start = jnp.zeros((), jnp.int32), weights, plain, is_wide(plain)
