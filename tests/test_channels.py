@@ -129,6 +129,7 @@ def test_wrong_kinds_of_arguments_are_named():
         channelwise_nnk_graph(values, num_neighbors=3.0)
 
 
+@pytest.mark.thorough
 def test_without_jit():
     values = _activations()[:12]
     expected = channelwise_nnk_graph(values, num_neighbors=3)

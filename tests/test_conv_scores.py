@@ -153,6 +153,7 @@ def test_gradients_are_finite_everywhere(size):
 
 
 @pytest.mark.quick_compile
+@pytest.mark.thorough
 def test_gradients_are_finite_and_the_slopes_under_x64_too():
     rng = np.random.default_rng(3)
     special = np.asarray(special_kernel(3, np.random.default_rng(0))).reshape(3, 3, 1, 16)

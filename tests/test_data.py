@@ -334,6 +334,7 @@ def test_a_constant_channel_has_deviation_one(tmp_path):
     assert loaded.std[1] == 1
 
 
+@pytest.mark.thorough
 def test_cifar10(shared):
     loaded = data.load("cifar10", data_dir=shared / "tfds")
     assert loaded.train_images.shape == (50000, 32, 32, 3)
@@ -468,6 +469,7 @@ def test_reading_imports_no_tensorflow_and_logs_nothing(tmp_path):
 # --- Tiny ImageNet
 
 
+@pytest.mark.thorough
 def test_tiny_imagenet(shared):
     loaded = data.load("tiny_imagenet", data_dir=shared)
     root = shared / "tiny-imagenet-200"

@@ -30,7 +30,7 @@ from jnnk.jobs.overlap_epochs import Trajectory
 from jnnk.jobs.overlap_settings import Settings as OverlapSettings
 from jnnk.jobs.protocols import PROTOCOLS
 
-pytestmark = [pytest.mark.thorough, pytest.mark.slow]
+pytestmark = pytest.mark.thorough
 
 DEVICES = (1, 2, 8)
 IMAGES, TEST_IMAGES = 160, 80

@@ -52,7 +52,7 @@ def test_examples_run(text, names):
     assert result.attempted > 0 and result.failed == 0, "".join(said)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_reference_builds_without_a_warning(tmp_path):
     pytest.importorskip("mkdocs", reason="mkdocs is not installed: pip install '.[docs]'")
     # As installed: mkdocstrings reads sources, and those of an editable install lie in two places.

@@ -20,7 +20,7 @@ def test_the_options_name_what_the_tables_hold():
     assert tuple(PENALTIES) == config.REGULARIZERS
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_run_is_regularised_stopped_and_loses_channels(tmp_path):
     run = tmp_path / "run"
     train = [

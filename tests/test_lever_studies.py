@@ -96,7 +96,7 @@ def test_early_stopping_study(dataset, tmp_path, monkeypatch):
     assert (tmp_path / "early_stopping.png").stat().st_size > 0
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_channel_pruning_study(dataset, tmp_path):
     model = models.create("resnet8", num_classes=2)
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))

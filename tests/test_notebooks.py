@@ -10,7 +10,7 @@ import jax
 import pytest
 from matplotlib import pyplot
 
-pytestmark = [pytest.mark.slow, pytest.mark.quick_compile]
+pytestmark = pytest.mark.quick_compile
 
 NOTEBOOKS = sorted((pathlib.Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 #: One that says how many devices there are, which a process can say only once.
@@ -21,6 +21,7 @@ def cells(path):
     return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_from_top_to_bottom(path, request):
     sources = ["".join(cell["source"]) for cell in cells(path)]

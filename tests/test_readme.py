@@ -8,7 +8,7 @@ import pytest
 README = pathlib.Path(__file__).parents[1] / "README.md"
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.quick_compile
 def test_the_python_of_the_readme_runs(capsys):
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)

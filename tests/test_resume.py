@@ -19,7 +19,7 @@ COMMAND = [
 ]  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_killed_and_resumed_training_is_bit_identical(tmp_path):
     env = kills.environment(tmp_path / "cache")
     whole, killed = tmp_path / "whole", tmp_path / "killed"

@@ -267,6 +267,7 @@ def _tied() -> np.ndarray:
     return np.maximum(np.round(2 * values - 0.5) * np.float32(0.3), 0)
 
 
+@pytest.mark.thorough
 def test_rounding_decides_alike_on_every_mesh(tmp_path):
     """Compiled as for a user, since which operations are fused decides the last bits."""
     _finish(_start(8, "ties", tmp_path, JAX_DISABLE_MOST_OPTIMIZATIONS="0"))
@@ -319,6 +320,7 @@ def test_the_mesh_changes_no_training(folder, mesh):
     _assert_trained_alike(folder, mesh)
 
 
+@pytest.mark.thorough
 def test_two_processes_do_the_same(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -240,7 +240,6 @@ def test_the_first_process_of_a_container_hears_sigterm():
 
 
 @pytest.mark.thorough
-@pytest.mark.slow
 def test_a_study_stopped_at_random_moments(tmp_path):
     env = kills.environment(tmp_path / "cache")
     study = [
@@ -260,7 +259,6 @@ def test_a_study_stopped_at_random_moments(tmp_path):
 
 
 @pytest.mark.thorough
-@pytest.mark.slow
 def test_several_processes_stop_at_the_same_step(tmp_path):
     """The second one is told to; both end, and go on together."""
     with socket.socket() as free:

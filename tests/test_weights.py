@@ -71,7 +71,7 @@ def accuracy(model, variables, cifar10_test, normalisation):
     return 100 * right / len(images)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "file", "shortcut", "normalisation", "images", "percent"),
     [
