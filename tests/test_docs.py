@@ -56,7 +56,8 @@ def test_examples_run(text, names):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The pages of the built site, HTML by address."""
-    pytest.importorskip("mkdocs", reason="mkdocs is not installed: pip install '.[docs]'")
+    for module in ("mkdocs", "latex2mathml"):
+        pytest.importorskip(module, reason=f"{module} is not installed: pip install '.[docs]'")
     # As installed: mkdocstrings reads sources, and those of an editable install lie in two places.
     folder = tmp_path_factory.mktemp("docs")
     package = folder / "installed" / "jnnk"
