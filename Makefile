@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST := --numprocesses auto --dist loadfile --no-loadscope-reorder
 SOURCES := pyproject.toml $(wildcard jnnk/*.py jnnk/report.* jnnk/*/*.py models/*.py)
 
-.PHONY: demo test test-all clean
+.PHONY: demo test test-all docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/jnnk study --dataset digits --model resnet8 --out runs/demo --resume
@@ -20,6 +20,10 @@ test-all: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pytest $(PYTEST)
+
+# The documentation in build/site, from pages, notebooks and docstrings.
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
@@ -37,4 +41,9 @@ $(VENV)/.installed: $(BIN)/python $(SOURCES)
 $(VENV)/.installed-test: $(BIN)/python $(SOURCES)
 	rm -rf build
 	$(BIN)/pip install --quiet --disable-pip-version-check '.[test]'
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: $(BIN)/python $(SOURCES)
+	rm -rf build
+	$(BIN)/pip install --quiet --disable-pip-version-check '.[docs]'
 	touch $@ $(VENV)/.installed

@@ -3,6 +3,7 @@
 import fnmatch
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ PENALTIES = {
 
 
 def make_regularizer(
-    name: str, *, strength: float, layers: Sequence[str] = ("*",), **options
+    name: str, *, strength: float, layers: Sequence[str] = ("*",), **options: Any
 ) -> Regularizer:
     """``strength`` times the mean penalty of the chosen layers, for ``make_train_step``.
 

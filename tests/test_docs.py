@@ -1,4 +1,4 @@
-"""The reference is built from the docstrings without a warning, and their examples run."""
+"""The documentation is built without a warning, and the docstrings' examples run."""
 
 import doctest
 import importlib
@@ -6,6 +6,7 @@ import inspect
 import os
 import pathlib
 import pkgutil
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from jnnk import models
 
 pytestmark = pytest.mark.quick_compile
 
-CONFIG = pathlib.Path(__file__).parents[1] / "notebooks" / "api" / "mkdocs.yml"
+ROOT = pathlib.Path(__file__).parents[1]
 #: What a newcomer calls first: each has an example.
 SHOWN = {
     "nearest_neighbors", "solve_nnk", "nnk_graph", "channelwise_nnk_graph", "channel_overlap",
@@ -52,26 +53,54 @@ def test_examples_run(text, names):
     assert result.attempted > 0 and result.failed == 0, "".join(said)
 
 
-@pytest.mark.thorough
-def test_the_reference_builds_without_a_warning(tmp_path):
-    pytest.importorskip("mkdocs", reason="mkdocs is not installed: pip install '.[docs]'")
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The pages of the built site, HTML by address."""
+    for module in ("mkdocs", "latex2mathml"):
+        pytest.importorskip(module, reason=f"{module} is not installed: pip install '.[docs]'")
     # As installed: mkdocstrings reads sources, and those of an editable install lie in two places.
-    package = tmp_path / "installed" / "jnnk"
+    folder = tmp_path_factory.mktemp("docs")
+    package = folder / "installed" / "jnnk"
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(jnnk.__path__[0], package, ignore=ignore)
     shutil.copytree(models.__path__[0], package / "models", ignore=ignore, dirs_exist_ok=True)
-    command = [sys.executable, "-P", "-m", "mkdocs", "build", "--strict", "--quiet"]
+    # Not --quiet, with which MkDocs does not count warnings.
+    command = [sys.executable, "-P", "-m", "mkdocs", "build", "--strict"]
     done = subprocess.run(
-        [*command, "-f", str(CONFIG), "-d", str(tmp_path / "site")],
+        [*command, "-f", str(ROOT / "mkdocs.yml"), "-d", str(folder / "site")],
         env={**os.environ, "PYTHONPATH": str(package.parent), "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    pages = "".join(path.read_text() for path in (tmp_path / "site").glob("*.html"))
+    pages = (folder / "site").rglob("*.html")
+    return {str(page.relative_to(folder / "site")): page.read_text() for page in pages}
+
+
+@pytest.mark.thorough
+def test_every_public_name_is_in_the_reference(site):
+    reference = "".join(text for page, text in site.items() if page.startswith("api/"))
     for name in jnnk.__all__:
         value = inspect.unwrap(getattr(jnnk, name))
         anchor = f'id="{value.__module__}.{value.__qualname__}"'
-        assert anchor in pages, anchor
-    assert 'id="jnnk.models.create"' in pages
-    assert "https://fonts." not in pages
+        assert anchor in reference, anchor
+    assert 'id="jnnk.models.create"' in reference
+
+
+@pytest.mark.thorough
+def test_pages_and_notebooks_are_in_the_site(site):
+    sources = ROOT / "notebooks"
+    for path in [*sources.rglob("*.md"), *sources.glob("*.ipynb")]:
+        assert str(path.relative_to(sources).with_suffix(".html")) in site
+    assert "02_nnk_in_two_dimensions_1.png" in site["02_nnk_in_two_dimensions.html"]
+
+
+@pytest.mark.thorough
+def test_formulas_and_pages_need_no_network(site):
+    fetched = re.compile(
+        r"<(?:script|img|link|iframe|source)\b[^>]*\b(?:src|href)=\"https?://[^>]*"
+    )
+    for page, text in site.items():
+        assert not fetched.findall(text), page
+        assert 'class="arithmatex"' not in text, page
+    assert "<math" in site["pages/concepts/nnk.html"]

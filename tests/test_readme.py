@@ -1,17 +1,43 @@
-"""The README's Python runs as it stands."""
+"""The README is short, its links lead somewhere, and its Python and that of the pages run."""
 
 import pathlib
 import re
 
 import pytest
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
+ROOT = pathlib.Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = sorted((ROOT / "notebooks" / "pages").rglob("*.md"))
+
+
+def python(path):
+    return re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
+
+
+WITH_PYTHON = [README, *filter(python, PAGES)]
+
+
+def test_it_fits_three_screens():
+    assert len(README.read_text().splitlines()) <= 150
+
+
+# MkDocs looks at the links of the pages themselves.
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_lead_to_files(name):
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / name).read_text())
+    missing = [link for link in links if "://" not in link and not (ROOT / link).exists()]
+    assert not missing
 
 
 @pytest.mark.thorough
 @pytest.mark.quick_compile
-def test_the_python_of_the_readme_runs(capsys):
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) >= 2
-    exec(compile("\n".join(blocks), str(README), "exec"), {"__name__": "readme"})
-    assert "second" in capsys.readouterr().out
+@pytest.mark.parametrize("path", WITH_PYTHON, ids=lambda path: path.stem)
+def test_the_python_runs(path, capsys):
+    program = compile("\n".join(python(path)), str(path), "exec")
+    exec(program, {"__name__": "readme"})
+    if path == README:
+        assert "second" in capsys.readouterr().out
+
+
+def test_own_networks_and_overlap_in_the_loss_are_run():
+    assert {path.stem for path in WITH_PYTHON} >= {"README", "network", "penalty"}
