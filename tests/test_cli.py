@@ -218,6 +218,7 @@ def test_report_of_training_alone(run, tmp_path, capsys):
     assert [path.stem for path in (tmp_path / "figures").glob("*.svg")] == ["training"]
 
 
+@pytest.mark.thorough  # to the bit only as compiled for a user
 def test_weights_of_a_run_go_into_another(run, tmp_path, capsys):
     from jnnk import models
     from jnnk.data import load

@@ -183,6 +183,7 @@ def test_misuse_raises():
         nnk_graph(points, num_neighbors=1, queries=jnp.ones((4, 3)))
 
 
+@pytest.mark.thorough  # to the bit only as compiled for a user
 def test_more_neighbors_than_points_solve_the_same_problems():
     points = _points(20)
     most = nnk_graph(points, num_neighbors=19)
