@@ -15,7 +15,7 @@ from accelerator.measure import (
 from jnnk.conv_scores import CRITERIA, kernel_scores
 
 FULL = ((3, 94_256), (3, 10_000_000), (5, 100_000), (7, 100_000))
-SMALL = ((3, 5_000), (5, 500))
+SMALL = ((3, 5_000),)
 EIGENVALUE_CRITERIA = ("min_eig", "min_eig_real", "spectral_radius", "spectral_radius_real")
 # Matrices that other eigenvalue solvers start with; rates are by matrix.
 _SOME = 256

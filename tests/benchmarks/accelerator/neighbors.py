@@ -24,8 +24,8 @@ _AT_MOST = 30
 
 
 def run(report):
-    count = 2_000 if report.small else 50_000
-    channels = 4 if report.small else CHANNELS
+    count = 1_000 if report.small else 50_000
+    channels = 2 if report.small else CHANNELS
     draw = functools.partial(data.features, count=count)
     layer = jnp.moveaxis(jax.lax.map(draw, jax.random.split(jax.random.key(2), channels)), 0, -1)
     points = layer[:, :, 0] + 0  # an array of its own

@@ -22,14 +22,16 @@ class Report:
             print(f"{name}: {value}")
         print("sizes:", "small" if small else "full")
 
-    def begin(self, section: str):
-        self._section = section
+    def begin(self, section: str, share: float):
+        """Starts a section, which may take that share of the time that is left."""
+        self._section, now = section, time.perf_counter()
+        self._section_end = now + share * (self._end - now)
         print(f"\n## {section}\n\n| case | contender | value | compiled in s | remarks |")
         print("|---|---|---|---|---|", flush=True)
 
     def has_time(self, case: str, seconds: float = 5) -> bool:
-        """Whether so many seconds are left; names what is skipped otherwise."""
-        left = self._end - time.perf_counter()
+        """Whether the section has so many seconds left; names what is skipped otherwise."""
+        left = self._section_end - time.perf_counter()
         if left < seconds:
             self.note(f"skipped for want of time: {case}")
         return left >= seconds

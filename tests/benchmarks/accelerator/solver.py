@@ -31,7 +31,7 @@ FULL = (
     (50, 10_000),
     (15, 10_000),
 )
-SMALL = ((25, 2_000), (50, 500))
+SMALL = ((25, 1_000),)
 # Problems that share their number of steps; the library's number is made for a CPU's cache.
 CHUNKS = (4_096, 32_768)
 # Problems whose optimality conditions are computed in float64, and that optax is given.
