@@ -235,6 +235,9 @@ def _eigenvalues_3x3(a: jax.Array) -> Eigenvalues:
     tripled = df.add(df.scale(cycles, 2.0), cycles)
     q = df.add(df.multiply(first_two, diagonal[2]), _nine(df.add(tripled, df.negative(mixed))))
 
+    # In one loop with what follows this takes JAX 0.11 most of a minute to compile.
+    p, q, trace = jax.lax.optimization_barrier((p, q, trace))
+
     # p and q may cancel, and p^3 and q^2 leave the range: bring the roots near 1.
     third = (((jnp.maximum(exponent_of(q.hi), -381) + 384) * 21846) >> 16) - 128
     scale = jnp.maximum(exponent_of(p.hi) >> 1, third)
