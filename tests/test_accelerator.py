@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-pytestmark = [pytest.mark.thorough, pytest.mark.slow]
+pytestmark = pytest.mark.thorough
 
 ROOT = pathlib.Path(__file__).parents[1]
 SECTIONS = {"machine", "correctness", "solver", "neighbors", "criteria", "training", "latency"}
