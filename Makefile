@@ -3,8 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := --numprocesses auto --dist loadfile --no-loadscope-reorder
-# Programs are compiled in two fifths of the time, and run a fifth slower and with other last bits.
-QUICK := XLA_FLAGS=--xla_cpu_use_fusion_emitters=false
 SOURCES := pyproject.toml $(wildcard jnnk/*.py jnnk/report.* jnnk/*/*.py models/*.py)
 
 .PHONY: demo test test-all docs clean
@@ -15,7 +13,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(QUICK) $(BIN)/pytest $(PYTEST) -m 'not thorough'
+	JNNK_QUICK_COMPILE=1 $(BIN)/pytest $(PYTEST) -m 'not thorough'
 
 # With what takes too long for every change, all compiled as for a user.
 test-all: $(VENV)/.installed-test

@@ -35,7 +35,7 @@ def knn_graph(graph: NNKGraph, *, similarity: RadialSimilarity | None = None) ->
 
     def weights(distances, valid):
         distances = jnp.where(valid, distances, 0)
-        largest = distances.max(initial=0)
+        largest = jax.lax.stop_gradient(distances).max(initial=0)
         # A power of two close to it, so that no square leaves the range of the dtype.
         power = jnp.ldexp(jnp.ones_like(largest), jnp.frexp(largest)[1] - 1)
         unit = jnp.where(largest > 0, power, 1)

@@ -213,7 +213,9 @@ def _two_nn(logs: Array, valid: Array, *, discard: float) -> Array:
 
 def _maximum_likelihood(logs: Array, valid: Array) -> Array:
     """`maximum_likelihood_dimension` from the logarithms of the distances."""
-    farthest = jnp.max(logs, axis=-1, keepdims=True, initial=-jnp.inf, where=valid)
+    # By its place, since a GPU may round logarithms otherwise where a maximum is derived.
+    place = jnp.argmax(jnp.where(valid, logs, -jnp.inf), axis=-1, keepdims=True)
+    farthest = jnp.take_along_axis(logs, place, axis=-1)
     number = valid.sum(-1).astype(logs.dtype)
     usable = number >= 2
     total = jnp.sum(jnp.where(valid, farthest - logs, 0), axis=-1)

@@ -64,7 +64,8 @@ def _shares(weights: Array) -> Array:
 
 
 def _unit(weights: Array) -> Array:
-    scale = weights.max(-1, keepdims=True)  # before squaring: tiny weights must not underflow
+    # Before squaring, since tiny weights must not underflow; it cancels, and so do derivatives.
+    scale = jax.lax.stop_gradient(weights).max(-1, keepdims=True)
     scaled = _ratio(weights, scale)
     squares = jnp.square(scaled).sum(-1, keepdims=True)
     return _ratio(scaled, jnp.sqrt(jnp.where(squares > 0, squares, 1)))

@@ -244,7 +244,8 @@ def _pivot(state: Tables, scales: Scales, max_steps) -> Tables:
     leaves = shortest < 2
     enters = ~leaves & (largest > 0)
     equal = free & (pull >= largest - _EQUAL * eps * scales.size)
-    chosen = jnp.argmax(jnp.where(leaves, share == shortest, equal), axis=0)
+    # Not the share that equals the shortest: computed twice, on a GPU, it may round otherwise.
+    chosen = jnp.argmax(jnp.where(leaves, -share, equal.astype(share.dtype)), axis=0)
     at = order == chosen
 
     weights = state.weights + jnp.where(leaves, shortest, 1) * (trial - state.weights)

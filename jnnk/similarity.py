@@ -89,7 +89,10 @@ class Gaussian:
         """
         shape, dtype = squared_distances.shape[:1], squared_distances.dtype
         if isinstance(self.bandwidth, str):
-            farthest = jnp.max(jnp.where(valid, squared_distances, 0), axis=1)
+            # By its place: the derivative of a maximum compares it with what it is the maximum of,
+            # which a GPU may compute twice with different rounding: then no place is equal.
+            is_last = valid & ~jnp.pad(valid[:, 1:], ((0, 0), (0, 1)))
+            farthest = jnp.sum(jnp.where(is_last, squared_distances, 0), axis=1)
             return _safe_sqrt(farthest) / self.factor
         return jnp.broadcast_to(jnp.asarray(self.bandwidth, dtype) / unit, shape)
 
@@ -116,7 +119,9 @@ class Cosine:
         The extra coordinate is 1 for zero vectors alone: they coincide with each other and are
         orthogonal to everything else.
         """
-        largest = jnp.max(jnp.abs(points), axis=1, keepdims=True, initial=0)
+        # The scale cancels: there is no derivative through it.
+        sizes = jax.lax.stop_gradient(jnp.abs(points))
+        largest = jnp.max(sizes, axis=1, keepdims=True, initial=0)
         zero = largest == 0
         scaled = points / jnp.where(zero, 1, largest)
         norm = jnp.sqrt(row_sums(jnp.where(zero, 1, scaled) ** 2))[:, None]

@@ -97,6 +97,7 @@ def test_statements_hold_on_any_points(seed, scale, num_channels):
     check_statements(points, seed, scale)
 
 
+@pytest.mark.thorough
 def test_every_pair_of_a_layer(real, graphs):
     result = aggregate_consistency(jnp.asarray(real), *graphs)
     assert result.num_pairs == 150 * 45

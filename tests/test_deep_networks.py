@@ -73,6 +73,7 @@ def pruning():
     }  # fmt: skip
 
 
+@pytest.mark.thorough
 def test_the_report_stays_below_8_mib(tmp_path, overlap, pruning, monkeypatch):
     monkeypatch.setattr(output, "figure_bytes", _only_vectors)
     run = create_run(tmp_path / "run", TrainConfig()._asdict())

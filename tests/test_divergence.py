@@ -203,6 +203,7 @@ def old(run, tmp_path, part="", epoch=2):
     return copy
 
 
+@pytest.mark.thorough
 def test_a_diverging_run_stops_and_says_what_to_try(run, tmp_path, capsys):
     out = tmp_path / "run"
     data = run.parent / "images.npz"

@@ -37,6 +37,7 @@ def dataset():
     return Dataset("noise", images, labels, images, labels, ("a", "b"), MEAN, STD)
 
 
+@pytest.mark.thorough
 def test_regularizer_study(dataset, tmp_path, monkeypatch):
     measured = []
 
@@ -74,6 +75,7 @@ def test_regularizer_study(dataset, tmp_path, monkeypatch):
         study(epochs=2)
 
 
+@pytest.mark.thorough
 def test_early_stopping_study(dataset, tmp_path, monkeypatch):
     def fake(name, model, data, *, patience):
         ends = {"channel-nnk": 2, "nnk": 1, "validation": 3}[name]

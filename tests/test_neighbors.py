@@ -266,6 +266,7 @@ def test_wrong_kinds_of_arguments_are_named(arguments):
             nearest_neighbors(points, bad, num_neighbors=1)
 
 
+@pytest.mark.thorough
 def test_jax_debugging_switches():
     points = _clusters(80, 3, 4, 1e-4)
     expected = oracle(points, points, 4)[0]

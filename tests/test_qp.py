@@ -15,6 +15,7 @@ from jnnk.qp import solve_nnk
 
 #: Problems and candidates of the tests in float32 that need no shape of their own: one program.
 COUNT, SIZE = 50, 8
+IN_DOUBLE = pytest.param("float64", marks=pytest.mark.thorough)
 _REFERENCE = [(kernel, size) for kernel in ("gaussian", "cosine") for size in (15, 25, 50)]
 
 
@@ -66,7 +67,7 @@ def reference(shared, kernel, size):
 
 
 @pytest.mark.parametrize(("kernel", "size"), _REFERENCE)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", IN_DOUBLE])
 def test_reference_problems(shared, kernel, size, dtype):
     gram, cross, theta = reference(shared, kernel, size)
     number = len(cross)
@@ -301,7 +302,7 @@ def rank_deficient(count, rank, size, *, seed=0):
     return matrix, right, gram, np.einsum("bri,br->bi", matrix, right)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", IN_DOUBLE])
 def test_rank_deficient_problems_have_basic_solutions(dtype):
     matrix, right, gram, cross = rank_deficient(100, 4, SIZE)
     with jax.enable_x64(True):

@@ -70,7 +70,11 @@ def measures(graph, similarity, *, unit):
     return found
 
 
-@pytest.mark.parametrize("name", SIMILARITIES)
+FIRST, *OTHERS = SIMILARITIES
+OTHERS = [pytest.param(name, marks=pytest.mark.thorough) for name in OTHERS]
+
+
+@pytest.mark.parametrize("name", [FIRST, *OTHERS])
 def test_measures_of_graphs(name):
     expected = measures(*graph_of(name, 1.0), unit=1)
     assert all(np.isfinite(value).all() for value in expected.values())

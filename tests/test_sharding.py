@@ -207,6 +207,7 @@ def _assert_same(graph, similarity):
         assert weights.any()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", CASES, ids=[_name(*case) for case in CASES])
 def test_the_mesh_changes_nothing(folder, case):
     with np.load(folder / f"{_name(*case)}.npz") as graph:
@@ -227,6 +228,7 @@ def _largest(text):
     return max(math.prod(map(int, re.split("[x,]", shape))) for shape in shapes)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("suffix", ["stablehlo", "hlo"])
 def test_the_ring_has_no_array_of_all_pairs(folder, suffix):
     text = (folder / f"{_name(*RING)}.{suffix}").read_text()
@@ -239,6 +241,7 @@ def test_all_pairs_would_be_seen():
     assert _largest(build.lower(shape).as_text()) >= N**2
 
 
+@pytest.mark.thorough
 def test_points_travel_in_a_ring_and_are_gathered_else(folder):
     ring = (folder / f"{_name(*RING)}.stablehlo").read_text()
     gathered = (folder / f"{_name(*GATHERED)}.stablehlo").read_text()
@@ -303,6 +306,7 @@ def _assert_trained_alike(folder, mesh):
             np.testing.assert_allclose(found[name], value, atol=1e-5, rtol=0, err_msg=name)
 
 
+@pytest.mark.thorough
 def test_the_mesh_changes_no_layer(folder):
     """Of ``jnnk overlap``: what the network answers, and both kinds of graph of it."""
     with np.load(folder / "layer.npz") as found:
@@ -315,6 +319,7 @@ def test_the_mesh_changes_no_layer(folder):
             np.testing.assert_array_equal(weights > 0, np.asarray(graph.weights) > 0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mesh", TRAINED_ON)
 def test_the_mesh_changes_no_training(folder, mesh):
     _assert_trained_alike(folder, mesh)

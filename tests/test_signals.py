@@ -39,6 +39,18 @@ TRAIN = [
 ]  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_ignored():
+    """A script that starts the tests in the background has Ctrl-C ignored, in children as well."""
+    kept = {number: signal.getsignal(number) for number in CODES}
+    for number in CODES:
+        is_ctrl_c = number == signal.SIGINT
+        signal.signal(number, signal.default_int_handler if is_ctrl_c else signal.SIG_DFL)
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
 def send(number: int) -> None:
     """To this process, where an exception of the handler would be lost: as the garbage goes."""
 
@@ -118,10 +130,14 @@ PRUNE = ["--criteria", "weight", "--sweep-images", "40", "--share", "0.5"]
 @pytest.mark.parametrize(
     ("command", "place", "number", "kept", "missing"),
     [
-        (["overlap", *MEASURE], (jnnk.jobs.overlap, "measure_layer"), signal.SIGINT,
-         "overlap", "report.html"),
-        (["prune", *PRUNE], (jnnk.jobs.prune, "apply_masks"), signal.SIGHUP,
-         "prune", "prune/sweep.json"),
+        pytest.param(
+            ["overlap", *MEASURE], (jnnk.jobs.overlap, "measure_layer"), signal.SIGINT,
+            "overlap", "report.html", marks=pytest.mark.thorough,
+        ),
+        pytest.param(
+            ["prune", *PRUNE], (jnnk.jobs.prune, "apply_masks"), signal.SIGHUP,
+            "prune", "prune/sweep.json", marks=pytest.mark.thorough,
+        ),
         (["report"], (jnnk.jobs.report, "overlap_sections"), signal.SIGTERM,
          "metrics.jsonl", "results.json"),
     ],

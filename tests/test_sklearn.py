@@ -31,6 +31,7 @@ EXPECTED = {
 }
 
 
+@pytest.mark.thorough
 @parametrize_with_checks(
     [NNKTransformer(), NNKClassifier()],
     expected_failed_checks=lambda estimator: EXPECTED[type(estimator).__name__],

@@ -152,6 +152,7 @@ def total_of(function):
     return jax.grad(total, allow_int=True)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "name", [n for n in (*table.SMOOTH, *table.DISCRETE) if n not in table.OF_NETWORKS]
 )

@@ -91,6 +91,7 @@ def test_accuracy_on_test_images(
     assert abs(found - percent) < 2.5 * 100 / images
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("name", "percent"), [("dropout", 73.28), ("overfit", 69.87)])
 def test_public_convnets_classify(shared, cifar10_test, name, percent):
     # Published on the lossless images: 76.0 and 72.2; these figures are this code's.
