@@ -330,8 +330,8 @@ def open_run(path: str | os.PathLike) -> Run:
         raise InputError(f"{folder}: {error.strerror}") from None
     refuse_links(folder)
     config = read_json(folder / "config.json")
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        found = config.get("format") if isinstance(config, dict) else config
+    found = config.get("format") if isinstance(config, dict) else config
+    if not isinstance(config, dict) or type(found) is not int or found != FORMAT:
         raise InputError(
             f"{folder} was written in run-folder format {found!r}, this version reads {FORMAT}"
         )

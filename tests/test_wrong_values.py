@@ -73,11 +73,11 @@ WRONG = [
     (f"{NEW} --model-options name=resnet8", "--model"),
     *[
         (f"{NEW} --model-options channels={bad}", "channels: expected a whole number of 1 or more")
-        for bad in ("0", "-3", "2.5", "True", "many", "[2]", "1e3", "None")
+        for bad in ("0", "-3", "2.5", "True", "many", "[2]", "1e3", "None", "1048576", "9" * 11)
     ],
     *[
         (f"{NEW} --model-options dropout={bad}", "dropout: expected a number of 0 or more and bel")
-        for bad in ("1", "-0.1", "nan", "inf", "1e400", "often", "[0.1]")
+        for bad in ("1", "-0.1", "nan", "inf", "1e400", "often", "[0.1]", "False")
     ],
     *[
         (f"{NEW} --model-options dtype={bad}", "dtype: expected a floating dtype")
