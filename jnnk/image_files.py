@@ -18,9 +18,10 @@ SUFFIXES = (
 )  # fmt: skip
 """How the names of image files end, in capitals or not."""
 UNREADABLE = (
-    ".avif", ".dcm", ".heic", ".heif", ".ico", ".j2k", ".jp2", ".jxl", ".psd", ".svg", ".tga",
+    ".arw", ".avif", ".cr2", ".dcm", ".dng", ".exr", ".hdr", ".heic", ".heif", ".ico", ".j2k",
+    ".jp2", ".jxl", ".nef", ".pfm", ".psd", ".svg", ".tga",
 )  # fmt: skip
-"""The same of image files of other kinds, which are refused rather than left out."""
+"""The same of image files of other kinds."""
 
 # Not all that Pillow knows, whatever a file is called: for PostScript it would run a program.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
