@@ -74,10 +74,13 @@ def load(
                          and ``class_names`` (texts). MedMNIST's own files are of this kind.
     ending in ``/``, or  A folder of one's own with images (PNG, JPEG, ...; 8 bits, opaque) in
     an existing folder,  ``train/CLASS/`` or folders in it and, where wanted, in ``test/CLASS/``,
-    without data_dir     ``val/``, ``valid/`` or ``validation/``, or all of them in ``CLASS/``.
+    without data_dir     ``val/``, ``valid/`` or ``validation/`` (``training_set/`` and the like
+                         too), or all of them in ``CLASS/``.
                          All have one size, and are all grey (one channel) or all in colour.
-                         They are turned as their EXIF orientation says. Hidden files and files
-                         of other kinds are left out.
+                         They are turned as their EXIF orientation says. Hidden files and those
+                         that describe images (text, tables, JSON, XML) are left out; other
+                         files of a class, images beside the classes, and folders that may be
+                         classes or splits are errors.
     any other            The TFDS image-classification set of that name, prepared as array_record
                          under ``data_dir`` (see `prepare`): ``cifar10``, ``cifar100``,
                          ``fashion_mnist``, ``emnist/balanced``, ... TensorFlow is not needed.
