@@ -233,7 +233,7 @@ def _prepared(
 
     All that can be refused before there is a folder is refused here.
     """
-    from jnnk.jobs.checks import check_training, fit_training
+    from jnnk.jobs.checks import check_memory, check_training, fit_training
     from jnnk.placement import DATA, local_rows
     from jnnk.runs import refuse_occupied
 
@@ -245,6 +245,7 @@ def _prepared(
     config, notes = fit_training(config, dataset, typed=options.typed(args), shards=shards)
     if mesh is not None:
         local_rows(config.batch_size, mesh)
+    check_memory(config, model, dataset)
     check_training(config, model, dataset)
     return config, model, dataset, variables, notes
 

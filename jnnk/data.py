@@ -17,6 +17,7 @@ import numpy as np
 from jnnk import own_data, tfds_sets, tiny_imagenet
 from jnnk.errors import InputError
 from jnnk.image_files import resize_images
+from jnnk.option_types import NUMBERS
 
 # The normalisation the public CIFAR weights of shared/ were trained with (ImageNet's figures).
 _FIXED_NORMALISATION = dict.fromkeys(
@@ -112,8 +113,8 @@ def load(
         InputError: the name is unknown, the set is no image classification, is not prepared, is
             missing or damaged, or ``data_dir`` is needed and missing.
     """
-    if image_size is not None and image_size < 1:
-        raise InputError(f"image_size: expected 1 pixel or more, got {image_size}")
+    if image_size is not None and not NUMBERS["image_size"].holds(image_size):
+        raise InputError(f"image_size: expected {NUMBERS['image_size'].what}, got {image_size!r}")
     path = _own_path(name, data_dir)
     name = os.fspath(name) if path is None else _own_name(path)
     test_split = ""

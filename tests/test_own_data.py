@@ -560,8 +560,10 @@ def test_resized_images_keep_their_middle(tmp_path):
     halved = data.load(tmp_path / "mine.npz", image_size=4).train_images[..., 0]
     # Pillow's bilinear filter looks two pixels beyond each average, all within the ramp.
     np.testing.assert_allclose(halved, np.broadcast_to(averages, halved.shape), atol=3)
-    with pytest.raises(InputError, match="image_size: expected 1 pixel or more, got 0"):
-        data.load(tmp_path, image_size=0)
+    assert data.load(tmp_path, image_size=np.int64(4)).train_images.shape[1:] == (4, 4, 1)
+    for size in (0, 16385, 10**9, True, 4.0):
+        with pytest.raises(InputError, match=f"image_size: expected a whole .* 16384, got {size}"):
+            data.load(tmp_path, image_size=size)
 
 
 def test_a_run_says_what_it_made_of_its_images(tmp_path, capsys):
