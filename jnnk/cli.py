@@ -360,9 +360,11 @@ def _prune(args: argparse.Namespace, progress: Progress) -> Answer:
 def _export(args: argparse.Namespace, progress: Progress) -> Answer:
     from jnnk import models
     from jnnk.jobs.export import networks
+    from jnnk.runs import refuse_inside_run
     from jnnk.safe_files import resolved
 
     out, files = resolved(args.out), []
+    refuse_inside_run(out, of=resolved(args.run))
     with _opened(args, progress, writes=False) as (run, model, dataset):
         states = networks(run, model, dataset)
         try:

@@ -148,6 +148,12 @@ WRONG = [
     ("prune run --protocol short --criteria random", "a protocol needs seeds and criteria among"),
     ("export begun --out new", "begun holds no trained network yet"),
     ("export run --out text.txt", "--out: "),
+    ("export run --out run", "run is or lies in the run folder"),
+    ("export run --out run/checkpoints", "checkpoints is or lies in the run folder"),
+    ("export run --out run/torch/deep/er", "er is or lies in the run folder"),
+    ("export run --out run/torch/../new", "run/new is or lies in the run folder"),
+    ("export run --out begun", "begun is or lies in the run folder"),
+    ("export run --out begun/torch", "begun/torch is or lies in the run folder"),
     ("report nothing", "nothing: no such run folder"),
     ("report run nothing", "nothing: no such run folder"),
     ("report begun", "begun holds no results yet"),
@@ -310,6 +316,21 @@ def test_a_defect_keeps_its_traceback(place, capsys, monkeypatch):
     monkeypatch.setattr("jnnk.jobs.overlap.overlap", broken)
     with pytest.raises(jax.errors.JaxRuntimeError):
         main(["overlap", "run"])
+
+
+def test_where_networks_are_exported_to(place, tmp_path, capsys, monkeypatch):
+    """Beside the parts of their run, or beside a config.json of others; not through a link."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(place, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "config.json").write_text('{"architectures": ["ResNet"]}')
+    (tmp_path / "link").symlink_to(tmp_path / "begun")
+    for out in ("run/torch", "net", "net/deeper", "new"):
+        assert main(["export", "run", "--out", out]) == 0
+        (file,) = (tmp_path / out).glob("*.safetensors")
+        assert file.name == "trained.safetensors"
+    capsys.readouterr()
+    assert "begun is or lies in" in fails(main, capsys, "export", "run", "--out", "link")
 
 
 @pytest.mark.parametrize("command", [NEW, STUDY])
