@@ -152,7 +152,8 @@ def capture(
     """
     storage = _storage_dtype(dtype)
     images = _stacked(images)
-    if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+    is_whole = isinstance(batch_size, int | np.integer) and not isinstance(batch_size, bool)
+    if not is_whole or batch_size < 1:
         raise InputError(f"batch_size must be a whole number of at least 1; got {batch_size!r}")
     if isinstance(layers, str):
         raise InputError(f"layers must be a list of names, such as [{layers!r}]; got {layers!r}")

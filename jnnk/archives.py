@@ -150,6 +150,8 @@ def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
             raise ValueError(f"{info.filename} has a header of version {version}")
         shape, _, dtype = read_header(member)
         left = info.file_size - member.tell()
+    if not all(type(length) is int and length >= 0 for length in shape):  # numpy takes True for 1
+        raise ValueError(f"{info.filename} has a header of shape {shape}")
     if not dtype.hasobject and math.prod(shape) * dtype.itemsize != left:
         raise ValueError(f"{info.filename} holds {left} bytes, its header says {shape} {dtype}")
     with archive.open(info) as member:

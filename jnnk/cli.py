@@ -233,7 +233,7 @@ def _prepared(
 
     All that can be refused before there is a folder is refused here.
     """
-    from jnnk.jobs.checks import check_training, fit_training
+    from jnnk.jobs.checks import check_memory, check_training, fit_training
     from jnnk.placement import DATA, local_rows
     from jnnk.runs import refuse_occupied
 
@@ -245,6 +245,7 @@ def _prepared(
     config, notes = fit_training(config, dataset, typed=options.typed(args), shards=shards)
     if mesh is not None:
         local_rows(config.batch_size, mesh)
+    check_memory(config, model, dataset)
     check_training(config, model, dataset)
     return config, model, dataset, variables, notes
 
@@ -359,9 +360,11 @@ def _prune(args: argparse.Namespace, progress: Progress) -> Answer:
 def _export(args: argparse.Namespace, progress: Progress) -> Answer:
     from jnnk import models
     from jnnk.jobs.export import networks
+    from jnnk.runs import refuse_inside_run
     from jnnk.safe_files import resolved
 
     out, files = resolved(args.out), []
+    refuse_inside_run(out, of=resolved(args.run))
     with _opened(args, progress, writes=False) as (run, model, dataset):
         states = networks(run, model, dataset)
         try:

@@ -17,6 +17,7 @@ import numpy as np
 from jnnk import own_data, tfds_sets, tiny_imagenet
 from jnnk.errors import InputError
 from jnnk.image_files import resize_images
+from jnnk.option_types import NUMBERS
 
 # The normalisation the public CIFAR weights of shared/ were trained with (ImageNet's figures).
 _FIXED_NORMALISATION = dict.fromkeys(
@@ -74,10 +75,13 @@ def load(
                          and ``class_names`` (texts). MedMNIST's own files are of this kind.
     ending in ``/``, or  A folder of one's own with images (PNG, JPEG, ...; 8 bits, opaque) in
     an existing folder,  ``train/CLASS/`` or folders in it and, where wanted, in ``test/CLASS/``,
-    without data_dir     ``val/``, ``valid/`` or ``validation/``, or all of them in ``CLASS/``.
+    without data_dir     ``val/``, ``valid/`` or ``validation/`` (``training_set/`` and the like
+                         too), or all of them in ``CLASS/``.
                          All have one size, and are all grey (one channel) or all in colour.
-                         They are turned as their EXIF orientation says. Hidden files and files
-                         of other kinds are left out.
+                         They are turned as their EXIF orientation says. Hidden files and those
+                         that describe images (text, tables, JSON, XML) are left out; other
+                         files of a class, images beside the classes, and folders that may be
+                         classes or splits are errors.
     any other            The TFDS image-classification set of that name, prepared as array_record
                          under ``data_dir`` (see `prepare`): ``cifar10``, ``cifar100``,
                          ``fashion_mnist``, ``emnist/balanced``, ... TensorFlow is not needed.
@@ -109,8 +113,8 @@ def load(
         InputError: the name is unknown, the set is no image classification, is not prepared, is
             missing or damaged, or ``data_dir`` is needed and missing.
     """
-    if image_size is not None and image_size < 1:
-        raise InputError(f"image_size: expected 1 pixel or more, got {image_size}")
+    if image_size is not None and not NUMBERS["image_size"].holds(image_size):
+        raise InputError(f"image_size: expected {NUMBERS['image_size'].what}, got {image_size!r}")
     path = _own_path(name, data_dir)
     name = os.fspath(name) if path is None else _own_name(path)
     test_split = ""

@@ -1,6 +1,7 @@
 """Image files decoded into one array."""
 
 import functools
+import math
 import pathlib
 import struct
 import warnings
@@ -11,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from jnnk.errors import InputError
+from jnnk.memory import gib, machine_memory
 
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".pbm",
@@ -18,9 +20,10 @@ SUFFIXES = (
 )  # fmt: skip
 """How the names of image files end, in capitals or not."""
 UNREADABLE = (
-    ".avif", ".dcm", ".heic", ".heif", ".ico", ".j2k", ".jp2", ".jxl", ".psd", ".svg", ".tga",
+    ".arw", ".avif", ".cr2", ".dcm", ".dng", ".exr", ".hdr", ".heic", ".heif", ".ico", ".j2k",
+    ".jp2", ".jxl", ".nef", ".pfm", ".psd", ".svg", ".tga",
 )  # fmt: skip
-"""The same of image files of other kinds, which are refused rather than left out."""
+"""The same of image files of other kinds."""
 
 # Not all that Pillow knows, whatever a file is called: for PostScript it would run a program.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
@@ -96,7 +99,7 @@ def read_images(
                     f"{path}: expected {_text(shape)}{like}, got {_text(pixels.shape)}{remedy}"
                 )
             if images is None:
-                images = _allocated(paths, shape)
+                images = _allocated(len(paths), shape, paths[0])
             images[index] = pixels
     return images
 
@@ -110,10 +113,13 @@ def resize_images(images: np.ndarray, image_size: int) -> np.ndarray:
 
     Returns:
         (N, S, S, C) uint8.
+
+    Raises:
+        InputError: if they take more memory than there is.
     """
     if images.shape[1:3] == (image_size, image_size):
         return images
-    resized = np.empty((len(images), image_size, image_size, images.shape[3]), np.uint8)
+    resized = _allocated(len(images), (image_size, image_size, images.shape[3]))
     for image, into in zip(images, resized, strict=True):
         pixels = image[..., 0] if image.shape[2] == 1 else image
         into[:] = np.asarray(_square(Image.fromarray(pixels), image_size)).reshape(into.shape)
@@ -202,14 +208,16 @@ def _square(image: Image.Image, size: int) -> Image.Image:
     return ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
 
 
-def _allocated(paths: Sequence[pathlib.Path], shape: _Shape) -> np.ndarray:
-    try:
-        return np.empty((len(paths), *shape), np.uint8)
-    except MemoryError as error:
+def _allocated(count: int, shape: _Shape, first: pathlib.Path | None = None) -> np.ndarray:
+    """Place for images, if there is so much memory: the system gives more, and kills later."""
+    needed, available = count * math.prod(shape), machine_memory()
+    if needed > available:
+        where = "" if first is None else f"{first}: "
         raise InputError(
-            f"{paths[0]}: {len(paths)} images of {_text(shape)} do not fit into memory "
-            f"({error}); make them smaller"
-        ) from None
+            f"{where}{count} images of {_text(shape)} take {gib(needed)}, this machine has "
+            f"{gib(available)}: fewer images, or smaller ones with --image-size"
+        )
+    return np.empty((count, *shape), np.uint8)
 
 
 def _text(shape: _Shape) -> str:

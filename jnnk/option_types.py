@@ -14,6 +14,8 @@ MOST = 2**31 - 1
 """Largest whole number: steps are counted in int32."""
 SEEDS = 2**32
 """Seeds are below: PRNG keys are made of 32 bits."""
+LARGEST_SIDE = 2**14
+"""Largest side of resized images, in pixels."""
 
 _SHOWN = 40  # characters of what was given
 
@@ -47,8 +49,8 @@ class Number(NamedTuple):
         return value
 
     def holds(self, value: Any) -> bool:
-        """Whether a value read from a file is a number with a meaning."""
-        kinds = int if self.read is int else (int, float)
+        """Whether a value that was not typed is a number with a meaning."""
+        kinds = (int, np.integer) if self.read is int else (int, float)
         try:
             return isinstance(value, kinds) and not isinstance(value, bool) and self.is_meant(value)
         except OverflowError:
@@ -92,7 +94,7 @@ NUMBERS: dict[str, Number] = {
     "measure_epochs": _COUNT,
     "mean": _FINITE,
     "std": _real("a finite number above 0", lambda value: value > 0),
-    "image_size": _POSITIVE,
+    "image_size": _whole(1, LARGEST_SIDE),
     "images": _whole(2),
     "neighbors": _POSITIVE,
     "at_epochs": _COUNT,

@@ -1,19 +1,15 @@
 """One's own images: arrays in an .npz file, or a folder of image files for each class."""
 
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from jnnk.archives import read_archive
 from jnnk.errors import InputError
-from jnnk.image_files import SUFFIXES, UNREADABLE, read_images, resize_images
-
-# What others call the halves of a data set, in the order in which they are tested on.
-_TRAIN = ("train", "training")
-_TEST = ("test", "testing", "val", "valid", "validation", "dev", "eval", "holdout")
-_NOT_MEANT = ("__macosx",)  # what macOS puts beside the files of an archive
+from jnnk.image_files import SUFFIXES, read_images, resize_images
+from jnnk.image_folders import class_folders, find_images, find_splits, refuse_splits
 
 _Split = tuple[np.ndarray, np.ndarray]
 
@@ -144,13 +140,16 @@ def _class_names(
 
 def read_folder(path: pathlib.Path, *, image_size: int | None = None) -> Source:
     """Read a folder of classes; see `read`."""
-    train_folder, tests = _splits(path)
-    class_names = tuple(entry.name for entry in _entries(train_folder) if entry.is_dir())
-    if not class_names:
+    train_folder, tests = find_splits(path)
+    folders = class_folders(train_folder)
+    if not folders:
         raise InputError(
             f"{path}: expected folders of classes, in it or in its folder train; there are none"
         )
-    files, labels = _files(train_folder, class_names)
+    if len(folders) > 1:
+        refuse_splits(path, folders)
+    class_names = tuple(each.name for each in folders)
+    files, labels = find_images(train_folder, class_names)
     empty = set(range(len(class_names))) - set(labels.tolist())
     if empty:
         raise InputError(
@@ -161,81 +160,11 @@ def read_folder(path: pathlib.Path, *, image_size: int | None = None) -> Source:
     if not tests:
         return Source((images, labels), None, class_names)
     folder = tests[0]
-    unknown = [e.name for e in _entries(folder) if e.is_dir() and e.name not in class_names]
+    unknown = [each for each in class_folders(folder) if each.name not in class_names]
     if unknown:
-        raise InputError(f"{folder / unknown[0]}: {train_folder} has no class of that name")
-    files, test_labels = _files(folder, class_names)
+        raise InputError(f"{unknown[0]}: {train_folder} has no class of that name")
+    files, test_labels = find_images(folder, class_names)
     if not files:
         raise InputError(f"{folder}: expected images in folders of classes, there are none")
     test = read_images(files, shape=images.shape[1:], image_size=image_size), test_labels
     return Source((images, labels), test, class_names, _said([each.name for each in tests]))
-
-
-def _splits(path: pathlib.Path) -> tuple[pathlib.Path, list[pathlib.Path]]:
-    """The folder of the training classes, and those of other splits, first what is tested on."""
-    folders = [entry for entry in _entries(path) if entry.is_dir()]
-    # Without folders in it, train is a class.
-    train, tests = (
-        [
-            folder
-            for name in names
-            for folder in folders
-            if folder.name.lower() == name and any(each.is_dir() for each in _entries(folder))
-        ]
-        for names in (_TRAIN, _TEST)
-    )
-    if len(train) > 1 or (tests and not train):
-        raise InputError(
-            f"{path}: expected one folder train beside test or val, or folders of classes alone; "
-            f"got {', '.join(folder.name for folder in (*train, *tests))}"
-        )
-    if not train:
-        return path, []
-    classes = {entry.name for entry in _entries(train[0]) if entry.is_dir()}
-    for folder in folders:
-        inside = {entry.name for entry in _entries(folder) if entry.is_dir()}
-        named = folder.name.lower() in _TEST  # an empty one is an error later
-        if folder not in (*train, *tests) and (named or classes & inside):
-            if not named:
-                raise InputError(
-                    f"{folder}: it holds classes of {train[0].name} but is none of the splits "
-                    f"{', '.join(_TEST)}; call it one of them, or move it away"
-                )
-            tests.append(folder)
-    return train[0], tests
-
-
-def _files(folder: pathlib.Path, class_names: Sequence[str]) -> tuple[list, np.ndarray]:
-    """The image files of the classes, by class and name, and their labels."""
-    found = [
-        (path, label)
-        for label, name in enumerate(class_names)
-        if (folder / name).is_dir()
-        for path in _images_below(folder / name, ())
-    ]
-    return [path for path, _ in found], np.array([label for _, label in found], np.int32)
-
-
-def _images_below(folder: pathlib.Path, above: tuple[pathlib.Path, ...]) -> Iterator[pathlib.Path]:
-    """The image files of a folder and the folders in it, by name."""
-    above = (*above, folder.resolve())
-    for path in _entries(folder):
-        if path.is_dir():
-            if path.resolve() not in above:  # a link to a folder that it lies in
-                yield from _images_below(path, above)
-        elif path.suffix.lower() in SUFFIXES:
-            yield path
-        elif path.suffix.lower() in UNREADABLE:
-            raise InputError(f"{path}: images of this kind are not read; make it a PNG or a JPEG")
-
-
-def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
-    """What lies in a folder, is not hidden and no leftover of an archiver, by name."""
-    try:
-        return sorted(
-            path
-            for path in folder.iterdir()
-            if not path.name.startswith(".") and path.name.lower() not in _NOT_MEANT
-        )
-    except OSError as error:
-        raise InputError(f"{folder}: expected a folder of images ({error.strerror})") from None

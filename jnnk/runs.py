@@ -283,6 +283,35 @@ def refuse_foreign(path: str | os.PathLike) -> None:
         )
 
 
+def refuse_inside_run(path: pathlib.Path, *, of: pathlib.Path) -> None:
+    """Refuses to put what is exported among the files of a run.
+
+    Args:
+        path: where it is to go, resolved; it need not exist.
+        of: the run folder that it is of, resolved. Its folder ``torch`` is no part of the run.
+
+    Raises:
+        InputError: naming the run folder that ``path`` is or lies in.
+    """
+    if path == of / "torch":
+        return
+    for folder in (path, *path.parents):
+        if _is_run(folder):
+            raise InputError(
+                f"--out: {path} is or lies in the run folder {folder}; name a folder outside of "
+                f"run folders, or {of / 'torch'}"
+            )
+
+
+def _is_run(folder: pathlib.Path) -> bool:
+    """Whether a folder's ``config.json`` is one of ours, of any version."""
+    try:
+        config = json.loads(read_file(folder / "config.json", limit=_LIMIT))
+    except (InputError, ValueError, RecursionError):
+        return False
+    return isinstance(config, dict) and {"format", "dataset"} <= config.keys()
+
+
 def remove_parts(folder: pathlib.Path) -> None:
     """Removes all that a run has put into its folder; hidden files, ours or not, stay.
 
@@ -330,8 +359,8 @@ def open_run(path: str | os.PathLike) -> Run:
         raise InputError(f"{folder}: {error.strerror}") from None
     refuse_links(folder)
     config = read_json(folder / "config.json")
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        found = config.get("format") if isinstance(config, dict) else config
+    found = config.get("format") if isinstance(config, dict) else config
+    if not isinstance(config, dict) or type(found) is not int or found != FORMAT:
         raise InputError(
             f"{folder} was written in run-folder format {found!r}, this version reads {FORMAT}"
         )

@@ -74,8 +74,10 @@ class _Neighborhoods(BaseEstimator):
 
     def _fit_points(self, X: np.ndarray):
         self._similarity()  # a wrong name should not wait for the first graph
-        if not (isinstance(self.n_neighbors, int | np.integer) and self.n_neighbors >= 1):
-            raise InputError(f"n_neighbors must be a whole number >= 1, got {self.n_neighbors!r}")
+        number = self.n_neighbors
+        is_whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
+        if not is_whole or number < 1:
+            raise InputError(f"n_neighbors must be a whole number >= 1, got {number!r}")
         self._points = X
         self.n_samples_fit_ = len(X)
         return self

@@ -15,7 +15,7 @@ import numpy as np
 from flax import linen as nn
 
 from .channels import Activations, ConvInfo, Thin
-from .compact_files import load_compact, save_compact
+from .compact_files import LARGEST, load_compact, save_compact
 from .convnet import FIVE, SIX, ConvNet
 from .resnet import ResNet
 from .weights import WeightsError, from_tensorflow, load_safetensors, save_masks, save_safetensors
@@ -97,9 +97,7 @@ def create(name: str, *, num_classes: int, shortcut: str = "A", **options: Any) 
         if option not in _OPTIONS[name]:
             known = ", ".join(_OPTIONS[name])
             raise ValueError(f"{name} has no option {option!r}; known: {known}")
-    if num_classes < 1:
-        raise ValueError(f"num_classes: expected a positive number, got {num_classes}")
-    _check_options(options)
+    _check_options({"num_classes": num_classes, **options})
     if shortcut not in ("A", "B"):
         raise ValueError(f"shortcut: expected 'A' or 'B', got {shortcut!r}")
     if name in _CIFAR_RESNETS:
@@ -117,12 +115,14 @@ def _check_options(options: dict[str, Any]) -> None:
             raise ValueError(f"{name}: expected {expected}, got {options[name]!r}")
 
 
-def _is_channels(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1
+def _is_size(value: Any) -> bool:
+    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return is_whole and 1 <= value < LARGEST
 
 
 def _is_rate(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and 0 <= value < 1
+    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    return is_number and 0 <= value < 1
 
 
 def _is_dtype(value: Any) -> bool:
@@ -134,7 +134,8 @@ def _is_dtype(value: Any) -> bool:
 
 _VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "stem": ("'imagenet' or 'small'", lambda value: value in ("imagenet", "small")),
-    "channels": ("a whole number of 1 or more", _is_channels),
+    "num_classes": (f"a whole number of 1 or more and below {LARGEST}", _is_size),
+    "channels": (f"a whole number of 1 or more and below {LARGEST}", _is_size),
     "dropout": ("a number of 0 or more and below 1", _is_rate),
     "dtype": ("a floating dtype such as 'bfloat16'", _is_dtype),
 }

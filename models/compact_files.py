@@ -21,7 +21,8 @@ from .resnet import ResNet
 from .weights import Variables, WeightsError, kernel_shapes, load_safetensors, save_safetensors
 
 _FORMAT = "jnnk network 1"
-_LARGEST = 2**20  # of any number in a description: of channels, classes, pixels
+LARGEST = 2**20
+"""Numbers of channels, classes and pixels are below."""
 
 
 def save_compact(
@@ -109,13 +110,15 @@ def _build(kind: str, fields: Any, image_shape: tuple[int, ...]) -> nn.Module:
 
 
 def _size(value: Any, *, least: int = 1) -> int:
-    if type(value) is not int or not least <= value < _LARGEST:
-        raise ValueError(f"expected a whole number of {least} or more, got {value!r}")
+    if type(value) is not int or not least <= value < LARGEST:
+        raise ValueError(
+            f"expected a whole number of {least} or more and below {LARGEST}, got {value!r}"
+        )
     return value
 
 
 def _sizes(value: Any, *, length: int | None = None, least: int = 1) -> tuple[int, ...]:
-    if not isinstance(value, list) or len(value) != (length or len(value)) or len(value) > _LARGEST:
+    if not isinstance(value, list) or len(value) != (length or len(value)) or len(value) > LARGEST:
         raise ValueError(f"expected a list of whole numbers, got {value!r}")
     return tuple(_size(each, least=least) for each in value)
 

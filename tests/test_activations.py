@@ -128,6 +128,7 @@ def test_unused_layers_are_not_computed():
         ({"dtype": "floaty"}, "dtype must be float32, bfloat16 or float16; got 'floaty'"),
         ({"dtype": None}, "dtype must be float32, bfloat16 or float16; got None"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1; got 0"),
+        ({"batch_size": True}, "batch_size must be a whole number of at least 1; got True"),
         ({"batch_size": -3}, "batch_size must be a whole number of at least 1; got -3"),
         ({"batch_size": 2.5}, "batch_size must be a whole number of at least 1; got 2.5"),
         ({"layers": "stem"}, r"layers must be a list of names, such as \['stem'\]"),

@@ -65,6 +65,18 @@ def test_of_many_names_for_the_same_bytes_every_one_counts(tmp_path):
         read_folder(path, "last/")
 
 
+@pytest.mark.parametrize("shape", [(True, 8, 8, 1), (8, True, 8), (-8, -8), (64.0,)])
+def test_lengths_of_a_header_are_whole_numbers(tmp_path, shape):
+    """NumPy takes True for 1, and the product of two negative lengths fits the bytes."""
+    path = tmp_path / "net.npz"
+    text = repr({"descr": "|u1", "fortran_order": False, "shape": shape}).ljust(117).encode()
+    header = b"\x93NUMPY\x01\x00" + len(text + b"\n").to_bytes(2, "little") + text + b"\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("last/a.npy", header + bytes(64))
+    with pytest.raises(InputError, match=r"net.npz: cannot be read as a numpy archive \(.*shape"):
+        read_folder(path, "last/")
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
 def test_what_numpy_does_not_pack_is_not_unpacked(tmp_path, method):
     path = tmp_path / "net.npz"

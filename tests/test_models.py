@@ -315,8 +315,9 @@ def test_what_create_refuses():
         models.create("resnet20", num_classes=10, shortcut="C")
     with pytest.raises(ValueError, match="stem: expected"):
         models.create("resnet18", num_classes=10, stem="large")
-    with pytest.raises(ValueError, match="num_classes"):
-        models.create("resnet18", num_classes=0)
+    for number in (0, True, 2.5, 2**20):
+        with pytest.raises(ValueError, match="num_classes: expected a whole number of 1 or more"):
+            models.create("resnet18", num_classes=number)
 
 
 def test_images_that_do_not_fit():

@@ -25,7 +25,7 @@ NUMBERS = {
     "--measure-epochs": (WHOLE, ["-1"], ["0"]),
     "--mean": (REAL, ["1e39"], ["0", "-1"]),
     "--std": (REAL, ["0", "-1", "1e-60", "1e39"], ["0.25"]),
-    "--image-size": (WHOLE, ["-1", "0"], ["1"]),
+    "--image-size": (WHOLE, ["-1", "0", "16385", "100000"], ["1", "16384"]),
     "--images": (WHOLE, ["-1", "0", "1"], ["2"]),
     "--neighbors": (WHOLE, ["-1", "0"], ["1"]),
     "--round-to": (WHOLE, ["-1", "0"], ["1"]),
@@ -90,7 +90,8 @@ def test_numbers_with_a_meaning(command, option):
         ("std", [0.0]), ("std", [0.2, -1]), ("mean", [None]), ("learning_rate", None),
         ("learning_rate", -0.1), ("learning_rate", "0.1"), ("epochs", -1), ("epochs", 2.0),
         ("epochs", True), ("seed", 2**32), ("patience", 0), ("weight_decay", 10**400),
-        ("measure_epochs", [0, -1]), ("regularizer_strength", None),
+        ("measure_epochs", [0, -1]), ("regularizer_strength", None), ("image_size", 10**9),
+        ("image_size", 0),
     ],
 )  # fmt: skip
 def test_numbers_without_meaning_in_a_folder(name, bad, tmp_path, capsys):

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import struct
 import zipfile
 import zlib
@@ -185,7 +186,7 @@ def write_images(folder, counts, *, mode="RGB", size=(5, 6), suffix=".png"):
     rng = np.random.default_rng(len(str(folder)))
     pixels = {}
     for name, count in counts.items():
-        (folder / name).mkdir(parents=True)
+        (folder / name).mkdir(parents=True, exist_ok=True)
         for index in range(count):
             shape = (*size[::-1], 3) if mode == "RGB" else size[::-1]
             pixels[name, index] = rng.integers(0, 256, shape, np.uint8)
@@ -199,8 +200,10 @@ def test_folder_with_a_test_split(tmp_path, mode, test_split):
     train = write_images(tmp_path / "train", {"wasp": 2, "ant": 3, "Bee": 1}, mode=mode)
     test = write_images(tmp_path / test_split, {"wasp": 1, "ant": 2}, mode=mode, suffix=".BMP")
     (tmp_path / "train" / ".hidden").mkdir()
-    for stray in ("train/ant/Thumbs.db", "train/ant/.0.png", "train/list.txt", "notes.png"):
-        (tmp_path / stray).write_text("no image")
+    harmless = ("ant/Thumbs.db", "ant/.0.png", "ant/.DS_Store", "ant/0.json", "ant/boxes.XML",
+                "wasp/0.txt", "labels.csv", "../LICENSE", ".x.png")  # fmt: skip
+    for stray in harmless:
+        (tmp_path / "train" / stray).write_text("no image")
     loaded = data.load(tmp_path)
     assert loaded.name == f"{tmp_path.name}/"
     assert loaded.class_names == ("Bee", "ant", "wasp")
@@ -246,7 +249,7 @@ def test_folder_with_several_test_splits(tmp_path):
     assert loaded.test_images.shape == (1, 6, 5, 3) and (loaded.test_images == 2).all()
     assert loaded.test_split == "test (val and valid left out)"
     write_images(tmp_path / "extra", {"a": 1})
-    assert f"{tmp_path / 'extra'}: it holds classes of Training but is none of" in error_of(
+    assert f"{tmp_path / 'extra'}: it holds images beside Training but is none of" in error_of(
         tmp_path
     )
 
@@ -276,12 +279,110 @@ def test_images_in_folders_of_a_class(tmp_path):
     assert images.max() == 60 and set(images[:, 0, 0, 0].tolist()) == {0, 20, 40, 60}
 
 
-@pytest.mark.parametrize("suffix", [".HEIC", ".avif", ".svg", ".dcm"])
-def test_images_of_kinds_that_are_not_read_are_named(tmp_path, suffix):
-    write_images(tmp_path, {"a": 3, "b": 3})
-    path = tmp_path / "b" / f"9{suffix}"
-    path.write_bytes(b"...")
-    assert f"{path}: images of this kind are not read" in error_of(tmp_path)
+@pytest.mark.parametrize(
+    "suffix", [".HEIC", ".avif", ".svg", ".dcm", "", ".dat", ".nef", ".exr", ".pfm", ".npy", ".zip"]
+)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_files_of_a_class_that_are_not_read_are_named(tmp_path, suffix, split):
+    for each in ("train", "test"):
+        write_images(tmp_path / each, {"a": 3, "b": 3})
+    (tmp_path / split / "b" / "deep").mkdir()
+    paths = [tmp_path / split / "b" / f"deep/{number}{suffix}" for number in range(3)]
+    for path in paths:
+        path.write_bytes(b"...")
+    assert f"{paths[0]}: files of this kind are not read (and 2 more)" in error_of(tmp_path)
+
+
+@pytest.mark.parametrize("where", ["", "train", "test"])
+@pytest.mark.parametrize("name", ["loose.png", "loose.JPG", "loose.heic"])
+def test_images_beside_the_classes_are_named(tmp_path, where, name):
+    for split in ("train", "test") if where else ("",):
+        write_images(tmp_path / split, {"a": 3, "b": 3})
+    (tmp_path / where / name).write_bytes(b"...")
+    assert f"{tmp_path / where / name}: an image beside the folders of classes" in error_of(
+        tmp_path
+    )
+
+
+def test_images_beside_the_splits_are_named(tmp_path):
+    write_images(tmp_path / "train", {"a": 2, "b": 2})
+    write_images(tmp_path / "test", {"a": 2, "b": 2})
+    (tmp_path / "loose.png").write_bytes(b"...")
+    assert f"{tmp_path / 'loose.png'}: an image beside" in error_of(tmp_path)
+
+
+# --- splits under other names, and in other places
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("training_set", "test_set"), ("TrainSet", "valset"), ("train-data", "Validation Data")],
+)
+def test_splits_are_read_under_other_spellings(tmp_path, train, test):
+    trained = write_images(tmp_path / train, {"cat": 2, "dog": 3})
+    tested = write_images(tmp_path / test, {"cat": 1, "dog": 1})
+    loaded = data.load(tmp_path)
+    assert loaded.class_names == ("cat", "dog") and loaded.test_split == test
+    np.testing.assert_array_equal(loaded.train_labels, [0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(loaded.train_images[2], trained["dog", 0])
+    np.testing.assert_array_equal(loaded.test_images[1], tested["dog", 0])
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("seg_test/{}", "seg_train/{}"),
+        ("fold1/{}", "fold2/{}", "fold3/{}"),
+        ("seg_test/seg_test/{}", "seg_train/seg_train/{}"),
+        ("mine/{}", "others/{}"),
+        ("train/fold1/{}", "train/fold2/{}"),
+    ],
+)
+def test_splits_of_unknown_names_are_no_classes(tmp_path, folders):
+    for number, folder in enumerate(folders):
+        for name in ("cat", "dog"):
+            write_images(tmp_path / folder.format(name), {".": 3 + number})
+    write_images(tmp_path, {"z": 3} if "train" not in folders[0] else {})
+    message = error_of(tmp_path)
+    parts = [folder.split("/{}")[0].removeprefix("train/").split("/")[0] for folder in folders]
+    assert f"{', '.join(parts[:-1])} and {parts[-1]} hold folders of the same names" in message
+    assert "(cat, dog)" in message and "call one train and the other test" in message
+
+
+def test_classes_may_hold_folders(tmp_path):
+    """Of one common name, or of several beside images of their own."""
+    for name in ("a", "b"):
+        write_images(tmp_path / "one" / name / "2020", {".": 3})
+        for year in ("2020", "2021"):
+            write_images(tmp_path / "more" / name / year, {".": 3})
+        Image.new("RGB", (5, 6)).save(tmp_path / "more" / name / "0.png")
+    write_images(tmp_path / "one" / "b", {"2021": 3})
+    for where, counts in (("one", [3, 6]), ("more", [7, 7])):
+        loaded = data.load(tmp_path / where)
+        labels = np.concatenate([loaded.train_labels, loaded.test_labels])
+        np.testing.assert_array_equal(np.bincount(labels), counts)
+
+
+@pytest.mark.parametrize("root", ["", "train"])
+@pytest.mark.parametrize("split", ["test", "val", "Test_Set"])
+def test_a_split_in_a_class_is_named(tmp_path, root, split):
+    write_images(tmp_path / root / "cat", {"train": 4, split: 2})
+    write_images(tmp_path / root / "dog", {"train": 4, split: 2})
+    message = error_of(tmp_path)
+    assert f"{tmp_path / root / 'cat' / split}: a split in the class cat" in message
+    assert f"make it {tmp_path / split / 'cat'}, with" in message
+
+
+def test_splits_without_classes_are_named(tmp_path):
+    write_images(tmp_path, {"train": 4, "test": 2})
+    assert "expected folders of classes in test and train; they hold none" in error_of(tmp_path)
+
+
+def test_a_class_called_train_is_no_split(tmp_path):
+    """It holds folders, but the other classes lie beside it."""
+    write_images(tmp_path / "train", {"steam": 3, "electric": 3})
+    write_images(tmp_path, {"plane": 3})
+    assert f"{tmp_path / 'plane'}: it holds images beside train" in error_of(tmp_path)
 
 
 # --- pixels
@@ -459,8 +560,10 @@ def test_resized_images_keep_their_middle(tmp_path):
     halved = data.load(tmp_path / "mine.npz", image_size=4).train_images[..., 0]
     # Pillow's bilinear filter looks two pixels beyond each average, all within the ramp.
     np.testing.assert_allclose(halved, np.broadcast_to(averages, halved.shape), atol=3)
-    with pytest.raises(InputError, match="image_size: expected 1 pixel or more, got 0"):
-        data.load(tmp_path, image_size=0)
+    assert data.load(tmp_path, image_size=np.int64(4)).train_images.shape[1:] == (4, 4, 1)
+    for size in (0, 16385, 10**9, True, 4.0):
+        with pytest.raises(InputError, match=f"image_size: expected a whole .* 16384, got {size}"):
+            data.load(tmp_path, image_size=size)
 
 
 def test_a_run_says_what_it_made_of_its_images(tmp_path, capsys):
@@ -491,7 +594,7 @@ def no_test_images(folder):
 
 
 def one_class(folder):
-    (folder / "train" / "b").rename(folder / "b")
+    shutil.rmtree(folder / "train" / "b")
     return "expected two classes or more, got 1"
 
 

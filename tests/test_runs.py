@@ -60,6 +60,7 @@ def test_resume_of_nothing_starts_anew(tmp_path):
     [
         (None, "not a run folder or only half of one"),
         ("{half", "not readable as JSON"),
+        ('{"format": true}', "run-folder format True, this version reads 1"),
         ('{"format": 99}', "run-folder format 99, this version reads 1"),
         ("[]", r"run-folder format \[\]"),
     ],

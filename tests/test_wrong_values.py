@@ -73,11 +73,11 @@ WRONG = [
     (f"{NEW} --model-options name=resnet8", "--model"),
     *[
         (f"{NEW} --model-options channels={bad}", "channels: expected a whole number of 1 or more")
-        for bad in ("0", "-3", "2.5", "True", "many", "[2]", "1e3", "None")
+        for bad in ("0", "-3", "2.5", "True", "many", "[2]", "1e3", "None", "1048576", "9" * 11)
     ],
     *[
         (f"{NEW} --model-options dropout={bad}", "dropout: expected a number of 0 or more and bel")
-        for bad in ("1", "-0.1", "nan", "inf", "1e400", "often", "[0.1]")
+        for bad in ("1", "-0.1", "nan", "inf", "1e400", "often", "[0.1]", "False")
     ],
     *[
         (f"{NEW} --model-options dtype={bad}", "dtype: expected a floating dtype")
@@ -148,6 +148,12 @@ WRONG = [
     ("prune run --protocol short --criteria random", "a protocol needs seeds and criteria among"),
     ("export begun --out new", "begun holds no trained network yet"),
     ("export run --out text.txt", "--out: "),
+    ("export run --out run", "run is or lies in the run folder"),
+    ("export run --out run/checkpoints", "checkpoints is or lies in the run folder"),
+    ("export run --out run/torch/deep/er", "er is or lies in the run folder"),
+    ("export run --out run/torch/../new", "run/new is or lies in the run folder"),
+    ("export run --out begun", "begun is or lies in the run folder"),
+    ("export run --out begun/torch", "begun/torch is or lies in the run folder"),
     ("report nothing", "nothing: no such run folder"),
     ("report run nothing", "nothing: no such run folder"),
     ("report begun", "begun holds no results yet"),
@@ -312,10 +318,59 @@ def test_a_defect_keeps_its_traceback(place, capsys, monkeypatch):
         main(["overlap", "run"])
 
 
-def test_a_network_that_does_not_fit_into_memory(place, capsys, monkeypatch):
+def test_where_networks_are_exported_to(place, tmp_path, capsys, monkeypatch):
+    """Beside the parts of their run, or beside a config.json of others; not through a link."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(place, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "config.json").write_text('{"architectures": ["ResNet"]}')
+    (tmp_path / "link").symlink_to(tmp_path / "begun")
+    for out in ("run/torch", "net", "net/deeper", "new"):
+        assert main(["export", "run", "--out", out]) == 0
+        (file,) = (tmp_path / out).glob("*.safetensors")
+        assert file.name == "trained.safetensors"
+    capsys.readouterr()
+    assert "begun is or lies in" in fails(main, capsys, "export", "run", "--out", "link")
+
+
+@pytest.mark.parametrize("command", [NEW, STUDY])
+def test_a_network_that_does_not_fit_into_memory(command, place, capsys, monkeypatch):
     monkeypatch.chdir(place)
-    line = fails(main, capsys, *NEW.split(), "--model-options", "channels=3000000")
-    assert "out of memory: RESOURCE_EXHAUSTED" in line and not (place / "new").exists()
+    for channels in (70000, 2**20 - 1):
+        line = fails(main, capsys, *command.split(), "--model-options", f"channels={channels}")
+        # Of 9 grey pixels, five times of all channels, and two classes of all channels.
+        params = 9 * channels + 5 * 9 * channels**2 + 6 * channels + 2 * channels + 2
+        assert f"--model convnet6: {params:,} parameters and" in line and "machine has" in line
+        assert not (place / "new").exists()
+
+
+def test_the_memory_that_a_training_cannot_spare(place, capsys, monkeypatch):
+    """On images of 8 x 8 whose sides are halved twice before the last two of six convs."""
+    monkeypatch.chdir(place)
+    params = (9 * 2 + 2) + 5 * (9 * 2 * 2 + 2) + (2 * 2 + 2)
+    activations = 2 * 2 * (8 * 8 + 4 * 4 + 2 * 2)
+    words = [*NEW.split(), "--model-options", "channels=2", "--batch-size", "8", "--epochs"]
+    enough = 4 * (3 * params + 8 * activations)
+    monkeypatch.setattr("jnnk.jobs.checks.machine_memory", lambda: enough - 1)
+    assert f"{params} parameters and" in fails(main, capsys, *words, "1")
+    monkeypatch.setattr("jnnk.jobs.checks.machine_memory", lambda: enough)
+    monkeypatch.setattr("jnnk.jobs.train.train", out_of_memory)  # gets there
+    assert "out of memory: Unable to" in fails(main, capsys, *words, "1")
+    monkeypatch.setattr("jnnk.jobs.checks.machine_memory", lambda: 4 * params)
+    assert "out of memory: Unable to" in fails(main, capsys, *words, "0")
+    monkeypatch.setattr("jnnk.jobs.checks.machine_memory", lambda: 4 * params - 1)
+    assert f"{params} parameters and 0.0 GiB" in fails(main, capsys, *words, "0")
+
+
+def test_images_that_do_not_fit_into_memory(place, capsys, monkeypatch):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("jnnk.image_files.machine_memory", lambda: 24 * 16 * 16)
+    assert "at least 8x8 pixels" in fails(main, capsys, *NEW.split(), "--image-size", "7")
+    line = fails(main, capsys, *NEW.split(), "--image-size", "17")
+    assert (
+        "24 images of 17x17 pixels (height x width), grey take" in line and "--image-size" in line
+    )
+    assert not (place / "new").exists()
 
 
 @pytest.mark.parametrize("error", [AssertionError(), RuntimeError("Unable to initialize\nmore")])

@@ -1,5 +1,6 @@
 """What a command refuses, or fits to a small data set, before it makes or changes anything."""
 
+import math
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
@@ -11,7 +12,8 @@ from jnnk.errors import InputError
 from jnnk.jobs.config import ChannelConfig, OverlapConfig, TrainConfig
 from jnnk.jobs.overlap import chosen_layers, network_layers
 from jnnk.jobs.stopping import num_trained_on
-from jnnk.jobs.train import make_penalty
+from jnnk.jobs.train import abstract_variables, make_penalty
+from jnnk.memory import gib, machine_memory
 from jnnk.training import Model
 
 
@@ -107,6 +109,39 @@ def check_layers(patterns: tuple[str, ...], model: Model, dataset: Dataset) -> N
         InputError: naming the pattern and the layers there are.
     """
     chosen_layers(network_layers(model, dataset), patterns)
+
+
+def check_memory(config: TrainConfig, model: Model, dataset: Dataset) -> None:
+    """Refuses a training for which this machine is too small, where a CPU trains.
+
+    Counted is what cannot be spared: weights, gradients and one moment of every parameter, and a
+    batch's activations. The system would kill a process that takes more memory than there is; an
+    accelerator says so itself.
+
+    Args:
+        config: how to train.
+        model: the network.
+        dataset: what on.
+
+    Raises:
+        InputError: with what it takes and what there is.
+    """
+    if jax.default_backend() != "cpu":
+        return
+    params = jax.tree.leaves(abstract_variables(model, dataset)["params"])
+    num_params, batch = sum(leaf.size for leaf in params), 0
+    if config.epochs:
+        outputs = network_layers(model, dataset).values()
+        itemsize = jnp.dtype(model.dtype).itemsize
+        share = config.batch_size // jax.process_count()
+        batch = share * itemsize * sum(math.prod(shape) for shape in outputs)
+    needed = 4 * num_params * (3 if config.epochs else 1) + batch
+    if needed > (available := machine_memory()):
+        raise InputError(
+            f"--model {config.model}: {num_params:,} parameters and {gib(batch)} of activations a "
+            f"batch take {gib(needed)} or more, this machine has {gib(available)}: a smaller "
+            "network, smaller images or a smaller --batch-size"
+        )
 
 
 def check_training(config: TrainConfig, model: Model, dataset: Dataset) -> None:
