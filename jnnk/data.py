@@ -17,6 +17,7 @@ import numpy as np
 from jnnk import own_data, tfds_sets, tiny_imagenet
 from jnnk.errors import InputError
 from jnnk.image_files import resize_images
+from jnnk.whole_numbers import is_whole_number, whole_number
 
 # The normalisation the public CIFAR weights of shared/ were trained with (ImageNet's figures).
 _FIXED_NORMALISATION = dict.fromkeys(
@@ -109,8 +110,8 @@ def load(
         InputError: the name is unknown, the set is no image classification, is not prepared, is
             missing or damaged, or ``data_dir`` is needed and missing.
     """
-    if image_size is not None and image_size < 1:
-        raise InputError(f"image_size: expected 1 pixel or more, got {image_size}")
+    if image_size is not None and not is_whole_number(image_size):
+        raise InputError(f"image_size: expected 1 pixel or more, got {image_size!r}")
     path = _own_path(name, data_dir)
     name = os.fspath(name) if path is None else _own_name(path)
     test_split = ""
@@ -277,11 +278,10 @@ def epoch_order(num_examples: int, *, seed: int, epoch: int) -> np.ndarray:
         (num_examples,) int32, a permutation of ``range(num_examples)``.
 
     Raises:
-        ValueError: if one of them is negative.
+        ValueError: if one of them is no whole number of at least 0.
     """
     for argument, value in (("num_examples", num_examples), ("seed", seed), ("epoch", epoch)):
-        if value < 0:
-            raise ValueError(f"{argument}: expected 0 or more, got {value}")
+        whole_number(argument, value, least=0)
     stream = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(epoch,)))
     return np.argsort(stream.random_raw(num_examples), kind="stable").astype(np.int32)
 

@@ -9,6 +9,7 @@ from jax import Array
 
 from jnnk.graph import NNKGraph
 from jnnk.overlap import check_channels, weighted_overlap
+from jnnk.whole_numbers import whole_number
 
 
 class OverlapInterval(NamedTuple):
@@ -55,6 +56,7 @@ def overlap_resamples(
         ValueError: as `jnnk.overlap.channel_overlap`.
     """
     check_channels(graph)
+    num_resamples = whole_number("num_resamples", num_resamples)
     samples = _multiplicities(key, graph.weights.shape[1], num_resamples)
     samples = samples.astype(graph.weights.dtype)
     return weighted_overlap(graph, samples, kind=kind, block_size=block_size)
