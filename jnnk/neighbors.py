@@ -31,8 +31,9 @@ def nearest_neighbors(
     Identical points tie exactly, as do all whose sums are exact (whole numbers), and the smallest
     indices are kept, however many tie. Distances that differ by less than such sums round,
     ``2 (D + 2) eps`` relative, may change places; nothing else does, on clusters however narrow
-    and wherever they lie. Where neither squares nor differences are in the range of the dtype, the
-    order is still right.
+    and wherever they lie. Where squares, or differences that are too large, leave the range of the
+    dtype, the order is still right. At the other end it is not: coordinates and differences below
+    four times the smallest normal number (4.7e-38 in float32, 8.9e-308 in float64) count as 0.
 
     Candidates come from a matrix product of centred points and are ranked by the differences
     themselves. What the product may have missed is bounded for every query, and the queries for
@@ -54,7 +55,8 @@ def nearest_neighbors(
         ``(indices, squared_distances)``: int32 (Q, K) and floating (Q, K), ascending. Where there
         are fewer than K candidates the rest is index -1 at distance infinity. Points with NaN or
         infinity are nobody's neighbour, and queries with them have none. Squared distances
-        that leave the range of the dtype are infinity or 0; the order is still right.
+        that leave the range of the dtype are infinity or 0; the order is still right, but for
+        differences that count as 0 themselves.
 
     Raises:
         ValueError: on wrong shapes, dtypes or options.
