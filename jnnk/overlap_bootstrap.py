@@ -109,7 +109,7 @@ def _multiplicities(key: Array, num_queries: int, num_resamples: int) -> Array:
     """How often each image is drawn, (1 + R, Q) int32; the first sample is all images once."""
 
     def sample(key):
-        drawn = jax.random.randint(key, (num_queries,), 0, num_queries)
+        drawn = jax.random.randint(key, (num_queries,), 0, num_queries, jnp.int32)
         return jnp.zeros(num_queries, jnp.int32).at[drawn].add(1)
 
     drawn = jax.lax.map(sample, jax.random.split(key, num_resamples))
