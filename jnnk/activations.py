@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array, lax
 
 from jnnk.errors import InputError
+from jnnk.whole_numbers import is_whole_number
 
 #: Bytes of activations in memory at once, by default.
 MEMORY_LIMIT = 2**30
@@ -152,8 +153,7 @@ def capture(
     """
     storage = _storage_dtype(dtype)
     images = _stacked(images)
-    is_whole = isinstance(batch_size, int | np.integer) and not isinstance(batch_size, bool)
-    if not is_whole or batch_size < 1:
+    if not is_whole_number(batch_size):
         raise InputError(f"batch_size must be a whole number of at least 1; got {batch_size!r}")
     if isinstance(layers, str):
         raise InputError(f"layers must be a list of names, such as [{layers!r}]; got {layers!r}")
@@ -328,8 +328,9 @@ def _plan(
             f"got {('N', *shapes[name])} (reshape dense ones to (N, 1, 1, C))"
         )
     height, width, num_channels = shapes[name]
-    kept = np.arange(num_channels) if channels is None else np.asarray(channels, int)
-    if kept.ndim != 1 or not kept.size or kept.min() < 0 or kept.max() >= num_channels:
+    kept = np.arange(num_channels) if channels is None else np.asarray(channels)
+    is_meant = kept.ndim == 1 and kept.size and np.issubdtype(kept.dtype, np.integer)
+    if not is_meant or kept.min() < 0 or kept.max() >= num_channels:
         raise InputError(
             f"channels of layer {name!r} must be numbers in [0, {num_channels}); got {channels}"
         )
@@ -339,8 +340,8 @@ def _plan(
         raise InputError(
             f"size goes together with a pooling other than 'none'; got {pooling!r} and {size}"
         )
-    if size is not None and size < 1:
-        raise InputError(f"size must be at least 1; got {size}")
+    if size is not None and not is_whole_number(size):
+        raise InputError(f"size must be a whole number of at least 1; got {size!r}")
     window = 1 if size is None else -(-max(height, width) // size)
     shape = (-(-height // window), -(-width // window), len(kept))
     return _Plan(name, shape, tuple(kept.tolist()), pooling, window)

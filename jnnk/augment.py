@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from jnnk.whole_numbers import whole_number
+
 
 def pad_crop_flip(
     key: jax.Array, images: jax.Array, *, padding: int = 4, flip: bool = True
@@ -23,21 +25,20 @@ def pad_crop_flip(
         (N, H, W, C) of the same dtype.
 
     Raises:
-        ValueError: ``images`` has not four axes or ``padding`` is negative.
+        ValueError: ``images`` has not four axes or ``padding`` is no whole number of at least 0.
     """
     if images.ndim != 4:
         raise ValueError(f"images: expected (N, H, W, C), got shape {images.shape}")
-    if padding < 0:
-        raise ValueError(f"padding: expected 0 or more, got {padding}")
+    padding = whole_number("padding", padding, least=0)
     crop_key, flip_key = jax.random.split(key)
-    corners = jax.random.randint(crop_key, (len(images), 2), 0, 2 * padding + 1)
+    corners = jax.random.randint(crop_key, (len(images), 2), 0, 2 * padding + 1, jnp.int32)
     padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
 
     def crop(image: jax.Array, corner: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), images.shape[1:])
+        return jax.lax.dynamic_slice(image, (*corner, jnp.int32(0)), images.shape[1:])
 
     crops = jax.vmap(crop)(padded, corners)
     if not flip:
         return crops
-    mirrored = jax.random.bernoulli(flip_key, shape=(len(images), 1, 1, 1))
+    mirrored = jax.random.bernoulli(flip_key, jnp.float32(0.5), (len(images), 1, 1, 1))
     return jnp.where(mirrored, crops[:, :, ::-1], crops)

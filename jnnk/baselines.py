@@ -58,7 +58,9 @@ def label_overlap(graph: NNKGraph, labels: Array) -> Array:
 
     Args:
         graph: of the points themselves, weights (..., N, K).
-        labels: (N,) integers.
+        labels: (N,) integers; an image whose label is negative or beyond int32 has none: it agrees
+            with nobody, and so counts as 0 itself, as it counts as an error in
+            `jnnk.generalization.loo_error`.
 
     Returns:
         (...) in [0, 1]; images without neighbours are left out, NaN where none has any.
@@ -75,7 +77,8 @@ def label_overlap(graph: NNKGraph, labels: Array) -> Array:
 def _label_overlap(graph: NNKGraph, labels: Array) -> Array:
     support = graph.weights > 0
     neighbor_labels, known = labels_of_neighbors(graph, labels)
-    same = neighbor_labels == labels.reshape((1,) * (support.ndim - 2) + (-1, 1))
+    own = labels.reshape((1,) * (support.ndim - 2) + (-1, 1))
+    same = (neighbor_labels == own) & (own >= 0)
     degree = support.sum(-1)
     dtype = graph.weights.dtype
     share = (same & support).sum(-1).astype(dtype) / jnp.maximum(degree, 1).astype(dtype)

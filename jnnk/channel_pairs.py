@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jnnk.precision import working_dtype
+from jnnk.whole_numbers import whole_number
 
 
 def channel_points(
@@ -29,6 +30,8 @@ def channel_points(
         )
     if not jnp.issubdtype(activations.dtype, jnp.floating):
         raise ValueError(f"activations must be floating, got {activations.dtype}")
+    if num_channels is not None:
+        num_channels = whole_number("num_channels", num_channels)
     width = activations.shape[-1]
     channels = jnp.arange(width, dtype=jnp.int32)
     if num_channels is not None and num_channels < width:

@@ -18,6 +18,7 @@ from jnnk.graph import NNKGraph
 from jnnk.masks import conv_kernels, masks_from_layers
 from jnnk.redundancy import redundancy_curve
 from jnnk.selection import check_share, keep_largest, num_pruned
+from jnnk.whole_numbers import whole_number
 
 
 class Wiring(Protocol):
@@ -148,8 +149,7 @@ def channel_masks(
     if isinstance(criterion, str) and criterion not in CHANNEL_CRITERIA:
         known = ", ".join(CHANNEL_CRITERIA)
         raise ValueError(f"criterion: expected one of {known}, got {criterion!r}")
-    if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:
-        raise ValueError(f"round_to: expected a whole number of 1 or more, got {round_to!r}")
+    round_to = whole_number("round_to", round_to)
     inner = inner_convs(convs)
     rates = _rates(keep_rate, [info.conv for info in inner])
     kernels = conv_kernels(params)

@@ -23,6 +23,7 @@ from jax import Array
 from jnnk.graph import NNKGraph
 from jnnk.overlap import check_channels, matched
 from jnnk.precision import contract
+from jnnk.whole_numbers import whole_number
 
 
 class AggregateConsistency(NamedTuple):
@@ -96,6 +97,7 @@ def aggregate_consistency(
         ValueError: if the three do not belong together by their shapes.
     """
     check_channels(channels)
+    block_size = whole_number("block_size", block_size)
     num_images, num_channels = activations.shape[0], activations.shape[-1]
     if channels.weights.shape[:2] != (num_channels, num_images):
         raise ValueError(

@@ -18,6 +18,7 @@ from jnnk import own_data, tfds_sets, tiny_imagenet
 from jnnk.errors import InputError
 from jnnk.image_files import resize_images
 from jnnk.option_types import NUMBERS
+from jnnk.whole_numbers import whole_number
 
 # The normalisation the public CIFAR weights of shared/ were trained with (ImageNet's figures).
 _FIXED_NORMALISATION = dict.fromkeys(
@@ -281,11 +282,10 @@ def epoch_order(num_examples: int, *, seed: int, epoch: int) -> np.ndarray:
         (num_examples,) int32, a permutation of ``range(num_examples)``.
 
     Raises:
-        ValueError: if one of them is negative.
+        ValueError: if one of them is no whole number of at least 0.
     """
     for argument, value in (("num_examples", num_examples), ("seed", seed), ("epoch", epoch)):
-        if value < 0:
-            raise ValueError(f"{argument}: expected 0 or more, got {value}")
+        whole_number(argument, value, least=0)
     stream = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(epoch,)))
     return np.argsort(stream.random_raw(num_examples), kind="stable").astype(np.int32)
 

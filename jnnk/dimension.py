@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jnnk.graph import NNKGraph
+from jnnk.whole_numbers import whole_number
 
 _DISCARD = 0.1  # of the largest ratios of TwoNN, as its authors do
 _NEWTON_STEPS = 8  # more than steps that converge quadratically need in float64
@@ -156,10 +157,9 @@ def gride(distances: Array, *, nearer: int = 2) -> Array:
         estimate's consistency, but does from intervals by the likelihood.
 
     Raises:
-        ValueError: for fewer than 2n neighbours or an n below 1.
+        ValueError: for fewer than 2n neighbours or an n that is no whole number of at least 1.
     """
-    if nearer < 1:
-        raise ValueError(f"nearer must be at least 1, got {nearer}")
+    nearer = whole_number("nearer", nearer)
     _check("distances", distances, least=2 * nearer)
     logs, valid = _logs(distances)
     valid = valid[..., nearer - 1] & valid[..., 2 * nearer - 1]

@@ -14,6 +14,7 @@ import optax
 from jax import Array
 
 from jnnk.masks import leaf_path
+from jnnk.whole_numbers import whole_number
 
 
 class Patience(NamedTuple):
@@ -69,10 +70,11 @@ def update_patience(state: Patience, errors: Array, *, patience: int) -> Patienc
         The new state. What has stopped stays so, its ``best`` and ``waited`` as they were.
 
     Raises:
-        ValueError: if ``patience`` is below 1, where that is known before tracing.
+        ValueError: if ``patience`` is no whole number of at least 1, where that is known before
+            tracing.
     """
-    if not isinstance(patience, jax.core.Tracer) and patience < 1:
-        raise ValueError(f"patience: expected 1 or more, got {patience}")
+    if not isinstance(patience, jax.core.Tracer):
+        patience = whole_number("patience", patience)
     better = errors < state.best
     waited = jnp.where(better, 0, state.waited + 1)
     best = jnp.where(better, errors, state.best)

@@ -16,11 +16,11 @@ from jax import Array
 
 from jnnk.graph import NNKGraph
 from jnnk.labels import (
-    check_num_classes,
     integer_labels,
     labels_of_neighbors,
     labels_of_points,
 )
+from jnnk.whole_numbers import whole_number
 
 
 def label_interpolation(graph: NNKGraph, labels: Array, num_classes: int) -> Array:
@@ -48,7 +48,7 @@ def label_interpolation(graph: NNKGraph, labels: Array, num_classes: int) -> Arr
         ValueError: if labels are not one axis of integers, a neighbour's index is N or more, or
             num_classes is no whole number of at least 1.
     """
-    check_num_classes(num_classes)
+    num_classes = whole_number("num_classes", num_classes)
     return _interpolated(graph, labels_of_points(graph, labels), num_classes)
 
 
@@ -73,7 +73,7 @@ def label_vote(graph: NNKGraph, labels: Array, num_classes: int) -> Array:
     """
     if graph.weights.ndim != 3:
         raise ValueError(f"graph must have weights (C, Q, K), got {graph.weights.shape}")
-    check_num_classes(num_classes)
+    num_classes = whole_number("num_classes", num_classes)
     return _label_vote(graph, labels_of_points(graph, labels), num_classes)
 
 
@@ -118,7 +118,6 @@ def predicted_label(probabilities: Array) -> Array:
     return jnp.where((probabilities > 0).any(-1), best, -1)
 
 
-@jax.jit
 def error_rate(probabilities: Array, labels: Array) -> Array:
     """Share of the images whose predicted label is wrong; no prediction is wrong too.
 
@@ -138,6 +137,11 @@ def error_rate(probabilities: Array, labels: Array) -> Array:
             f"labels must name the class of each of the {probabilities.shape[-2]} images; "
             f"got {labels.shape[0]}"
         )
+    return _error_rate_of_votes(probabilities, labels)
+
+
+@jax.jit
+def _error_rate_of_votes(probabilities: Array, labels: Array) -> Array:
     unknown = jnp.isnan(probabilities).any(-1)
     return _error_rate(predicted_label(probabilities), unknown, labels, probabilities.dtype)
 
@@ -163,7 +167,7 @@ def loo_error(graph: NNKGraph, labels: Array, num_classes: int) -> Array:
     Raises:
         ValueError: as `label_interpolation`, or if the labels are not N.
     """
-    check_num_classes(num_classes)
+    num_classes = whole_number("num_classes", num_classes)
     return _loo_error(graph, labels_of_points(graph, labels, own=True), num_classes)
 
 

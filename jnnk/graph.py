@@ -22,6 +22,7 @@ from jnnk.passes import search
 from jnnk.precision import working_dtype
 from jnnk.qp import solve_nnk
 from jnnk.similarity import DEFAULT, RadialSimilarity, Similarity
+from jnnk.whole_numbers import to_int32
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -145,9 +146,6 @@ class Vectors(NamedTuple):
     raw: jax.Array | None
 
 
-@functools.partial(
-    jax.jit, static_argnames=("num_neighbors", "similarity", "block_size", "method", "max_steps")
-)
 def nnk_graph(
     points: jax.Array,
     *,
@@ -204,6 +202,27 @@ def nnk_graph(
          [ True False  True]
          [ True False False]]
     """
+    return _nnk_graph(
+        points,
+        num_neighbors=num_neighbors,
+        similarity=similarity,
+        queries=queries,
+        # Here, since a transformation would wrap 64 bits to 32.
+        exclude=to_int32(exclude, otherwise=-1),
+        tol=tol,
+        max_steps=max_steps,
+        block_size=block_size,
+        method=method,
+    )
+
+
+@functools.partial(
+    jax.jit, static_argnames=("num_neighbors", "similarity", "block_size", "method", "max_steps")
+)
+def _nnk_graph(
+    points, *, num_neighbors, similarity, queries, exclude, tol, max_steps, block_size, method
+) -> NNKGraph:
+    """`nnk_graph` as one program."""
     check_array("points", points, jnp.floating, jnp.integer, jnp.bool_)
     if points.ndim != 2:
         raise ValueError(f"points must be (N, D), got shape {points.shape}")
@@ -232,7 +251,7 @@ def nnk_graph(
     indices, distances, _ = search(
         embedded_queries,
         embedded,
-        exclude.astype(jnp.int32),
+        to_int32(exclude, otherwise=-1),
         num_neighbors=max(1, min(num_neighbors, num_candidates)),
         block_size=block_size,
         method=method,

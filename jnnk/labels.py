@@ -6,23 +6,21 @@ import numpy as np
 from jax import Array
 
 from jnnk.graph import NNKGraph
+from jnnk.whole_numbers import to_int32
 
 
 def integer_labels(labels: Array) -> Array:
-    """Labels (N,) as int32; ValueError unless they are one axis of integers."""
-    labels = jnp.asarray(labels)
+    """Labels (N,) as int32, -1 for those beyond its range.
+
+    Raises:
+        ValueError: unless they are one axis of integers.
+    """
+    labels = labels if isinstance(labels, jax.Array) else np.asarray(labels)
     if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(
             f"labels must be one axis of integers; got shape {labels.shape} of {labels.dtype}"
         )
-    return labels.astype(jnp.int32)
-
-
-def check_num_classes(num_classes: int) -> None:
-    """Raises ValueError unless it is a whole number of at least 1."""
-    is_whole = isinstance(num_classes, int | np.integer) and not isinstance(num_classes, bool)
-    if not (is_whole and num_classes >= 1):
-        raise ValueError(f"num_classes must be a whole number of at least 1, got {num_classes!r}")
+    return jnp.asarray(to_int32(labels, otherwise=-1))
 
 
 def labels_of_points(graph: NNKGraph, labels: Array, *, own: bool = False) -> Array:
@@ -46,7 +44,8 @@ def labels_of_points(graph: NNKGraph, labels: Array, *, own: bool = False) -> Ar
         )
     if _is_known(graph.indices) and _is_known(graph.weights):
         with jax.ensure_compile_time_eval():  # a transformation may close over the graph
-            largest = int(_largest_index(graph.indices, graph.weights))
+            indices = to_int32(graph.indices, otherwise=np.iinfo(np.int32).max)
+            largest = int(_largest_index(indices, graph.weights))
         if largest >= num_labels:
             raise ValueError(
                 f"labels must be those of the points, one each; got {num_labels}, but a neighbour "

@@ -44,8 +44,15 @@ def keep_pruned_zero(
         part of it, as within ``optax.masked``.
 
     Raises:
-        ValueError: by ``update``, if it has no parameters or no mask, or a parameter has none.
+        ValueError: if ``optimizer`` is no transformation; by ``update``, if it has no parameters or
+            no mask, or a parameter has none.
     """
+    if not all(callable(getattr(optimizer, name, None)) for name in ("init", "update")):
+        raise ValueError(
+            "optimizer: keep_pruned_zero wraps an Optax transformation, as in "
+            "keep_pruned_zero(optax.adam(1e-3), masks=masks); "
+            f"got {type(optimizer).__name__}"
+        )
     optimizer = optax.with_extra_args_support(optimizer)
     default_masks = masks
 

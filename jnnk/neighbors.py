@@ -1,7 +1,6 @@
 """Exact nearest neighbours, blocked over queries, with ties broken by index."""
 
 import functools
-import operator
 from typing import Any, Literal
 
 import jax
@@ -10,12 +9,12 @@ import numpy as np
 
 from jnnk.passes import search
 from jnnk.precision import working_dtype
+from jnnk.whole_numbers import to_int32, whole_number
 
 #: The search takes coordinates in this unit: no difference of two finite numbers then overflows.
 UNIT = 4.0
 
 
-@functools.partial(jax.jit, static_argnames=("num_neighbors", "block_size", "method"))
 def nearest_neighbors(
     queries: jax.Array,
     points: jax.Array,
@@ -32,8 +31,9 @@ def nearest_neighbors(
     Identical points tie exactly, as do all whose sums are exact (whole numbers), and the smallest
     indices are kept, however many tie. Distances that differ by less than such sums round,
     ``2 (D + 2) eps`` relative, may change places; nothing else does, on clusters however narrow
-    and wherever they lie. Where neither squares nor differences are in the range of the dtype, the
-    order is still right.
+    and wherever they lie. Where squares, or differences that are too large, leave the range of the
+    dtype, the order is still right. At the other end it is not: coordinates and differences below
+    four times the smallest normal number (4.7e-38 in float32, 8.9e-308 in float64) count as 0.
 
     Candidates come from a matrix product of centred points and are ranked by the differences
     themselves. What the product may have missed is bounded for every query, and the queries for
@@ -46,7 +46,7 @@ def nearest_neighbors(
         points: (N, D), same dtype.
         num_neighbors: K, at least 1; may exceed the number of points, which costs nothing.
         exclude: (Q,) integer, for each query the index of a point to leave out (``arange(N)`` for
-            a graph on the points themselves); -1 leaves nothing out.
+            a graph on the points themselves); -1, or what no point has, leaves nothing out.
         block_size: queries per block.
         method: ``"exact"``, or ``"approximate"``: ``jax.lax.approx_min_k`` with a recall target of
             0.95, meant for TPU (on CPU it is slower than the exact search), and no second pass.
@@ -55,7 +55,8 @@ def nearest_neighbors(
         ``(indices, squared_distances)``: int32 (Q, K) and floating (Q, K), ascending. Where there
         are fewer than K candidates the rest is index -1 at distance infinity. Points with NaN or
         infinity are nobody's neighbour, and queries with them have none. Squared distances
-        that leave the range of the dtype are infinity or 0; the order is still right.
+        that leave the range of the dtype are infinity or 0; the order is still right, but for
+        differences that count as 0 themselves.
 
     Raises:
         ValueError: on wrong shapes, dtypes or options.
@@ -72,6 +73,20 @@ def nearest_neighbors(
          [0. 1.]
          [0. 4.]]
     """
+    return _nearest_neighbors(
+        queries,
+        points,
+        # Here, since a transformation would wrap 64 bits to 32.
+        exclude=to_int32(exclude, otherwise=-1),
+        num_neighbors=num_neighbors,
+        block_size=block_size,
+        method=method,
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("num_neighbors", "block_size", "method"))
+def _nearest_neighbors(queries, points, *, exclude, num_neighbors, block_size, method):
+    """`nearest_neighbors` as one program."""
     _check(queries, points, exclude)
     num_neighbors, block_size = check_options(num_neighbors, block_size, method)
     dtype = working_dtype(points.dtype)
@@ -82,7 +97,7 @@ def nearest_neighbors(
     indices, distances, _ = search(
         queries,
         points,
-        exclude.astype(jnp.int32),
+        to_int32(exclude, otherwise=-1),
         num_neighbors=wanted,
         block_size=block_size,
         method=method,
@@ -104,8 +119,8 @@ def check_options(num_neighbors: int, block_size: int, method: str) -> tuple[int
     if method not in ("exact", "approximate"):
         raise ValueError(f"method must be 'exact' or 'approximate', got {method!r}")
     return (
-        _whole_number("num_neighbors", num_neighbors),
-        _whole_number("block_size", block_size),
+        whole_number("num_neighbors", num_neighbors),
+        whole_number("block_size", block_size),
     )
 
 
@@ -131,18 +146,6 @@ def check_exclude(exclude: Any, num_queries: int) -> None:
             else type(exclude).__name__
         )
         raise ValueError(f"exclude must be an array of {(num_queries,)} integers, got {what}")
-
-
-def _whole_number(name: str, value: Any) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool | np.bool_):
-        raise ValueError(f"{name} must be a whole number, got {value!r}")
-    if number < 1:
-        raise ValueError(f"{name} must be at least 1, got {number}")
-    return number
 
 
 def _check(queries, points, exclude):

@@ -30,6 +30,7 @@ from jax import Array
 from scipy.special import gammaln
 
 from jnnk.graph import NNKGraph
+from jnnk.whole_numbers import whole_number
 
 Comparison = Callable[[tuple[Array, Array], tuple[Array, Array]], tuple[Array, Array]]
 
@@ -270,8 +271,7 @@ def chance_overlap(
     """
     check_channels(graph)
     weights = support_weights(graph)
-    if num_candidates < 0:
-        raise ValueError(f"num_candidates must not be negative, got {num_candidates}")
+    num_candidates = whole_number("num_candidates", num_candidates, least=0)
     degrees = (weights > 0).sum(-1, dtype=jnp.int32)
     impossible = (degrees > num_candidates).any(1)
     unknown = _dead_pairs(weights, weights) | impossible[:, None] | impossible[None, :]
@@ -342,6 +342,7 @@ def _dead_pairs(weights: Array, other: Array) -> Array:
 
 def split_blocks(indices: Array, strengths: Array, block_size: int) -> tuple[Array, Array]:
     """Two (C, Q, K) arrays to blocks (number, C, K, B) of images, padded with zeros."""
+    block_size = whole_number("block_size", block_size)
     num_channels, num_queries, num_neighbors = indices.shape
     number = -(-num_queries // block_size)
     padding = ((0, 0), (0, number * block_size - num_queries), (0, 0))

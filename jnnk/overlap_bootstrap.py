@@ -9,6 +9,7 @@ from jax import Array
 
 from jnnk.graph import NNKGraph
 from jnnk.overlap import check_channels, weighted_overlap
+from jnnk.whole_numbers import whole_number
 
 
 class OverlapInterval(NamedTuple):
@@ -55,6 +56,7 @@ def overlap_resamples(
         ValueError: as `jnnk.overlap.channel_overlap`.
     """
     check_channels(graph)
+    num_resamples = whole_number("num_resamples", num_resamples)
     samples = _multiplicities(key, graph.weights.shape[1], num_resamples)
     samples = samples.astype(graph.weights.dtype)
     return weighted_overlap(graph, samples, kind=kind, block_size=block_size)
@@ -107,7 +109,7 @@ def _multiplicities(key: Array, num_queries: int, num_resamples: int) -> Array:
     """How often each image is drawn, (1 + R, Q) int32; the first sample is all images once."""
 
     def sample(key):
-        drawn = jax.random.randint(key, (num_queries,), 0, num_queries)
+        drawn = jax.random.randint(key, (num_queries,), 0, num_queries, jnp.int32)
         return jnp.zeros(num_queries, jnp.int32).at[drawn].add(1)
 
     drawn = jax.lax.map(sample, jax.random.split(key, num_resamples))

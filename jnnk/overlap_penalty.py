@@ -19,6 +19,7 @@ from jnnk.channel_pairs import channel_points, mean_of_pairs, pairs_of
 from jnnk.qp import solve_nnk
 from jnnk.shortlists import frame_of
 from jnnk.similarity import DEFAULT, Cosine, Gaussian, RadialSimilarity
+from jnnk.whole_numbers import whole_number
 
 # Squared distances below this many units of rounding are those of coinciding points.
 _ROUNDING = 16
@@ -185,8 +186,7 @@ def soft_channel_overlap(
         raise ValueError(f"similarity must be gaussian() or cosine(), got {similarity!r}")
     if points.shape[1] < 2:
         raise ValueError(f"activations must be of at least 2 images, got {points.shape[1]}")
-    if num_neighbors < 1:
-        raise ValueError(f"num_neighbors must be at least 1, got {num_neighbors}")
+    num_neighbors = whole_number("num_neighbors", num_neighbors)
     finite = jnp.all(jnp.isfinite(points), axis=2)
     safe = jnp.where(finite[..., None], points, 0)
     squares, unit = _squared_distances(safe, finite, similarity)

@@ -16,6 +16,7 @@ from jnnk.qp_active_set import finish
 from jnnk.qp_gradient import find_support
 from jnnk.qp_linear import solve_on_support
 from jnnk.streams import can_stream, map_streams
+from jnnk.whole_numbers import whole_number
 
 # Problems from which on two programs at once save more than they cost.
 _STREAMED = 4096
@@ -95,7 +96,7 @@ def solve_nnk(
         A `QPSolution`. A problem with NaN or infinity has weights 0 and is not converged.
 
     Raises:
-        ValueError: on shapes or dtypes that do not fit.
+        ValueError: on shapes or dtypes that do not fit, or a ``max_steps`` that is no whole number.
 
     Examples:
         Two candidates so alike that the second has nothing to add:
@@ -106,6 +107,7 @@ def solve_nnk(
         [ True False] True
     """
     _check(gram, cross, mask)
+    max_steps = whole_number("max_steps", max_steps, least=0)
     tol = jnp.asarray(tol, working_dtype(gram.dtype))
     arrays = (gram, cross) if mask is None else (gram, cross, mask)
     if np.prod(cross.shape[:-1]) >= _STREAMED and can_stream(*arrays, tol):

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jnnk.whole_numbers import whole_number
+
 Schedule = Callable[[int], float]
 """A keep-rate for each step."""
 
@@ -118,9 +120,10 @@ def one_shot_schedule(keep_rate: float, *, start: int = 0) -> Schedule:
         The keep-rate as a function of the step.
 
     Raises:
-        ValueError: if ``keep_rate`` is not in [0, 1].
+        ValueError: if ``keep_rate`` is not in [0, 1], or ``start`` no whole number of at least 0.
     """
     check_share("keep_rate", keep_rate)
+    start = whole_number("start", start, least=0)
     return lambda step: keep_rate if step >= start else 1.0
 
 
@@ -139,12 +142,13 @@ def cubic_schedule(keep_rate: float, *, start: int, stop: int, initial: float = 
         The keep-rate as a function of the step.
 
     Raises:
-        ValueError: if ``stop`` is not after ``start``, or a share is not in [0, 1].
+        ValueError: if ``start`` or ``stop`` is no whole number of at least 0, ``stop`` is not after
+            ``start``, or a share is not in [0, 1].
     """
     check_share("keep_rate", keep_rate)
     check_share("initial", initial)
-    if stop <= start:
-        raise ValueError(f"stop: expected a step after start={start}, got {stop}")
+    start = whole_number("start", start, least=0)
+    stop = whole_number("stop", stop, least=start + 1)
 
     def schedule(step: int) -> float:
         remaining = 1 - min(max((step - start) / (stop - start), 0.0), 1.0)

@@ -24,6 +24,7 @@ from jnnk.errors import InputError
 from jnnk.generalization import label_interpolation
 from jnnk.graph import NNKGraph, nnk_graph
 from jnnk.similarity import Similarity, cosine, gaussian
+from jnnk.whole_numbers import is_whole_number
 
 _Mode = Literal["weights", "connectivity", "distance"]
 _SIMILARITIES = {"gaussian": gaussian(), "cosine": cosine()}
@@ -74,10 +75,8 @@ class _Neighborhoods(BaseEstimator):
 
     def _fit_points(self, X: np.ndarray):
         self._similarity()  # a wrong name should not wait for the first graph
-        number = self.n_neighbors
-        is_whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
-        if not is_whole or number < 1:
-            raise InputError(f"n_neighbors must be a whole number >= 1, got {number!r}")
+        if not is_whole_number(self.n_neighbors):
+            raise InputError(f"n_neighbors must be a whole number >= 1, got {self.n_neighbors!r}")
         self._points = X
         self.n_samples_fit_ = len(X)
         return self

@@ -46,7 +46,7 @@ def map_streams(
     what is compiled.
 
     Args:
-        function: jitted.
+        function: can be jitted.
         calls: arrays for each call, the same shapes and dtypes in all; taken as they are needed.
         static: arguments that ``function`` is compiled for.
         shared: arrays that all calls get.
@@ -64,7 +64,8 @@ def map_streams(
     with concurrent.futures.ThreadPoolExecutor(STREAMS) as streams:
         for arguments in calls:
             if program is None:
-                program = function.lower(*arguments, **static, **shared).compile()
+                jitted = jax.jit(function, static_argnames=tuple(static))
+                program = jitted.lower(*arguments, **static, **shared).compile()
             if len(waiting) > STREAMS:
                 results.append(waiting.popleft().result())
             waiting.append(streams.submit(run, arguments))

@@ -19,6 +19,7 @@ from jnnk.augment import pad_crop_flip
 from jnnk.data import normalize
 from jnnk.masks import apply_masks, conv_kernels, keep_pruned_zero, masks_from_layers
 from jnnk.placement import DATA, shared_apply
+from jnnk.whole_numbers import whole_number
 
 OPTIMIZERS = ("sgd", "adam")
 
@@ -337,8 +338,7 @@ def make_evaluate(
     Raises:
         ValueError: if ``batch_size`` is below 1, or as for `make_predict`.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
+    batch_size = whole_number("batch_size", batch_size)
     predict = make_predict(model, mean=mean, std=std)
     if mesh is not None:
         predict = shared_apply(predict, mesh)

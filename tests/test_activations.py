@@ -122,7 +122,7 @@ def test_unused_layers_are_not_computed():
         ({"pooling": "median", "size": 4}, "pooling must be one of"),
         ({"pooling": "mean"}, "size goes together"),
         ({"size": 4}, "size goes together"),
-        ({"pooling": "mean", "size": 0}, "size must be at least 1"),
+        ({"pooling": "mean", "size": 0}, "size must be a whole number of at least 1"),
         ({"dtype": "int8"}, "dtype must be float32, bfloat16 or float16"),
         ({"dtype": np.float64}, "dtype must be float32, bfloat16 or float16"),
         ({"dtype": "floaty"}, "dtype must be float32, bfloat16 or float16; got 'floaty'"),
@@ -131,6 +131,9 @@ def test_unused_layers_are_not_computed():
         ({"batch_size": True}, "batch_size must be a whole number of at least 1; got True"),
         ({"batch_size": -3}, "batch_size must be a whole number of at least 1; got -3"),
         ({"batch_size": 2.5}, "batch_size must be a whole number of at least 1; got 2.5"),
+        ({"batch_size": True}, "batch_size must be a whole number of at least 1; got True"),
+        ({"pooling": "mean", "size": 2.0}, "size must be a whole number of at least 1; got 2.0"),
+        ({"channels": {"stem": [0.7]}}, r"channels of layer 'stem' must be numbers in"),
         ({"layers": "stem"}, r"layers must be a list of names, such as \['stem'\]"),
     ],
 )

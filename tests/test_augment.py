@@ -67,6 +67,12 @@ def test_same_key_same_result():
     assert (np.asarray(once) != np.asarray(other)).any(axis=(1, 2, 3)).mean() > 0.9
 
 
+def test_double_precision_draws_alike():
+    once = pad_crop_flip(KEY, images())
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(pad_crop_flip(KEY, images()), once)
+
+
 def test_flip_off():
     source = images(count=50)
     assert not draws(source, pad_crop_flip(KEY, source, padding=1, flip=False), 1)[:, 2].any()
@@ -97,7 +103,7 @@ def test_gradient_is_one_where_a_pixel_was_kept():
 def test_misuse():
     with pytest.raises(ValueError, match="images: expected"):
         pad_crop_flip(KEY, images()[0])
-    with pytest.raises(ValueError, match="padding: expected"):
+    with pytest.raises(ValueError, match="padding must be a whole number of at least 0"):
         pad_crop_flip(KEY, images(), padding=-1)
 
 

@@ -46,6 +46,17 @@ class Named(nn.Module):
         return self.body(x)
 
 
+class WithNorm(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.LayerNorm()(nn.Conv(4, (3,), use_bias=False, name="body")(x))
+
+
+def stacked(layer):
+    """The layer several times, each with parameters and input of its own."""
+    return nn.vmap(layer, variable_axes={"params": 0}, split_rngs={"params": True})
+
+
 @pytest.mark.parametrize(
     "params",
     [
@@ -60,10 +71,16 @@ class Named(nn.Module):
         {"dense_0": {"kernel": jnp.ones((4, 4, 3, 10)), "bias": jnp.ones(10)}},
         {"query": {"kernel": jnp.ones((6, 8, 2, 4))}},
         {"body": {"kernel": jnp.ones((12, 64, 2, 32))}},
+        params_of(stacked(nn.Conv)(4, (3,), use_bias=False), 8, 1, 5, 4),
+        params_of(stacked(nn.Conv)(4, (3,), use_bias=False), 2, 1, 5, 4),
+        params_of(stacked(nn.MultiHeadDotProductAttention)(2, use_bias=False), 5, 1, 8, 4),
+        params_of(stacked(WithNorm)(), 3, 1, 5, 4),
     ],
     ids=[
         "DenseGeneral", "DenseGeneral alone", "ConvLocal", "scanned", "scanned 1D", "attention",
         "1D", "3D", "dense over the map", "stacked query", "too large",
+        "8 copies without bias", "2 copies without bias", "attention without bias",
+        "3 copies beside BatchNorm",
     ],
 )  # fmt: skip
 def test_other_layers_are_left_whole_and_named(params):
@@ -92,6 +109,36 @@ def test_other_layers_are_left_whole_and_named(params):
 def test_convolutions_are_found(layer):
     params = params_of(Named(layer), 1, 32, 32, 4)
     assert list(conv_kernels(params)) == ["layer/kernel"] and other_kernels(params) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "is_conv"),
+    [
+        ("dense_conv", True), ("localization", True), ("DenseConv_0", True), ("condensed", True),
+        ("valuesConv", True), ("keypoints", True), ("value_conv", True), ("conv2d_linear", True),
+        ("curvilinear1", True), ("blocal2", True), ("attentional", True), ("Conv_0", True),
+        ("dense1", False), ("DenseGeneral_0", False), ("ConvLocal_3", False), ("local", False),
+        ("local_conv", False), ("MultiHeadDotProductAttention_0", False), ("self_attention", False),
+        ("query", False), ("key_0", False), ("value_proj", False), ("nonlinear_Linear", False),
+    ],
+)  # fmt: skip
+def test_names_are_read_by_words(name, is_conv):
+    params = {"net": {name: {"kernel": jnp.ones((3, 3, 2, 4))}}}
+    assert (list(conv_kernels(params)) == [f"net/{name}/kernel"]) == is_conv
+    assert (list(other_kernels(params)) == []) == is_conv
+
+
+def test_sides_that_differ_are_left_whole():
+    params = {"c": {"kernel": jnp.ones((3, 3, 4, 4))}, "blocks": {"kernel": jnp.ones((8, 3, 4, 4))}}
+    with pytest.warns(UserWarning, match=r"not pruned.*blocks/kernel.*\(8, 3, 4, 4\)"):
+        masks = make_masks(params, criterion="weight", keep_rate=0.5)
+    assert masks["blocks"]["kernel"].shape == () and masks["c"]["kernel"].sum() == 8
+    assert list(conv_kernels(masks)) == ["c/kernel"]
+    norm = {"scale": jnp.ones((3, 4)), "bias": jnp.ones((3, 4))}
+    beside = {"net": {"body": params["c"], "norm": norm}, "other": params["c"]}
+    assert list(conv_kernels(beside)) == ["other/kernel"]
+    norm["scale"] = jnp.ones((5, 4))  # of something else
+    assert list(conv_kernels(beside)) == ["net/body/kernel", "other/kernel"]
 
 
 def test_boxed_and_nnx_parameters_are_found():

@@ -286,3 +286,12 @@ def test_missing_masks_are_named():
         optimizer.update(PARAMS, state, PARAMS)
     with pytest.raises(ValueError, match=r"masks: expected one at \['conv'\]\['bias'\]"):
         optimizer.update(PARAMS, state, PARAMS, masks={"conv": {"kernel": jnp.ones(())}})
+
+
+def test_what_is_no_transformation_is_named():
+    masks = masks_of(0.5)
+    for wrong, kind in ((masks, "dict"), (optax.adam, "function"), (None, "NoneType")):
+        with pytest.raises(ValueError, match=f"optimizer: .* an Optax transformation.*got {kind}"):
+            keep_pruned_zero(wrong)
+    with pytest.raises(ValueError, match="got dict"):
+        optax.chain(optax.sgd(0.1), keep_pruned_zero(masks))

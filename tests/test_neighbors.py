@@ -266,6 +266,22 @@ def test_wrong_kinds_of_arguments_are_named(arguments):
             nearest_neighbors(points, bad, num_neighbors=1)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_least_differences(dtype):
+    """From four times the smallest normal number on all count, below it none does."""
+    least = 4 * np.finfo(dtype).tiny
+    numbers = np.random.default_rng(0).integers(-50, 50, (60, 3))
+    square = np.square(numbers[:, None] - numbers[None]).sum(2)
+    expected = np.argsort(square, axis=1, kind="stable")[:, :7]
+    with jax.enable_x64(dtype == np.float64):
+        points = (numbers * least).astype(dtype)
+        indices, _ = nearest_neighbors(points, points, num_neighbors=7)
+        np.testing.assert_array_equal(indices, expected)
+        close = (numbers % 10 / 10 * least).astype(dtype)
+        indices, found = nearest_neighbors(close, close, num_neighbors=7)
+        assert indices.tolist() == [[*range(7)]] * 60 and (found == 0).all()
+
+
 @pytest.mark.thorough
 def test_jax_debugging_switches():
     points = _clusters(80, 3, 4, 1e-4)

@@ -157,6 +157,8 @@ def test_what_takes_graphs_takes_these(mode, consumer):
         ({"similarity": "linear"}, "similarity must be 'gaussian', 'cosine' or"),
         ({"n_neighbors": True}, "n_neighbors must be a whole number >= 1, got True"),
         ({"n_neighbors": 0}, "n_neighbors must be a whole number >= 1, got 0"),
+        ({"n_neighbors": True}, "n_neighbors must be a whole number >= 1, got True"),
+        ({"n_neighbors": 2.0}, "n_neighbors must be a whole number >= 1, got 2.0"),
         ({"mode": "weight"}, "mode must be one of weights, connectivity, distance, got 'weight'"),
     ],
 )

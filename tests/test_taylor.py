@@ -1,5 +1,8 @@
 """Taylor scores against derivatives by gates, computed in float64 with NumPy."""
 
+from typing import NamedTuple
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,6 +73,62 @@ def test_masks_by_them_keep_the_largest(arrays):
     )  # fmt: skip
     keep = np.broadcast_to(by_channel > np.sort(by_channel)[1], (2, 4))
     np.testing.assert_array_equal(masks["conv"]["kernel"][0, 0], keep)
+
+
+class ConvInfo(NamedTuple):
+    conv: str
+    norm: str | None
+
+
+class Smooth(nn.Module):
+    """Two convs without a kink, of which the first has a BatchNorm."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.tanh(nn.BatchNorm(True, name="norm")(nn.Conv(3, (3, 3), name="first")(x)))
+        x = nn.softplus(nn.Conv(4, (3, 3), name="second")(x))
+        return nn.Dense(3, name="fc")(x.mean((1, 2)))
+
+
+def test_scores_are_those_of_central_differences_in_float64():
+    images, targets = RNG.normal(size=(2, 4, 5, 5, 2)), RNG.normal(size=(2, 4, 3))
+    shapes = jax.eval_shape(Smooth().init, jax.random.key(0), jnp.zeros((4, 5, 5, 2)))
+    variables = jax.tree.map(lambda leaf: RNG.uniform(0.2, 1, leaf.shape), shapes)
+    variables["params"]["first"]["kernel"] -= 0.6
+
+    def loss(params, batch):
+        logits = Smooth().apply({**variables, "params": params}, batch[0])
+        return jnp.mean(jnp.square(logits - batch[1]))
+
+    def slope(gates):
+        """By differences along the leaves that gates, broadcast to them, multiply."""
+
+        def at(step):
+            params = jax.tree.map(lambda leaf: leaf, variables["params"])
+            for (layer, name), gate in gates.items():
+                params[layer][name] = params[layer][name] * (1 + step * gate)
+            return [float(value(params, batch)) for batch in zip(images, targets, strict=True)]
+
+        return np.mean(np.square(np.subtract(at(1e-5), at(-1e-5)) / 2e-5))
+
+    with jax.enable_x64(True):
+        value = jax.jit(loss)
+        gated = {"first": (("norm", "scale"), ("norm", "bias"))}
+        gated["second"] = (("second", "kernel"), ("second", "bias"))
+        by_channel = {
+            layer: [slope(dict.fromkeys(leaves, gate)) for gate in np.eye(width)]
+            for (layer, leaves), width in zip(gated.items(), (3, 4), strict=True)
+        }
+        gates = np.eye(12).reshape(12, 3, 4)
+        by_kernel = np.reshape([slope({("second", "kernel"): gate}) for gate in gates], (3, 4))
+    arguments = jax.tree.map(jnp.float32, (variables["params"], (images, targets)))
+    convs = [ConvInfo("first", "norm"), ConvInfo("second", None)]
+    variables = jax.tree.map(jnp.float32, variables)
+    scores = taylor_channel_scores(loss, *arguments, convs=convs)
+    for layer, expected in by_channel.items():
+        np.testing.assert_allclose(scores[f"{layer}/kernel"], expected, rtol=1e-4)
+    scores = taylor_scores(loss, *arguments)
+    np.testing.assert_allclose(scores["second/kernel"], by_kernel, rtol=1e-4)
 
 
 def test_channels_behind_batchnorm():

@@ -251,7 +251,7 @@ def test_cosine_schedule_ends_at_zero():
         (
             functools.partial(training.make_evaluate, Net()),
             {"mean": MEAN, "std": STD, "batch_size": 0},
-            "batch_size: ",
+            "batch_size must be a whole number",
         ),
         (
             make_regularizer,
@@ -261,18 +261,22 @@ def test_cosine_schedule_ends_at_zero():
         (
             epoch_order,
             {"num_examples": 3, "seed": -1, "epoch": 0},
-            "seed: expected 0 or more, got -1",
+            "seed must be a whole number of at least 0, got -1",
         ),
         (
             epoch_order,
             {"num_examples": -3, "seed": 0, "epoch": 0},
-            "num_examples: expected 0 or more",
+            "num_examples must be a whole number of at least 0",
         ),
-        (epoch_order, {"num_examples": 3, "seed": 0, "epoch": -1}, "epoch: expected 0 or more"),
+        (
+            epoch_order,
+            {"num_examples": 3, "seed": 0, "epoch": -1},
+            "epoch must be a whole number of at least 0",
+        ),
         (
             update_patience,
             {"state": None, "errors": None, "patience": 0},
-            "patience: expected 1 or",
+            "patience must be a whole number",
         ),
     ],
 )
