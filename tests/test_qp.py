@@ -11,6 +11,7 @@ import scipy.optimize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jnnk.chunks import chunk_size
 from jnnk.qp import solve_nnk
 
 #: Problems and candidates of the tests in float32 that need no shape of their own: one program.
@@ -156,6 +157,19 @@ def test_more_problems_than_a_chunk_are_all_solved():
     solution = solve_nnk(jnp.asarray(gram, jnp.float32), jnp.asarray(cross, jnp.float32))
     assert residual(gram, cross, np.asarray(solution.weights, np.float64)).max() < 1e-5
     assert solution.converged.all()
+
+
+def test_the_size_of_chunks_elsewhere_changes_no_support(monkeypatch):
+    """Without a cache of which they must be the size, chunks are larger."""
+    gram, cross = (jnp.asarray(x, jnp.float32) for x in problems(300, SIZE, seed=5))
+    here, size = solve_nnk(gram, cross), chunk_size(SIZE)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    jax.clear_caches()
+    there = solve_nnk(gram, cross)
+    jax.clear_caches()
+    assert size < 300 < chunk_size(SIZE)
+    np.testing.assert_array_equal(there.weights > 0, here.weights > 0)
+    np.testing.assert_allclose(there.weights, here.weights, atol=1e-5)
 
 
 def test_large_problems_with_few_and_with_many_neighbors():
