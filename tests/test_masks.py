@@ -372,7 +372,11 @@ def test_masks_and_weights_may_lie_on_different_devices():
     """On one device, on another, or on both: run in a process that has two."""
     done = subprocess.run(
         [sys.executable, "-c", ON_TWO_DEVICES],
-        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        },
         capture_output=True,
         text=True,
     )
