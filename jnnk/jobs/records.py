@@ -292,7 +292,8 @@ def check_pruning(record: dict[str, Any]) -> None:
     _require("kept", all(whole >= kept >= 0 for whole, kept in _pairs(record["kept"])))
     if not told:
         return
-    _require("scores", criterion == "random" or criterion in told)
+    # These two have no scores in the unit of the weights.
+    _require("scores", criterion in ("random", "taylor", *told))
     network = [row["criterion"] for row in record["by_threshold"] if row["layer"] is None]
     _require("by_threshold", sorted(network) == sorted(set(told)) and set(network) <= swept.keys())
     layered = {name: 0 for name in network}
