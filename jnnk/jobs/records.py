@@ -285,7 +285,9 @@ def check_pruning(record: dict[str, Any]) -> None:
         _require("by_layer", row.keys() == first.keys() and isinstance(row.get("layer"), str))
         numbers = [value for name, value in row.items() if name != "layer"]
         _require("by_layer", "kernels" in row and not any(isinstance(v, str) for v in numbers))
-    _require("agreement", bool(record["agreement"]))
+    _require(
+        "agreement", bool(record["agreement"]) == bool(criteria)
+    )  # none of Taylor scores alone
     _require("agreement", all(set(row["criteria"]) <= set(criteria) for row in record["agreement"]))
     _require("eigenvalues", all(row["kernels"] > 0 for row in record["eigenvalues"]))
     _require_history(record["history"])
