@@ -33,11 +33,11 @@ IS_QUICK = os.environ.get("JNNK_QUICK_COMPILE") == "1"
 #: The files that take longest, the longest first.
 LONGEST = (
     "devices", "switches", "notebooks", "cli", "lowering", "conv_scores", "qp", "weights",
-    "lever_studies", "resume", "graph", "eigenvalues", "lever_options", "masks", "readme", "early_stopping", "channels",
-    "overlap_penalty", "inputs", "fuzz", "wrong_values", "divergence", "data_record", "options",
-    "reproduce_overlap", "sharding", "channel_pruning", "models", "compaction", "training",
-    "overlap", "measures", "consistency", "data", "baselines", "protocol", "reproduce_pruning",
-    "neighbors", "sklearn", "docs", "pytorch",
+    "lever_studies", "resume", "graph", "eigenvalues", "lever_options", "masks", "readme",
+    "early_stopping", "channels", "overlap_penalty", "inputs", "fuzz", "wrong_values",
+    "divergence", "data_record", "options", "reproduce_overlap", "sharding", "channel_pruning",
+    "models", "compaction", "training", "overlap", "measures", "consistency", "data",
+    "baselines", "protocol", "reproduce_pruning", "neighbors", "sklearn", "docs", "pytorch",
 )  # fmt: skip
 
 
