@@ -34,6 +34,8 @@ KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 POINTS = RNG.normal(size=(24, 6)).astype(np.float32)
 LAYER = RNG.normal(size=(24, 2, 2, 3)).astype(np.float32)
+#: In which every share of `aggregate_consistency` has something to be a share of.
+UNEVEN = LAYER * np.float32([5, 1, 1])
 LABELS = np.arange(24, dtype=np.int32) % 3
 KERNELS = {n: RNG.normal(size=(n, n, 2, 3)).astype(np.float32) for n in (3, 5)}
 CROSS = np.abs(RNG.normal(size=(8, 5))).astype(np.float32)
@@ -86,7 +88,7 @@ CASES = {
     "knn_graph": of_graph(partial(baselines.knn_graph, similarity=similarity.gaussian())),
     "intrinsic_dimension": of_graph(dimension.intrinsic_dimension),
     "aggregate_consistency": lambda: aggregate_consistency(
-        LAYER, CHANNELS_OF(LAYER), GRAPH_OF(LAYER.reshape(24, -1))
+        UNEVEN, CHANNELS_OF(UNEVEN), GRAPH_OF(UNEVEN.reshape(24, -1))
     ),
     "linear_cka": lambda: baselines.linear_cka(POINTS, LAYER),
     "channel_cka": lambda: baselines.channel_cka(LAYER),
