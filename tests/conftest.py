@@ -18,17 +18,16 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _programs = tempfile.TemporaryDirectory(prefix="jnnk-programs-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-# `make test` compiles in less than half the time, with the emitters that XLA had before and as the
-# modules marked ``quick_compile``; `make test-all` as for a user.
+# Most programs of the tests run once on tiny arrays. With the emitters that XLA had before and
+# without LLVM's optimisations they compile in a quarter of the time, here and in what tests start.
 if os.environ.get("JNNK_QUICK_COMPILE") == "1":
     os.environ["XLA_FLAGS"] = (
         f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
     )
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 import jax
 import pytest
-
-IS_QUICK = os.environ.get("JNNK_QUICK_COMPILE") == "1"
 
 #: The files that take longest, the longest first.
 LONGEST = (
@@ -52,28 +51,13 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _compilation_of_module(request):
-    """Modules marked ``quick_compile`` compile without LLVM's optimisations, in half the time.
+def _programs_are_dropped():
+    """A loaded program takes several memory maps, of which Linux grants a process 65,530.
 
-    For tests of compositions, whose programs run once on tiny arrays. What is numerically tight
-    (qp, eigenvalues, conv_scores, ...) is compiled as users compile it.
+    The suite runs out of them without this. What later modules share comes back from the cache.
     """
-    _compile_as_marked(request)
     yield
-    # A loaded program takes several memory maps, of which Linux grants a process 65,530: without
-    # this the suite runs out of them. What later modules share comes back from the run's cache.
     jax.clear_caches()
-
-
-@pytest.fixture(autouse=True)
-def _compilation_of_test(request):
-    """The same for single tests; every test sets it anew."""
-    _compile_as_marked(request)
-
-
-def _compile_as_marked(request):
-    is_quick = IS_QUICK or request.node.get_closest_marker("quick_compile") is not None
-    jax.config.update("jax_disable_most_optimizations", is_quick)
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,6 @@ import pytest
 from jnnk.activations import capture, layer_shapes
 from jnnk.errors import InputError
 
-pytestmark = pytest.mark.quick_compile
-
 
 class Net(nn.Module):
     """Names in reverse alphabetical order, an odd map, a dense layer in front of the logits."""

@@ -14,6 +14,8 @@ from jnnk.balancing import balance, times_power_of_two, without_couplings
 from jnnk.conv_scores import kernel_scores
 from jnnk.eigenvalues import eigenvalues
 
+pytestmark = pytest.mark.user_compile
+
 LARGE = pytest.param(8, marks=pytest.mark.thorough)  # half a minute to compile
 BATCH = 1000  # one program for each size of matrix
 

@@ -11,8 +11,6 @@ from jnnk.graph import NNKGraph, nnk_graph
 from jnnk.overlap import channel_overlap
 from jnnk.similarity import cosine, gaussian
 
-pytestmark = pytest.mark.quick_compile
-
 
 def hsic(k, l):
     """HSIC_1 of Song et al. (2012), equation (5)."""

@@ -11,8 +11,6 @@ from jnnk.masks import apply_masks, conv_kernels
 from jnnk.models import create
 from jnnk.redundancy import redundancy_curve
 
-pytestmark = pytest.mark.quick_compile
-
 
 def _graph(supports):
     """A graph of one image per entry, from each channel's neighbours."""

@@ -17,8 +17,6 @@ from jnnk.channels import channelwise_nnk_graph
 from jnnk.graph import nnk_graph
 from jnnk.similarity import cosine
 
-pytestmark = pytest.mark.quick_compile
-
 
 def _activations(channels=3):
     rng = np.random.default_rng(0)

@@ -18,8 +18,6 @@ from jnnk.jobs.overlap_files import LayerArrays, write_npz
 from jnnk.jobs.top_images import Images, TopRows
 from jnnk.runs import read_json_lines, write_json
 
-pytestmark = pytest.mark.quick_compile
-
 STUDY = [
     "study", "--epochs", "2", "--batch-size", "128", "--measure-epochs", "0", "2",
     "--images", "60", "--neighbors", "6", "--layers", "layer3*",
@@ -218,7 +216,8 @@ def test_report_of_training_alone(run, tmp_path, capsys):
     assert [path.stem for path in (tmp_path / "figures").glob("*.svg")] == ["training"]
 
 
-@pytest.mark.thorough  # to the bit only as compiled for a user
+@pytest.mark.thorough  # to the bit only as users compile
+@pytest.mark.user_compile
 def test_weights_of_a_run_go_into_another(run, tmp_path, capsys):
     from jnnk import models
     from jnnk.data import load

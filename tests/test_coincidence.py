@@ -17,8 +17,6 @@ from jnnk.redundancy import redundancy
 from jnnk.similarity import cosine, gaussian
 from jnnk.sklearn import NNKClassifier, NNKTransformer
 
-pytestmark = pytest.mark.quick_compile
-
 # Fewer than half are silent: the median distance is that of images that lie apart.
 N, K, SILENT = 60, 8, 25
 

@@ -15,8 +15,6 @@ from jnnk.masks import make_masks
 from jnnk.models.convnet import FIVE, ConvNet
 from jnnk.models.resnet import ResNet
 
-pytestmark = pytest.mark.quick_compile
-
 
 def draws(model, images):
     """Variables with shifts of either sign, so that dead filters are not zero."""

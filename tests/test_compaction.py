@@ -12,8 +12,6 @@ from jnnk.masks import apply_masks, make_masks, masks_from_layers
 from jnnk.models.convnet import SIX, ConvNet
 from jnnk.models.resnet import ResNet
 
-pytestmark = pytest.mark.quick_compile
-
 IMAGES = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
 
 

@@ -11,8 +11,6 @@ from jnnk.consistency import aggregate_consistency
 from jnnk.graph import nnk_graph
 from jnnk.qp import solve_nnk
 
-pytestmark = pytest.mark.quick_compile
-
 
 @pytest.fixture(scope="module")
 def real(shared):

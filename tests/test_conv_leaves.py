@@ -10,8 +10,6 @@ from flax import nnx
 from jnnk.conv_leaves import conv_kernels, leaf_path, other_kernels
 from jnnk.masks import apply_masks, make_masks
 
-pytestmark = pytest.mark.quick_compile
-
 
 def params_of(layer, *shape):
     return jax.eval_shape(layer.init, jax.random.key(0), jnp.ones(shape))["params"]

@@ -12,6 +12,8 @@ from jnnk import conv_scores
 from jnnk.conv_scores import CRITERIA, kernel_magnitudes, kernel_scores, score_degree
 from jnnk.eigenvalues import eigenvalues
 
+pytestmark = pytest.mark.user_compile
+
 KEY = jax.random.key(0)
 NETWORKS = [
     "resnet20_cifar10",
@@ -142,7 +144,6 @@ def gradients(kernel, names):
     }
 
 
-@pytest.mark.quick_compile
 @pytest.mark.parametrize("size", [2, 5])
 def test_gradients_are_finite_everywhere(size):
     # Beyond 3x3 all criteria of eigenvalues take the same way.
@@ -152,7 +153,6 @@ def test_gradients_are_finite_everywhere(size):
         assert np.isfinite(slope).all(), name
 
 
-@pytest.mark.quick_compile
 @pytest.mark.thorough
 def test_gradients_are_finite_and_the_slopes_under_x64_too():
     rng = np.random.default_rng(3)
@@ -195,7 +195,6 @@ def gram_slope(matrices):
     return 2 * np.linalg.det(matrices)[:, None, None] * cofactors
 
 
-@pytest.mark.quick_compile
 def test_slope_of_det_gram_at_5x5():
     rng = np.random.default_rng(0)
     matrices = rng.normal(size=(60, 5, 5))
@@ -213,7 +212,6 @@ def test_slope_of_det_gram_at_5x5():
     assert ordinary.max() < 1e-4
 
 
-@pytest.mark.quick_compile
 def test_slope_of_det_gram_of_tall_kernels():
     matrices = np.random.default_rng(0).normal(size=(30, 5, 4)).astype(np.float32)
     kernel = jnp.asarray(np.moveaxis(matrices, 0, -1)[:, :, None])
@@ -227,7 +225,6 @@ def test_slope_of_det_gram_of_tall_kernels():
     )
 
 
-@pytest.mark.quick_compile
 def test_jit_and_vmap_change_nothing():
     kernels = normal(4, 3, 3, 2, 5)
 

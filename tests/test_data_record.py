@@ -16,8 +16,6 @@ from jnnk.jobs.config import TrainConfig
 from jnnk.jobs.data_record import check_data, record_data, record_study_data
 from jnnk.runs import Run, create_run, open_run, read_json, to_json, write_json
 
-pytestmark = pytest.mark.quick_compile
-
 
 def dataset(**fields):
     arrays = {

@@ -130,12 +130,11 @@ def reproduce_all(folder: pathlib.Path, digits) -> None:
 def made(tmp_path_factory) -> dict[int, pathlib.Path]:
     """What all commands make, by the number of devices."""
     folders = {number: tmp_path_factory.mktemp(f"devices{number}") for number in DEVICES}
-    running = []
+    flags, running = os.environ.get("XLA_FLAGS", ""), []
     for number, folder in folders.items():
         environment = os.environ | {
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={number}",
+            "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={number}",
             "JAX_PLATFORMS": "cpu",
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as quick_compile does: most programs run once
             "JAX_NUMPY_DTYPE_PROMOTION": "standard",  # of Optax's Adam
         }
         with (folder / "said").open("w") as said:

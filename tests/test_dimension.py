@@ -11,8 +11,6 @@ from scipy.special import betaln
 from jnnk.dimension import gride, intrinsic_dimension, maximum_likelihood_dimension, two_nn
 from jnnk.graph import NNKGraph
 
-pytestmark = pytest.mark.quick_compile
-
 
 def distances_of(points, num_neighbors):
     return cKDTree(points).query(points, num_neighbors + 1)[0][:, 1:]

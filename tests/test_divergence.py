@@ -26,8 +26,6 @@ from jnnk.jobs.report import collect
 from jnnk.runs import open_run, read_json_lines, write_json, write_json_lines
 from jnnk.training import Metrics, make_evaluate
 
-pytestmark = pytest.mark.quick_compile
-
 DATA = Dataset(
     "noise", *(np.zeros((20, 1, 1, 1), np.uint8), np.zeros(20, np.int32)) * 2, ("a",),
     np.zeros(1, np.float32), np.ones(1, np.float32),

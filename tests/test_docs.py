@@ -16,8 +16,6 @@ import pytest
 import jnnk
 from jnnk import models
 
-pytestmark = pytest.mark.quick_compile
-
 ROOT = pathlib.Path(__file__).parents[1]
 #: What a newcomer calls first: each has an example.
 SHOWN = {

@@ -22,8 +22,6 @@ from jnnk.jobs.progress import Silent
 from jnnk.jobs.stopping import stopping
 from jnnk.models import ConvInfo
 
-pytestmark = pytest.mark.quick_compile
-
 MEAN, STD = np.float32([0.5]), np.float32([0.25])
 
 

@@ -10,6 +10,8 @@ import pytest
 from jnnk.eigenvalues import determinant, eigenvalues
 from jnnk.singular_values import singular_values
 
+pytestmark = pytest.mark.user_compile
+
 BOUND = 5e-6  # of the Frobenius norm
 # Batches are filled up to this many matrices: one compilation for each size of matrix. Large, since
 # XLA compiles some reductions of large arrays differently, and jaxlib 0.10.2 some of them wrongly.

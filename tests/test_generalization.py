@@ -16,8 +16,6 @@ from jnnk.generalization import (
 )
 from jnnk.graph import NNKGraph
 
-pytestmark = pytest.mark.quick_compile
-
 NUM_CLASSES = 4
 
 

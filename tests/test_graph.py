@@ -11,8 +11,6 @@ from jnnk.adjacency import symmetric_adjacency
 from jnnk.graph import nnk_graph
 from jnnk.similarity import cosine, gaussian
 
-pytestmark = pytest.mark.quick_compile
-
 _N, _K = 60, 8
 
 
@@ -183,7 +181,8 @@ def test_misuse_raises():
         nnk_graph(points, num_neighbors=1, queries=jnp.ones((4, 3)))
 
 
-@pytest.mark.thorough  # to the bit only as compiled for a user
+@pytest.mark.thorough  # to the bit only as users compile
+@pytest.mark.user_compile
 def test_more_neighbors_than_points_solve_the_same_problems():
     points = _points(20)
     most = nnk_graph(points, num_neighbors=19)

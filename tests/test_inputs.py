@@ -18,8 +18,6 @@ from jnnk.errors import InputError
 from jnnk.generalization import loo_error
 from jnnk.redundancy import redundancy, redundancy_curve
 
-pytestmark = pytest.mark.quick_compile
-
 N, D, C, K, CLASSES = 10, 4, 3, 4, 3
 SILENT = K + 3  # more images than candidates
 LABELS = np.arange(N) % CLASSES

@@ -12,8 +12,6 @@ from jnnk.jobs.stopping import STOPPING
 from jnnk.regularizers import PENALTIES
 from jnnk.runs import read_json_lines
 
-pytestmark = pytest.mark.quick_compile
-
 
 def test_the_options_name_what_the_tables_hold():
     assert tuple(CHANNEL_CRITERIA) == config.CHANNEL_CRITERIA

@@ -17,8 +17,6 @@ from jnnk.jobs import reproduce_early_stopping as stopping
 from jnnk.jobs import reproduce_regularizer as regularizer
 from jnnk.jobs.network import Network
 
-pytestmark = pytest.mark.quick_compile
-
 MEAN, STD = np.float32([0.5]), np.float32([0.25])
 
 

@@ -12,8 +12,6 @@ from flax.training.train_state import TrainState
 
 from jnnk.masks import apply_masks, keep_pruned_zero, make_masks
 
-pytestmark = pytest.mark.quick_compile
-
 RNG = np.random.default_rng(0)
 PARAMS = {
     "conv": {"kernel": RNG.normal(size=(3, 3, 2, 4)), "bias": np.ones(4)},

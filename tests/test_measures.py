@@ -13,8 +13,6 @@ from jnnk.overlap import OVERLAP_KINDS, chance_overlap, channel_overlap, cross_o
 from jnnk.redundancy import channels_to_cover, redundancy, redundancy_curve
 from jnnk.similarity import gaussian
 
-pytestmark = pytest.mark.quick_compile
-
 NUM_IMAGES = 200
 CHANNELS = ("first", "copy", "scaled", "noisy", "independent", "permuted", "dead")
 COPIES = np.array([0, 1, 2])

@@ -14,8 +14,6 @@ from scipy.signal import correlate
 from jnnk import models
 from jnnk.models.vector_conv import vector_conv
 
-pytestmark = pytest.mark.quick_compile
-
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 

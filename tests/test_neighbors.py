@@ -13,6 +13,8 @@ from jnnk.neighbors import UNIT, nearest_neighbors
 from jnnk.passes import search
 from jnnk.shortlists import centred, estimated, exist, filled, frame_of, prepared, relative_error
 
+pytestmark = pytest.mark.user_compile
+
 
 def oracle(queries, points, num_neighbors, exclude=None):
     """Indices and squared distances by (distance, index), float64."""

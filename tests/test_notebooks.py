@@ -10,8 +10,6 @@ import jax
 import pytest
 from matplotlib import pyplot
 
-pytestmark = pytest.mark.quick_compile
-
 NOTEBOOKS = sorted((pathlib.Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 #: One that says how many devices there are, which a process can say only once.
 DEVICES = "jax_num_cpu_devices"
@@ -32,7 +30,6 @@ def test_runs_from_top_to_bottom(path, request):
         environment = {
             **os.environ,
             "JAX_NUMPY_DTYPE_PROMOTION": "standard",
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as quick_compile does in this process
         }
         command = [sys.executable, "-P", "-W", "error", "-c", program]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)

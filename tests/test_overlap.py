@@ -14,8 +14,6 @@ from jnnk.overlap import OVERLAP_KINDS, chance_overlap, channel_overlap, cross_o
 from jnnk.overlap_bootstrap import overlap_interval
 from jnnk.overlap_figures import cross_overlap_map
 
-pytestmark = pytest.mark.quick_compile
-
 KINDS = tuple(OVERLAP_KINDS)
 
 

@@ -13,8 +13,6 @@ from jnnk.channels import channelwise_nnk_graph
 from jnnk.overlap import channel_overlap
 from jnnk.overlap_penalty import SOFT_OVERLAP_KINDS, overlap_penalty, soft_channel_overlap
 
-pytestmark = pytest.mark.quick_compile
-
 _K = 6
 
 

@@ -17,9 +17,6 @@ from jnnk import data, options
 from jnnk.cli import main
 from jnnk.errors import InputError
 
-pytestmark = pytest.mark.quick_compile
-
-
 # --- an .npz file
 
 

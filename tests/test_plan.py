@@ -9,8 +9,6 @@ from jnnk.graph import NNKGraph, nnk_graph
 from jnnk.overlap import chance_overlap
 from jnnk.plan import Rates, graph_bytes, line_through, overlap_bytes, plan_layer, vote_bytes
 
-pytestmark = pytest.mark.quick_compile
-
 RATES = Rates(query=1e-4, query_dimension=1e-6, pair=1e-7, image=1e-3, network=1.0, layer=5.0)
 LAYER = {"num_images": 1000, "num_neighbors": 10, "num_classes": 10, "rates": RATES}
 

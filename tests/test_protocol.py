@@ -13,8 +13,6 @@ from jnnk.jobs.config import TrainConfig
 from jnnk.jobs.protocol_report import protocol_sections
 from jnnk.runs import create_run, read_json_lines
 
-pytestmark = pytest.mark.quick_compile
-
 CONFIG = protocols.ProtocolConfig(
     scratch=True, epochs=2, retrain_epochs=1, batch_size=64, optimizer="sgd", learning_rate=0.1,
     l1=1e-3, threshold=0.07, criteria=("det", "weight"), seeds=(0, 1),

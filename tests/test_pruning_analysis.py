@@ -8,8 +8,6 @@ from jnnk import pruning_figures as figures
 from jnnk.jobs import kernel_analysis
 from jnnk.masks import make_masks
 
-pytestmark = pytest.mark.quick_compile
-
 CRITERIA = ("det", "det_gram", "weight")
 
 

@@ -16,8 +16,6 @@ from safetensors.numpy import load_file
 import jnnk
 from jnnk import models
 
-pytestmark = pytest.mark.quick_compile
-
 CASES = [("resnet8", "A"), ("resnet8", "B"), ("convnet6", "A")]
 
 

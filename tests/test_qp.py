@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from jnnk.chunks import chunk_size
 from jnnk.qp import solve_nnk
 
+pytestmark = pytest.mark.user_compile
+
 #: Problems and candidates of the tests in float32 that need no shape of their own: one program.
 COUNT, SIZE = 50, 8
 IN_DOUBLE = pytest.param("float64", marks=pytest.mark.thorough)
@@ -125,7 +127,6 @@ def test_agrees_with_scipy(seed, width, dim, scale):
         np.testing.assert_allclose(scaled.weights, solution.weights, atol=1e-6)
 
 
-@pytest.mark.quick_compile
 def test_masked_candidates_are_as_if_absent():
     gram, cross = problems(20, 12)
     mask = np.random.default_rng(1).random((20, 12)) < 0.6
@@ -140,7 +141,6 @@ def test_masked_candidates_are_as_if_absent():
     assert solution.converged.all()
 
 
-@pytest.mark.quick_compile
 def test_batch_shapes_jit_and_vmap_agree():
     gram, cross = (jnp.asarray(x, jnp.float32) for x in problems(COUNT, SIZE))
     flat = solve_nnk(gram, cross)
@@ -196,7 +196,6 @@ def _strict_problems(count):
     return gram[chosen], cross[chosen]
 
 
-@pytest.mark.quick_compile
 @pytest.mark.parametrize("double", [False, True])
 def test_large_batches_are_solved_in_halves_that_join(double):
     gram, cross = problems(4201, 5)
@@ -215,7 +214,6 @@ def test_large_batches_are_solved_in_halves_that_join(double):
     assert halves.converged.all() and nested.converged.shape == (1, 4200)
 
 
-@pytest.mark.quick_compile
 def test_derivatives_agree_with_finite_differences():
     gram, cross = _strict_problems(60)
     rng = np.random.default_rng(0)

@@ -30,7 +30,6 @@ def test_links_lead_to_files(name):
 
 
 @pytest.mark.thorough
-@pytest.mark.quick_compile
 @pytest.mark.parametrize("path", WITH_PYTHON, ids=lambda path: path.stem)
 def test_the_python_runs(path, capsys):
     program = compile("\n".join(python(path)), str(path), "exec")

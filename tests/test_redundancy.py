@@ -8,8 +8,6 @@ import pytest
 from jnnk.graph import NNKGraph
 from jnnk.redundancy import RedundancyCurve, channels_to_cover, redundancy, redundancy_curve
 
-pytestmark = pytest.mark.quick_compile
-
 
 def graph_of(supports):
     """From nested lists (C, Q) of lists of identifiers."""

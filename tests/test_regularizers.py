@@ -11,8 +11,6 @@ from jnnk.decorrelation import cka_penalty, decorrelation_penalty
 from jnnk.errors import InputError
 from jnnk.regularizers import PENALTIES, make_regularizer
 
-pytestmark = pytest.mark.quick_compile
-
 _OTHERS = ~np.eye(5, dtype=bool)
 
 

@@ -14,7 +14,7 @@ from jnnk.jobs import reproduce_overlap as job
 from jnnk.jobs.overlap_settings import Settings
 from jnnk.models.convnet import ConvNet, LayerSpec
 
-pytestmark = [pytest.mark.quick_compile, pytest.mark.thorough]
+pytestmark = pytest.mark.thorough
 
 SETTINGS = Settings(
     neighbors=6,

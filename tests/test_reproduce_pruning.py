@@ -12,8 +12,6 @@ from jnnk.errors import InputError
 from jnnk.jobs import reproduce_pruning as job
 from jnnk.masks import apply_masks, make_masks
 
-pytestmark = pytest.mark.quick_compile
-
 SETTINGS = job.Settings(
     criteria=("weight", "random"),
     steps=10,

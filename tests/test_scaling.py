@@ -16,8 +16,6 @@ from jnnk.redundancy import redundancy
 from jnnk.similarity import Gaussian, cosine, gaussian
 from jnnk.sklearn import NNKClassifier, NNKTransformer
 
-pytestmark = pytest.mark.quick_compile
-
 N, K = 60, 8
 # About 1e-20 and 1e20, whose squares leave the range of float32; powers of two round nothing.
 SCALES = (2.0**-67, 2.0**67)

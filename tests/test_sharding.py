@@ -2,8 +2,8 @@
 
 Run as a program, it builds graphs and trains on devices that the test's own process does not have,
 and saves what comes out: ``test_sharding.py devices FOLDER`` on eight devices of one process,
-``ties FOLDER`` on as many, optimised as for a user, and ``process FOLDER`` as one of two processes
-with two devices each, which find each other by their environment.
+``ties FOLDER`` on as many, and ``process FOLDER`` as one of two processes with two devices each,
+which find each other by their environment.
 """
 
 import functools
@@ -35,8 +35,6 @@ from jnnk.processes import is_first, join_processes, on_first
 from jnnk.sharding import parse_mesh, sharded_nnk_graph, whole_mesh
 from jnnk.similarity import cosine, gaussian
 from jnnk.training import Batch, init_state, make_evaluate, make_optimizer, make_train_step
-
-pytestmark = pytest.mark.quick_compile
 
 # Eight devices have a chunk of the solver's each, the last one not a whole one.
 N, K, BLOCK = 1404, 5, 16
@@ -143,12 +141,11 @@ def _answers(apply_fn, place=lambda variables: variables):
     return layer.values
 
 
-def _start(num_devices, *arguments, **environment):
+def _start(num_devices, *arguments):
+    flags = os.environ.get("XLA_FLAGS", "")
     environment = os.environ | {
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as quick_compile does: most programs run once
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}",
+        "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={num_devices}",
         "JAX_PLATFORMS": "cpu",
-        **environment,
     }
     command = [sys.executable, __file__, *map(str, arguments)]
     return subprocess.Popen(
@@ -271,9 +268,10 @@ def _tied() -> np.ndarray:
 
 
 @pytest.mark.thorough
+@pytest.mark.user_compile
 def test_rounding_decides_alike_on_every_mesh(tmp_path):
-    """Compiled as for a user, since which operations are fused decides the last bits."""
-    _finish(_start(8, "ties", tmp_path, JAX_DISABLE_MOST_OPTIMIZATIONS="0"))
+    """Which operations are fused decides the last bits."""
+    _finish(_start(8, "ties", tmp_path))
     with np.load(tmp_path / "ties.npz") as found:
         for name in ("gathered", "ring"):
             np.testing.assert_array_equal(found[f"{name} indices"], found["one indices"])

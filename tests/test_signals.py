@@ -29,8 +29,6 @@ from jnnk.jobs.train import load_state
 from jnnk.runs import open_run, read_json_lines
 from jnnk.signals import Signals
 
-pytestmark = pytest.mark.quick_compile
-
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 NETWORK = ["--model", "convnet6", "--model-options", "channels=4"]
 TRAIN = [

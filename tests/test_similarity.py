@@ -8,8 +8,6 @@ import pytest
 from jnnk import similarity
 from jnnk.graph import nnk_graph
 
-pytestmark = pytest.mark.quick_compile
-
 
 def _similarities(points, chosen):
     """The weights of the nearest candidate alone: with K = 1 the weight is the similarity."""

@@ -19,8 +19,6 @@ from jnnk.errors import InputError
 from jnnk.graph import nnk_graph
 from jnnk.sklearn import NNKClassifier, NNKTransformer
 
-pytestmark = pytest.mark.quick_compile
-
 _LEAVES_OUT = "fit_transform leaves every point out of its own neighbourhood, transform cannot"
 EXPECTED = {
     "NNKTransformer": {

@@ -28,8 +28,6 @@ from jnnk import (
 from jnnk.consistency import aggregate_consistency
 from jnnk.regularizers import PENALTIES
 
-pytestmark = pytest.mark.quick_compile
-
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 POINTS = RNG.normal(size=(24, 6)).astype(np.float32)

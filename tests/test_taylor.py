@@ -13,8 +13,6 @@ from jnnk.masks import conv_kernels, make_masks
 from jnnk.models import create
 from jnnk.taylor import taylor_channel_scores, taylor_scores
 
-pytestmark = pytest.mark.quick_compile
-
 RNG = np.random.default_rng(0)
 PARAMS = {
     "conv": {"kernel": RNG.normal(size=(3, 3, 2, 4)), "bias": RNG.normal(size=4)},

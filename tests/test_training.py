@@ -15,8 +15,6 @@ from jnnk.placement import local_rows
 from jnnk.regularizers import make_regularizer
 from jnnk.training import Batch
 
-pytestmark = pytest.mark.quick_compile
-
 MEAN, STD = np.float32([0.5]), np.float32([0.25])
 #: Options of a step under a mask, compiled once for all tests that need one.
 MASKED = {"weight_decay": 0.1, "masks_for": "weight", "l1": 1e-3}

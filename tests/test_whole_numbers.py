@@ -28,8 +28,6 @@ from jnnk.labels import integer_labels
 from jnnk.overlap_penalty import soft_channel_overlap
 from jnnk.whole_numbers import to_int32
 
-pytestmark = pytest.mark.quick_compile
-
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 POINTS = RNG.normal(size=(40, 3)).astype(np.float32)

@@ -18,8 +18,6 @@ from jnnk.cli import main
 from jnnk.errors import InputError
 from jnnk.runs import read_json, write_json
 
-pytestmark = pytest.mark.quick_compile
-
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
