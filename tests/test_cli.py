@@ -413,9 +413,10 @@ def test_a_disk_of_any_size_that_is_full_is_one_line(kib, tmp_path):
         done = subprocess.run([*jnnk, *options], capture_output=True, text=True, check=False)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
-    (line,) = done.stderr.splitlines()
     assert done.returncode == 2 and done.stdout == ""
-    assert line.startswith(f"error: {disk}/run") and "No space left on device; what" in line
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith(f"error: {disk}/run")
+    assert "No space left on device; what" in done.stderr
 
 
 def test_a_full_disk_is_named_and_loses_nothing(run, capsys, monkeypatch):
