@@ -1,21 +1,23 @@
 """Channel-wise NNK graphs, channel overlap and eigenvalue-based pruning of CNNs in JAX.
 
-The names below are the public API in short; every submodule (``jnnk.similarity``,
-``jnnk.dimension``, ``jnnk.models``, ...) is found as an attribute too, imported when first used.
+The names below are the public API in short; every submodule (``jnnk.graphs``,
+``jnnk.measures``, ``jnnk.models``, ...) is found as an attribute too, imported when first used.
 """
 
 import importlib
 
-from jnnk.channels import channelwise_nnk_graph
-from jnnk.compaction import compact
-from jnnk.conv_scores import kernel_scores
-from jnnk.errors import InputError
-from jnnk.graph import NNKGraph, nnk_graph
-from jnnk.masks import apply_masks, keep_pruned_zero, make_masks
-from jnnk.neighbors import nearest_neighbors
-from jnnk.overlap import channel_overlap, cross_overlap
-from jnnk.overlap_penalty import overlap_penalty
-from jnnk.qp import QPSolution, solve_nnk
+from jnnk._core.errors import InputError
+from jnnk.graphs import (
+    NNKGraph,
+    QPSolution,
+    channelwise_nnk_graph,
+    nearest_neighbors,
+    nnk_graph,
+    solve_nnk,
+)
+from jnnk.measures import channel_overlap, cross_overlap
+from jnnk.penalties import overlap_penalty
+from jnnk.pruning import apply_masks, compact, keep_pruned_zero, kernel_scores, make_masks
 
 __all__ = [
     "InputError",

@@ -20,11 +20,10 @@ from sklearn.preprocessing import LabelEncoder
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from jnnk.errors import InputError
-from jnnk.generalization import label_interpolation
-from jnnk.graph import NNKGraph, nnk_graph
-from jnnk.similarity import Similarity, cosine, gaussian
-from jnnk.whole_numbers import is_whole_number
+from jnnk._core.errors import InputError
+from jnnk._core.whole_numbers import is_whole_number
+from jnnk.graphs import NNKGraph, Similarity, cosine, gaussian, nnk_graph
+from jnnk.measures import label_interpolation
 
 _Mode = Literal["weights", "connectivity", "distance"]
 _SIMILARITIES = {"gaussian": gaussian(), "cosine": cosine()}
@@ -86,7 +85,7 @@ class _Neighborhoods(BaseEstimator):
             if self.similarity not in _SIMILARITIES:
                 known = ", ".join(map(repr, _SIMILARITIES))
                 raise InputError(
-                    f"similarity must be {known} or one of jnnk.similarity, got {self.similarity!r}"
+                    f"similarity must be {known} or one of jnnk.graphs, got {self.similarity!r}"
                 )
             return _SIMILARITIES[self.similarity]
         return self.similarity
@@ -104,7 +103,7 @@ class NNKTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Neighbo
     Args:
         n_neighbors: K, the candidates of each point; where there are fewer, those.
         similarity: ``"gaussian"`` (bandwidth a third of the distance to the K-th candidate),
-            ``"cosine"``, or what `jnnk.graph.nnk_graph` takes.
+            ``"cosine"``, or what `jnnk.graphs.nnk_graph` takes.
         mode: what the edges hold: NNK ``"weights"``, ones (``"connectivity"``), or the
             ``"distance"`` (for ``"cosine"`` that of unit vectors).
 
@@ -183,7 +182,7 @@ class NNKClassifier(ClassifierMixin, _Neighborhoods):
     """Labels interpolated over the polytope of NNK neighbours (DeepNNK, 2020).
 
     ``p_y = sum_k theta_k [label_k = y] / sum_k theta_k`` over the neighbours k of a query,
-    `jnnk.generalization.label_interpolation`. Points that coincide with a query vote alone and
+    `jnnk.measures.label_interpolation`. Points that coincide with a query vote alone and
     equally; of more than K of them those that were fitted first. A query without neighbours, as
     where all points and queries coincide, gets the shares of the classes among the points fitted.
 

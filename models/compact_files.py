@@ -32,7 +32,7 @@ def save_compact(
     *,
     image_shape: tuple[int, int, int] = (32, 32, 3),
 ) -> None:
-    """Writes a network that `load_compact` builds again, such as one of `jnnk.compaction.compact`.
+    """Writes a network that `load_compact` builds again, such as one of `jnnk.pruning.compact`.
 
     The file can also be read by `load_safetensors`, into a model thinned alike.
 

@@ -33,7 +33,7 @@ REPRODUCTION = [
     "import pathlib, sys\n"
     "from jnnk import models\n"
     "from jnnk.data import load\n"
-    "from jnnk.jobs.reproduce_regularizer import Settings, reproduce_regularizer\n"
+    "from jnnk.experiments.regularizer import Settings, reproduce_regularizer\n"
     "settings = Settings(strengths=(), seeds=(0, 1), baselines=('cka',), layers=('layer3*',),\n"
     "    pool=1, train_images=200, test_images=100, epochs=2, overlap_images=60, neighbors=6)\n"
     "model = models.create('resnet8', num_classes=10)\n"

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jnnk import InputError
 from jnnk.activations import capture, layer_shapes
-from jnnk.errors import InputError
 
 
 class Net(nn.Module):

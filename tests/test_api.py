@@ -38,14 +38,14 @@ FUNCTIONS = list(public_functions())
 
 def test_the_walk_finds_them():
     names = {parameter.id for parameter in FUNCTIONS}
-    assert {"jnnk.qp.solve_nnk", "jnnk.models.create", "jnnk.jobs.train.train"} <= names
+    assert {"jnnk.graphs.solve_nnk", "jnnk.models.create", "jnnk.jobs.train.train"} <= names
 
 
 def test_the_promised_names_are_there():
     for name in jnnk.__all__:
         assert callable(getattr(jnnk, name))
     assert list(jnnk.__all__) == sorted(jnnk.__all__)
-    assert callable(jnnk.similarity.gaussian) and callable(jnnk.models.create)
+    assert callable(jnnk.graphs.gaussian) and callable(jnnk.models.create)
     with pytest.raises(AttributeError, match="no attribute 'no_such_module'"):
         jnnk.no_such_module  # noqa: B018
 

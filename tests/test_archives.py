@@ -9,10 +9,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from jnnk.archives import read_folder
-from jnnk.errors import InputError
-from jnnk.jobs.overlap_files import LayerArrays, read_npz, write_npz
-from jnnk.jobs.top_images import Images
+from jnnk import InputError
+from jnnk.files.archives import read_folder
+from jnnk.report.top_images import Images
+from jnnk.runs.overlap_files import LayerArrays, read_npz, write_npz
 
 
 def test_a_folder_is_read_and_nothing_beside_it(tmp_path):

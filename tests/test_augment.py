@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jnnk.augment import pad_crop_flip
+from jnnk.training import pad_crop_flip
 
 KEY = jax.random.key(0)
 

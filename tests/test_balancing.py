@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jnnk.balancing import balance, times_power_of_two, without_couplings
-from jnnk.conv_scores import kernel_scores
-from jnnk.eigenvalues import eigenvalues
+from jnnk.pruning import eigenvalues, kernel_scores
+from jnnk.pruning._linalg.balancing import balance, times_power_of_two, without_couplings
 
 pytestmark = pytest.mark.user_compile
 

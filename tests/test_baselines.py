@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from jnnk.baselines import channel_cka, knn_graph, label_overlap, linear_cka
-from jnnk.graph import NNKGraph, nnk_graph
-from jnnk.overlap import channel_overlap
-from jnnk.similarity import cosine, gaussian
+from jnnk.graphs import NNKGraph, cosine, gaussian, nnk_graph
+from jnnk.measures import channel_cka, channel_overlap, knn_graph, label_overlap, linear_cka
 
 
 def hsic(k, l):

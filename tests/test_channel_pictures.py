@@ -4,11 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jnnk.channel_pictures import channel_rows, pick_pictures
-from jnnk.errors import InputError
-from jnnk.graph import NNKGraph
+from jnnk import InputError
+from jnnk.cli.options import chosen_channels, parser
+from jnnk.graphs import NNKGraph
 from jnnk.jobs.channel_pictures import check_channels
-from jnnk.options import chosen_channels, parser
+from jnnk.report.figures.channels import channel_rows, pick_pictures
 
 # Image n is of the grey value n.
 IMAGES = np.broadcast_to(np.arange(5, dtype=np.uint8)[:, None, None, None], (5, 4, 4, 1))

@@ -4,12 +4,18 @@ import jax
 import numpy as np
 import pytest
 
-from jnnk.channel_pruning import CHANNEL_CRITERIA, ChannelView, channel_masks, inner_convs
-from jnnk.compaction import compact
-from jnnk.graph import NNKGraph
-from jnnk.masks import apply_masks, conv_kernels
+from jnnk.graphs import NNKGraph
+from jnnk.measures import redundancy_curve
 from jnnk.models import create
-from jnnk.redundancy import redundancy_curve
+from jnnk.pruning import (
+    CHANNEL_CRITERIA,
+    ChannelView,
+    apply_masks,
+    channel_masks,
+    compact,
+    inner_convs,
+)
+from jnnk.pruning._masks import conv_kernels
 
 
 def _graph(supports):

@@ -9,13 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import jnnk.channels
-import jnnk.graph
-import jnnk.neighbors
-import jnnk.qp
-from jnnk.channels import channelwise_nnk_graph
-from jnnk.graph import nnk_graph
-from jnnk.similarity import cosine
+import jnnk.graphs._channels
+import jnnk.graphs._graph
+import jnnk.graphs._neighbors
+import jnnk.graphs._qp.solve
+from jnnk.graphs import channelwise_nnk_graph, cosine, nnk_graph
 
 
 def _activations(channels=3):
@@ -75,10 +73,10 @@ def test_wrong_shapes_are_named():
 @pytest.mark.parametrize(
     "function",
     [
-        jnnk.qp.solve_nnk,
-        jnnk.neighbors.nearest_neighbors,
-        jnnk.graph.nnk_graph,
-        jnnk.channels.channelwise_nnk_graph,
+        jnnk.graphs.solve_nnk,
+        jnnk.graphs.nearest_neighbors,
+        jnnk.graphs.nnk_graph,
+        jnnk.graphs.channelwise_nnk_graph,
     ],
 )
 def test_options_are_keyword_only(function):
@@ -104,12 +102,12 @@ def test_arrays_that_a_transformation_closes_over():
     @jax.jit
     def closed(scale):
         weights = channelwise_nnk_graph(activations, num_neighbors=6).weights
-        return scale * weights, scale * jnnk.qp.solve_nnk(gram, cross, tol=scale).weights
+        return scale * weights, scale * jnnk.graphs.solve_nnk(gram, cross, tol=scale).weights
 
     weights, ones = closed(1.0)
     np.testing.assert_allclose(weights, graph.weights, atol=1e-5)
     np.testing.assert_allclose(ones, 1, atol=1e-6)
-    assert jnnk.qp.solve_nnk(gram[:, :0, :0], cross[:, :0]).weights.shape == (5000, 0)
+    assert jnnk.graphs.solve_nnk(gram[:, :0, :0], cross[:, :0]).weights.shape == (5000, 0)
 
 
 @pytest.mark.parametrize("shape", [(0, 2, 2, 3), (5, 2, 2, 0), (5, 0, 2, 3), (0, 2, 0)])

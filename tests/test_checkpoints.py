@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jnnk.checkpoints import Checkpoints
-from jnnk.errors import InputError
+from jnnk import InputError
+from jnnk.runs.checkpoints import Checkpoints
 
 
 def state(value):

@@ -14,9 +14,9 @@ import pytest
 import safetensors.numpy
 
 from jnnk.cli import main
-from jnnk.jobs.overlap_files import LayerArrays, write_npz
-from jnnk.jobs.top_images import Images, TopRows
-from jnnk.runs import read_json_lines, write_json
+from jnnk.report.top_images import Images, TopRows
+from jnnk.runs.folder import read_json_lines, write_json
+from jnnk.runs.overlap_files import LayerArrays, write_npz
 
 STUDY = [
     "study", "--epochs", "2", "--batch-size", "128", "--measure-epochs", "0", "2",
@@ -222,7 +222,7 @@ def test_weights_of_a_run_go_into_another(run, tmp_path, capsys):
     from jnnk import models
     from jnnk.data import load
     from jnnk.jobs.train import load_state
-    from jnnk.runs import open_run
+    from jnnk.runs.folder import open_run
 
     model = models.create("resnet8", num_classes=10)
     state = load_state(open_run(run), model, load("digits"))
@@ -377,7 +377,7 @@ def damaged_records(folder):
 
 
 def test_records_that_do_not_fit_are_named(run, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("jnnk.jobs.output.figure_bytes", lambda figure, kind: b"<svg></svg>")
+    monkeypatch.setattr("jnnk.report.output.figure_bytes", lambda figure, kind: b"<svg></svg>")
     copy = tmp_path / "run"
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns("checkpoints"))
     for number, (name, content) in enumerate(damaged_records(copy)):
@@ -469,8 +469,8 @@ def test_a_run_of_another_version(tmp_path, capsys):
 
 def test_a_run_that_was_only_begun(tmp_path, capsys):
     path = tmp_path / "run"
-    from jnnk.jobs.config import TrainConfig
-    from jnnk.runs import create_run
+    from jnnk.runs.folder import create_run
+    from jnnk.runs.settings import TrainConfig
 
     create_run(path, TrainConfig(measure_epochs=(0,))._asdict())
     assert "no trained network yet" in fails(capsys, "overlap", path)

@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.cluster.hierarchy import dendrogram
 
-from jnnk.clustering import cluster_channels, tree_lines
-from jnnk.figures import overlap_heat_maps
+from jnnk.measures import cluster_channels, tree_lines
+from jnnk.report.figures.overview import overlap_heat_maps
 
 
 def groups():

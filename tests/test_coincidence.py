@@ -5,16 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jnnk.baselines import knn_graph, label_overlap
-from jnnk.channels import channelwise_nnk_graph
-from jnnk.consistency import aggregate_consistency
-from jnnk.dimension import intrinsic_dimension
-from jnnk.generalization import label_interpolation, loo_error
-from jnnk.graph import nnk_graph
-from jnnk.overlap import channel_overlap
-from jnnk.overlap_penalty import soft_channel_overlap
-from jnnk.redundancy import redundancy
-from jnnk.similarity import cosine, gaussian
+from jnnk.graphs import channelwise_nnk_graph, cosine, gaussian, nnk_graph
+from jnnk.measures import (
+    aggregate_consistency,
+    channel_overlap,
+    intrinsic_dimension,
+    knn_graph,
+    label_interpolation,
+    label_overlap,
+    loo_error,
+    redundancy,
+)
+from jnnk.penalties import soft_channel_overlap
 from jnnk.sklearn import NNKClassifier, NNKTransformer
 
 # Fewer than half are silent: the median distance is that of images that lie apart.

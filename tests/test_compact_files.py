@@ -10,10 +10,9 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from jnnk import models
-from jnnk.compaction import compact
-from jnnk.masks import make_masks
 from jnnk.models.convnet import FIVE, ConvNet
 from jnnk.models.resnet import ResNet
+from jnnk.pruning import compact, make_masks
 
 
 def draws(model, images):

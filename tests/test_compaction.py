@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 
 from jnnk import models
-from jnnk.compaction import compact
-from jnnk.mask_summary import conv_output_sizes, summarize
-from jnnk.masks import apply_masks, make_masks, masks_from_layers
 from jnnk.models.convnet import SIX, ConvNet
 from jnnk.models.resnet import ResNet
+from jnnk.pruning import (
+    apply_masks,
+    compact,
+    conv_output_sizes,
+    make_masks,
+    masks_from_layers,
+    summarize,
+)
 
 IMAGES = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
 

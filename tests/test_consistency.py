@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jnnk.consistency import aggregate_consistency
-from jnnk.graph import nnk_graph
-from jnnk.qp import solve_nnk
+from jnnk.graphs import nnk_graph, solve_nnk
+from jnnk.measures import aggregate_consistency
 
 
 @pytest.fixture(scope="module")

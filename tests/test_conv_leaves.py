@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jnnk.conv_leaves import conv_kernels, leaf_path, other_kernels
-from jnnk.masks import apply_masks, make_masks
+from jnnk.pruning import apply_masks, make_masks
+from jnnk.pruning._conv_leaves import conv_kernels, leaf_path, other_kernels
 
 
 def params_of(layer, *shape):

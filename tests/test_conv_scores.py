@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from jnnk import conv_scores
-from jnnk.conv_scores import CRITERIA, kernel_magnitudes, kernel_scores, score_degree
-from jnnk.eigenvalues import eigenvalues
+from jnnk.pruning import CRITERIA, eigenvalues, kernel_scores
+from jnnk.pruning import _scores as conv_scores
+from jnnk.pruning._scores import kernel_magnitudes, score_degree
 
 pytestmark = pytest.mark.user_compile
 

@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jnnk import data
-from jnnk.errors import InputError
-from jnnk.tfds_features import check_features
+from jnnk import InputError, data
+from jnnk.data._tfds_features import check_features
 
 
 def error_of(name, **options) -> str:

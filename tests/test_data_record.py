@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from tiny import NETWORK, fails, write_images
 
+from jnnk import InputError
 from jnnk.cli import main
 from jnnk.data import Dataset, fingerprint, load
-from jnnk.errors import InputError
 from jnnk.jobs.compare import compare
-from jnnk.jobs.config import TrainConfig
-from jnnk.jobs.data_record import check_data, record_data, record_study_data
-from jnnk.runs import Run, create_run, open_run, read_json, to_json, write_json
+from jnnk.runs.data_record import check_data, record_data, record_study_data
+from jnnk.runs.folder import Run, create_run, open_run, read_json, to_json, write_json
+from jnnk.runs.settings import TrainConfig
 
 
 def dataset(**fields):

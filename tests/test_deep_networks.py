@@ -5,13 +5,16 @@ import itertools
 import numpy as np
 import pytest
 
-from jnnk import compare_figures, figures, overlap_figures, pruning_figures
-from jnnk.figure_style import MOST_LINES, MOST_NAMES
-from jnnk.jobs import output
-from jnnk.jobs.config import TrainConfig
-from jnnk.jobs.overlap_files import LayerArrays, layer_file, write_npz
 from jnnk.jobs.report import report
-from jnnk.runs import create_run, write_json
+from jnnk.report import output
+from jnnk.report.figures import comparison as compare_figures
+from jnnk.report.figures import overlap as overlap_figures
+from jnnk.report.figures import overview as figures
+from jnnk.report.figures import pruning as pruning_figures
+from jnnk.report.figures.style import MOST_LINES, MOST_NAMES
+from jnnk.runs.folder import create_run, write_json
+from jnnk.runs.overlap_files import LayerArrays, layer_file, write_npz
+from jnnk.runs.settings import TrainConfig
 
 LAYERS = {
     f"layer{stage}_{block}/conv{conv}": 8 * 2**stage

@@ -20,14 +20,10 @@ from kills import without_times
 from jnnk import models
 from jnnk.cli import main
 from jnnk.data import first_images, load, only_classes
-from jnnk.jobs import reproduce_channel_pruning as channel_pruning
-from jnnk.jobs import reproduce_early_stopping as early_stopping
-from jnnk.jobs import reproduce_overlap as overlap
-from jnnk.jobs import reproduce_pruning as pruning
-from jnnk.jobs import reproduce_regularizer as regularizer
-from jnnk.jobs.network import Network
-from jnnk.jobs.overlap_epochs import Trajectory
-from jnnk.jobs.overlap_settings import Settings as OverlapSettings
+from jnnk.experiments import channel_pruning, early_stopping, overlap, pruning, regularizer
+from jnnk.experiments.network import Network
+from jnnk.experiments.overlap_epochs import Trajectory
+from jnnk.experiments.overlap_settings import Settings as OverlapSettings
 from jnnk.jobs.protocols import PROTOCOLS
 
 pytestmark = pytest.mark.thorough

@@ -8,8 +8,8 @@ from scipy.optimize import minimize_scalar
 from scipy.spatial import cKDTree
 from scipy.special import betaln
 
-from jnnk.dimension import gride, intrinsic_dimension, maximum_likelihood_dimension, two_nn
-from jnnk.graph import NNKGraph
+from jnnk.graphs import NNKGraph
+from jnnk.measures import gride, intrinsic_dimension, maximum_likelihood_dimension, two_nn
 
 
 def distances_of(points, num_neighbors):

@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 from tiny import NETWORK, fails, write_images
 
-from jnnk.checkpoints import Checkpoints
 from jnnk.cli import main
 from jnnk.data import Dataset
-from jnnk.jobs import overlap_runs
-from jnnk.jobs.config import OverlapConfig
-from jnnk.jobs.divergence import Diverged, Divergence, divergence, first_not_finite
+from jnnk.experiments import overlap_runs
+from jnnk.experiments.overlap_settings import Settings
 from jnnk.jobs.fit import fit
 from jnnk.jobs.overlap import chosen_epochs
-from jnnk.jobs.overlap_files import layer_file
-from jnnk.jobs.overlap_settings import Settings
-from jnnk.jobs.progress import Silent
 from jnnk.jobs.report import collect
-from jnnk.runs import open_run, read_json_lines, write_json, write_json_lines
+from jnnk.runs.checkpoints import Checkpoints
+from jnnk.runs.divergence import Diverged, Divergence, divergence, first_not_finite
+from jnnk.runs.folder import open_run, read_json_lines, write_json, write_json_lines
+from jnnk.runs.overlap_files import layer_file
+from jnnk.runs.progress import Silent
+from jnnk.runs.settings import OverlapConfig
 from jnnk.training import Metrics, make_evaluate
 
 DATA = Dataset(

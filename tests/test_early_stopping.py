@@ -7,20 +7,13 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jnnk import training
+from jnnk import InputError, training
 from jnnk.data import Dataset
-from jnnk.early_stopping import (
-    freezable,
-    freeze,
-    start_patience,
-    trainable_masks,
-    update_patience,
-)
-from jnnk.errors import InputError
 from jnnk.jobs.fit import fit
-from jnnk.jobs.progress import Silent
 from jnnk.jobs.stopping import stopping
 from jnnk.models import ConvInfo
+from jnnk.runs.progress import Silent
+from jnnk.training import freezable, freeze, start_patience, trainable_masks, update_patience
 
 MEAN, STD = np.float32([0.5]), np.float32([0.25])
 

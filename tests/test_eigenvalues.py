@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jnnk.eigenvalues import determinant, eigenvalues
-from jnnk.singular_values import singular_values
+from jnnk.pruning import determinant, eigenvalues, singular_values
 
 pytestmark = pytest.mark.user_compile
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from jnnk.cli import main
-from jnnk.explorers import overlap_explorer, threshold_explorer
-from jnnk.figures import redundancy_and_pruning
-from jnnk.jobs import cores
-from jnnk.jobs.config import TrainConfig
-from jnnk.jobs.output import figure_bytes
-from jnnk.jobs.progress import Silent
-from jnnk.runs import NEWER, create_run, open_run, read_json, write_json_lines
+from jnnk.report.explorers import overlap_explorer, threshold_explorer
+from jnnk.report.figures.overview import redundancy_and_pruning
+from jnnk.report.output import figure_bytes
+from jnnk.runs import cores
+from jnnk.runs.folder import NEWER, create_run, open_run, read_json, write_json_lines
+from jnnk.runs.progress import Silent
+from jnnk.runs.settings import TrainConfig
 
 EPOCH = {
     "loss": 0.5, "cross_entropy": 0.5, "accuracy": 0.5, "penalty": 0.0, "test_accuracy": 0.5,
@@ -44,7 +44,7 @@ def fails(capsys, *argv) -> str:
 @pytest.fixture
 def quick_figures(monkeypatch):
     """Figures are drawn, but not as files: what is looked at here is where they go."""
-    monkeypatch.setattr("jnnk.jobs.output.figure_bytes", lambda figure, kind: b"<svg></svg>")
+    monkeypatch.setattr("jnnk.report.output.figure_bytes", lambda figure, kind: b"<svg></svg>")
 
 
 PLANTED = (

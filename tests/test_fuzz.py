@@ -18,15 +18,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jnnk import cli, make_masks, models, own_data
-from jnnk.channel_pictures import ChannelPictures
-from jnnk.errors import InputError
-from jnnk.image_files import read_images
-from jnnk.jobs.config import TrainConfig
-from jnnk.jobs.overlap_files import LayerArrays, read_npz, write_npz
-from jnnk.mask_files import load_masks, save_masks
+from jnnk import InputError, make_masks, models
+from jnnk.cli import commands as cli
+from jnnk.data import _own_data as own_data
+from jnnk.data._image_files import read_images
+from jnnk.data._tfds_features import check_features
 from jnnk.models.weights import WeightsError, load_safetensors, save_safetensors
-from jnnk.runs import (
+from jnnk.report.figures.channels import ChannelPictures
+from jnnk.runs.folder import (
     create_run,
     open_run,
     read_json,
@@ -34,7 +33,9 @@ from jnnk.runs import (
     write_json,
     write_json_lines,
 )
-from jnnk.tfds_features import check_features
+from jnnk.runs.mask_files import load_masks, save_masks
+from jnnk.runs.overlap_files import LayerArrays, read_npz, write_npz
+from jnnk.runs.settings import TrainConfig
 
 # For hours of it: JNNK_FUZZ_CASES=1000000 pytest --numprocesses auto tests/test_fuzz.py
 CASES = int(os.environ.get("JNNK_FUZZ_CASES", "1000"))

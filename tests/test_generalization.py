@@ -5,16 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jnnk.baselines import knn_graph, label_overlap
-from jnnk.generalization import (
+from jnnk.graphs import NNKGraph
+from jnnk.measures import (
     channel_vote,
     error_rate,
+    knn_graph,
     label_interpolation,
+    label_overlap,
     label_vote,
     loo_error,
     predicted_label,
 )
-from jnnk.graph import NNKGraph
 
 NUM_CLASSES = 4
 

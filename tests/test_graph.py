@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from jnnk.adjacency import symmetric_adjacency
-from jnnk.graph import nnk_graph
-from jnnk.similarity import cosine, gaussian
+from jnnk.graphs import cosine, gaussian, nnk_graph, symmetric_adjacency
 
 _N, _K = 60, 8
 

@@ -12,11 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 import jnnk
+from jnnk import InputError
 from jnnk.activations import capture
-from jnnk.dimension import intrinsic_dimension
-from jnnk.errors import InputError
-from jnnk.generalization import loo_error
-from jnnk.redundancy import redundancy, redundancy_curve
+from jnnk.measures import intrinsic_dimension, loo_error, redundancy, redundancy_curve
 
 N, D, C, K, CLASSES = 10, 4, 3, 4, 3
 SILENT = K + 3  # more images than candidates

@@ -4,8 +4,7 @@ import networkx
 import numpy as np
 import pytest
 
-from jnnk.graph import NNKGraph
-from jnnk.interop import edge_list, to_networkx
+from jnnk.graphs import NNKGraph, edge_list, to_networkx
 
 #: Four points by hand: 0 has two neighbours, 1 one, 2 none, 3 itself a neighbour of nobody.
 INDICES = np.int32([[2, 1], [0, 2], [1, -1], [2, 0]])

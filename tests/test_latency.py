@@ -1,6 +1,6 @@
 """Latencies: medians, in turns, the first call not counted."""
 
-from jnnk import latency
+from jnnk._core import timing as latency
 
 
 def test_medians_in_turns_without_the_first_call(monkeypatch):

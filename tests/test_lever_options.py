@@ -5,12 +5,12 @@ import shutil
 
 import pytest
 
-from jnnk.channel_pruning import CHANNEL_CRITERIA
 from jnnk.cli import main
-from jnnk.jobs import config
 from jnnk.jobs.stopping import STOPPING
-from jnnk.regularizers import PENALTIES
-from jnnk.runs import read_json_lines
+from jnnk.penalties import PENALTIES
+from jnnk.pruning import CHANNEL_CRITERIA
+from jnnk.runs import settings as config
+from jnnk.runs.folder import read_json_lines
 
 
 def test_the_options_name_what_the_tables_hold():

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jnnk import models
+from jnnk import InputError, models
 from jnnk.cli import main
 from jnnk.data import Dataset, only_classes
-from jnnk.errors import InputError
-from jnnk.jobs import reproduce_channel_pruning as pruning
-from jnnk.jobs import reproduce_early_stopping as stopping
-from jnnk.jobs import reproduce_regularizer as regularizer
-from jnnk.jobs.network import Network
+from jnnk.experiments import channel_pruning as pruning
+from jnnk.experiments import early_stopping as stopping
+from jnnk.experiments import regularizer
+from jnnk.experiments.network import Network
 
 MEAN, STD = np.float32([0.5]), np.float32([0.25])
 

@@ -15,35 +15,16 @@ import optax
 import pytest
 
 import jnnk
-from jnnk import (
-    augment,
-    baselines,
-    channel_pairs,
-    conv_scores,
-    data,
-    decorrelation,
-    dimension,
-    early_stopping,
-    eigenvalues,
-    generalization,
-    models,
-    overlap,
-    overlap_bootstrap,
-    redundancy,
-    selection,
-    sharding,
-    similarity,
-    singular_values,
-    taylor,
-    training,
-)
-from jnnk.channel_pruning import CHANNEL_CRITERIA, OF_GRAPHS, channel_masks
-from jnnk.consistency import aggregate_consistency
-from jnnk.overlap_penalty import SOFT_OVERLAP_KINDS
-from jnnk.regularizers import PENALTIES, make_regularizer
+from jnnk import data, graphs, measures, models, parallel, penalties, pruning, training
+from jnnk.measures import aggregate_consistency
+from jnnk.penalties import PENALTIES, SOFT_OVERLAP_KINDS, make_regularizer
+from jnnk.penalties import _channel_pairs as channel_pairs
+from jnnk.pruning import CHANNEL_CRITERIA, channel_masks
+from jnnk.pruning import _selection as selection
+from jnnk.pruning._channels import OF_GRAPHS
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-#: Left to itself, XLA multiplies float32 in bfloat16 on a TPU: see `jnnk.precision.contract`.
+#: Left to itself, XLA multiplies float32 in bfloat16 on a TPU: see `jnnk._core.precision.contract`.
 LOOSE_PRODUCT = re.compile(r"^.*= stablehlo\.dot_general(?!.*HIGHEST).*f32.*$", re.MULTILINE)
 #: Networks, their training and what is derived through them multiply as JAX is told to.
 OF_NETWORKS = {"resnet8", "convnet5", "taylor_scores", "taylor_channel_scores"}
@@ -71,14 +52,14 @@ MODEL = models.create("resnet8", num_classes=10)
 VARIABLES = jax.eval_shape(MODEL.init, KEY, IMAGES)
 PARAMS = VARIABLES["params"]
 BATCHES = array(2, *IMAGES.shape)
-MESH = sharding.parse_mesh("data=1,channel=1")
+MESH = parallel.parse_mesh("data=1,channel=1")
 
 
 def all_scores(kernels):
     """Every criterion at 3x3; beyond, the methods for eigenvalues and for singular values."""
     square, *others = kernels
-    return [conv_scores.kernel_scores(square, name, key=KEY) for name in conv_scores.CRITERIA] + [
-        conv_scores.kernel_scores(kernel, name)
+    return [pruning.kernel_scores(square, name, key=KEY) for name in pruning.CRITERIA] + [
+        pruning.kernel_scores(kernel, name)
         for kernel in others
         for name in ("spectral_radius", "spectral_norm")
     ]
@@ -97,7 +78,7 @@ def total_logits(params, images):
 
 
 def frozen(params):
-    return early_stopping.trainable_masks(params, MODEL.convs(), {"conv1": jnp.ones(16, bool)})
+    return training.trainable_masks(params, MODEL.convs(), {"conv1": jnp.ones(16, bool)})
 
 
 def regularized(activations):
@@ -110,41 +91,41 @@ SMOOTH = {
     "solve_nnk": (jnnk.solve_nnk, (array(300, 9, 9), array(300, 9))),
     "nnk_graph": (partial(jnnk.nnk_graph, num_neighbors=4), (POINTS,)),
     "nnk_graph cosine": (
-        partial(jnnk.nnk_graph, num_neighbors=4, similarity=similarity.cosine()),
+        partial(jnnk.nnk_graph, num_neighbors=4, similarity=graphs.cosine()),
         (POINTS,),
     ),
     "channelwise_nnk_graph": (partial(jnnk.channelwise_nnk_graph, num_neighbors=4), (ACTIVATIONS,)),
     "sharded_nnk_graph": (
-        partial(sharding.sharded_nnk_graph, mesh=MESH, num_neighbors=4),
+        partial(graphs.sharded_nnk_graph, mesh=MESH, num_neighbors=4),
         (ACTIVATIONS,),
     ),
     "channel_overlap": (
-        lambda graph: [jnnk.channel_overlap(graph, kind=kind) for kind in overlap.OVERLAP_KINDS],
+        lambda graph: [jnnk.channel_overlap(graph, kind=kind) for kind in measures.OVERLAP_KINDS],
         (CHANNELS,),
     ),
     "label_interpolation": (
-        lambda graph, labels: generalization.label_interpolation(graph, labels, 10),
+        lambda graph, labels: measures.label_interpolation(graph, labels, 10),
         (GRAPH, LABELS),
     ),
     "label_vote": (
-        lambda graph, labels: generalization.label_vote(graph, labels, 10),
+        lambda graph, labels: measures.label_vote(graph, labels, 10),
         (CHANNELS, LABELS),
     ),
     "cross_overlap": (
         lambda graph, other: [
-            overlap.cross_overlap(graph, other, kind=kind) for kind in overlap.OVERLAP_KINDS
+            measures.cross_overlap(graph, other, kind=kind) for kind in measures.OVERLAP_KINDS
         ],
         (CHANNELS, CHANNELS),
     ),
-    "two_nn": (dimension.two_nn, (DISTANCES,)),
-    "gride": (dimension.gride, (DISTANCES,)),
-    "maximum_likelihood_dimension": (dimension.maximum_likelihood_dimension, (DISTANCES,)),
-    "linear_cka": (baselines.linear_cka, (POINTS, POINTS)),
-    "channel_cka": (baselines.channel_cka, (ACTIVATIONS,)),
+    "two_nn": (measures.two_nn, (DISTANCES,)),
+    "gride": (measures.gride, (DISTANCES,)),
+    "maximum_likelihood_dimension": (measures.maximum_likelihood_dimension, (DISTANCES,)),
+    "linear_cka": (measures.linear_cka, (POINTS, POINTS)),
+    "channel_cka": (measures.channel_cka, (ACTIVATIONS,)),
     "kernel_scores": (all_scores, (KERNELS,)),
-    "singular_values": (singular_values.singular_values, (array(4, 4, 7),)),
-    "determinant": (eigenvalues.determinant, (array(3, 3, 7),)),
-    "gram_determinant": (eigenvalues.gram_determinant, (array(3, 3, 7),)),
+    "singular_values": (pruning.singular_values, (array(4, 4, 7),)),
+    "determinant": (pruning.determinant, (array(3, 3, 7),)),
+    "gram_determinant": (pruning.gram_determinant, (array(3, 3, 7),)),
     **{
         f"overlap_penalty {kind}": (
             partial(jnnk.overlap_penalty, num_neighbors=4, kind=kind),
@@ -152,23 +133,23 @@ SMOOTH = {
         )
         for kind in SOFT_OVERLAP_KINDS
     },
-    "decorrelation_penalty": (decorrelation.decorrelation_penalty, (ACTIVATIONS,)),
-    "cka_penalty": (decorrelation.cka_penalty, (ACTIVATIONS,)),
+    "decorrelation_penalty": (penalties.decorrelation_penalty, (ACTIVATIONS,)),
+    "cka_penalty": (penalties.cka_penalty, (ACTIVATIONS,)),
     "make_regularizer": (regularized, (array(32, 4, 4, 3),)),
     "apply_masks": (jnnk.apply_masks, (PARAMS, PARAMS)),
-    "taylor_scores": (partial(taylor.taylor_scores, total_logits), (PARAMS, BATCHES)),
+    "taylor_scores": (partial(pruning.taylor_scores, total_logits), (PARAMS, BATCHES)),
     "taylor_channel_scores": (
-        partial(taylor.taylor_channel_scores, total_logits, convs=MODEL.convs()),
+        partial(pruning.taylor_channel_scores, total_logits, convs=MODEL.convs()),
         (PARAMS, BATCHES),
     ),
     "l1_penalty": (training.l1_penalty, (PARAMS,)),
     "normalize": (data.normalize, (IMAGES, array(3), array(3))),
-    "pad_crop_flip": (lambda images: augment.pad_crop_flip(KEY, images), (IMAGES,)),
+    "pad_crop_flip": (lambda images: training.pad_crop_flip(KEY, images), (IMAGES,)),
     "channel_points": (
         lambda x: channel_pairs.channel_points(x, num_channels=2, key=KEY)[0],
         (ACTIVATIONS,),
     ),
-    "knn_graph": (partial(baselines.knn_graph, similarity=similarity.gaussian()), (GRAPH,)),
+    "knn_graph": (partial(measures.knn_graph, similarity=graphs.gaussian()), (GRAPH,)),
     "resnet8": (MODEL.apply, (VARIABLES, IMAGES)),
     "convnet5": (
         models.create("convnet5", num_classes=2).apply,
@@ -184,25 +165,25 @@ DISCRETE = {
         partial(jnnk.nearest_neighbors, num_neighbors=4, method="approximate"),
         (POINTS, POINTS),
     ),
-    "eigenvalues": (eigenvalues.eigenvalues, (array(3, 3, 7),)),
+    "eigenvalues": (pruning.eigenvalues, (array(3, 3, 7),)),
     "overlap_interval": (
-        lambda graph: overlap_bootstrap.overlap_interval(graph, KEY, num_resamples=3),
+        lambda graph: measures.overlap_interval(graph, KEY, num_resamples=3),
         (CHANNELS,),
     ),
-    "chance_overlap": (partial(overlap.chance_overlap, num_candidates=99), (CHANNELS,)),
-    "redundancy": (redundancy.redundancy, (CHANNELS,)),
-    "redundancy_curve": (redundancy.redundancy_curve, (CHANNELS,)),
+    "chance_overlap": (partial(measures.chance_overlap, num_candidates=99), (CHANNELS,)),
+    "redundancy": (measures.redundancy, (CHANNELS,)),
+    "redundancy_curve": (measures.redundancy_curve, (CHANNELS,)),
     "channels_to_cover": (
-        lambda graph: redundancy.channels_to_cover(
-            redundancy.redundancy_curve(graph), jnp.float32([0.9])
+        lambda graph: measures.channels_to_cover(
+            measures.redundancy_curve(graph), jnp.float32([0.9])
         ),
         (CHANNELS,),
     ),
     "aggregate_consistency": (aggregate_consistency, (ACTIVATIONS, CHANNELS, GRAPH)),
-    "intrinsic_dimension": (dimension.intrinsic_dimension, (GRAPH,)),
-    "nnk_degree": (dimension.nnk_degree, (GRAPH,)),
-    "loo_error": (lambda graph, y: generalization.loo_error(graph, y, 10), (GRAPH, LABELS)),
-    "label_overlap": (baselines.label_overlap, (GRAPH, LABELS)),
+    "intrinsic_dimension": (measures.intrinsic_dimension, (GRAPH,)),
+    "nnk_degree": (measures.nnk_degree, (GRAPH,)),
+    "loo_error": (lambda graph, y: measures.loo_error(graph, y, 10), (GRAPH, LABELS)),
+    "label_overlap": (measures.label_overlap, (GRAPH, LABELS)),
     "make_masks": (
         lambda p: jnnk.make_masks(p, criterion="min_eig", keep_rate=0.5),
         (PARAMS,),
@@ -212,9 +193,7 @@ DISCRETE = {
     "above_threshold": (partial(selection.above_threshold, threshold=0.1), (array(3, 5),)),
     "trainable_masks": (frozen, (PARAMS,)),
     "update_patience": (
-        lambda x: early_stopping.update_patience(
-            early_stopping.start_patience((3,)), x, patience=2
-        ),
+        lambda x: training.update_patience(training.start_patience((3,)), x, patience=2),
         (array(3),),
     ),
 }
@@ -294,7 +273,7 @@ def test_a_loose_product_is_found():
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_the_whole_training_step(optimizer):
     """Augmentation, forward, regulariser, gradient, masked and freezable update."""
-    optimizer = early_stopping.freezable(
+    optimizer = training.freezable(
         training.make_optimizer(optimizer, learning_rate=0.1, num_steps=9)
     )
     step = training.make_train_step(
@@ -318,7 +297,7 @@ def test_the_whole_training_step(optimizer):
 def test_the_table_has_every_public_numerical_function():
     """A function of arrays that is added to these modules needs a line above."""
     tested = {name.split()[0] for name in (*SMOOTH, *DISCRETE)}
-    tested |= set(conv_scores.CRITERIA)  # through kernel_scores
+    tested |= set(pruning.CRITERIA)  # through kernel_scores
     # Parts of those above, or nothing to lower: checks, names, optimisers.
     parts = {
         "kernel_magnitudes", "safe_sqrt", "embed", "weigh", "all_coincide", "flat_channels",

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 from flax.training.train_state import TrainState
 
-from jnnk.masks import apply_masks, keep_pruned_zero, make_masks
+from jnnk.pruning import apply_masks, keep_pruned_zero, make_masks
 
 RNG = np.random.default_rng(0)
 PARAMS = {

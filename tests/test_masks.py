@@ -15,12 +15,21 @@ import optax
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jnnk.conv_scores import kernel_scores
-from jnnk.errors import InputError
-from jnnk.mask_files import load_masks, save_masks
-from jnnk.mask_summary import conv_output_sizes, summarize
-from jnnk.masks import apply_masks, conv_kernels, keep_pruned_zero, make_masks, masks_from_layers
-from jnnk.selection import cubic_schedule, num_pruned, one_shot_schedule
+from jnnk import InputError
+from jnnk.pruning import (
+    apply_masks,
+    conv_output_sizes,
+    cubic_schedule,
+    keep_pruned_zero,
+    kernel_scores,
+    make_masks,
+    masks_from_layers,
+    one_shot_schedule,
+    summarize,
+)
+from jnnk.pruning._masks import conv_kernels
+from jnnk.pruning._selection import num_pruned
+from jnnk.runs.mask_files import load_masks, save_masks
 
 KEY = jax.random.key(0)
 

@@ -5,13 +5,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jnnk.baselines import knn_graph, label_overlap
-from jnnk.channels import channelwise_nnk_graph
-from jnnk.dimension import gride, intrinsic_dimension
-from jnnk.generalization import label_vote, loo_error
-from jnnk.overlap import OVERLAP_KINDS, chance_overlap, channel_overlap, cross_overlap
-from jnnk.redundancy import channels_to_cover, redundancy, redundancy_curve
-from jnnk.similarity import gaussian
+from jnnk.graphs import channelwise_nnk_graph, gaussian
+from jnnk.measures import (
+    OVERLAP_KINDS,
+    chance_overlap,
+    channel_overlap,
+    channels_to_cover,
+    cross_overlap,
+    gride,
+    intrinsic_dimension,
+    knn_graph,
+    label_overlap,
+    label_vote,
+    loo_error,
+    redundancy,
+    redundancy_curve,
+)
 
 NUM_IMAGES = 200
 CHANNELS = ("first", "copy", "scaled", "noisy", "independent", "permuted", "dead")

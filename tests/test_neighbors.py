@@ -8,10 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jnnk.copies import Copies
-from jnnk.neighbors import UNIT, nearest_neighbors
-from jnnk.passes import search
-from jnnk.shortlists import centred, estimated, exist, filled, frame_of, prepared, relative_error
+from jnnk.graphs import nearest_neighbors
+from jnnk.graphs._neighbors import UNIT
+from jnnk.graphs._search.copies import Copies
+from jnnk.graphs._search.passes import search
+from jnnk.graphs._search.shortlists import (
+    centred,
+    estimated,
+    exist,
+    filled,
+    frame_of,
+    prepared,
+    relative_error,
+)
 
 pytestmark = pytest.mark.user_compile
 

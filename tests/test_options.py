@@ -6,10 +6,9 @@ import re
 
 import pytest
 
-from jnnk import options
-from jnnk.cli import main
-from jnnk.jobs.config import TrainConfig
-from jnnk.runs import create_run
+from jnnk.cli import main, options
+from jnnk.runs.folder import create_run
+from jnnk.runs.settings import TrainConfig
 
 WHOLE, REAL = "whole", "real"
 #: Option -> kind, and the numbers nearest to its limits that it must refuse and must take.

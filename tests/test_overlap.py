@@ -8,11 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
-from jnnk.channels import channelwise_nnk_graph
-from jnnk.graph import NNKGraph
-from jnnk.overlap import OVERLAP_KINDS, chance_overlap, channel_overlap, cross_overlap
-from jnnk.overlap_bootstrap import overlap_interval
-from jnnk.overlap_figures import cross_overlap_map
+from jnnk.graphs import NNKGraph, channelwise_nnk_graph
+from jnnk.measures import (
+    OVERLAP_KINDS,
+    chance_overlap,
+    channel_overlap,
+    cross_overlap,
+    overlap_interval,
+)
+from jnnk.report.figures.overlap import cross_overlap_map
 
 KINDS = tuple(OVERLAP_KINDS)
 

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jnnk.channel_pairs import channel_points, mean_of_pairs
-from jnnk.channels import channelwise_nnk_graph
-from jnnk.overlap import channel_overlap
-from jnnk.overlap_penalty import SOFT_OVERLAP_KINDS, overlap_penalty, soft_channel_overlap
+from jnnk.graphs import channelwise_nnk_graph
+from jnnk.measures import channel_overlap
+from jnnk.penalties import SOFT_OVERLAP_KINDS, overlap_penalty, soft_channel_overlap
+from jnnk.penalties._channel_pairs import channel_points, mean_of_pairs
 
 _K = 6
 

@@ -13,9 +13,8 @@ import pytest
 from PIL import Image
 from test_data import error_of
 
-from jnnk import data, options
-from jnnk.cli import main
-from jnnk.errors import InputError
+from jnnk import InputError, data
+from jnnk.cli import main, options
 
 # --- an .npz file
 

@@ -4,14 +4,14 @@ import flax.linen as nn
 import numpy as np
 import pytest
 
-from jnnk import models, options
+from jnnk import InputError, models
+from jnnk.cli import options
 from jnnk.data import load
-from jnnk.errors import InputError
 from jnnk.jobs import protocol as job
 from jnnk.jobs import protocols
-from jnnk.jobs.config import TrainConfig
-from jnnk.jobs.protocol_report import protocol_sections
-from jnnk.runs import create_run, read_json_lines
+from jnnk.report.sections.protocol import protocol_sections
+from jnnk.runs.folder import create_run, read_json_lines
+from jnnk.runs.settings import TrainConfig
 
 CONFIG = protocols.ProtocolConfig(
     scratch=True, epochs=2, retrain_epochs=1, batch_size=64, optimizer="sgd", learning_rate=0.1,

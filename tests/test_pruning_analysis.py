@@ -3,10 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jnnk import pruning_analysis as analysis
-from jnnk import pruning_figures as figures
+from jnnk import pruning
 from jnnk.jobs import kernel_analysis
-from jnnk.masks import make_masks
+from jnnk.pruning import make_masks
+from jnnk.report.figures import pruning as figures
 
 CRITERIA = ("det", "det_gram", "weight")
 
@@ -34,7 +34,7 @@ def record(params):
 
 
 def test_magnitudes_equal_numpy_and_leave_out_what_is_never_pruned(params):
-    magnitudes = analysis.network_magnitudes(params, CRITERIA)
+    magnitudes = pruning.network_magnitudes(params, CRITERIA)
     assert list(magnitudes["weight"]) == ["conv1", "conv2", "flat"]
     for layer in ("conv1", "conv2"):
         kernel = np.asarray(params[layer]["kernel"], np.float64)
@@ -50,17 +50,17 @@ def test_magnitudes_equal_numpy_and_leave_out_what_is_never_pruned(params):
 
 
 def test_share_pruned_counts_what_a_mask_prunes(params):
-    magnitudes = analysis.network_magnitudes(params, CRITERIA)
+    magnitudes = pruning.network_magnitudes(params, CRITERIA)
     for criterion in CRITERIA:
         masks = make_masks(params, criterion=criterion, threshold=0.6)
         for layer, scores in magnitudes[criterion].items():
-            share = analysis.share_pruned(scores, [0.0, 0.6, np.inf])
+            share = pruning.share_pruned(scores, [0.0, 0.6, np.inf])
             pruned = np.asarray(masks[layer]["kernel"] == 0).mean()
             np.testing.assert_allclose(share, [0, pruned, 1], atol=1e-12)
 
 
 def test_a_kernel_without_a_score_is_pruned_by_every_threshold():
-    assert analysis.share_pruned(np.float32([np.nan, 1.0]), [0.0])[0] == 0.5
+    assert pruning.share_pruned(np.float32([np.nan, 1.0]), [0.0])[0] == 0.5
 
 
 def test_real_eigenvalues_are_told_from_complex_ones():
@@ -68,22 +68,22 @@ def test_real_eigenvalues_are_told_from_complex_ones():
     symmetric = np.float32([[1, 2, 3], [2, 0, 1], [3, 1, -1]])
     triangular = np.triu(np.ones((3, 3), np.float32))
     kernel = np.stack([rotation, symmetric, triangular], axis=2)[..., None]
-    np.testing.assert_array_equal(analysis.has_real_eigenvalues(kernel), [[False], [True], [True]])
+    np.testing.assert_array_equal(pruning.has_real_eigenvalues(kernel), [[False], [True], [True]])
 
 
 def test_random_kernels_are_real_as_often_as_edelman_says():
     kernel = np.random.default_rng(1).normal(size=(3, 3, 100, 200))
-    assert analysis.has_real_eigenvalues(kernel).mean() == pytest.approx(
-        analysis.chance_of_real(3), abs=4 * 0.5 / np.sqrt(20_000)
+    assert pruning.has_real_eigenvalues(kernel).mean() == pytest.approx(
+        pruning.chance_of_real(3), abs=4 * 0.5 / np.sqrt(20_000)
     )
 
 
 def test_eigenvalue_kinds_count_before_and_after_pruning(params):
     masks = make_masks(params, criterion="weight", keep_rate=0.5)
-    kinds = analysis.eigenvalue_kinds(params, masks)
+    kinds = pruning.eigenvalue_kinds(params, masks)
     assert [kind.layer for kind in kinds] == ["conv1", "conv2"]  # "flat" has no eigenvalues
     for kind in kinds:
-        real = analysis.has_real_eigenvalues(np.asarray(params[kind.layer]["kernel"]))
+        real = pruning.has_real_eigenvalues(np.asarray(params[kind.layer]["kernel"]))
         kept = np.asarray(masks[kind.layer]["kernel"][0, 0]) != 0
         assert (kind.kernels, kind.real) == (real.size, real.sum())
         assert (kind.kept, kind.kept_real) == (kept.sum(), (real & kept).sum())
@@ -95,22 +95,22 @@ def test_agreement_counts_exclusive_intersections():
         "b": np.array([1, 1, 0, 1, 0, 0], bool),
         "c": np.array([0, 0, 0, 1, 0, 0], bool),
     }
-    assert analysis.agreement(pruned) == [(("a", "b"), 2), (("a",), 1), (("b", "c"), 1)]
-    assert analysis.agreement({}) == []
-    assert analysis.agreement({"a": np.zeros(3, bool)}) == []
+    assert pruning.agreement(pruned) == [(("a", "b"), 2), (("a",), 1), (("b", "c"), 1)]
+    assert pruning.agreement({}) == []
+    assert pruning.agreement({"a": np.zeros(3, bool)}) == []
 
 
 def test_pruning_score_is_the_papers():
-    assert analysis.pruning_score(0.45, 0.9, 250, 1000) == pytest.approx(0.5 * 0.75)
-    assert analysis.pruning_score(0.9, 0.9, 1000, 1000) == 0
+    assert pruning.pruning_score(0.45, 0.9, 250, 1000) == pytest.approx(0.5 * 0.75)
+    assert pruning.pruning_score(0.9, 0.9, 1000, 1000) == 0
 
 
 def test_the_largest_share_ends_where_too_much_is_lost_once():
     lost = {0.0: 0.0, 0.1: 0.5, 0.2: 1.0, 0.3: 1.2, 0.4: 0.9}
     points = [{"share": share, "accuracy": 0.9 - points / 100} for share, points in lost.items()]
-    assert analysis.largest_share(points, 0.9, tolerance=1) == 0.2
-    assert analysis.largest_share(points, 0.9, tolerance=2) == 0.4
-    assert analysis.largest_share(points[1:], 0.9, tolerance=0.1) == 0
+    assert pruning.largest_share(points, 0.9, tolerance=1) == 0.2
+    assert pruning.largest_share(points, 0.9, tolerance=2) == 0.4
+    assert pruning.largest_share(points[1:], 0.9, tolerance=0.1) == 0
 
 
 def test_determinants_of_one_rank_prune_the_same_kernels(record):
@@ -137,8 +137,8 @@ def test_history_starts_from_the_median_of_the_last_epoch(params):
     assert records[0]["weight"] == 1 and records[1]["weight"] == pytest.approx(0.5, abs=0.01)
     assert records[0]["real"] == records[1]["real"]
     below = kernel_analysis.history({5: params}, ("weight",), threshold=0.6)[0]["weight"]
-    layers = analysis.network_magnitudes(params, ("weight",))["weight"]
-    assert below == pytest.approx(np.mean(analysis.whole_network(layers) < 0.6))
+    layers = pruning.network_magnitudes(params, ("weight",))["weight"]
+    assert below == pytest.approx(np.mean(pruning.whole_network(layers) < 0.6))
 
 
 def test_every_record_can_be_drawn(record):
@@ -154,7 +154,7 @@ def _draw(record):
     yield figures.kernel_score_ranges(record["scores"], criterion="det")
     yield figures.pruned_by_threshold(thresholds, by_threshold)
     yield figures.pruned_by_threshold_and_layer(thresholds, by_threshold)
-    yield figures.eigenvalue_kinds(kinds, chance=analysis.chance_of_real(3))
+    yield figures.eigenvalue_kinds(kinds, chance=pruning.chance_of_real(3))
     yield figures.pruned_by_layer(record["by_layer"])
     yield figures.agreement(sets, criteria=list(CRITERIA), most=2)
     yield figures.history([{"epoch": e, "real": 0.3, "det": 0.5, "weight": 0.4} for e in (0, 1)])

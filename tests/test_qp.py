@@ -11,8 +11,8 @@ import scipy.optimize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jnnk.chunks import chunk_size
-from jnnk.qp import solve_nnk
+from jnnk.graphs import solve_nnk
+from jnnk.graphs._qp.chunks import chunk_size
 
 pytestmark = pytest.mark.user_compile
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jnnk.graph import NNKGraph
-from jnnk.redundancy import RedundancyCurve, channels_to_cover, redundancy, redundancy_curve
+from jnnk.graphs import NNKGraph
+from jnnk.measures import RedundancyCurve, channels_to_cover, redundancy, redundancy_curve
 
 
 def graph_of(supports):

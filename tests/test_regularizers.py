@@ -6,10 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jnnk.baselines import channel_cka
-from jnnk.decorrelation import cka_penalty, decorrelation_penalty
-from jnnk.errors import InputError
-from jnnk.regularizers import PENALTIES, make_regularizer
+from jnnk import InputError
+from jnnk.measures import channel_cka
+from jnnk.penalties import PENALTIES, cka_penalty, decorrelation_penalty, make_regularizer
 
 _OTHERS = ~np.eye(5, dtype=bool)
 

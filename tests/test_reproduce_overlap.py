@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jnnk import InputError
 from jnnk.cli import main
 from jnnk.data import Dataset
-from jnnk.errors import InputError
-from jnnk.jobs import overlap_epochs, overlap_pair, overlap_runs
-from jnnk.jobs import reproduce_overlap as job
-from jnnk.jobs.overlap_settings import Settings
+from jnnk.experiments import overlap as job
+from jnnk.experiments import overlap_epochs, overlap_pair, overlap_runs
+from jnnk.experiments.overlap_settings import Settings
 from jnnk.models.convnet import ConvNet, LayerSpec
 
 pytestmark = pytest.mark.thorough

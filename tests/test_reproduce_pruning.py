@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jnnk import InputError
 from jnnk.cli import main
 from jnnk.data import Dataset
-from jnnk.errors import InputError
-from jnnk.jobs import reproduce_pruning as job
-from jnnk.masks import apply_masks, make_masks
+from jnnk.experiments import pruning as job
+from jnnk.pruning import apply_masks, make_masks
 
 SETTINGS = job.Settings(
     criteria=("weight", "random"),

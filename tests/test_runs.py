@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jnnk import runs
-from jnnk.errors import InputError
-from jnnk.jobs.config import TrainConfig
+from jnnk import InputError
 from jnnk.jobs.train import train_config
+from jnnk.runs import folder as runs
+from jnnk.runs.settings import TrainConfig
 
 CONFIG = {"model": "resnet8", "epochs": 2}
 
@@ -113,7 +113,7 @@ def test_lines_round_trip(tmp_path):
 
 
 def test_a_second_process_is_kept_out(tmp_path):
-    code = "import sys; from jnnk.runs import locked\nwith locked(sys.argv[1]): pass"
+    code = "import sys; from jnnk.runs.folder import locked\nwith locked(sys.argv[1]): pass"
     with runs.locked(tmp_path):
         other = subprocess.run(
             [sys.executable, "-P", "-c", code, str(tmp_path)],

@@ -10,9 +10,10 @@ import subprocess
 
 import pytest
 
-from jnnk import runs, safe_files
-from jnnk.errors import InputError
-from jnnk.safe_files import read_file, refuse_links, replace_file, resolved
+from jnnk import InputError
+from jnnk.files import safe_files
+from jnnk.files.safe_files import read_file, refuse_links, replace_file, resolved
+from jnnk.runs import folder as runs
 
 
 @contextlib.contextmanager

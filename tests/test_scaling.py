@@ -6,14 +6,20 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from jnnk.baselines import knn_graph, label_overlap
-from jnnk.dimension import gride, intrinsic_dimension
-from jnnk.generalization import label_interpolation, loo_error
-from jnnk.graph import nnk_graph
-from jnnk.overlap import OVERLAP_KINDS, chance_overlap, channel_overlap
-from jnnk.overlap_penalty import overlap_penalty
-from jnnk.redundancy import redundancy
-from jnnk.similarity import Gaussian, cosine, gaussian
+from jnnk.graphs import Gaussian, cosine, gaussian, nnk_graph
+from jnnk.measures import (
+    OVERLAP_KINDS,
+    chance_overlap,
+    channel_overlap,
+    gride,
+    intrinsic_dimension,
+    knn_graph,
+    label_interpolation,
+    label_overlap,
+    loo_error,
+    redundancy,
+)
+from jnnk.penalties import overlap_penalty
 from jnnk.sklearn import NNKClassifier, NNKTransformer
 
 N, K = 60, 8

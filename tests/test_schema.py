@@ -4,7 +4,7 @@ from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import pytest
 
-from jnnk.schema import conform
+from jnnk.files.schema import conform
 
 
 class Point(TypedDict):

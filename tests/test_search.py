@@ -1,6 +1,6 @@
 import pytest
 
-from jnnk.search import last_true
+from jnnk.experiments.bisection import last_true
 
 
 class Counted:

@@ -24,16 +24,23 @@ import scipy.optimize
 from flax import linen as nn
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-import jnnk.sharding
+import jnnk.graphs._sharded
+from jnnk import InputError
 from jnnk.activations import capture
-from jnnk.channels import channelwise_nnk_graph
-from jnnk.errors import InputError
-from jnnk.graph import nnk_graph
+from jnnk.graphs import channelwise_nnk_graph, cosine, gaussian, nnk_graph, sharded_nnk_graph
 from jnnk.jobs.overlap import layer_graphs
-from jnnk.placement import gather, local_rows, replicate, shard_batch, shared_apply
-from jnnk.processes import is_first, join_processes, on_first
-from jnnk.sharding import parse_mesh, sharded_nnk_graph, whole_mesh
-from jnnk.similarity import cosine, gaussian
+from jnnk.parallel import (
+    gather,
+    is_first,
+    join_processes,
+    local_rows,
+    on_first,
+    parse_mesh,
+    replicate,
+    shard_batch,
+    whole_mesh,
+)
+from jnnk.parallel._mesh import shared_apply
 from jnnk.training import Batch, init_state, make_evaluate, make_optimizer, make_train_step
 
 # Eight devices have a chunk of the solver's each, the last one not a whole one.
@@ -481,7 +488,7 @@ def _as_one_of_two(folder):
 
 
 if __name__ == "__main__":
-    jnnk.sharding._TRIP_FLOATS = 1  # several trips of the ring on so few images
+    jnnk.graphs._sharded._TRIP_FLOATS = 1  # several trips of the ring on so few images
     mode, where = sys.argv[1:]
     {
         "devices": _on_eight_devices,

@@ -15,8 +15,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from jnnk.errors import InputError
-from jnnk.graph import nnk_graph
+from jnnk import InputError
+from jnnk.graphs import nnk_graph
 from jnnk.sklearn import NNKClassifier, NNKTransformer
 
 _LEAVES_OUT = "fit_transform leaves every point out of its own neighbourhood, transform cannot"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jnnk.statistics import correlation, mean_interval
+from jnnk.measures import correlation, mean_interval
 
 RNG = np.random.default_rng(0)
 COMMON = RNG.normal(size=(3000, 2))

@@ -15,18 +15,9 @@ import pytest
 import test_lowering as table
 
 import jnnk
-from jnnk import (
-    baselines,
-    conv_scores,
-    dimension,
-    generalization,
-    overlap,
-    overlap_bootstrap,
-    redundancy,
-    similarity,
-)
-from jnnk.consistency import aggregate_consistency
-from jnnk.regularizers import PENALTIES
+from jnnk import graphs, measures, pruning
+from jnnk.measures import aggregate_consistency
+from jnnk.penalties import PENALTIES
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -56,7 +47,7 @@ def slope(function, argument):
 
 
 def scores(name, size):
-    return lambda kernel: conv_scores.kernel_scores(kernel, name, key=KEY)
+    return lambda kernel: pruning.kernel_scores(kernel, name, key=KEY)
 
 
 CASES = {
@@ -66,30 +57,28 @@ CASES = {
         lambda cross: jnnk.solve_nnk(ROOTS @ ROOTS.swapaxes(1, 2), cross).weights, CROSS
     ),
     "nnk_graph": lambda: GRAPH_OF(POINTS),
-    "nnk_graph cosine": lambda: GRAPH_OF(POINTS, similarity=similarity.cosine()),
+    "nnk_graph cosine": lambda: GRAPH_OF(POINTS, similarity=graphs.cosine()),
     "nnk_graph slope": slope(lambda x: GRAPH_OF(x).errors, POINTS),
     "channelwise_nnk_graph": lambda: CHANNELS_OF(LAYER),
     "channel_overlap": of_channels(
-        lambda graph: [jnnk.channel_overlap(graph, kind=kind) for kind in overlap.OVERLAP_KINDS]
+        lambda graph: [jnnk.channel_overlap(graph, kind=kind) for kind in measures.OVERLAP_KINDS]
     ),
-    "chance_overlap": of_channels(partial(overlap.chance_overlap, num_candidates=9)),
+    "chance_overlap": of_channels(partial(measures.chance_overlap, num_candidates=9)),
     "overlap_interval": of_channels(
-        lambda graph: overlap_bootstrap.overlap_interval(graph, KEY, num_resamples=3)
+        lambda graph: measures.overlap_interval(graph, KEY, num_resamples=3)
     ),
-    "redundancy": of_channels(redundancy.redundancy),
-    "redundancy_curve": of_channels(redundancy.redundancy_curve),
-    "loo_error": of_graph(lambda graph: generalization.loo_error(graph, LABELS, 3)),
-    "label_interpolation": of_graph(
-        lambda graph: generalization.label_interpolation(graph, LABELS, 3)
-    ),
-    "label_overlap": of_graph(lambda graph: baselines.label_overlap(graph, LABELS)),
-    "knn_graph": of_graph(partial(baselines.knn_graph, similarity=similarity.gaussian())),
-    "intrinsic_dimension": of_graph(dimension.intrinsic_dimension),
+    "redundancy": of_channels(measures.redundancy),
+    "redundancy_curve": of_channels(measures.redundancy_curve),
+    "loo_error": of_graph(lambda graph: measures.loo_error(graph, LABELS, 3)),
+    "label_interpolation": of_graph(lambda graph: measures.label_interpolation(graph, LABELS, 3)),
+    "label_overlap": of_graph(lambda graph: measures.label_overlap(graph, LABELS)),
+    "knn_graph": of_graph(partial(measures.knn_graph, similarity=graphs.gaussian())),
+    "intrinsic_dimension": of_graph(measures.intrinsic_dimension),
     "aggregate_consistency": lambda: aggregate_consistency(
         UNEVEN, CHANNELS_OF(UNEVEN), GRAPH_OF(UNEVEN.reshape(24, -1))
     ),
-    "linear_cka": lambda: baselines.linear_cka(POINTS, LAYER),
-    "channel_cka": lambda: baselines.channel_cka(LAYER),
+    "linear_cka": lambda: measures.linear_cka(POINTS, LAYER),
+    "channel_cka": lambda: measures.channel_cka(LAYER),
     **{f"penalty {name}": partial(PENALTIES[name], LAYER) for name in ("decorrelation", "cka")},
     **{f"penalty {name} slope": slope(PENALTIES[name], LAYER) for name in ("decorrelation", "cka")},
     "penalty overlap slope": slope(partial(jnnk.overlap_penalty, num_neighbors=4), LAYER),
@@ -99,7 +88,7 @@ CASES = {
             if is_slope
             else partial(scores(name, size), KERNELS[size])
         )
-        for name in conv_scores.CRITERIA
+        for name in pruning.CRITERIA
         for size in KERNELS
         for is_slope in (False, True)
         if size == 3 or name in ("det", "det_gram", "min_eig", "spectral_norm")

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from jnnk.tables import to_csv, to_latex, to_markdown
+from jnnk.report.tables import to_csv, to_latex, to_markdown
 
 RECORDS = [
     {"layer": "conv1", "share_pruned": 1 / 3, "kernels": 9},

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jnnk.channel_pruning import channel_masks
-from jnnk.masks import conv_kernels, make_masks
 from jnnk.models import create
-from jnnk.taylor import taylor_channel_scores, taylor_scores
+from jnnk.pruning import channel_masks, make_masks, taylor_channel_scores, taylor_scores
+from jnnk.pruning._masks import conv_kernels
 
 RNG = np.random.default_rng(0)
 PARAMS = {

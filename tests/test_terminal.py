@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from jnnk import options, terminal
-from jnnk.terminal import Answer, Terminal
+from jnnk.cli import options, terminal
+from jnnk.cli.terminal import Answer, Terminal
 
 ANSWER = Answer(
     {"share": np.float32(0.5), "path": "/runs/[a]"},

@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jnnk import training
+from jnnk import InputError, training
 from jnnk.data import epoch_order
-from jnnk.early_stopping import update_patience
-from jnnk.errors import InputError
-from jnnk.masks import apply_masks, make_masks
-from jnnk.placement import local_rows
-from jnnk.regularizers import make_regularizer
-from jnnk.training import Batch
+from jnnk.parallel import local_rows
+from jnnk.penalties import make_regularizer
+from jnnk.pruning import apply_masks, make_masks
+from jnnk.training import Batch, update_patience
 
 MEAN, STD = np.float32([0.5]), np.float32([0.25])
 #: Options of a step under a mask, compiled once for all tests that need one.

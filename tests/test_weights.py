@@ -8,7 +8,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file, save_file
 
 from jnnk import models
-from jnnk.archives import read_folder
+from jnnk.files.archives import read_folder
 
 IMAGENET = np.float32([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])
 #: Distiller normalises CIFAR-10 to [-1, 1], unlike what shared/README.md says of its two networks:

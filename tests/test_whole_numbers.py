@@ -10,23 +10,12 @@ import numpy as np
 import pytest
 
 import jnnk
-from jnnk import (
-    augment,
-    baselines,
-    channel_pairs,
-    decorrelation,
-    dimension,
-    early_stopping,
-    generalization,
-    overlap,
-    overlap_bootstrap,
-    selection,
-    sharding,
-)
-from jnnk.consistency import aggregate_consistency
-from jnnk.labels import integer_labels
-from jnnk.overlap_penalty import soft_channel_overlap
-from jnnk.whole_numbers import to_int32
+from jnnk import graphs, measures, parallel, penalties, pruning, training
+from jnnk._core.whole_numbers import to_int32
+from jnnk.measures import aggregate_consistency
+from jnnk.measures._labels import integer_labels
+from jnnk.penalties import _channel_pairs as channel_pairs
+from jnnk.penalties import soft_channel_overlap
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -46,33 +35,33 @@ CALLS = {
     "nnk_graph": (partial(jnnk.nnk_graph, POINTS), GRAPH_SIZES),
     "channelwise_nnk_graph": (partial(jnnk.channelwise_nnk_graph, LAYER), GRAPH_SIZES),
     "sharded_nnk_graph": (
-        partial(sharding.sharded_nnk_graph, LAYER, mesh=sharding.parse_mesh("data=1")), GRAPH_SIZES
+        partial(graphs.sharded_nnk_graph, LAYER, mesh=parallel.parse_mesh("data=1")), GRAPH_SIZES
     ),
     "channel_overlap": (partial(jnnk.channel_overlap, CHANNELS), {"block_size": 8}),
     "cross_overlap": (partial(jnnk.cross_overlap, CHANNELS, CHANNELS), {"block_size": 8}),
     "weighted_overlap": (
-        partial(overlap.weighted_overlap, CHANNELS, jnp.ones((1, 40))), {"block_size": 8}
+        partial(measures.weighted_overlap, CHANNELS, jnp.ones((1, 40))), {"block_size": 8}
     ),
     "chance_overlap": (
-        partial(overlap.chance_overlap, CHANNELS), {"num_candidates": 39, "block_size": 8}
+        partial(measures.chance_overlap, CHANNELS), {"num_candidates": 39, "block_size": 8}
     ),
     "overlap_resamples": (
-        partial(overlap_bootstrap.overlap_resamples, CHANNELS, KEY),
+        partial(measures.overlap_resamples, CHANNELS, KEY),
         {"num_resamples": 3, "block_size": 8},
     ),
     "overlap_interval": (
-        partial(overlap_bootstrap.overlap_interval, CHANNELS, KEY),
+        partial(measures.overlap_interval, CHANNELS, KEY),
         {"num_resamples": 3, "block_size": 8},
     ),
     "aggregate_consistency": (
         partial(aggregate_consistency, POINTS[:, :, None], CHANNELS, GRAPH), {"block_size": 8}
     ),
-    "gride": (partial(dimension.gride, GRAPH.distances), {"nearer": 2}),
+    "gride": (partial(measures.gride, GRAPH.distances), {"nearer": 2}),
     "label_interpolation": (
-        partial(generalization.label_interpolation, GRAPH, LABELS), {"num_classes": 3}
+        partial(measures.label_interpolation, GRAPH, LABELS), {"num_classes": 3}
     ),
-    "label_vote": (partial(generalization.label_vote, CHANNELS, LABELS), {"num_classes": 3}),
-    "loo_error": (partial(generalization.loo_error, GRAPH, LABELS), {"num_classes": 3}),
+    "label_vote": (partial(measures.label_vote, CHANNELS, LABELS), {"num_classes": 3}),
+    "loo_error": (partial(measures.loo_error, GRAPH, LABELS), {"num_classes": 3}),
     "overlap_penalty": (
         partial(jnnk.overlap_penalty, LAYER, key=KEY), {"num_neighbors": 3, "num_channels": 2}
     ),
@@ -81,17 +70,17 @@ CALLS = {
         {"num_neighbors": 3, "num_channels": 2},
     ),
     "decorrelation_penalty": (
-        partial(decorrelation.decorrelation_penalty, LAYER, key=KEY), {"num_channels": 2}
+        partial(penalties.decorrelation_penalty, LAYER, key=KEY), {"num_channels": 2}
     ),
-    "cka_penalty": (partial(decorrelation.cka_penalty, LAYER, key=KEY), {"num_channels": 2}),
+    "cka_penalty": (partial(penalties.cka_penalty, LAYER, key=KEY), {"num_channels": 2}),
     "channel_points": (partial(channel_pairs.channel_points, LAYER, key=KEY), {"num_channels": 2}),
-    "one_shot_schedule": (partial(selection.one_shot_schedule, 0.5), {"start": 2}),
-    "cubic_schedule": (partial(selection.cubic_schedule, 0.5), {"start": 2, "stop": 4}),
+    "one_shot_schedule": (partial(pruning.one_shot_schedule, 0.5), {"start": 2}),
+    "cubic_schedule": (partial(pruning.cubic_schedule, 0.5), {"start": 2, "stop": 4}),
     "update_patience": (
-        partial(early_stopping.update_patience, early_stopping.start_patience(()), jnp.ones(())),
+        partial(training.update_patience, training.start_patience(()), jnp.ones(())),
         {"patience": 2},
     ),
-    "pad_crop_flip": (partial(augment.pad_crop_flip, KEY, LAYER[..., None]), {"padding": 1}),
+    "pad_crop_flip": (partial(training.pad_crop_flip, KEY, LAYER[..., None]), {"padding": 1}),
 }  # fmt: skip
 
 
@@ -106,11 +95,11 @@ def test_options_of_a_wrong_kind_are_named(name):
 
 def test_whole_numbers_of_every_kind_are_taken():
     for kind in (int, np.int64, np.uint8):
-        found = dimension.gride(GRAPH.distances, nearer=kind(2))
-        assert found == dimension.gride(GRAPH.distances)
+        found = measures.gride(GRAPH.distances, nearer=kind(2))
+        assert found == measures.gride(GRAPH.distances)
         indices, _ = jnnk.nearest_neighbors(POINTS, POINTS, num_neighbors=kind(2))
         assert indices.shape == (40, 2)
-        assert selection.one_shot_schedule(0.5, start=kind(2))(2) == 0.5
+        assert pruning.one_shot_schedule(0.5, start=kind(2))(2) == 0.5
 
 
 def test_no_option_is_forgotten():
@@ -167,26 +156,26 @@ def test_integers_beyond_int32_are_replaced():
 @pytest.mark.parametrize("offset", [2**32, -(2**32), 2**40])
 def test_labels_beyond_int32_are_those_of_no_class(offset):
     beyond = LABELS.astype(np.int64) + offset
-    assert generalization.loo_error(GRAPH, LABELS, 3) < 1
-    assert generalization.loo_error(GRAPH, beyond, 3) == 1
-    assert (generalization.label_interpolation(GRAPH, beyond, 3) == 0).all()
-    assert (generalization.label_vote(CHANNELS, beyond, 3) == 0).all()
-    votes = generalization.label_interpolation(GRAPH, LABELS, 3)
-    assert generalization.error_rate(votes, LABELS) < 1
-    assert generalization.error_rate(votes, beyond) == 1
-    assert baselines.label_overlap(GRAPH, beyond) == 0
+    assert measures.loo_error(GRAPH, LABELS, 3) < 1
+    assert measures.loo_error(GRAPH, beyond, 3) == 1
+    assert (measures.label_interpolation(GRAPH, beyond, 3) == 0).all()
+    assert (measures.label_vote(CHANNELS, beyond, 3) == 0).all()
+    votes = measures.label_interpolation(GRAPH, LABELS, 3)
+    assert measures.error_rate(votes, LABELS) < 1
+    assert measures.error_rate(votes, beyond) == 1
+    assert measures.label_overlap(GRAPH, beyond) == 0
 
 
 def test_unlabelled_images_agree_with_nobody():
-    assert baselines.label_overlap(GRAPH, np.zeros(40, int)) == 1
-    assert baselines.label_overlap(GRAPH, jnp.full(40, -1)) == 0
+    assert measures.label_overlap(GRAPH, np.zeros(40, int)) == 1
+    assert measures.label_overlap(GRAPH, jnp.full(40, -1)) == 0
     labels = np.where(np.arange(40) % 4 == 0, -1, LABELS)
     weights, indices = np.asarray(GRAPH.weights), np.asarray(GRAPH.indices)
     shares = [
         0 if labels[image] < 0 else np.mean(labels[indices[image][weights[image] > 0]] == own)
         for image, own in enumerate(labels)
     ]
-    found = baselines.label_overlap(GRAPH, labels)
+    found = measures.label_overlap(GRAPH, labels)
     assert found == pytest.approx(np.mean(shares), rel=1e-6) and 0 < found < 1
 
 
@@ -203,9 +192,9 @@ def test_neighbours_beyond_int32_are_too_far_for_any_labels():
     indices = np.asarray(GRAPH.indices).astype(np.int64) + 2**32
     graph = jax.tree.map(np.asarray, GRAPH)._replace(indices=indices)
     for measure in (
-        partial(generalization.loo_error, num_classes=3),
-        partial(generalization.label_interpolation, num_classes=3),
-        baselines.label_overlap,
+        partial(measures.loo_error, num_classes=3),
+        partial(measures.label_interpolation, num_classes=3),
+        measures.label_overlap,
     ):
         with pytest.raises(ValueError, match="labels must be those of the points"):
             measure(graph, LABELS)

@@ -13,10 +13,9 @@ import pytest
 import safetensors.numpy
 from tiny import NETWORK, fails, write_images
 
-from jnnk import models, options
-from jnnk.cli import main
-from jnnk.errors import InputError
-from jnnk.runs import read_json, write_json
+from jnnk import InputError, models
+from jnnk.cli import main, options
+from jnnk.runs.folder import read_json, write_json
 
 
 @pytest.fixture(scope="module")
@@ -362,7 +361,7 @@ def test_the_memory_that_a_training_cannot_spare(place, capsys, monkeypatch):
 
 def test_images_that_do_not_fit_into_memory(place, capsys, monkeypatch):
     monkeypatch.chdir(place)
-    monkeypatch.setattr("jnnk.image_files.machine_memory", lambda: 24 * 16 * 16)
+    monkeypatch.setattr("jnnk.data._image_files.machine_memory", lambda: 24 * 16 * 16)
     assert "at least 8x8 pixels" in fails(main, capsys, *NEW.split(), "--image-size", "7")
     line = fails(main, capsys, *NEW.split(), "--image-size", "17")
     assert (

@@ -6,10 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jnnk.activations import capture
-from jnnk.channel_pruning import inner_convs
-from jnnk.channels import channelwise_nnk_graph
 from jnnk.data import Dataset
-from jnnk.graph import NNKGraph
+from jnnk.graphs import NNKGraph, channelwise_nnk_graph
+from jnnk.pruning import inner_convs
 from jnnk.training import Model, make_predict
 
 _SIZE = 8  # maps are averaged to at most so many positions a side

@@ -6,12 +6,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jnnk._core.errors import InputError
 from jnnk.activations import capture
-from jnnk.channel_pictures import ChannelPictures, pick_pictures
-from jnnk.channels import channelwise_nnk_graph
-from jnnk.errors import InputError
-from jnnk.jobs.overlap_files import Epoch, layer_file, read_arrays, read_npz, write_npz
-from jnnk.runs import Run
+from jnnk.graphs import channelwise_nnk_graph
+from jnnk.report.figures.channels import ChannelPictures, pick_pictures
+from jnnk.runs.folder import Run
+from jnnk.runs.overlap_files import Epoch, layer_file, read_arrays, read_npz, write_npz
 
 
 def check_channels(

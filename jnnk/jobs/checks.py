@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jnnk._core.errors import InputError
+from jnnk._core.memory import gib, machine_memory
 from jnnk.data import Dataset
-from jnnk.errors import InputError
-from jnnk.jobs.config import ChannelConfig, OverlapConfig, TrainConfig
 from jnnk.jobs.overlap import chosen_layers, network_layers
 from jnnk.jobs.stopping import num_trained_on
 from jnnk.jobs.train import abstract_variables, make_penalty
-from jnnk.memory import gib, machine_memory
+from jnnk.runs.settings import ChannelConfig, OverlapConfig, TrainConfig
 from jnnk.training import Model
 
 

@@ -6,17 +6,17 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from jnnk import compare_figures as figures
-from jnnk.errors import InputError
-from jnnk.jobs.data_record import read_note
-from jnnk.jobs.divergence import Divergence
-from jnnk.jobs.headline import headline
-from jnnk.jobs.output import figure_bytes, percent
-from jnnk.jobs.overlap_files import last_epoch
+from jnnk._core.errors import InputError
 from jnnk.jobs.report import collect
-from jnnk.report import Answer, Drawing, Section, check_page, picture, render
-from jnnk.runs import DATA_RECORD, Run, read_json, write_bytes
-from jnnk.tables import to_csv
+from jnnk.report.figures import comparison as figures
+from jnnk.report.headline import headline
+from jnnk.report.output import figure_bytes, percent
+from jnnk.report.page import Answer, Drawing, Section, check_page, picture, render
+from jnnk.report.tables import to_csv
+from jnnk.runs.data_record import read_note
+from jnnk.runs.divergence import Divergence
+from jnnk.runs.folder import DATA_RECORD, Run, read_json, write_bytes
+from jnnk.runs.overlap_files import last_epoch
 
 _ROWS = {
     "test_accuracy": "test accuracy",
@@ -46,7 +46,7 @@ def compare(runs: Sequence[Run], path: pathlib.Path) -> list[dict[str, Any]]:
         path: of the page.
 
     Returns:
-        The headline of every run (see :func:`jnnk.jobs.headline.headline`) with its ``run``.
+        The headline of every run (see :func:`jnnk.report.headline.headline`) with its ``run``.
 
     Raises:
         InputError: if a run is given twice, or what lies at ``path`` is not a page of jnnk's.

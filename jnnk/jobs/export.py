@@ -4,10 +4,10 @@ from functools import partial
 
 import jax
 
-from jnnk.checkpoints import Checkpoints
 from jnnk.data import Dataset
 from jnnk.jobs.train import load_state, train_config
-from jnnk.runs import Run
+from jnnk.runs.checkpoints import Checkpoints
+from jnnk.runs.folder import Run
 from jnnk.training import Model, TrainState, make_optimizer, start_state
 
 

@@ -10,9 +10,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jnnk.checkpoints import Checkpoints
 from jnnk.data import Dataset, epoch_order
-from jnnk.jobs.divergence import (
+from jnnk.jobs.tensorboard import scalars
+from jnnk.parallel import local_rows, one_device, replicate, shard_batch
+from jnnk.runs.checkpoints import Checkpoints
+from jnnk.runs.divergence import (
     Diverged,
     Divergence,
     diverged_line,
@@ -20,13 +22,11 @@ from jnnk.jobs.divergence import (
     first_not_finite,
     refuse_diverged,
 )
-from jnnk.jobs.progress import Progress
-from jnnk.jobs.records import MetricsLine
-from jnnk.jobs.tensorboard import scalars
-from jnnk.jobs.unfinished import discard_unfinished, load_unfinished, save_unfinished
-from jnnk.placement import local_rows, one_device, replicate, shard_batch
-from jnnk.runs import read_json_lines, write_json_lines
-from jnnk.signals import Stopped
+from jnnk.runs.folder import read_json_lines, write_json_lines
+from jnnk.runs.progress import Progress
+from jnnk.runs.records import MetricsLine
+from jnnk.runs.signals import Stopped
+from jnnk.runs.unfinished import discard_unfinished, load_unfinished, save_unfinished
 from jnnk.training import Batch, Metrics, TrainState
 
 # (state, records of the epochs before) -> (state, values for this epoch's record); a true value
@@ -57,7 +57,7 @@ def fit(
 
     Order and randomness depend on (seed, epoch, step) alone and a checkpoint holds the whole
     state, so a run that was killed and started again ends in the same bits as one that was not;
-    one that is stopped (`jnnk.signals.Stopped`) keeps its unfinished epoch, too.
+    one that is stopped (`jnnk.runs.signals.Stopped`) keeps its unfinished epoch, too.
     The ragged last batch of an epoch is left out; the next epoch's order brings its images back.
 
     Args:

@@ -1,13 +1,11 @@
-"""The record of what the criteria say of a network's kernels; see :mod:`jnnk.pruning_analysis`."""
+"""The record of what the criteria say of a network's kernels; see :mod:`jnnk.pruning`."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from jnnk.masks import conv_kernels
-from jnnk.pruning_analysis import (
-    Magnitudes,
+from jnnk.pruning import (
     agreement,
     eigenvalue_kinds,
     has_real_eigenvalues,
@@ -16,6 +14,8 @@ from jnnk.pruning_analysis import (
     share_pruned,
     whole_network,
 )
+from jnnk.pruning._analysis import Magnitudes
+from jnnk.pruning._masks import conv_kernels
 
 THRESHOLDS = np.geomspace(1e-6, 1, 61).tolist()
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import jax
 
-from jnnk.compaction import compact
+from jnnk._core.timing import latencies
 from jnnk.data import Dataset
-from jnnk.latency import latencies
+from jnnk.pruning import compact
 from jnnk.training import Model, make_predict
 
 

@@ -10,21 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jnnk import similarity
+from jnnk._core.errors import InputError
 from jnnk.activations import capture, layer_shapes
-from jnnk.channels import channelwise_nnk_graph
 from jnnk.data import Dataset, epoch_order
-from jnnk.dimension import intrinsic_dimension, nnk_degree
-from jnnk.errors import InputError
-from jnnk.generalization import error_rate, label_vote, loo_error
-from jnnk.graph import NNKGraph, nnk_graph
+from jnnk.graphs import NNKGraph, channelwise_nnk_graph, nnk_graph, sharded_nnk_graph
+from jnnk.graphs import _similarity as similarity
 from jnnk.jobs.channel_pictures import check_channels, default_channels, keep_pictures
-from jnnk.jobs.config import OverlapConfig
-from jnnk.jobs.divergence import refuse_diverged
-from jnnk.jobs.overlap_files import RANDOM, Epoch, LayerArrays, layer_file, write_npz
-from jnnk.jobs.progress import Progress, Silent
-from jnnk.jobs.records import OverlapRecord
-from jnnk.jobs.top_images import keep_images, keep_top_rows
 from jnnk.jobs.train import (
     abstract_variables,
     kept_epochs,
@@ -32,13 +23,27 @@ from jnnk.jobs.train import (
     random_state,
     train_config,
 )
-from jnnk.overlap import chance_overlap
-from jnnk.overlap_bootstrap import overlap_resamples
-from jnnk.placement import gather, replicate, shared_apply
-from jnnk.redundancy import redundancy
-from jnnk.runs import Run, read_json, require_settings, write_json
-from jnnk.sharding import sharded_nnk_graph
-from jnnk.statistics import MeanInterval, mean_interval
+from jnnk.measures import (
+    MeanInterval,
+    chance_overlap,
+    error_rate,
+    intrinsic_dimension,
+    label_vote,
+    loo_error,
+    mean_interval,
+    nnk_degree,
+    overlap_resamples,
+    redundancy,
+)
+from jnnk.parallel import gather, replicate
+from jnnk.parallel._mesh import shared_apply
+from jnnk.report.top_images import keep_images, keep_top_rows
+from jnnk.runs.divergence import refuse_diverged
+from jnnk.runs.folder import Run, read_json, require_settings, write_json
+from jnnk.runs.overlap_files import RANDOM, Epoch, LayerArrays, layer_file, write_npz
+from jnnk.runs.progress import Progress, Silent
+from jnnk.runs.records import OverlapRecord
+from jnnk.runs.settings import OverlapConfig
 from jnnk.training import Model, make_predict
 
 SIMILARITIES = {"gaussian": similarity.gaussian, "cosine": similarity.cosine}
@@ -68,7 +73,7 @@ def overlap(
             by default the most and the least overlapping pair of the last chosen layer.
         progress: shows how far it is.
         mesh: devices that share the images of a batch and the queries over its axis ``"data"`` and
-            the channels over ``"channel"``, as from :func:`jnnk.sharding.parse_mesh`; with several
+            the channels over ``"channel"``, as from :func:`jnnk.parallel.parse_mesh`; with several
             processes it must be given. The same results on any, to rounding.
 
     Returns:
@@ -283,7 +288,7 @@ def layer_graphs(
     Args:
         activations: (N, H, W, C).
         mesh: devices that share the work, see :func:`overlap`.
-        **options: of `jnnk.graph.nnk_graph`.
+        **options: of `jnnk.graphs.nnk_graph`.
 
     Returns:
         Both whole, on this process' first device.
@@ -343,7 +348,7 @@ def _name(epoch: Epoch) -> str:
 
 
 def graph_options(config: OverlapConfig) -> dict[str, Any]:
-    """The options of `jnnk.graph.nnk_graph` that a config stands for."""
+    """The options of `jnnk.graphs.nnk_graph` that a config stands for."""
     return {"num_neighbors": config.neighbors, "similarity": SIMILARITIES[config.similarity]()}
 
 

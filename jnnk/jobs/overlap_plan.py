@@ -1,8 +1,8 @@
 """``jnnk overlap --plan``: what the command would take, before it is run.
 
-Bytes follow from the shapes (`jnnk.plan`). Seconds are measured on this machine, on small parts of
-what would run: one batch of images, some queries of the smallest and the largest dimension, one
-layer measured on few images, which takes hardly more than to compile.
+Bytes follow from the shapes (`jnnk.measures.plan_layer`). Seconds are measured on this machine, on
+small parts of what would run: one batch of images, some queries of the smallest and the largest
+dimension, one layer measured on few images, which takes hardly more than to compile.
 """
 
 import functools
@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jnnk.activations import MEMORY_LIMIT, capture, layer_shapes, split_passes
+from jnnk.activations import capture, layer_shapes
+from jnnk.activations._capture import MEMORY_LIMIT, split_passes
 from jnnk.data import Dataset
-from jnnk.graph import NNKGraph, nnk_graph
-from jnnk.jobs.config import OverlapConfig
+from jnnk.graphs import NNKGraph, nnk_graph
 from jnnk.jobs.overlap import (
     chosen_epochs,
     chosen_layers,
@@ -29,11 +29,11 @@ from jnnk.jobs.overlap import (
     measured_images,
     missing_layers,
 )
-from jnnk.overlap_bootstrap import overlap_resamples
-from jnnk.plan import LayerPlan, Rates, line_through, plan_layer
-from jnnk.runs import Run
-from jnnk.sharding import AXES
-from jnnk.streams import STREAMS, map_streams
+from jnnk.measures import LayerPlan, Rates, line_through, overlap_resamples, plan_layer
+from jnnk.parallel._mesh import AXES
+from jnnk.parallel._streams import STREAMS, map_streams
+from jnnk.runs.folder import Run
+from jnnk.runs.settings import OverlapConfig
 from jnnk.training import Model, make_predict
 
 _QUERIES = 1024  # of a timed graph

@@ -12,22 +12,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from jnnk.checkpoints import Checkpoints
+from jnnk._core.errors import InputError
 from jnnk.data import Dataset
-from jnnk.errors import InputError
-from jnnk.jobs.config import spread_epochs
-from jnnk.jobs.divergence import refuse_diverged
 from jnnk.jobs.fit import fit
 from jnnk.jobs.kernel_analysis import history
-from jnnk.jobs.progress import Progress, Silent
 from jnnk.jobs.protocols import PAPER_NETWORKS, THRESHOLD_CRITERIA, ProtocolConfig
 from jnnk.jobs.prune import count_revived
-from jnnk.jobs.records import Trial
 from jnnk.jobs.train import load_state, mirrors, require_trained, train_config
-from jnnk.mask_summary import summarize
-from jnnk.masks import apply_masks, make_masks
-from jnnk.pruning_analysis import pruning_score
-from jnnk.runs import Run, read_json, require_settings, write_json
+from jnnk.pruning import apply_masks, make_masks, pruning_score, summarize
+from jnnk.runs.checkpoints import Checkpoints
+from jnnk.runs.divergence import refuse_diverged
+from jnnk.runs.folder import Run, read_json, require_settings, write_json
+from jnnk.runs.progress import Progress, Silent
+from jnnk.runs.records import Trial
+from jnnk.runs.settings import spread_epochs
 from jnnk.training import (
     Model,
     TrainState,

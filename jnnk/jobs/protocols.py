@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from jnnk.conv_scores import CRITERIA
+from jnnk.pruning import CRITERIA
 
 THRESHOLD_CRITERIA = tuple(name for name in CRITERIA if name != "random")
 """The criteria a significance threshold means something to."""

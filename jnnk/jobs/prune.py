@@ -8,23 +8,28 @@ from typing import Any
 import jax
 import numpy as np
 
-from jnnk.conv_scores import CRITERIA
 from jnnk.data import Dataset
-from jnnk.jobs.config import PruneConfig
-from jnnk.jobs.divergence import refuse_diverged
 from jnnk.jobs.fit import fit
 from jnnk.jobs.kernel_analysis import analyse, history
 from jnnk.jobs.latency import latency_gain
-from jnnk.jobs.progress import Progress, Silent
-from jnnk.jobs.records import Pruning, Sweep, check_pruning, check_sweep
 from jnnk.jobs.taylor import training_loss
 from jnnk.jobs.train import kept_epochs, load_state, mirrors, require_trained, train_config
-from jnnk.mask_files import save_masks
-from jnnk.mask_summary import conv_output_sizes, summarize
-from jnnk.masks import apply_masks, make_masks
-from jnnk.pruning_analysis import largest_share, pruning_score
-from jnnk.runs import Run, read_json, require_settings, write_json
-from jnnk.taylor import taylor_scores
+from jnnk.pruning import (
+    CRITERIA,
+    apply_masks,
+    conv_output_sizes,
+    largest_share,
+    make_masks,
+    pruning_score,
+    summarize,
+    taylor_scores,
+)
+from jnnk.runs.divergence import refuse_diverged
+from jnnk.runs.folder import Run, read_json, require_settings, write_json
+from jnnk.runs.mask_files import save_masks
+from jnnk.runs.progress import Progress, Silent
+from jnnk.runs.records import Pruning, Sweep, check_pruning, check_sweep
+from jnnk.runs.settings import PruneConfig
 from jnnk.training import (
     Model,
     TrainState,
@@ -57,7 +62,7 @@ def prune(
 
     Returns:
         The record that ``prune/result.json`` holds: ``sweep`` (accuracy by criterion and share),
-        ``pruned`` (the network in the end), ``kept`` (a :class:`jnnk.mask_summary.MaskSummary`),
+        ``pruned`` (the network in the end), ``kept`` (a :class:`jnnk.pruning.MaskSummary`),
         ``latency`` (of :func:`jnnk.jobs.latency.latency_gain`) and what
         :mod:`jnnk.jobs.kernel_analysis` makes of the kernels.
 

@@ -7,23 +7,28 @@ from typing import Any
 import jax
 import numpy as np
 
-from jnnk.channel_pruning import OF_GRAPHS, channel_masks, inner_convs
-from jnnk.compaction import compact
+from jnnk._core.errors import InputError
 from jnnk.data import Dataset
-from jnnk.errors import InputError
 from jnnk.jobs.channel_graphs import inner_graphs
-from jnnk.jobs.config import ChannelConfig
-from jnnk.jobs.divergence import refuse_diverged
 from jnnk.jobs.latency import latency_gain
-from jnnk.jobs.progress import Progress, Silent
 from jnnk.jobs.prune import TAYLOR, count_revived, finetune
-from jnnk.jobs.records import ChannelPruning
 from jnnk.jobs.taylor import training_loss
 from jnnk.jobs.train import load_state, require_trained, train_config
-from jnnk.mask_files import save_masks
-from jnnk.mask_summary import conv_output_sizes, summarize
-from jnnk.runs import Run, read_json, require_settings, write_json
-from jnnk.taylor import taylor_channel_scores
+from jnnk.pruning import (
+    channel_masks,
+    compact,
+    conv_output_sizes,
+    inner_convs,
+    summarize,
+    taylor_channel_scores,
+)
+from jnnk.pruning._channels import OF_GRAPHS
+from jnnk.runs.divergence import refuse_diverged
+from jnnk.runs.folder import Run, read_json, require_settings, write_json
+from jnnk.runs.mask_files import save_masks
+from jnnk.runs.progress import Progress, Silent
+from jnnk.runs.records import ChannelPruning
+from jnnk.runs.settings import ChannelConfig
 from jnnk.training import Model, make_evaluate
 
 
@@ -46,7 +51,7 @@ def prune_channels(
 
     Returns:
         The record that ``result.json`` there holds: accuracies before, at once and fine-tuned,
-        ``kept`` (a :class:`jnnk.mask_summary.MaskSummary`), ``latency`` (of
+        ``kept`` (a :class:`jnnk.pruning.MaskSummary`), ``latency`` (of
         :func:`jnnk.jobs.latency.latency_gain`) and ``compacted``, how far the logits of the
         compacted network differ.
 

@@ -3,17 +3,20 @@
 import pathlib
 from typing import Any
 
-from jnnk import figures
-from jnnk.errors import InputError
-from jnnk.jobs.divergence import TRAINING, divergences
-from jnnk.jobs.headline import answers, costs, headline, why_time_differs
-from jnnk.jobs.output import draw, percent
-from jnnk.jobs.overlap_files import last_epoch, read_arrays, read_records
-from jnnk.jobs.overlap_report import overlap_sections
-from jnnk.jobs.progress import Progress, Silent
-from jnnk.jobs.protocol_report import protocol_sections
-from jnnk.jobs.prune_report import prune_sections
-from jnnk.jobs.records import (
+from jnnk._core.errors import InputError
+from jnnk.jobs.train import train_config
+from jnnk.report.figures import overview as figures
+from jnnk.report.headline import answers, costs, headline, why_time_differs
+from jnnk.report.output import draw, percent
+from jnnk.report.page import Drawing, Section, render
+from jnnk.report.sections.overlap import overlap_sections
+from jnnk.report.sections.protocol import protocol_sections
+from jnnk.report.sections.pruning import prune_sections
+from jnnk.runs.divergence import TRAINING, divergences
+from jnnk.runs.folder import Run, read_json, read_json_lines, write_bytes, write_json
+from jnnk.runs.overlap_files import last_epoch, read_arrays, read_records
+from jnnk.runs.progress import Progress, Silent
+from jnnk.runs.records import (
     ChannelPruning,
     MetricsLine,
     Protocol,
@@ -22,9 +25,6 @@ from jnnk.jobs.records import (
     check_protocol,
     check_pruning,
 )
-from jnnk.jobs.train import train_config
-from jnnk.report import Drawing, Section, render
-from jnnk.runs import Run, read_json, read_json_lines, write_bytes, write_json
 
 
 def report(run: Run, *, progress: Progress | None = None) -> pathlib.Path:
@@ -72,7 +72,7 @@ def report(run: Run, *, progress: Progress | None = None) -> pathlib.Path:
 def collect(run: Run) -> dict[str, Any]:
     """Everything a run folder knows, as ``results.json`` holds it.
 
-    Keys: ``config``; ``diverged``, part to :class:`jnnk.jobs.divergence.Divergence` of every
+    Keys: ``config``; ``diverged``, part to :class:`jnnk.runs.divergence.Divergence` of every
     training that diverged, whose results are left out, and all that was made of its network;
     ``training``, the lines of metrics.jsonl; ``overlap``, one record an epoch
     and layer, the epoch ``"random"`` being a control made for it; ``overlap_matrices``, layer to

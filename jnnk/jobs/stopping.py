@@ -6,16 +6,22 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jnnk._core.errors import InputError
 from jnnk.activations import capture
-from jnnk.channels import channelwise_nnk_graph
 from jnnk.data import Dataset, first_images
-from jnnk.early_stopping import freeze, start_patience, trainable_masks, update_patience
-from jnnk.errors import InputError
-from jnnk.generalization import loo_error
-from jnnk.graph import nnk_graph
+from jnnk.graphs import channelwise_nnk_graph, cosine, nnk_graph
 from jnnk.jobs.fit import Monitor
-from jnnk.similarity import cosine
-from jnnk.training import Model, TrainState, make_evaluate, make_predict
+from jnnk.measures import loo_error
+from jnnk.training import (
+    Model,
+    TrainState,
+    freeze,
+    make_evaluate,
+    make_predict,
+    start_patience,
+    trainable_masks,
+    update_patience,
+)
 
 # The settings of arXiv 2107.12972, on fewer images and maps averaged to at most 8 x 8.
 _IMAGES, _NEIGHBORS, _SIZE = 1000, 25, 8
@@ -39,7 +45,7 @@ def stopping(
         The data set, without a fifth of its training images for ``"validation"``, and a monitor for
         :func:`jnnk.jobs.fit.fit`: it adds ``errors`` and ``stopped_channels`` by what is watched,
         and ``stopped``, whether all of them are. ``"channel-nnk"`` also freezes the channels, in
-        the state of :func:`jnnk.early_stopping.freezable`.
+        the state of :func:`jnnk.training.freezable`.
 
     Raises:
         InputError: for an unknown name, or a model that does not tell its convs.

@@ -3,13 +3,13 @@
 import pathlib
 
 from jnnk.data import Dataset
-from jnnk.jobs.config import OverlapConfig, PruneConfig
 from jnnk.jobs.overlap import overlap
-from jnnk.jobs.progress import Progress, Silent
 from jnnk.jobs.prune import prune
 from jnnk.jobs.report import report
 from jnnk.jobs.train import train
-from jnnk.runs import Run
+from jnnk.runs.folder import Run
+from jnnk.runs.progress import Progress, Silent
+from jnnk.runs.settings import OverlapConfig, PruneConfig
 from jnnk.training import Model
 
 

@@ -16,7 +16,7 @@ _BATCH = 100
 def training_loss(
     model: Model, variables: dict[str, Any], dataset: Dataset, *, images: int
 ) -> tuple[Callable[[Any, Batch], jax.Array], Batch]:
-    """What `jnnk.taylor` asks for: the cross-entropy of the network as it answers, and batches.
+    """What `jnnk.pruning` asks for: the cross-entropy of the network as it answers, and batches.
 
     Args:
         model: the network.

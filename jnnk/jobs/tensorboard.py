@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from jnnk.processes import is_first
-from jnnk.safe_files import open_new
+from jnnk.files.safe_files import open_new
+from jnnk.parallel import is_first
 
 
 @contextlib.contextmanager

@@ -6,23 +6,22 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jnnk.checkpoints import Checkpoints
+from jnnk._core.errors import InputError
+from jnnk._core.option_types import check_numbers
 from jnnk.data import Dataset
-from jnnk.early_stopping import freezable
-from jnnk.errors import InputError
-from jnnk.jobs.config import TrainConfig
-from jnnk.jobs.divergence import refuse_diverged
+from jnnk.files.schema import conform
 from jnnk.jobs.fit import fit
-from jnnk.jobs.progress import Progress, Silent
 from jnnk.jobs.stopping import stopping
-from jnnk.option_types import check_numbers
-from jnnk.regularizers import make_regularizer
-from jnnk.runs import NEWER, Run
-from jnnk.schema import conform
+from jnnk.penalties import Regularizer, make_regularizer
+from jnnk.runs.checkpoints import Checkpoints
+from jnnk.runs.divergence import refuse_diverged
+from jnnk.runs.folder import NEWER, Run
+from jnnk.runs.progress import Progress, Silent
+from jnnk.runs.settings import TrainConfig
 from jnnk.training import (
     Model,
-    Regularizer,
     TrainState,
+    freezable,
     init_state,
     make_evaluate,
     make_optimizer,
@@ -78,7 +77,7 @@ def train(
         InputError: if a batch does not divide over the mesh, if the regularizer is unknown or
             matches no layer, or if several processes are to stop early.
         ValueError: if a batch is larger than the training set.
-        jnnk.jobs.divergence.Diverged: see :func:`jnnk.jobs.fit.fit`.
+        jnnk.runs.divergence.Diverged: see :func:`jnnk.jobs.fit.fit`.
     """
     config = train_config(run)
     if config.stop is not None and jax.process_count() > 1:

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from timing import interleaved
 
-from jnnk.neighbors import UNIT, nearest_neighbors
-from jnnk.passes import search
+from jnnk.graphs import nearest_neighbors
+from jnnk.graphs._neighbors import UNIT
+from jnnk.graphs._search.passes import search
 
 K = 25
 

@@ -12,10 +12,15 @@ import jax
 import numpy as np
 
 from jnnk import models
-from jnnk.compaction import compact
-from jnnk.latency import latencies
-from jnnk.mask_summary import conv_output_sizes, summarize
-from jnnk.masks import apply_masks, make_masks, masks_from_layers
+from jnnk._core.timing import latencies
+from jnnk.pruning import (
+    apply_masks,
+    compact,
+    conv_output_sizes,
+    make_masks,
+    masks_from_layers,
+    summarize,
+)
 
 
 def main():

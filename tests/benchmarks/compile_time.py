@@ -15,9 +15,7 @@ os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
 import jax
 import jax.numpy as jnp
 
-from jnnk.graph import nnk_graph
-from jnnk.neighbors import nearest_neighbors
-from jnnk.qp import solve_nnk
+from jnnk.graphs import nearest_neighbors, nnk_graph, solve_nnk
 
 IMAGES, DIM = 2000, 64
 # What XLA does without a kernel of its own.

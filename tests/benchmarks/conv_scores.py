@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnnk.conv_scores import CRITERIA, kernel_scores
+from jnnk.pruning import CRITERIA, kernel_scores
 
 NUM_KERNELS = 94_256
 EIGENVALUE_CRITERIA = ("min_eig", "min_eig_real", "spectral_radius", "spectral_radius_real")

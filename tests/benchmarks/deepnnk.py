@@ -17,12 +17,10 @@ import numpy as np
 
 from jnnk import models
 from jnnk.activations import capture
-from jnnk.archives import read_folder
-from jnnk.baselines import knn_graph
 from jnnk.data import load
-from jnnk.generalization import error_rate, label_interpolation
-from jnnk.graph import nnk_graph
-from jnnk.similarity import cosine
+from jnnk.files.archives import read_folder
+from jnnk.graphs import cosine, nnk_graph
+from jnnk.measures import error_rate, knn_graph, label_interpolation
 
 LAYER = "conv5"
 PUBLISHED = {"dropout": (23.98, 27.86, 21.71), "overfit": (27.75, 35.12, 26.12)}

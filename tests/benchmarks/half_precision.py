@@ -17,7 +17,7 @@ from scipy.stats import spearmanr
 import jnnk
 from jnnk.activations import capture
 from jnnk.data import load
-from jnnk.similarity import cosine, gaussian
+from jnnk.graphs import cosine, gaussian
 from jnnk.training import make_predict
 
 HEAD = (

@@ -18,15 +18,9 @@ import numpy as np
 
 from jnnk import models
 from jnnk.activations import capture
-from jnnk.channels import channelwise_nnk_graph
 from jnnk.data import load, normalize
-from jnnk.dimension import intrinsic_dimension
-from jnnk.generalization import loo_error
-from jnnk.neighbors import nearest_neighbors
-from jnnk.overlap import channel_overlap
-from jnnk.qp import solve_nnk
-from jnnk.redundancy import redundancy
-from jnnk.similarity import gaussian
+from jnnk.graphs import channelwise_nnk_graph, gaussian, nearest_neighbors, solve_nnk
+from jnnk.measures import channel_overlap, intrinsic_dimension, loo_error, redundancy
 
 
 def peak_gib():

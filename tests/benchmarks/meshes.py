@@ -17,10 +17,9 @@ import numpy as np
 
 from jnnk import models
 from jnnk.activations import capture
-from jnnk.channels import channelwise_nnk_graph
 from jnnk.data import load
-from jnnk.sharding import parse_mesh, sharded_nnk_graph
-from jnnk.similarity import cosine, gaussian
+from jnnk.graphs import channelwise_nnk_graph, cosine, gaussian, sharded_nnk_graph
+from jnnk.parallel import parse_mesh
 from jnnk.training import init_state, make_optimizer, make_predict
 
 IMAGES = 1300

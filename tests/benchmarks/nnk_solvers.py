@@ -18,10 +18,7 @@ import numpy as np
 import peers
 import timing
 
-from jnnk.channels import channelwise_nnk_graph
-from jnnk.neighbors import nearest_neighbors
-from jnnk.qp import solve_nnk
-from jnnk.similarity import cosine, gaussian
+from jnnk.graphs import channelwise_nnk_graph, cosine, gaussian, nearest_neighbors, solve_nnk
 
 _SIMILARITIES = {"gaussian": gaussian(), "cosine": cosine()}
 # Problems per timed call of the Python loops; rates are per problem.
@@ -35,7 +32,7 @@ def problems(points, kernel, num_neighbors):
     points = np.asarray(points, np.float64)
     if kernel == "cosine":
         norms = np.linalg.norm(points, axis=1, keepdims=True)
-        # Zero vectors are orthogonal to all others, as in `jnnk.similarity.cosine`.
+        # Zero vectors are orthogonal to all others, as in `jnnk.graphs.cosine`.
         points = np.hstack([points / np.where(norms > 0, norms, 1), norms == 0])
     searched = jnp.asarray(points, jnp.float32)
     indices = np.asarray(

@@ -16,9 +16,9 @@ from scipy.stats import spearmanr
 import jnnk
 from jnnk import models
 from jnnk.activations import capture
-from jnnk.archives import read_folder
 from jnnk.data import load
-from jnnk.overlap import OVERLAP_KINDS, chance_overlap
+from jnnk.files.archives import read_folder
+from jnnk.measures import OVERLAP_KINDS, chance_overlap
 from jnnk.training import make_predict
 
 IMAGES = 2000

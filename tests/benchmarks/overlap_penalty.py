@@ -14,8 +14,7 @@ from timing import interleaved
 
 from jnnk import models
 from jnnk.data import load
-from jnnk.overlap_penalty import SOFT_OVERLAP_KINDS
-from jnnk.regularizers import PENALTIES, make_regularizer
+from jnnk.penalties import PENALTIES, SOFT_OVERLAP_KINDS, make_regularizer
 from jnnk.training import Batch, make_optimizer, make_train_step, start_state
 
 

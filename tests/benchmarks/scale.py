@@ -21,11 +21,11 @@ import timing
 
 from jnnk import models
 from jnnk.activations import capture
-from jnnk.channels import channelwise_nnk_graph
 from jnnk.data import load
-from jnnk.figure_style import STYLE, make_axes
+from jnnk.graphs import channelwise_nnk_graph
 from jnnk.jobs.overlap_plan import rectified_points
-from jnnk.overlap import channel_overlap
+from jnnk.measures import channel_overlap
+from jnnk.report.figures.style import STYLE, make_axes
 from jnnk.training import make_predict
 
 LAYER = "layer3_2/conv2"  # 64 channels of 8 x 8

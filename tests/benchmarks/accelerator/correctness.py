@@ -27,13 +27,14 @@ from jnnk import (
     models,
     nearest_neighbors,
     nnk_graph,
-    overlap_penalty,
     solve_nnk,
 )
-from jnnk.conv_scores import CRITERIA, kernel_magnitudes, score_degree
-from jnnk.masks import conv_kernels
-from jnnk.overlap_penalty import SOFT_OVERLAP_KINDS
-from jnnk.similarity import cosine, gaussian
+from jnnk.graphs import cosine, gaussian
+from jnnk.penalties import SOFT_OVERLAP_KINDS
+from jnnk.penalties import _overlap_penalty as overlap_penalty
+from jnnk.pruning import CRITERIA
+from jnnk.pruning._masks import conv_kernels
+from jnnk.pruning._scores import kernel_magnitudes, score_degree
 from jnnk.training import Batch, make_optimizer, make_train_step, start_state
 
 PRECISIONS = ("bfloat16", "highest")

@@ -12,7 +12,7 @@ from accelerator.measure import (
     to_torch,
     torch,
 )
-from jnnk.conv_scores import CRITERIA, kernel_scores
+from jnnk.pruning import CRITERIA, kernel_scores
 
 FULL = ((3, 94_256), (3, 10_000_000), (5, 100_000), (7, 100_000))
 SMALL = ((3, 5_000),)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jnnk.precision import contract
+from jnnk._core.precision import contract
 
 DIM = 64
 _CLUSTERS, _SPAN = 50, 8

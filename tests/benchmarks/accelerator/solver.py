@@ -19,7 +19,8 @@ from accelerator.measure import (
     to_torch,
     torch,
 )
-from jnnk.qp import _solve_batch, solve_nnk
+from jnnk.graphs import solve_nnk
+from jnnk.graphs._qp.solve import _solve_batch
 
 # (K, problems), the most telling first: what there is no time for is left out.
 FULL = (
@@ -106,7 +107,7 @@ def _chunks(report, name, problems):
     for chunk in CHUNKS:
         contender = f"jnnk in chunks of {chunk:,}"
         if report.has_time(contender, 20) and chunk < len(problems[1]):
-            with mock.patch("jnnk.qp_gradient.chunk_size", lambda size, chunk=chunk: chunk):
+            with mock.patch("jnnk.graphs._qp.gradient.chunk_size", lambda size, chunk=chunk: chunk):
                 program = compiled(functools.partial(function), *problems)
             _ours(report, name, problems, program, contender)
 

@@ -16,7 +16,7 @@ from accelerator.measure import (
     torch,
 )
 from jnnk import models
-from jnnk.regularizers import make_regularizer
+from jnnk.penalties import make_regularizer
 from jnnk.training import Batch, make_optimizer, make_train_step, start_state
 
 # (network, side of the images, batch, classes)

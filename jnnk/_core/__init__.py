@@ -1,0 +1,1 @@
+"""What every package may use: errors, dtypes and exact sums, blocks, whole numbers."""

@@ -1,0 +1,1 @@
+"""The studies of ``jnnk reproduce``: published claims measured anew."""

@@ -1,0 +1,252 @@
+"""``jnnk reproduce channel-pruning``: inner channels chosen by redundancy, and by what others use.
+
+Public ResNets lose the same share of the inner channels of every block, by every criterion, so that
+MACs are equal; accuracy is measured at once and, at some shares, after the same short fine-tuning
+of the compacted network, over seeds. Every accuracy measured and every fine-tuning has its file, so
+the command goes on where it was stopped.
+"""
+
+import pathlib
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jnnk.data import Dataset, first_images
+from jnnk.experiments.network import Network
+from jnnk.experiments.parts import kept
+from jnnk.experiments.pruning import Accuracies
+from jnnk.jobs.channel_graphs import inner_graphs
+from jnnk.jobs.fit import fit
+from jnnk.jobs.latency import latency_gain
+from jnnk.jobs.train import mirrors
+from jnnk.measures import mean_and_std
+from jnnk.pruning import (
+    CHANNEL_CRITERIA,
+    channel_masks,
+    compact,
+    conv_output_sizes,
+    masks_from_layers,
+    summarize,
+)
+from jnnk.pruning._channels import OF_GRAPHS
+from jnnk.report.figures.levers import channel_pruning
+from jnnk.report.output import save_study
+from jnnk.runs.folder import require_settings
+from jnnk.runs.progress import Progress, Silent
+from jnnk.training import Model, make_evaluate, make_optimizer, make_train_step, start_state
+
+
+class Settings(NamedTuple):
+    """What is measured; two folders with the same settings hold the same numbers.
+
+    Attributes:
+        criteria: keys of ``CHANNEL_CRITERIA``.
+        keep_rates: shares of inner channels kept.
+        tuned_rates: shares at which the networks are fine-tuned too.
+        seeds: of fine-tuning, and of ``"random"`` in both.
+        test_images: first test images, for every accuracy.
+        graph_images: training images of the graphs.
+        neighbors: their candidates K.
+        tune_images: training images of the fine-tuning.
+        tune_epochs: passes over them.
+        batch_size: images a step, and of the latency.
+        learning_rate: peak rate of SGD.
+    """
+
+    criteria: tuple[str, ...] = tuple(CHANNEL_CRITERIA)
+    keep_rates: tuple[float, ...] = (0.9, 0.75, 0.5)
+    tuned_rates: tuple[float, ...] = (0.75, 0.5)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    test_images: int = 2000
+    graph_images: int = 600
+    neighbors: int = 15
+    tune_images: int = 2560
+    tune_epochs: int = 1
+    batch_size: int = 64
+    learning_rate: float = 0.01
+
+
+def reproduce_channel_pruning(
+    folder: pathlib.Path,
+    networks: list[Network],
+    dataset: Dataset,
+    *,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Measures what is not measured yet; tables and figure are made of all.
+
+    Args:
+        folder: gets ``results.json``, ``summary`` as CSV, LaTeX and Markdown, the figure, and what
+            is needed to go on.
+        networks: the networks; their models tell ``convs()``.
+        dataset: fine-tuned on its first training images, evaluated on its first test images.
+        settings: those of the published figures by default.
+        progress: shows how far it is.
+
+    Returns:
+        The summary: a record for each network, share and criterion; see :func:`summarize_cases`.
+
+    Raises:
+        InputError: if the folder holds results made with other settings.
+    """
+    settings = settings or Settings()
+    progress = progress or Silent()
+    require_settings(folder, settings)
+    dataset = first_images(dataset, train=settings.tune_images, test=settings.test_images)
+    records = []
+    total = len(networks) * len(settings.keep_rates) * len(settings.criteria)
+    with progress.task("reproduce channel-pruning", total=total, unit="case") as task:
+        for network in networks:
+            case = _Case(folder / network.name, network, dataset, settings, progress)
+            for keep_rate in settings.keep_rates:
+                for criterion in settings.criteria:
+                    records += case.records(criterion, keep_rate)
+                    task.advance(accuracy=records[-1]["accuracy"])
+    summary = summarize_cases(records)
+    caption = "Accuracy with inner channels removed, at once and after the same fine-tuning."
+    figure = ("channel_pruning", channel_pruning(summary))
+    save_study(folder, records, summary, caption=caption, figure=figure)
+    return summary
+
+
+def summarize_cases(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Means over seeds, a record for each network, share and criterion.
+
+    Args:
+        records: of single measurements: ``network``, ``keep_rate``, ``criterion``, ``stage``
+            (``"one-shot"`` or ``"fine-tuned"``), ``seed``, ``accuracy``, and what is the same for
+            all criteria: ``accuracy_before``, ``macs`` and ``latency`` as shares of the whole
+            network's.
+
+    Returns:
+        Records with those, and ``one_shot``, ``fine_tuned`` and their standard deviations over
+        seeds ``one_shot_std``, ``fine_tuned_std`` (n - 1); None where there is none.
+    """
+    same = ("network", "keep_rate", "criterion", "macs", "latency", "accuracy_before")
+    summary = []
+    for case in dict.fromkeys(tuple(record[name] for name in same) for record in records):
+        row = dict(zip(same, case, strict=True))
+        for stage in ("one-shot", "fine-tuned"):
+            values = [
+                record["accuracy"]
+                for record in records
+                if record["stage"] == stage and tuple(record[name] for name in same) == case
+            ]
+            name = stage.replace("-", "_")
+            row[name], row[f"{name}_std"] = mean_and_std(values)
+        summary.append(row)
+    return summary
+
+
+class _Case:
+    """One network: its graphs and programs are made once, when first needed."""
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        network: Network,
+        dataset: Dataset,
+        settings: Settings,
+        progress: Progress,
+    ):
+        self._folder, self._network, self._progress = folder, network, progress
+        self._dataset, self._settings = dataset, settings
+        evaluate = make_evaluate(network.model, mean=dataset.mean, std=dataset.std)
+        path = folder / "accuracies.json"
+        self._accuracies = Accuracies(path, network.variables, dataset, evaluate, progress)
+        self._graphs: dict | None = None
+        self._programs: dict[Model, tuple] = {}
+
+    def records(self, criterion: str, keep_rate: float) -> list[dict[str, Any]]:
+        """All measurements of one criterion at one share, from their file where there is one."""
+        path = self._folder / f"keep{keep_rate:g}" / f"{criterion}.json"
+        return kept(path, partial(self._measure, path, criterion, keep_rate))
+
+    def _measure(
+        self, path: pathlib.Path, criterion: str, keep_rate: float
+    ) -> list[dict[str, Any]]:
+        settings, images = self._settings, len(self._dataset.test_images)
+        is_tuned = keep_rate in settings.tuned_rates
+        common = {
+            "network": self._network.name,
+            "keep_rate": keep_rate,
+            "criterion": criterion,
+            "accuracy_before": self._accuracies(None, images),
+        }
+        records = []
+        for seed in settings.seeds:
+            if seed != settings.seeds[0] and criterion != "random" and not is_tuned:
+                break
+            masks = self._masks(criterion, keep_rate, seed)
+            common |= self._cost(keep_rate, masks)
+            if seed == settings.seeds[0] or criterion == "random":
+                accuracy = self._accuracies(masks, images)
+                records.append({**common, "stage": "one-shot", "seed": seed, "accuracy": accuracy})
+            if is_tuned:
+                accuracy = self._tuned(path.with_name(f"{criterion}-{seed}"), masks, seed)
+                records.append(
+                    {**common, "stage": "fine-tuned", "seed": seed, "accuracy": accuracy}
+                )
+        return records
+
+    def _masks(self, criterion: str, keep_rate: float, seed: int) -> Any:
+        model, variables = self._network.model, self._network.variables
+        if criterion in OF_GRAPHS and self._graphs is None:
+            self._graphs = inner_graphs(
+                model, variables, self._dataset,
+                images=self._settings.graph_images, neighbors=self._settings.neighbors,
+            )  # fmt: skip
+        return channel_masks(
+            variables["params"], model.convs(), criterion,
+            keep_rate=keep_rate, graphs=self._graphs, key=jax.random.key(seed),
+        )  # fmt: skip
+
+    def _cost(self, keep_rate: float, masks: Any) -> dict[str, float]:
+        """MACs and latency as shares of the whole network's; widths are the same for all masks."""
+
+        def measure() -> dict[str, float]:
+            model, variables = self._network.model, self._network.variables
+            both = [(model, variables), compact(model, variables, masks)]
+            shape = (self._settings.batch_size, *self._dataset.test_images.shape[1:])
+            whole, small = (_macs(*each, shape) for each in both)
+            times = latency_gain(
+                model, variables, masks, self._dataset, batch_size=self._settings.batch_size
+            )
+            return {"macs": small / whole, "latency": times["compacted"] / times["whole"]}
+
+        return kept(self._folder / f"keep{keep_rate:g}" / "cost.json", measure)
+
+    def _tuned(self, folder: pathlib.Path, masks: Any, seed: int) -> float:
+        """Accuracy of the compacted network after fine-tuning."""
+        settings, dataset = self._settings, self._dataset
+        model, variables = compact(self._network.model, self._network.variables, masks)
+        optimizer, step, evaluate = self._program(model)
+        state = fit(
+            partial(start_state, optimizer, jax.random.key(seed), variables),
+            step, dataset, evaluate=evaluate, epochs=settings.tune_epochs,
+            batch_size=settings.batch_size, seed=seed, folder=folder,
+            progress=self._progress.unseen(), description="",
+        )  # fmt: skip
+        return evaluate(state.variables, dataset.test_images, dataset.test_labels)
+
+    def _program(self, model: Model) -> tuple:
+        """Optimiser, step and evaluation, shared by the masks that leave the same widths."""
+        if model not in self._programs:
+            settings, dataset = self._settings, self._dataset
+            num_steps = settings.tune_epochs * (len(dataset.train_images) // settings.batch_size)
+            optimizer = make_optimizer(
+                "sgd", learning_rate=settings.learning_rate, num_steps=num_steps, weight_decay=1e-4
+            )
+            figures = {"mean": dataset.mean, "std": dataset.std}
+            step = make_train_step(model, optimizer, flip=mirrors(dataset), **figures)
+            self._programs[model] = optimizer, step, make_evaluate(model, **figures)
+        return self._programs[model]
+
+
+def _macs(model: Model, variables: dict, shape: tuple[int, ...]) -> int:
+    sizes = conv_output_sizes(model, variables, jax.ShapeDtypeStruct(shape, np.float32))
+    params = variables["params"]
+    return summarize(params, masks_from_layers(params, {}), output_sizes=sizes).macs[0]

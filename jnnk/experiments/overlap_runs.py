@@ -1,0 +1,201 @@
+"""Many small networks trained here: does overlap tell which of them generalise?"""
+
+import concurrent.futures
+import itertools
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jnnk.activations import capture, layer_shapes
+from jnnk.data import Dataset, epoch_order
+from jnnk.experiments.overlap_settings import Settings
+from jnnk.experiments.parts import kept
+from jnnk.jobs.overlap import measure_layer
+from jnnk.runs.divergence import Diverged, first_not_finite
+from jnnk.runs.progress import Progress
+from jnnk.training import (
+    Batch,
+    Model,
+    make_evaluate,
+    make_optimizer,
+    make_predict,
+    make_train_step,
+    start_state,
+)
+
+# Trainings side by side: a step of so small a network runs mostly on one core.
+_STREAMS = 2
+
+
+class Case(NamedTuple):
+    """One training.
+
+    Attributes:
+        seed: of the choice of images, the start and the order.
+        size: training images.
+        dropout: rate.
+        weight_decay: of AdamW.
+    """
+
+    seed: int
+    size: int
+    dropout: float
+    weight_decay: float
+
+
+def measure_runs(
+    folder: pathlib.Path,
+    create: Callable[[float], Model],
+    dataset: Dataset,
+    settings: Settings,
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    """Trains and measures every case, leaving out what is done already.
+
+    Args:
+        folder: gets a file a case.
+        create: makes the network for a dropout rate; dropout alone may differ.
+        dataset: has the settings' classes among its own.
+        settings: the cases, and what to measure.
+        progress: shows how far it is.
+
+    Returns:
+        A record a case; see :meth:`Trainer.measure`.
+    """
+    trainer = Trainer(create, choose_classes(dataset, settings.classes), settings)
+    combinations = itertools.product(
+        range(settings.repeats), settings.sizes, settings.dropouts, settings.weight_decays
+    )
+    cases = [Case(seed, *values) for seed, (_, *values) in enumerate(combinations)]
+
+    def record(case: Case) -> dict[str, Any]:
+        seed, size, dropout, weight_decay = case
+        name = f"{seed:03d}-size{size}-dropout{dropout:g}-decay{weight_decay:g}.json"
+        return kept(folder / name, lambda: trainer.measure(case))
+
+    records = []
+    with progress.task("five-channel networks", total=len(cases), unit="run") as task:
+        # A few at a time, so that Ctrl-C waits for these alone.
+        for start in range(0, len(cases), _STREAMS):
+            with concurrent.futures.ThreadPoolExecutor(_STREAMS) as streams:
+                found = list(streams.map(record, cases[start : start + _STREAMS]))
+            records += found
+            task.advance(len(found), test_accuracy=found[-1]["test_accuracy"])
+    return records
+
+
+def choose_classes(dataset: Dataset, names: tuple[str, ...]) -> Dataset:
+    """The images of some classes, labelled anew in the order of their names.
+
+    Args:
+        dataset: the data set.
+        names: of classes it has.
+    """
+    label = np.full(len(dataset.class_names), -1, np.int32)
+    label[[dataset.class_names.index(name) for name in names]] = np.arange(len(names))
+    train, test = label[dataset.train_labels], label[dataset.test_labels]
+    return dataset._replace(
+        train_images=dataset.train_images[train >= 0],
+        train_labels=train[train >= 0],
+        test_images=dataset.test_images[test >= 0],
+        test_labels=test[test >= 0],
+        class_names=names,
+    )
+
+
+class Trainer:
+    """Trains and measures cases with programs compiled once.
+
+    Args:
+        create: makes the network for a dropout rate.
+        dataset: of the chosen classes.
+        settings: what to train and measure.
+    """
+
+    def __init__(self, create: Callable[[float], Model], dataset: Dataset, settings: Settings):
+        self._dataset, self._settings = dataset, settings
+        normalization = {"mean": dataset.mean, "std": dataset.std}
+        model = create(0.0)
+        self._init = jax.jit(model.init, static_argnames="train")
+        self._predict = make_predict(model, **normalization)
+        self._evaluate = make_evaluate(model, **normalization)
+        self._optimizers = {
+            decay: make_optimizer(
+                "adam",
+                learning_rate=settings.learning_rate,
+                num_steps=settings.steps,
+                weight_decay=decay,
+            )
+            for decay in settings.weight_decays
+        }
+        self._steps = {
+            (dropout, decay): make_train_step(
+                create(dropout), optimizer, augment=False, **normalization
+            )
+            for dropout in settings.dropouts
+            for decay, optimizer in self._optimizers.items()
+        }
+
+    def measure(self, case: Case) -> dict[str, Any]:
+        """Trains one network and measures it.
+
+        Returns:
+            The case's fields; ``train_accuracy`` (on its own training images) and
+            ``test_accuracy`` in [0, 1], ``gap`` their difference; the measures of its last layer
+            on its first training images, as many as the smallest size has.
+        """
+        dataset, settings = self._dataset, self._settings
+        order = epoch_order(len(dataset.train_images), seed=case.seed, epoch=0)[: case.size]
+        images, labels = dataset.train_images[order], dataset.train_labels[order]
+        variables = self._train(case, images, labels)
+        train_accuracy = self._evaluate(variables, images, labels)
+        test_accuracy = self._evaluate(variables, dataset.test_images, dataset.test_labels)
+        few = slice(min(settings.sizes))  # the same number for all: overlap depends on it
+        last = list(layer_shapes(self._predict, variables, images))[-1]
+        (captured,) = capture(self._predict, variables, images[few], layers=[last])
+        measures, _ = measure_layer(
+            captured.values,
+            labels[few],
+            num_classes=len(dataset.class_names),
+            config=settings.overlap_config,
+        )
+        return {
+            **case._asdict(),
+            "train_accuracy": train_accuracy,
+            "test_accuracy": test_accuracy,
+            "gap": train_accuracy - test_accuracy,
+            **measures,
+        }
+
+    def _train(self, case: Case, images: np.ndarray, labels: np.ndarray) -> dict:
+        settings = self._settings
+        init_key, train_key = jax.random.split(jax.random.key(case.seed))
+        start = self._init(init_key, np.zeros((1, *images.shape[1:]), np.float32), train=False)
+        state = start_state(self._optimizers[case.weight_decay], train_key, start)
+        step = self._steps[case.dropout, case.weight_decay]
+        losses = []
+        for rows in batches(case, settings.batch_size, settings.steps):
+            state, metrics = step(state, Batch(images[rows], labels[rows]))
+            losses.append(metrics.loss)
+        if broken := first_not_finite(jax.device_get(losses)):
+            raise Diverged(f"{case}: the loss is {broken[1]} at step {broken[0]}")
+        return state.variables
+
+
+def batches(case: Case, batch_size: int, steps: int) -> Iterator[np.ndarray]:
+    """Rows of every batch, epoch after epoch.
+
+    Args:
+        case: its seed and size; the size is at least a batch.
+        batch_size: rows a batch; the ragged last one of an epoch is left out.
+        steps: how many.
+    """
+    a_pass = case.size // batch_size
+    for step in range(steps):
+        epoch, index = divmod(step, a_pass)
+        if index == 0:
+            order = epoch_order(case.size, seed=case.seed, epoch=epoch + 1)
+        yield order[index * batch_size : (index + 1) * batch_size]

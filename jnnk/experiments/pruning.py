@@ -1,0 +1,262 @@
+"""``jnnk reproduce pruning``: how many kernels every criterion can prune from public networks.
+
+For each network, as published and after a short L1 fine-tune, and for each criterion: the largest
+share of all kernels that can go, ranked over the whole network, before more than half a point of
+test accuracy is lost. Every accuracy measured is kept, so the command goes on where it was stopped.
+"""
+
+import hashlib
+import pathlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jnnk.data import Dataset
+from jnnk.experiments.bisection import last_true
+from jnnk.experiments.network import Network
+from jnnk.jobs.fit import fit
+from jnnk.jobs.train import mirrors
+from jnnk.pruning import CRITERIA, apply_masks, make_masks, pruning_score, summarize
+from jnnk.pruning._masks import conv_kernels
+from jnnk.report.figures.pruning import prunable_shares
+from jnnk.report.output import save_figure, save_markdown, save_table
+from jnnk.runs.folder import read_json, require_settings, write_json
+from jnnk.runs.progress import Progress, Silent
+from jnnk.training import make_evaluate, make_optimizer, make_train_step, start_state
+
+STARTS = ("one-shot", "L1 fine-tune")
+
+
+class Settings(NamedTuple):
+    """What is measured; two folders with the same settings hold the same numbers.
+
+    Attributes:
+        criteria: names in ``CRITERIA``.
+        tolerance: accuracy that may be lost, in percentage points of all test images, against the
+            network that is pruned (the fine-tuned one after a fine-tune).
+        steps: shares are ``(step / steps) ** 2``, finer where criteria that lose accuracy at once
+            differ.
+        bracket_images: first test images, on which the search begins.
+        epochs: of the L1 fine-tune.
+        batch_size: images a step.
+        learning_rate: peak rate of SGD, falling to 0 by a cosine.
+        l1: strength of the penalty on conv kernels.
+        seed: of the fine-tune and of ``random``.
+    """
+
+    criteria: tuple[str, ...] = tuple(CRITERIA)
+    tolerance: float = 0.5
+    steps: int = 100
+    bracket_images: int = 2000
+    epochs: int = 1
+    batch_size: int = 128
+    learning_rate: float = 0.05
+    l1: float = 2e-4
+    seed: int = 0
+
+
+def reproduce_pruning(
+    folder: pathlib.Path,
+    networks: list[Network],
+    dataset: Dataset,
+    *,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Measures what is not measured yet; the tables are written anew after every number.
+
+    Args:
+        folder: gets ``results.json``, ``table.csv``, ``.tex`` and ``.md``, the figure, and what is
+            needed to go on.
+        networks: the networks.
+        dataset: trained on and evaluated.
+        settings: the paper-sized ones by default.
+        progress: shows how far it is.
+
+    Returns:
+        A record for each network, start and criterion; see :func:`measure`.
+
+    Raises:
+        InputError: if the folder holds results made with other settings.
+    """
+    settings = settings or Settings()
+    progress = progress or Silent()
+    require_settings(folder, settings)
+    records: list[dict[str, Any]] = []
+    cases = [(start, network) for start in STARTS for network in networks]
+    total = len(cases) * len(settings.criteria)
+    with progress.task("reproduce pruning", total=total, unit="criterion") as task:
+        for start, network in cases:
+            part = folder / network.name / start.replace(" ", "-")
+            evaluate = make_evaluate(network.model, mean=dataset.mean, std=dataset.std)
+            variables = network.variables
+            if start == "L1 fine-tune":
+                variables = _finetune(network, dataset, evaluate, settings, part, progress)
+            path = part / "accuracies.json"
+            accuracies = Accuracies(path, variables, dataset, evaluate, progress)
+            for criterion in settings.criteria:
+                measured = measure(accuracies, criterion, settings)
+                records.append({"network": network.name, "start": start, **measured})
+                _write(folder, records)
+                task.advance(share=measured["share"])
+            save_figure(folder, "prunable_shares", prunable_shares(records))
+    return records
+
+
+class Accuracies:
+    """Accuracies of one network under masks, each measured once and kept in a file.
+
+    Args:
+        path: the file.
+        variables: the network's variables.
+        dataset: its test images are used.
+        evaluate: from :func:`jnnk.training.make_evaluate`.
+        progress: may end the command before one is measured.
+    """
+
+    def __init__(
+        self,
+        path: pathlib.Path,
+        variables: dict,
+        dataset: Dataset,
+        evaluate: Callable[[dict, np.ndarray, np.ndarray], float],
+        progress: Progress,
+    ):
+        self._progress = progress
+        self.variables = variables
+        self.num_images = len(dataset.test_images)
+        self._path, self._dataset, self._evaluate = path, dataset, evaluate
+        self._known: dict[str, float] = (
+            read_json(path, kind=dict[str, float]) if path.exists() else {}
+        )
+
+    def __call__(self, masks: Any | None, num_images: int) -> float:
+        """Accuracy in [0, 1] on the first test images, pruned by ``masks`` (None: whole)."""
+        key = f"{'whole' if masks is None else _digest(masks)} {num_images}"
+        if key not in self._known:
+            self._progress.check()
+            variables = self.variables
+            if masks is not None:
+                variables = {**variables, "params": apply_masks(variables["params"], masks)}
+            images, labels = self._dataset.test_images, self._dataset.test_labels
+            self._known[key] = self._evaluate(variables, images[:num_images], labels[:num_images])
+            write_json(self._path, self._known)
+        return self._known[key]
+
+
+def measure(accuracies: Accuracies, criterion: str, settings: Settings) -> dict[str, Any]:
+    """The largest share one criterion can prune, searched on few images and settled on all.
+
+    The share is a turning point: it keeps the accuracy within the tolerance and the next larger
+    one of the grid does not. Accuracy is not quite monotone, so a larger share further
+    on may by chance be within it again.
+
+    Args:
+        accuracies: of the network.
+        criterion: a key of ``CRITERIA``.
+        settings: tolerance, grid and images of the search.
+
+    Returns:
+        ``criterion``, ``share`` (in [0, 1]), ``accuracy`` at it and ``accuracy_before`` on all test
+        images, ``next_share`` and ``next_accuracy`` there, ``params`` and ``score`` (the paper's).
+    """
+    params = accuracies.variables["params"]
+    key = jax.random.key(settings.seed) if criterion == "random" else None
+
+    def share(step: int) -> float:
+        return (step / settings.steps) ** 2
+
+    def masks(step: int) -> Any:
+        return make_masks(params, criterion=criterion, keep_rate=1 - share(step), key=key)
+
+    def is_within(step: int, num_images: int) -> bool:
+        lost = accuracies(None, num_images) - accuracies(masks(step), num_images)
+        return 100 * lost <= settings.tolerance + 1e-9
+
+    few = min(settings.bracket_images, accuracies.num_images)
+    guess = last_true(partial(is_within, num_images=few), low=0, high=settings.steps)
+    step = last_true(
+        partial(is_within, num_images=accuracies.num_images),
+        low=0,
+        high=settings.steps,
+        guess=guess,
+    )
+    before = accuracies(None, accuracies.num_images)
+    accuracy = accuracies(masks(step), accuracies.num_images)
+    whole, kept = summarize(params, masks(step)).params
+    return {
+        "criterion": criterion,
+        "share": share(step),
+        "accuracy": accuracy,
+        "accuracy_before": before,
+        "next_share": share(step + 1),
+        "next_accuracy": accuracies(masks(step + 1), accuracies.num_images),
+        "params": kept / whole,
+        "score": pruning_score(accuracy, before, kept, whole),
+    }
+
+
+def summary_table(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row a criterion, a column a network and start: the share pruned in percent.
+
+    Args:
+        records: of :func:`reproduce_pruning`.
+    """
+    columns = dict.fromkeys((record["network"], record["start"]) for record in records)
+    share = {(r["network"], r["start"], r["criterion"]): 100 * r["share"] for r in records}
+    criteria = dict.fromkeys(record["criterion"] for record in records)
+    return [
+        {"criterion": criterion}
+        | {
+            f"{network}, {start} (%)": share.get((network, start, criterion))
+            for network, start in columns
+        }
+        for criterion in criteria
+    ]
+
+
+def _finetune(
+    network: Network,
+    dataset: Dataset,
+    evaluate: Callable[[dict, np.ndarray, np.ndarray], float],
+    settings: Settings,
+    folder: pathlib.Path,
+    progress: Progress,
+) -> dict:
+    num_steps = settings.epochs * (len(dataset.train_images) // settings.batch_size)
+    optimizer = make_optimizer(
+        "sgd", learning_rate=settings.learning_rate, num_steps=num_steps, weight_decay=0.0
+    )
+    step = make_train_step(
+        network.model, optimizer, mean=dataset.mean, std=dataset.std,
+        flip=mirrors(dataset), l1=settings.l1,
+    )  # fmt: skip
+    return fit(
+        partial(start_state, optimizer, jax.random.key(settings.seed), network.variables),
+        step,
+        dataset,
+        evaluate=evaluate,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        folder=folder,
+        progress=progress,
+        description=f"L1 fine-tune of {network.name}",
+    ).variables
+
+
+def _digest(masks: Any) -> str:
+    layers = [np.packbits(np.asarray(leaf) != 0) for leaf in conv_kernels(masks).values()]
+    return hashlib.sha256(np.concatenate(layers).tobytes()).hexdigest()[:16]
+
+
+def _write(folder: pathlib.Path, records: list[dict[str, Any]]) -> None:
+    caption = "Largest share of kernels pruned with at most half a point of accuracy lost."
+    write_json(folder / "results.json", records)
+    save_table(folder, "results", records, caption=caption)
+    table = summary_table(records)
+    save_table(folder, "table", table, caption=caption)
+    save_markdown(folder, "table", table)

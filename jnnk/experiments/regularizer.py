@@ -1,0 +1,266 @@
+"""``jnnk reproduce regularizer``: what penalising the channels' overlap does to a network.
+
+One small network, trained anew for every penalty, strength (both signs) and seed, and then
+measured: the hard Jaccard overlap of the regularised layers as ``jnnk overlap`` measures it, test
+accuracy, the gap to the training accuracy, and the share of kernels that can be pruned. Every
+trained network has a folder of its own, so the command goes on where it was stopped.
+"""
+
+import itertools
+import pathlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jnnk.activations import capture, layer_shapes
+from jnnk.data import Dataset, first_images
+from jnnk.experiments.parts import kept
+from jnnk.experiments.pruning import Accuracies
+from jnnk.experiments.pruning import Settings as PruningSettings
+from jnnk.experiments.pruning import measure as measure_pruning
+from jnnk.jobs.fit import fit
+from jnnk.jobs.overlap import chosen_layers, measure_layer
+from jnnk.measures import mean_and_std
+from jnnk.penalties import make_regularizer
+from jnnk.report.figures.levers import regularizer_effects
+from jnnk.report.output import save_study
+from jnnk.runs.folder import require_settings
+from jnnk.runs.progress import Progress, Silent
+from jnnk.runs.settings import OverlapConfig
+from jnnk.training import (
+    Batch,
+    Model,
+    TrainState,
+    init_state,
+    make_evaluate,
+    make_optimizer,
+    make_predict,
+    make_train_step,
+)
+
+MEASURES = ("overlap", "accuracy", "gap", "prunable", "channel_loo_error", "redundancy")
+
+# Settings that choose which networks are trained, not how.
+_FREE = ("seeds", "strengths", "baselines", "baseline_strengths")
+
+
+class Settings(NamedTuple):
+    """What is trained and measured; two folders with the same settings hold the same numbers.
+
+    Attributes:
+        strengths: of each sign.
+        seeds: of initialisation and order; there is no augmentation.
+        baselines: other penalties.
+        baseline_strengths: of those.
+        layers: patterns of the layers penalised and measured.
+        pool: side of the windows of pixels that are averaged, for speed.
+        train_images: first training images, trained on.
+        test_images: first test images, for every accuracy.
+        epochs: passes over them.
+        batch_size: images a step, and of the penalty's graphs.
+        learning_rate: peak rate of SGD.
+        overlap_images: training images whose overlap is measured.
+        neighbors: candidates K of that.
+        tolerance: accuracy that pruning may lose, in points.
+        criterion: by which kernels are ranked over the network.
+    """
+
+    strengths: tuple[float, ...] = (0.3, 1.0, 3.0)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    baselines: tuple[str, ...] = ("decorrelation", "cka")
+    baseline_strengths: tuple[float, ...] = (1.0,)
+    layers: tuple[str, ...] = ("layer2*",)
+    pool: int = 2
+    train_images: int = 2400
+    test_images: int = 2000
+    epochs: int = 4
+    batch_size: int = 64
+    learning_rate: float = 0.1
+    overlap_images: int = 600
+    neighbors: int = 25
+    tolerance: float = 1.0
+    criterion: str = "weight"
+
+    def cases(self) -> list[tuple[str, float]]:
+        """Penalty and strength of every case, the one without a penalty first."""
+        signed = sorted({sign * strength for strength in self.strengths for sign in (-1, 1)})
+        others = itertools.product(self.baselines, self.baseline_strengths)
+        return [("none", 0.0), *(("overlap", strength) for strength in signed), *others]
+
+
+def reproduce_regularizer(
+    folder: pathlib.Path,
+    model: Model,
+    dataset: Dataset,
+    *,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Trains and measures what is not there yet; tables and figure are made of all.
+
+    Args:
+        folder: gets ``results.json`` (a record for each network), ``summary`` as CSV, LaTeX and
+            Markdown, the figure, and a folder for each network.
+        model: the network.
+        dataset: trained on and evaluated; only its first images are used.
+        settings: those of the published figures by default.
+        progress: shows how far it is.
+
+    Returns:
+        The summary: mean and standard deviation over seeds for each penalty and strength.
+
+    Raises:
+        InputError: if the folder holds results made with other settings, or no layer matches.
+    """
+    settings = settings or Settings()
+    progress = progress or Silent()
+    require_settings(folder, settings, free=_FREE)
+    dataset = first_images(dataset, train=settings.train_images, test=settings.test_images)
+    dataset = dataset._replace(
+        train_images=_pooled(dataset.train_images, settings.pool),
+        test_images=_pooled(dataset.test_images, settings.pool),
+    )
+    study = _Study(model, dataset, settings, progress)
+    records = []
+    cases = settings.cases()
+    total = len(cases) * len(settings.seeds)
+    with progress.task("reproduce regularizer", total=total, unit="network") as task:
+        for seed in settings.seeds:
+            for name, strength in cases:
+                records.append(study.record(folder, name, strength, seed))
+                task.advance(accuracy=records[-1]["accuracy"])
+    summary = summarize_cases(records)
+    caption = "Means over seeds; the overlap is the hard Jaccard overlap of the penalised layers."
+    figure = ("regularizer", regularizer_effects(summary))
+    save_study(folder, records, summary, caption=caption, figure=figure)
+    return summary
+
+
+def summarize_cases(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and standard deviation over seeds, a record for each penalty and strength.
+
+    Args:
+        records: of single networks, with ``penalty``, ``strength`` and ``MEASURES``.
+
+    Returns:
+        Records with ``penalty``, ``strength``, ``seeds`` (their number) and, for each of
+        ``MEASURES``, its mean and under ``NAME_std`` its standard deviation (n - 1; None for one).
+        None where no network has the measure, as the overlap of dead channels.
+    """
+    summary = []
+    for penalty, strength in dict.fromkeys((r["penalty"], r["strength"]) for r in records):
+        rows = [r for r in records if (r["penalty"], r["strength"]) == (penalty, strength)]
+        record: dict[str, Any] = {"penalty": penalty, "strength": strength, "seeds": len(rows)}
+        for name in MEASURES:
+            values = [row[name] for row in rows]  # None: all channels are dead
+            record[name], record[f"{name}_std"] = mean_and_std(values)
+        summary.append(record)
+    return summary
+
+
+def _pooled(images: np.ndarray, side: int) -> np.ndarray:
+    """uint8 images (N, H, W, C) averaged over windows; a ragged edge is left out."""
+    height, width = (size // side * side for size in images.shape[1:3])
+    windows = images[:, :height, :width].reshape(
+        len(images), height // side, side, width // side, side, -1
+    )
+    return np.round(windows.mean((2, 4))).astype(np.uint8)
+
+
+class _Study:
+    """Trains and measures; programs are compiled once for all strengths and seeds."""
+
+    def __init__(self, model: Model, dataset: Dataset, settings: Settings, progress: Progress):
+        self._model, self._dataset, self._settings = model, dataset, settings
+        self._progress = progress
+        self._evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std)
+        self._predict = make_predict(model, mean=dataset.mean, std=dataset.std)
+        num_steps = settings.epochs * (len(dataset.train_images) // settings.batch_size)
+        self._optimizer = make_optimizer(
+            "sgd", learning_rate=settings.learning_rate, num_steps=num_steps, weight_decay=5e-4
+        )
+        self._steps: dict[str, Callable] = {}
+
+    def record(self, folder: pathlib.Path, name: str, strength: float, seed: int) -> dict[str, Any]:
+        """The record of one network, from its file where there is one."""
+        part = folder / f"{name}_{strength:+g}" / f"seed{seed}"
+
+        def measure() -> dict[str, Any]:
+            measured = self._measure(part, self._train(part, name, strength, seed))
+            return {"penalty": name, "strength": strength, "seed": seed, **measured}
+
+        return kept(part / "record.json", measure)
+
+    def _step(self, name: str) -> Callable[[TrainState, Batch, float], Any]:
+        """A training step whose strength is an argument, so that all strengths share it."""
+        if name not in self._steps:
+
+            def step(state, batch, strength):
+                penalty = None
+                if name != "none":
+                    of_layers = make_regularizer(name, strength=1.0, layers=self._settings.layers)
+                    penalty = lambda *inputs: strength * of_layers(*inputs)  # noqa: E731
+                return make_train_step(
+                    self._model, self._optimizer, mean=self._dataset.mean, std=self._dataset.std,
+                    augment=False, regularizer=penalty,
+                )(state, batch)  # fmt: skip
+
+            self._steps[name] = jax.jit(step, donate_argnums=0)
+        return self._steps[name]
+
+    def _train(self, part: pathlib.Path, name: str, strength: float, seed: int) -> TrainState:
+        settings, dataset = self._settings, self._dataset
+        step, strength = self._step(name), np.float32(strength)
+        return fit(
+            partial(
+                init_state, self._model, self._optimizer, jax.random.key(seed),
+                image_shape=dataset.train_images.shape[1:],
+            ),
+            lambda state, batch: step(state, batch, strength),
+            # The accuracy after every epoch is only looked at: few images do.
+            first_images(dataset, test=500),
+            evaluate=self._evaluate, epochs=settings.epochs, batch_size=settings.batch_size,
+            seed=seed, folder=part, progress=self._progress.unseen(), description="",
+        )  # fmt: skip
+
+    def _measure(self, part: pathlib.Path, state: TrainState) -> dict[str, Any]:
+        settings, dataset = self._settings, self._dataset
+        self._progress.check()
+        accuracy = self._evaluate(state.variables, dataset.test_images, dataset.test_labels)
+        trained = self._evaluate(state.variables, dataset.train_images, dataset.train_labels)
+        layers = self._layers(state)
+        accuracies = Accuracies(
+            part / "accuracies.json", state.variables, dataset, self._evaluate, self._progress
+        )
+        pruning = measure_pruning(
+            accuracies,
+            settings.criterion,
+            PruningSettings(tolerance=settings.tolerance, steps=40, bracket_images=1000),
+        )
+        mean = {}
+        for name in ("overlap", "channel_loo_error", "redundancy"):
+            mean[name], _ = mean_and_std([layer[name] for layer in layers.values()])
+        return {
+            **mean,
+            "accuracy": accuracy,
+            "gap": trained - accuracy,
+            "prunable": pruning["share"],
+            "layers": layers,
+        }
+
+    def _layers(self, state: TrainState) -> dict[str, dict[str, Any]]:
+        """What ``jnnk overlap`` measures of the penalised layers, by layer."""
+        settings, dataset = self._settings, self._dataset
+        images = dataset.train_images[: settings.overlap_images]
+        labels = dataset.train_labels[: settings.overlap_images]
+        names = chosen_layers(layer_shapes(self._predict, state.variables, images), settings.layers)
+        config = OverlapConfig(images=settings.overlap_images, neighbors=settings.neighbors)
+        return {
+            captured.name: measure_layer(
+                captured.values, labels, num_classes=len(dataset.class_names), config=config
+            )[0]
+            for captured in capture(self._predict, state.variables, images, layers=list(names))
+        }

@@ -1,0 +1,1 @@
+"""The NNK problem, solved exactly: guessed supports first, then Lawson and Hanson's rule."""

@@ -1,0 +1,344 @@
+"""Second phase: Lawson and Hanson's rule, on the problems that need it.
+
+Candidates enter one at a time and leave as their weights reach 0 (Solving Least Squares Problems,
+1974, chapter 23), which ends on every problem and keeps the support independent. The table
+``[G | g]``, of which one candidate a step is pivoted in or out, holds all that decides: the weights
+on the support, the pull of the candidates off it, and what of each candidate the support does not
+explain. Problems lie along the last axis.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jnnk._core.precision import contract
+from jnnk.graphs._qp.certificate import (
+    MARGIN,
+    WIDE,
+    Certificate,
+    Scales,
+    amplification,
+    certify,
+    exact_gradient,
+    is_ambiguous,
+    probe,
+    scales_of,
+)
+from jnnk.graphs._qp.scaling import Posed, pose
+
+# Problems packed together: as many as a second-level cache holds tables of.
+_PACK = 64
+# Candidates whose pivot is within this many units of rounding, of what it is the difference of,
+# depend on the support; with a tenth of it dependent ones came in.
+_DEPENDENT = 1
+# Pulls this close to the largest, in units of rounding, are equal.
+_EQUAL = 64
+# Times the pivoting goes on after weights and pulls were computed anew without the table.
+_ROUNDS = 4
+# Steps of refinement, and of those with residuals of twice the digits where rounding leaves more
+# than it should.
+_REFINEMENTS, _EXACT_REFINEMENTS = 3, 5
+
+
+class Tables(NamedTuple):
+    """Problems (N,) with K candidates under pivoting.
+
+    Attributes:
+        table: (K, K, N), ``G`` with the support pivoted in: ``G_SS^-1`` on the support, the pivots
+            of the others on their diagonal.
+        column: (K, N), ``g`` pivoted alike: the solution on the support, the pull ``g - G w`` of
+            the others.
+        weights: (K, N), at least 0: the best on the way to that solution that is.
+        support: bool (K, N).
+        barred: bool (K, N), candidates found to depend on the support.
+        steps: int32 (N,), pivots made.
+        busy: bool (N,), whether there is something left to do.
+        exchange: `Exchange` that comes next. What a loop carries is computed once; what it computes
+            on the way XLA would compute anew for every entry of the table.
+    """
+
+    table: jax.Array
+    column: jax.Array
+    weights: jax.Array
+    support: jax.Array
+    barred: jax.Array
+    steps: jax.Array
+    busy: jax.Array
+    exchange: "Exchange"
+
+
+class Exchange(NamedTuple):
+    """The exchange of sides of one candidate k of each problem, as what is taken off its table.
+
+    A pivot p turns row k into ``row / p``, column k into ``-column / p``, p into ``1 / p``, and
+    takes ``column row / p`` off the rest. All of that is one product of ``column`` with p - 1 in
+    place of p and ``row / p`` with p + 1 in place of p.
+
+    Attributes:
+        left: (K, N), that column; 0 where no candidate changes sides.
+        right: (K, N), that row over p.
+        value: (N,), entry k of the column of weights and pulls, over p.
+    """
+
+    left: jax.Array
+    right: jax.Array
+    value: jax.Array
+
+
+class Solved(NamedTuple):
+    """Problems (B,) as far as they are solved.
+
+    Attributes:
+        weights: (B, K), at least 0, in the caller's units.
+        residual: (B,), see `jnnk.graphs.QPSolution.kkt_residual`.
+        relative: (B,), the same over the largest cross entry.
+        ambiguous: bool (B,), see `jnnk.graphs.QPSolution.ambiguous`.
+        steps: int32 (B,), products with gram and pivots.
+        done: bool (B,), False where the second phase has to say.
+    """
+
+    weights: jax.Array
+    residual: jax.Array
+    relative: jax.Array
+    ambiguous: jax.Array
+    steps: jax.Array
+    done: jax.Array
+
+
+def solved(
+    posed: Posed, weights: jax.Array, certificate: Certificate, *, ambiguous, steps, done
+) -> Solved:
+    """What is known of posed problems with weights (K, B), in the caller's units."""
+    first, second = posed.unit[:, 0], posed.unit[:, 1]
+    some = certificate.size > 0
+    relative = certificate.bound / jnp.where(some, certificate.size, 1)
+    return Solved(
+        weights=weights.T * posed.scale * second[:, None] * first[:, None],
+        residual=jnp.where(posed.bounded, certificate.bound * second * first, jnp.inf),
+        relative=jnp.where(posed.bounded, relative, jnp.inf),
+        ambiguous=ambiguous,
+        steps=steps,
+        done=done,
+    )
+
+
+def finish(gram: jax.Array, cross: jax.Array, found: Solved, *, max_steps: int) -> Solved:
+    """Solves what is not done: exactly, on an independent support, the same by any path.
+
+    Args:
+        gram: (B, K, K).
+        cross: (B, K).
+        found: of `gradient.find_support`.
+        max_steps: bound on pivots per problem. Where it stops the work, the better of the two
+            phases' weights remain.
+    """
+    count = len(cross)
+    pack = min(_PACK, count)
+    waiting = ~found.done
+    order = jnp.argsort(found.done, stable=True)
+    number = jnp.sum(waiting)
+
+    def once(carry):
+        start, found = carry
+        first = jnp.minimum(start, count - pack)
+        rows = jax.lax.dynamic_slice_in_dim(order, first, pack)
+        # What comes after the last, or was done in the pack before, stays as it is.
+        place = first + jnp.arange(pack)
+        mine = (place >= start) & (place < number)
+        before = jax.tree.map(lambda x: x[rows], found)
+        after = _solve_pack(gram[rows], cross[rows], mine, max_steps)
+        better = after.done | ~(after.relative >= before.relative)
+        after = jax.tree.map(
+            lambda x, y: jnp.where(better.reshape(-1, *[1] * (x.ndim - 1)), x, y), after, before
+        )
+        after = after._replace(steps=before.steps + after.steps)
+        rows = jnp.where(mine, rows, count)
+        found = jax.tree.map(lambda x, y: x.at[rows].set(y, mode="drop"), found, after)
+        return start + pack, found
+
+    if max_steps <= 0:
+        return found
+    return jax.lax.while_loop(
+        lambda carry: carry[0] < number, once, (jnp.zeros((), number.dtype), found)
+    )[1]
+
+
+def _solve_pack(gram, cross, mine, max_steps) -> Solved:
+    """Solves N problems from an empty support; those that are not ``mine`` are left undone."""
+    size, dtype = cross.shape[1], cross.dtype
+    finite = jnp.isfinite(contract("bij,j->b", gram, jnp.full(size, 1 / size, dtype)))
+    finite &= jnp.isfinite(contract("bj,j->b", cross, jnp.full(size, 1 / size, dtype)))
+    # Of a gram that is not symmetric the objective sees the symmetric part alone.
+    gram = jnp.where(finite[:, None, None], 0.5 * gram + 0.5 * gram.mT, jnp.eye(size, dtype=dtype))
+    posed = pose(gram, jnp.where(finite[:, None], cross, 0))
+    gram, cross = posed.gram, posed.cross.T
+    scales = scales_of(gram, cross)
+    nothing = jnp.zeros(cross.shape, bool)
+    state = Tables(
+        table=jnp.moveaxis(gram, 0, 2),
+        column=cross,
+        weights=jnp.zeros_like(cross),
+        support=nothing,
+        barred=nothing,
+        steps=jnp.zeros(cross.shape[1], jnp.int32),
+        busy=mine & finite,
+        exchange=Exchange(*[jnp.zeros_like(cross)] * 2, value=jnp.zeros_like(cross[0])),
+    )
+
+    def pivot(state):
+        return _pivot(state, scales, max_steps)
+
+    def pivots(carry):
+        number, state = carry
+        active = state.busy
+        state = jax.lax.while_loop(lambda state: jnp.any(state.busy), pivot, state)
+        state = _polish(gram, cross, state, scales, active)
+        return number + 1, state._replace(busy=state.busy & (state.steps < max_steps))
+
+    _, state = jax.lax.while_loop(
+        lambda carry: jnp.any(carry[1].busy) & (carry[0] < _ROUNDS),
+        pivots,
+        (jnp.zeros((), jnp.int32), state),
+    )
+    applied = _inverse(state)
+    weights, certificate = _certified(gram, cross, state.weights, applied, scales, mine)
+    amplified = amplification(applied(jnp.broadcast_to(probe(size, dtype), cross.shape)))
+    ambiguous = is_ambiguous(cross, weights, certificate, scales, amplified)
+    found = solved(
+        posed,
+        weights,
+        certificate,
+        ambiguous=ambiguous & finite,
+        steps=state.steps,
+        done=state.steps < max_steps,
+    )
+    lost = ~finite | ~jnp.isfinite(found.residual) & posed.bounded
+    return found._replace(
+        weights=jnp.where(lost[:, None], 0, found.weights),
+        residual=jnp.where(lost, jnp.inf, found.residual),
+        relative=jnp.where(lost, jnp.inf, found.relative),
+        done=found.done | ~finite,
+    )
+
+
+def _pivot(state: Tables, scales: Scales, max_steps) -> Tables:
+    """One candidate of each busy problem leaves or enters, or its work is done for now."""
+    left, right, value = state.exchange
+    # Else what reads rows of the table would make them from the old one, copied for that.
+    table = jax.lax.optimization_barrier(state.table - left[:, None] * right[None])
+    column = state.column - left * value
+    eps = jnp.finfo(column.dtype).eps
+    order = jnp.arange(len(column))[:, None]
+    trial = jnp.where(state.support, column, 0)
+    # As far towards the trial as no weight becomes negative; the first to reach 0 leaves.
+    falling = state.support & (trial <= 0)
+    drop = state.weights - trial
+    share = jnp.where(falling, state.weights / jnp.where(falling & (drop > 0), drop, 1), 2)
+    # Else the candidate of the largest pull enters, the first of several.
+    pull = column / scales.root
+    free = ~state.support & ~state.barred & (pull > MARGIN * eps * scales.size)
+    pull = jnp.where(free, pull, 0)
+    shortest, largest = jnp.min(share, axis=0), jnp.max(pull, axis=0)
+    leaves = shortest < 2
+    enters = ~leaves & (largest > 0)
+    equal = free & (pull >= largest - _EQUAL * eps * scales.size)
+    # Not the share that equals the shortest: computed twice, on a GPU, it may round otherwise.
+    chosen = jnp.argmax(jnp.where(leaves, -share, equal.astype(share.dtype)), axis=0)
+    at = order == chosen
+
+    weights = state.weights + jnp.where(leaves, shortest, 1) * (trial - state.weights)
+    weights = jnp.where(at & leaves, 0, jnp.maximum(weights, 0))
+    row = jax.vmap(lambda table, index: table[index], (2, 0), 1)(table, chosen)
+    # A pivot is known to rounding of what the support takes away from it.
+    explained = jnp.where(state.support, scales.diagonal * row * row, 0)
+    pivot = jnp.sum(jnp.where(at, row, 0), axis=0)
+    whole = jnp.sum(jnp.where(at, scales.diagonal, explained), axis=0)
+    value = jnp.sum(jnp.where(at, column, 0), axis=0)
+    depends = enters & ~(pivot > _DEPENDENT * eps * whole)
+    some = state.busy & (leaves | enters) & (state.steps < max_steps)
+    go = some & ~depends
+    inverse = jnp.where(go, 1 / jnp.where(go, pivot, 1), 0)
+    # The table is symmetric but for the sign where exactly one of two candidates is in the support.
+    other = jnp.where(state.support == leaves, row, -row)
+    return Tables(
+        table=table,
+        column=column,
+        weights=jnp.where(state.busy, weights, state.weights),
+        support=state.support ^ (at & go),
+        barred=(state.barred & ~leaves) | (at & depends),
+        steps=state.steps + go.astype(jnp.int32),
+        busy=some,
+        exchange=Exchange(
+            left=jnp.where(go, jnp.where(at, pivot - 1, other), 0),
+            right=jnp.where(at, pivot + 1, row) * inverse,
+            value=value * inverse,
+        ),
+    )
+
+
+def _polish(gram, cross, state: Tables, scales: Scales, active) -> Tables:
+    """Weights and pulls from gram itself, by refinement on the support.
+
+    Of active problems alone: how often a problem is refined must not depend on the others.
+    """
+    eps, applied = jnp.finfo(cross.dtype).eps, _inverse(state)
+
+    def refined(_, carry):
+        trial, left = carry
+        trial = trial + applied(left)
+        return trial, cross - contract("bij,jb->ib", gram, trial)
+
+    start = jnp.where(state.support, state.column, 0), jnp.zeros_like(cross)
+    trial, pull = jax.lax.fori_loop(0, _REFINEMENTS, refined, start)
+    enters = ~(state.support | state.barred) & (pull / scales.root > MARGIN * eps * scales.size)
+    leaves = state.support & (trial <= 0)
+    return state._replace(
+        column=jnp.where(active, jnp.where(state.support, trial, pull), state.column),
+        weights=jnp.where(active & ~jnp.any(leaves, axis=0), trial, state.weights),
+        busy=active & jnp.any(enters | leaves, axis=0),
+    )
+
+
+def _inverse(state: Tables) -> Callable[[jax.Array], jax.Array]:
+    """``G_SS^-1`` as a map of right sides (K, N), to 0 off the support."""
+    inverse = jnp.moveaxis(state.table, 2, 0)
+
+    def applied(right):
+        right = jnp.where(state.support, right, 0)
+        return jnp.where(state.support, contract("bij,jb->ib", inverse, right), 0)
+
+    return applied
+
+
+def _certified(
+    gram, cross, weights, applied, scales: Scales, mine
+) -> tuple[jax.Array, Certificate]:
+    """Weights with their certificate, refined where rounding leaves much of a residual."""
+
+    def certificate_of(weights, gradient=None):
+        absolute = contract("bij,jb->ib", jnp.abs(gram), weights)
+        return certify(gram, cross, weights, absolute, scales, gradient=gradient)
+
+    def is_wide(certificate):
+        return mine & (certificate.bound > WIDE * jnp.finfo(cross.dtype).eps * scales.size)
+
+    def refined(carry):
+        number, weights, certificate, wide = carry
+        trial = jnp.maximum(weights + applied(certificate.gradient), 0)
+        new = certificate_of(trial, exact_gradient(gram, cross, trial))
+        better = wide & (new.bound < certificate.bound)
+        weights, certificate = jax.tree.map(
+            lambda x, y: jnp.where(better, x, y), (trial, new), (weights, certificate)
+        )
+        return number + 1, weights, certificate, wide & is_wide(certificate)
+
+    plain = certificate_of(weights)
+    if cross.dtype != jnp.float32:
+        return weights, plain
+    start = jnp.zeros((), jnp.int32), weights, plain, is_wide(plain)
+    _, weights, certificate, _ = jax.lax.while_loop(
+        lambda carry: jnp.any(carry[-1]) & (carry[0] < _EXACT_REFINEMENTS), refined, start
+    )
+    return weights, certificate

@@ -1,0 +1,93 @@
+"""The candidates of a query ranked by their distances, and whether these are proven the nearest."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jnnk.graphs._search.copies import Copies
+from jnnk.graphs._search.differences import Distances, least_square, sums_of_squares
+from jnnk.graphs._search.second_pass import units_of
+from jnnk.graphs._search.shortlists import NONE, REACH, Frame, relative_error, taken
+
+
+class Ranked(NamedTuple):
+    """The K nearest of a shortlist.
+
+    Attributes:
+        indices: int32 (B, K), -1 where there are fewer.
+        distances: `Distances` (B, K), ascending, infinity where there are fewer.
+        unproven: (B,), 0 where no other point is proven to be as near as the K-th, else what the
+            K-th distance is at most.
+    """
+
+    indices: jax.Array
+    distances: Distances
+    unproven: jax.Array
+
+
+def rank(
+    indices: jax.Array,
+    differences: jax.Array,
+    last: jax.Array,
+    own: jax.Array,
+    exclude: jax.Array,
+    guesses: jax.Array,
+    *,
+    is_first: jax.Array,
+    copies: Copies,
+    frame: Frame,
+    num_neighbors: int,
+) -> Ranked:
+    """Ranks candidates by the differences: the estimates of the first pass cancel.
+
+    Args:
+        indices: int32 (B, W), ascending.
+        differences: (B, W + 1, D) of the queries to them, and to the point of the copies; infinite
+            where there are fewer.
+        last: (B,), the largest estimate of each shortlist in the first pass.
+        own: (B,), the squared lengths of the queries' places.
+        exclude: int32 (B,), the index of a point to leave out, -1 for none.
+        guesses: (B,), the units of the second pass are those of these.
+        is_first: bool (), whether candidates are from the first pass, and without the copies.
+        copies: of all points.
+        frame: of all points.
+        num_neighbors: K.
+    """
+    dtype, (_, length, dim) = differences.dtype, differences.shape
+    error, least, info = relative_error(dtype, dim), least_square(dtype, dim), jnp.finfo(dtype)
+    units = jnp.where(is_first, frame.unit, units_of(guesses))[:, None]
+    squares = sums_of_squares(differences / units[:, :, None])
+    of_copies = squares[:, -1:]
+    is_copy = (copies.nearness == 0) & is_first
+    is_copy = is_copy[None] & (copies.indices[None] != exclude[:, None])
+    is_candidate = indices != exclude[:, None]
+    keys = jnp.where(is_candidate, -squares[:, :-1], -jnp.inf)
+    keys = jnp.concatenate([jnp.where(is_copy, -of_copies, -jnp.inf), keys], axis=1)
+    kept, slots = jax.lax.top_k(keys, num_neighbors)
+    number, kept = len(copies.indices), -kept
+    chosen = jnp.take(copies.indices, slots, mode="clip")
+    chosen = jnp.where(slots < number, chosen, taken(indices, jnp.maximum(slots - number, 0)))
+    farthest = jnp.max(kept, axis=1)  # of a slice XLA would make a sort of the top_k
+    # Computed distances err too; `least` is more than what is lost below the range of the dtype.
+    bound = (last + own * (1 - 2 * error)) * (1 - error) - least
+    # Squares that lost something below the range: there order and ties are those of what is left.
+    doubtful = (squares < least) & (jnp.max(jnp.abs(differences), axis=2) > 0)
+    # Copies come first, so that they are in the wrong order where they tie with others.
+    is_other = np.arange(length)[None] < length - 1
+    doubtful |= (squares == of_copies) & (squares < jnp.inf) & is_other & is_first
+    is_clear = jnp.sum(doubtful.astype(dtype), axis=1) == 0
+    proven = jnp.where(
+        is_first,
+        is_clear & (own <= REACH**2) & ((last >= NONE) | (farthest < bound)),
+        # All are compared; only a guess so bad that the nearest are lost below the range is not.
+        is_clear | (farthest >= least),
+    )
+    at_most = jnp.maximum(jnp.sqrt(jnp.maximum(farthest, least)) * units[:, 0], float(info.tiny))
+    at_most = jnp.where(farthest < jnp.inf, at_most, float(info.max) / 8)
+    return Ranked(
+        jnp.where(kept < jnp.inf, chosen, -1),
+        Distances(jnp.sqrt(kept) * units, kept * units * units),
+        jnp.where(proven, 0, at_most),
+    )

@@ -1,0 +1,104 @@
+"""Where the points are: all on one device, or in shares that are passed round a ring of devices."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Shortlist(NamedTuple):
+    """Candidates, W of them for each query, still to be ranked.
+
+    Attributes:
+        nearness: (B, W), descending, what they were chosen by, ties by index: estimates or squares
+            of distances, negative. At most ``-shortlists.NONE`` where there are fewer.
+        indices: int32 (B, W).
+    """
+
+    nearness: jax.Array
+    indices: jax.Array
+
+
+class Ring(NamedTuple):
+    """The devices that share the points, inside `jax.shard_map`; by default this one has all.
+
+    Attributes:
+        axis: the axis of the mesh along which the points are shared, in the order of the devices.
+        mesh_axes: all axes of the mesh. Its devices take as many trips: on a CPU each waits for all
+            others whenever points are passed on, also for those of other rings.
+    """
+
+    axis: str | None = None
+    mesh_axes: tuple[str, ...] = ()
+
+    def total(self, part: jax.Array) -> jax.Array:
+        """The sum of the parts of the devices that share the points."""
+        return part if self.axis is None else jax.lax.psum(part, self.axis)
+
+    def largest(self, part: jax.Array) -> jax.Array:
+        """The largest of their parts."""
+        return part if self.axis is None else jax.lax.pmax(part, self.axis)
+
+    def most(self, value: jax.Array) -> jax.Array:
+        """The largest value of all devices of the mesh."""
+        return jax.lax.pmax(value, self.mesh_axes) if self.mesh_axes else value
+
+    def shortlist(
+        self, list_of: Callable[[Any, jax.Array], Shortlist], own: Any, *, share: int
+    ) -> Shortlist:
+        """The best candidates of all points: the shortlists of the shares, joined.
+
+        Args:
+            list_of: from the pytree of a share and the number of its first point.
+            own: the share of this device.
+            share: points of each device.
+        """
+        if self.axis is None:
+            return list_of(own, jnp.int32(0))
+
+        def join(kept, met, start):
+            met = list_of(met, start)
+            both = jax.tree.map(lambda *pair: jnp.concatenate(pair, axis=1), kept, met)
+            squares, indices = jax.lax.sort((-both.nearness, both.indices), num_keys=2)
+            length = indices.shape[1] // 2
+            return Shortlist(-squares[:, :length], indices[:, :length])
+
+        like = jax.eval_shape(list_of, own, jnp.int32(0))
+        nothing = Shortlist(
+            jnp.full(like.nearness.shape, -jnp.inf, like.nearness.dtype),
+            jnp.zeros(like.indices.shape, jnp.int32),
+        )
+        return self._passed_round(join, nothing, own, share)
+
+    def rows(self, indices: jax.Array, own: Any, *, share: int, none: float = 0) -> Any:
+        """The rows (B, W, ...) of the points of indices (B, W), ``none`` for those of none."""
+        if self.axis is None:
+            return jax.tree.map(lambda rows: jnp.take(rows, indices, axis=0, mode="clip"), own)
+
+        def pick(kept, met, start):
+            places = indices - start
+            here = ((indices >= 0) & (places >= 0) & (places < share))[:, :, None]
+            places = jnp.clip(places, 0, share - 1)
+            return jax.tree.map(lambda rows, old: jnp.where(here, rows[places], old), met, kept)
+
+        nothing = jax.tree.map(
+            lambda rows: jnp.full((*indices.shape, rows.shape[1]), none, rows.dtype), own
+        )
+        return self._passed_round(pick, nothing, own, share)
+
+    def _passed_round(self, visit, kept, own, share):
+        """What ``visit(kept, share, number of its first point)`` makes of all, one by one."""
+        num_devices = jax.lax.axis_size(self.axis)
+        onwards = [(device, (device + 1) % num_devices) for device in range(num_devices)]
+
+        def step(carry, number):
+            met, kept = carry
+            # Sent before it is visited, so that the two can go on at the same time.
+            following = jax.lax.ppermute(met, self.axis, onwards)
+            owner = (jax.lax.axis_index(self.axis) - number) % num_devices
+            return (following, visit(kept, met, owner.astype(jnp.int32) * share)), None
+
+        steps = jnp.arange(num_devices, dtype=jnp.int32)
+        (_, kept), _ = jax.lax.scan(step, (own, kept), steps)
+        return kept

@@ -1,0 +1,116 @@
+"""How far channel overlap depends on the images that were seen: bootstrap over images."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jnnk._core.whole_numbers import whole_number
+from jnnk.graphs import NNKGraph
+from jnnk.measures._overlap import check_channels, weighted_overlap
+
+
+class OverlapInterval(NamedTuple):
+    """Bootstrap percentile intervals of the overlap, resampling images.
+
+    Attributes:
+        pairs: (C, C) the overlap itself, as `channel_overlap` gives it.
+        pairs_lower, pairs_upper: (C, C) the interval of each pair.
+        mean: () mean over the pairs of different live channels; NaN with fewer than two.
+        mean_lower, mean_upper: () its interval.
+    """
+
+    pairs: Array
+    pairs_lower: Array
+    pairs_upper: Array
+    mean: Array
+    mean_lower: Array
+    mean_upper: Array
+
+
+def overlap_resamples(
+    graph: NNKGraph,
+    key: Array,
+    *,
+    kind: str = "jaccard",
+    num_resamples: int = 200,
+    block_size: int = 128,
+) -> Array:
+    """`jnnk.measures.channel_overlap` of all images, and of resamples of them.
+
+    Not one program: the draws are compiled once, whatever the number of channels.
+
+    Args:
+        graph: leading axis C, as for `jnnk.measures.channel_overlap`.
+        key: a JAX random key.
+        kind: which comparison.
+        num_resamples: R, each of Q images drawn with replacement.
+        block_size: images compared at once.
+
+    Returns:
+        (1 + R, C, C), the overlap itself first.
+
+    Raises:
+        ValueError: as `jnnk.measures.channel_overlap`.
+    """
+    check_channels(graph)
+    num_resamples = whole_number("num_resamples", num_resamples)
+    samples = _multiplicities(key, graph.weights.shape[1], num_resamples)
+    samples = samples.astype(graph.weights.dtype)
+    return weighted_overlap(graph, samples, kind=kind, block_size=block_size)
+
+
+@partial(jax.jit, static_argnames=("kind", "num_resamples", "level", "block_size"))
+def overlap_interval(
+    graph: NNKGraph,
+    key: Array,
+    *,
+    kind: str = "jaccard",
+    num_resamples: int = 200,
+    level: float = 0.95,
+    block_size: int = 128,
+) -> OverlapInterval:
+    """Percentile bootstrap of `channel_overlap` over images.
+
+    Every resample draws Q images with replacement; the overlap of a resample is the mean over
+    its images.
+
+    Args:
+        graph: leading axis C, as for `channel_overlap`.
+        key: a JAX random key.
+        kind: which comparison.
+        num_resamples: R.
+        level: the interval's coverage, between 0 and 1.
+        block_size: images compared at once.
+
+    Returns:
+        The intervals; they reflect which images were seen, not the training of the network.
+
+    Raises:
+        ValueError: as `channel_overlap`, or for a level outside (0, 1).
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie strictly between 0 and 1; got {level}")
+    pairs = overlap_resamples(
+        graph, key, kind=kind, num_resamples=num_resamples, block_size=block_size
+    )
+    others = ~jnp.eye(pairs.shape[-1], dtype=bool)
+    layer = jnp.nanmean(pairs, axis=(1, 2), where=others)
+    tails = jnp.array([(1 - level) / 2, (1 + level) / 2], pairs.dtype)
+    pair_limits = jnp.nanquantile(pairs[1:], tails, axis=0)
+    layer_limits = jnp.nanquantile(layer[1:], tails)
+    return OverlapInterval(pairs[0], *pair_limits, layer[0], *layer_limits)
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _multiplicities(key: Array, num_queries: int, num_resamples: int) -> Array:
+    """How often each image is drawn, (1 + R, Q) int32; the first sample is all images once."""
+
+    def sample(key):
+        drawn = jax.random.randint(key, (num_queries,), 0, num_queries, jnp.int32)
+        return jnp.zeros(num_queries, jnp.int32).at[drawn].add(1)
+
+    drawn = jax.lax.map(sample, jax.random.split(key, num_resamples))
+    return jnp.concatenate([jnp.ones((1, num_queries), jnp.int32), drawn])

@@ -1,0 +1,84 @@
+"""Labels beside a graph: that they are those of its points, and the labels of its neighbours."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jnnk._core.whole_numbers import to_int32
+from jnnk.graphs import NNKGraph
+
+
+def integer_labels(labels: Array) -> Array:
+    """Labels (N,) as int32, -1 for those beyond its range.
+
+    Raises:
+        ValueError: unless they are one axis of integers.
+    """
+    labels = labels if isinstance(labels, jax.Array) else np.asarray(labels)
+    if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(
+            f"labels must be one axis of integers; got shape {labels.shape} of {labels.dtype}"
+        )
+    return jnp.asarray(to_int32(labels, otherwise=-1))
+
+
+def labels_of_points(graph: NNKGraph, labels: Array, *, own: bool = False) -> Array:
+    """The labels as int32 (N,), checked to be those of the points of a graph.
+
+    Args:
+        graph: weights (..., Q, K).
+        labels: (N,) integers.
+        own: whether the graph must be one on the points themselves, N = Q.
+
+    Raises:
+        ValueError: if the labels are not integers, are not Q with ``own``, or are too few for the
+            neighbours' indices. The last can be seen where the graph is no argument of a
+            transformation; there `labels_of_neighbors` tells it.
+    """
+    labels = integer_labels(labels)
+    num_labels, num_queries = labels.shape[0], graph.weights.shape[-2]
+    if own and num_labels != num_queries:
+        raise ValueError(
+            f"labels must name the class of each of the {num_queries} images; got {num_labels}"
+        )
+    if _is_known(graph.indices) and _is_known(graph.weights):
+        with jax.ensure_compile_time_eval():  # a transformation may close over the graph
+            indices = to_int32(graph.indices, otherwise=np.iinfo(np.int32).max)
+            largest = int(_largest_index(indices, graph.weights))
+        if largest >= num_labels:
+            raise ValueError(
+                f"labels must be those of the points, one each; got {num_labels}, but a neighbour "
+                f"has index {largest}"
+            )
+    return labels
+
+
+def labels_of_neighbors(graph: NNKGraph, labels: Array) -> tuple[Array, Array]:
+    """The label of every neighbour, and whether it has one.
+
+    Args:
+        graph: weights (..., Q, K).
+        labels: int32 (N,).
+
+    Returns:
+        ``(labels, known)``, int32 and bool (..., Q, K): -1 for candidates that are no neighbours,
+        which count as known, and for neighbours whose index is N or more, which are not.
+    """
+    support = graph.weights > 0
+    known = ~support | (graph.indices < labels.shape[0])
+    index = jnp.where(support, graph.indices, labels.shape[0])
+    return labels.at[index].get(mode="fill", fill_value=-1), known
+
+
+@jax.jit
+def _largest_index(indices: Array, weights: Array) -> Array:
+    """The largest index of a neighbour, -1 without any."""
+    return jnp.max(jnp.where(weights > 0, indices, -1), initial=-1)
+
+
+def _is_known(array: Array) -> bool:
+    """Whether its values can be looked at: no tracer, and all on this process."""
+    if isinstance(array, jax.core.Tracer):
+        return False
+    return not isinstance(array, jax.Array) or array.is_fully_addressable

@@ -1,0 +1,141 @@
+"""Redundancy of a layer: how much its channels' neighbourhoods repeat each other."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jnnk.graphs import NNKGraph
+from jnnk.measures._overlap import check_channels, matched, split_blocks
+
+_BLOCK = 128  # images compared at once
+
+
+class RedundancyCurve(NamedTuple):
+    """How the union of neighbourhoods grows with the number of channels, chosen greedily.
+
+    Attributes:
+        order: (C,) int32, the channels in the order of choice: always the one that adds the most
+            neighbours (summed over images), the lowest number among equals.
+        coverage: (C,) share of the whole layer's neighbours, ``sum_n |union of the chosen
+            channels' supports| / sum_n |union of all|``, after each choice; ends at 1. NaN where
+            no channel has a neighbour.
+    """
+
+    order: Array
+    coverage: Array
+
+
+@partial(jax.jit, static_argnames="per_image")
+def redundancy(graph: NNKGraph, *, per_image: bool = False) -> Array:
+    """How far the channels' neighbourhoods repeat each other: 0 disjoint, 1 all equal.
+
+    For image n let ``s_c`` be the sizes of the supports that are not empty, C' of them, and u the
+    size of their union. Then
+
+    ``R(n) = (1 - u / sum_c s_c) * C' / (C' - 1)``,
+
+    since ``u = sum_c s_c`` when they are disjoint and ``u = sum_c s_c / C'`` when they are equal.
+    The redundancy is the mean of R over images. Empty neighbourhoods (dead channels) take no
+    part; images with fewer than two others are left out. Channels that are silent for the same
+    images repeat each other there, see the head of `jnnk.measures`.
+
+    Args:
+        graph: leading axis C: indices and weights of shape (C, Q, K).
+        per_image: return the single images' values, (Q,), NaN where left out.
+
+    Returns:
+        () float; NaN where no image has two neighbourhoods to compare. Or (Q,).
+
+    Raises:
+        ValueError: for a graph that has not three axes.
+    """
+    indices, support = _support_blocks(graph)
+
+    def union_sizes(block):
+        indices, support = block
+
+        def add(left, channel):
+            return _without(left, indices, support, channel), left[channel].sum(0, jnp.int32)
+
+        _, gains = jax.lax.scan(add, support, jnp.arange(support.shape[0]))
+        return gains.sum(0)
+
+    union = jax.lax.map(union_sizes, (indices, support))
+    sizes = support.sum(2, dtype=jnp.int32)
+    total, present = sizes.sum(1), (sizes > 0).sum(1)
+    dtype = graph.weights.dtype
+    compared = present > 1
+    union, total, present = (x.astype(dtype) for x in (union, total, present))
+    share = 1 - union / jnp.where(compared, total, 1)
+    value = share * present / jnp.where(compared, present - 1, 1)
+    if per_image:
+        images = jnp.where(compared, value, jnp.nan).reshape(-1)
+        return images[: graph.weights.shape[1]]
+    return jnp.mean(value, where=compared)
+
+
+@jax.jit
+def redundancy_curve(graph: NNKGraph, *, weights: Array | None = None) -> RedundancyCurve:
+    """Greedy choice of channels whose neighbourhoods together cover those of the layer.
+
+    Args:
+        graph: leading axis C: indices and weights of shape (C, Q, K).
+        weights: (C,) not negative: the choice falls on the largest product with what a channel
+            adds, instead of on what it adds.
+
+    Returns:
+        The order of choice and the coverage; see `channels_to_cover`. Without weights the greedy
+        coverage with m channels is at least ``1 - 1/e`` of the best possible with m (coverage is
+        submodular).
+
+    Raises:
+        ValueError: for a graph that has not three axes.
+    """
+    indices, support = _support_blocks(graph)
+    num_channels = graph.weights.shape[0]
+
+    def choose(state, _):
+        left, chosen = state
+        gains = left.sum((0, 2, 3), dtype=jnp.int32)
+        value = gains if weights is None else gains.astype(weights.dtype) * weights
+        best = jnp.argmax(jnp.where(chosen, -1, value))
+        left = jax.lax.map(lambda block: _without(*block, best), (left, indices, support))
+        return (left, chosen.at[best].set(True)), (best.astype(jnp.int32), gains[best])
+
+    start = (support, jnp.zeros(num_channels, bool))
+    _, (order, gains) = jax.lax.scan(choose, start, length=num_channels)
+    covered = jnp.cumsum(gains).astype(graph.weights.dtype)
+    return RedundancyCurve(order, jnp.where(covered[-1] > 0, covered / covered[-1], jnp.nan))
+
+
+def channels_to_cover(curve: RedundancyCurve, shares: Array) -> Array:
+    """The smallest number of greedily chosen channels whose union reaches each share.
+
+    Args:
+        curve: from `redundancy_curve`.
+        shares: (...) floats in (0, 1], such as 0.9, 0.95, 0.99.
+
+    Returns:
+        (...) int32, at most C; 0 where the layer has no neighbours at all.
+    """
+    shares = jnp.asarray(shares, curve.coverage.dtype)
+    # A share such as 0.9 reached exactly must count in spite of rounding.
+    slack = 4 * jnp.finfo(curve.coverage.dtype).eps
+    coverage = curve.coverage.reshape((1,) * shares.ndim + (-1,))
+    short = coverage < shares[..., None] - slack
+    return jnp.where(jnp.isnan(curve.coverage[-1]), 0, 1 + short.sum(-1, dtype=jnp.int32))
+
+
+def _support_blocks(graph: NNKGraph) -> tuple[Array, Array]:
+    """Identifiers and "is a neighbour" in blocks of images, both (number, C, K, B)."""
+    check_channels(graph)
+    return split_blocks(graph.indices, graph.weights > 0, _BLOCK)
+
+
+def _without(left: Array, indices: Array, support: Array, channel: Array) -> Array:
+    """Takes the neighbours of one channel out of what is left of every channel, (C, K, B)."""
+    found = matched(indices, indices[channel], support[channel].astype(jnp.int8))
+    return left & (found == 0)

@@ -1,0 +1,70 @@
+"""Baselines of the overlap penalty: correlation and linear CKA between channels."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jnnk._core.precision import contract
+from jnnk.measures._baselines import standardised, without_bias
+from jnnk.penalties._channel_pairs import channel_points, mean_of_pairs, pairs_of
+
+
+@partial(jax.jit, static_argnames="num_channels")
+def decorrelation_penalty(
+    activations: Array, *, num_channels: int | None = 64, key: Array | None = None
+) -> Array:
+    """Mean squared correlation of every two channels, over all images and positions of a batch.
+
+    Args:
+        activations: (B, H, W, C) or (B, D, C), see `_channel_pairs.channel_points`.
+        num_channels: the most channels compared.
+        key: PRNG key that draws them where the layer has more.
+
+    Returns:
+        () in [0, 1]; dead channels are left out, 0 where fewer than two are live.
+
+    Raises:
+        ValueError: on wrong shapes, or without a key where channels are drawn.
+    """
+    points, _ = channel_points(activations, num_channels=num_channels, key=key)
+    # Each channel on a scale of its own, or the squares of a faint one underflow.
+    rows = jax.vmap(standardised)(points.reshape(points.shape[0], -1, 1))[:, :, 0]
+    covariance = contract("cp,dp->cd", rows, rows)
+    variance = jnp.diagonal(covariance)
+    live = variance > 0
+    safe = jnp.where(live, variance, 1)
+    return mean_of_pairs(jnp.square(covariance) / safe[:, None] / safe[None], pairs_of(live))
+
+
+@partial(jax.jit, static_argnames="num_channels")
+def cka_penalty(
+    activations: Array, *, num_channels: int | None = 64, key: Array | None = None
+) -> Array:
+    """Mean debiased linear CKA of every two channels, see `jnnk.measures.linear_cka`.
+
+    0 on average for independent channels, and a little below in some batches. Computed from the
+    channels' B x B Gram matrices, which take ``4 B^2`` bytes a channel.
+
+    Args:
+        activations: (B, H, W, C) or (B, D, C), see `_channel_pairs.channel_points`.
+        num_channels: the most channels compared.
+        key: PRNG key that draws them where the layer has more.
+
+    Returns:
+        () in [-1, 1]. Channels that are constant, or in all images but one, are left out; 0 where
+        fewer than two are left, and for batches of fewer than 4 images.
+
+    Raises:
+        ValueError: on wrong shapes, or without a key where channels are drawn.
+    """
+    points, _ = channel_points(activations, num_channels=num_channels, key=key)
+    if points.shape[1] < 4:
+        return jnp.zeros((), points.dtype)
+    centred = jax.vmap(standardised)(points)
+    inner, live = without_bias(contract("cnd,cmd->cnm", centred, centred))
+    inner = inner.reshape(inner.shape[0], -1)
+    squares = jnp.sum(jnp.square(inner), axis=1)
+    unit = inner / jnp.sqrt(jnp.where(live, squares, 1))[:, None]
+    return mean_of_pairs(contract("cp,dp->cd", unit, unit), pairs_of(live))

@@ -1,0 +1,69 @@
+"""Scores of conv kernels, masks made from them, and networks without what a mask killed."""
+
+from jnnk.pruning._analysis import (
+    EigenvalueKinds,
+    Intersection,
+    agreement,
+    chance_of_real,
+    eigenvalue_kinds,
+    has_real_eigenvalues,
+    largest_share,
+    network_magnitudes,
+    pruned_kernels,
+    pruning_score,
+    share_pruned,
+    whole_network,
+)
+from jnnk.pruning._channels import CHANNEL_CRITERIA, ChannelView, Wiring, channel_masks, inner_convs
+from jnnk.pruning._compaction import compact
+from jnnk.pruning._linalg.eigenvalues import Eigenvalues, determinant, eigenvalues, gram_determinant
+from jnnk.pruning._linalg.singular_values import singular_values
+from jnnk.pruning._masked_optimizer import keep_pruned_zero
+from jnnk.pruning._masks import SCOPES, apply_masks, layer_scores, make_masks, masks_from_layers
+from jnnk.pruning._scores import CRITERIA, kernel_scores
+from jnnk.pruning._selection import Schedule, cubic_schedule, one_shot_schedule
+from jnnk.pruning._summary import LayerSummary, MaskSummary, conv_output_sizes, summarize
+from jnnk.pruning._taylor import taylor_channel_scores, taylor_scores
+
+__all__ = [
+    "CHANNEL_CRITERIA",
+    "CRITERIA",
+    "SCOPES",
+    "ChannelView",
+    "EigenvalueKinds",
+    "Eigenvalues",
+    "Intersection",
+    "LayerSummary",
+    "MaskSummary",
+    "Schedule",
+    "Wiring",
+    "agreement",
+    "apply_masks",
+    "chance_of_real",
+    "channel_masks",
+    "compact",
+    "conv_output_sizes",
+    "cubic_schedule",
+    "determinant",
+    "eigenvalue_kinds",
+    "eigenvalues",
+    "gram_determinant",
+    "has_real_eigenvalues",
+    "inner_convs",
+    "keep_pruned_zero",
+    "kernel_scores",
+    "largest_share",
+    "layer_scores",
+    "make_masks",
+    "masks_from_layers",
+    "network_magnitudes",
+    "one_shot_schedule",
+    "pruned_kernels",
+    "pruning_score",
+    "share_pruned",
+    "singular_values",
+    "summarize",
+    "taylor_channel_scores",
+    "taylor_scores",
+    "whole_network",
+]

@@ -1,0 +1,213 @@
+"""What every criterion says of a network's kernels: the analyses of arXiv 2102.02804 as numbers.
+
+Layers are named by the path of their convolution (``"layer1_0/conv1"``). 1x1 convolutions are left
+out, as `jnnk.pruning.make_masks` leaves them whole. Results are host data, NumPy and Python.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jnnk.pruning._masks import conv_kernels, layer_scores
+from jnnk.pruning._selection import above_threshold
+
+Magnitudes = dict[str, dict[str, np.ndarray]]
+"""Criterion -> layer -> scores ``(Cin, Cout)`` in the unit of the weights."""
+
+
+class EigenvalueKinds(NamedTuple):
+    """How many kernels of a layer have only real eigenvalues.
+
+    Attributes:
+        layer: path of the convolution.
+        size: n of its n x n kernels.
+        kernels: kernels in all.
+        real: those whose eigenvalues are all real; the others have at least one complex pair.
+        kept: kernels that the mask keeps.
+        kept_real: those of them whose eigenvalues are all real.
+    """
+
+    layer: str
+    size: int
+    kernels: int
+    real: int
+    kept: int
+    kept_real: int
+
+
+class Intersection(NamedTuple):
+    """Kernels pruned by exactly these criteria and no other: a bar of an UpSet chart.
+
+    Attributes:
+        criteria: names.
+        kernels: number of kernels.
+    """
+
+    criteria: tuple[str, ...]
+    kernels: int
+
+
+def pruned_kernels(params: Any) -> dict[str, jax.Array]:
+    """The kernels ``(h, w, Cin, Cout)`` of every layer that pruning looks at."""
+    return {
+        path.removesuffix("/kernel"): kernel
+        for path, kernel in conv_kernels(params).items()
+        if kernel.shape[:2] != (1, 1)
+    }
+
+
+def network_magnitudes(params: Any, criteria: Sequence[str]) -> Magnitudes:
+    """Scores of every kernel of a network, in one batch for each size of kernel.
+
+    Args:
+        params: pytree of parameters.
+        criteria: keys of ``CRITERIA`` but ``"random"``, which says nothing of a network.
+
+    Returns:
+        Scores by criterion and layer; ``det`` and ``det_gram`` raised to the power that brings them
+        to the unit of the weights, so that one threshold means the same to all.
+    """
+    kernels = pruned_kernels(params)
+    return {
+        criterion: jax.tree.map(np.asarray, layer_scores(kernels, criterion))
+        for criterion in criteria
+    }
+
+
+def share_pruned(scores: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
+    """Share of kernels that a significance threshold prunes.
+
+    Args:
+        scores: magnitudes, any shape.
+        thresholds: T thresholds in the unit of the weights.
+
+    Returns:
+        (T,) shares in [0, 1].
+    """
+    flat = scores.reshape(1, -1)
+    return 1 - np.mean(above_threshold(flat, np.asarray(thresholds, flat.dtype)[:, None]), axis=1)
+
+
+def whole_network(layers: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The scores of all layers in one vector ``(kernels,)``."""
+    return np.concatenate([scores.ravel() for scores in layers.values()])
+
+
+def eigenvalue_kinds(params: Any, masks: Any) -> list[EigenvalueKinds]:
+    """Real against complex eigenvalues, layer by layer, before and after pruning.
+
+    Args:
+        params: pytree of parameters, not yet masked.
+        masks: a mask of them.
+
+    Returns:
+        A record for every layer of square kernels.
+    """
+    keep = {path.removesuffix("/kernel"): leaf for path, leaf in conv_kernels(masks).items()}
+    records = []
+    for layer, kernel in pruned_kernels(params).items():
+        if kernel.shape[0] != kernel.shape[1]:
+            continue
+        is_real = has_real_eigenvalues(kernel)
+        kept = np.asarray(keep[layer][0, 0]) != 0
+        records.append(
+            EigenvalueKinds(
+                layer=layer,
+                size=kernel.shape[0],
+                kernels=is_real.size,
+                real=int(is_real.sum()),
+                kept=int(kept.sum()),
+                kept_real=int((is_real & kept).sum()),
+            )
+        )
+    return records
+
+
+def has_real_eigenvalues(kernel: np.ndarray | jax.Array) -> np.ndarray:
+    """Which square kernels have only real eigenvalues, by LAPACK in float64.
+
+    Args:
+        kernel: ``(n, n, Cin, Cout)``; entries that are not finite count as 0.
+
+    Returns:
+        bool ``(Cin, Cout)``.
+    """
+    matrices = np.moveaxis(np.nan_to_num(np.asarray(kernel, np.float64)), (0, 1), (2, 3))
+    return np.all(np.linalg.eigvals(matrices).imag == 0, axis=-1)
+
+
+def chance_of_real(size: int) -> float:
+    """Probability that an n x n matrix of independent normal entries has only real eigenvalues.
+
+    ``2 ** (-n (n - 1) / 4)``: Edelman, "The probability that a random real Gaussian matrix has k
+    real eigenvalues" (1997). A trained kernel is compared with it.
+
+    Args:
+        size: n.
+
+    Returns:
+        The probability; 0.354 for 3 x 3.
+    """
+    return 2.0 ** (-size * (size - 1) / 4)
+
+
+def agreement(pruned: Mapping[str, np.ndarray]) -> list[Intersection]:
+    """Which kernels which criteria agree on: the exclusive intersections of the pruned sets.
+
+    Args:
+        pruned: criterion -> (n,) bool, true where it prunes a kernel.
+
+    Returns:
+        The intersections that are not empty, largest first; kernels that no criterion prunes are
+        left out. The numbers add up to the kernels that any criterion prunes.
+    """
+    names = list(pruned)
+    if not names:
+        return []
+    sets = np.stack([np.asarray(pruned[name], bool).ravel() for name in names], axis=1)
+    members, counts = np.unique(sets[sets.any(axis=1)], axis=0, return_counts=True)
+    found = [
+        Intersection(tuple(np.asarray(names)[row].tolist()), int(count))
+        for row, count in zip(members, counts, strict=True)
+    ]
+    return sorted(found, key=lambda each: (-each.kernels, each.criteria))
+
+
+def largest_share(
+    points: Sequence[Mapping[str, Any]], accuracy: float, *, tolerance: float
+) -> float:
+    """The largest swept share up to which no more accuracy is lost than the tolerance.
+
+    Args:
+        points: ``share`` and ``accuracy`` each, by ascending share.
+        accuracy: of the whole network, in [0, 1].
+        tolerance: in percentage points.
+
+    Returns:
+        The share, 0 where the first one already loses more.
+    """
+    chosen = 0.0
+    for point in points:
+        if 100 * (accuracy - point["accuracy"]) > tolerance + 1e-9:
+            break
+        chosen = point["share"]
+    return chosen
+
+
+def pruning_score(
+    accuracy: float, accuracy_before: float, params: float, params_before: float
+) -> float:
+    """The paper's score of a pruned network: ``(acc / acc0) * (1 - params / params0)``.
+
+    Args:
+        accuracy: of the pruned network.
+        accuracy_before: of the whole one, above 0.
+        params: parameters left.
+        params_before: parameters of the whole network.
+
+    Returns:
+        0 for a whole network and one always wrong, near 1 for one that loses nothing but weights.
+    """
+    return accuracy / accuracy_before * (1 - params / params_before)

@@ -1,0 +1,1 @@
+"""Eigenvalues, determinants and singular values of many small matrices at once."""

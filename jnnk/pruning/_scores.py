@@ -1,0 +1,248 @@
+"""How much a convolution kernel matters: one score per (input channel, filter) pair.
+
+A conv layer's weights ``(h, w, Cin, Cout)`` hold ``Cin * Cout`` matrices of shape ``(h, w)``, and
+every criterion maps each matrix to one number. Criteria and their names are those of Cugu & Akbas,
+"A Deeper Look into Convolutions via Pruning" (arXiv 2102.02804). A criterion is homogeneous:
+scaling a kernel by ``c`` scales its score by ``c ** degree``, with degree 1 except for the
+determinants.
+
+Grouped and depthwise convolutions store ``(h, w, Cin / groups, Cout)``: their scores have that
+shape, the first axis counting the input channels of the filter's own group.
+
+A matrix that is not square has no eigenvalues. There the singular values take their place (the
+eigenvalues of ``sqrt(K'K)``, or of ``sqrt(KK')`` where that is smaller): ``det`` is their product,
+the two smallest-eigenvalue scores the smallest of them, and the two spectral radii equal
+``spectral_norm``.
+"""
+
+import functools
+import operator
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jnnk.pruning._linalg.eigenvalues import determinant, eigenvalues, gram_determinant
+from jnnk.pruning._linalg.singular_values import singular_values
+
+
+def _entries(kernel: jax.Array) -> list[jax.Array]:
+    """One array ``(...)`` for each entry: XLA on CPU is slow to reduce over leading axes."""
+    return [kernel[i, j] for i in range(kernel.shape[0]) for j in range(kernel.shape[1])]
+
+
+def _is_square(kernel: jax.Array) -> bool:
+    return kernel.shape[0] == kernel.shape[1]
+
+
+def _moduli(kernel: jax.Array) -> Sequence[jax.Array]:
+    if not _is_square(kernel):
+        return singular_values(kernel)
+    values = eigenvalues(kernel)
+    return [_modulus(x, y) for x, y in zip(values.real, values.imag, strict=True)]
+
+
+def _modulus(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Of numbers whose squares may leave the range; 0 with derivative 0 at 0."""
+    x, y = jnp.abs(x), jnp.abs(y)
+    larger = jnp.maximum(x, y)
+    ratio = jnp.minimum(x, y) / jnp.where(larger > 0, larger, 1)
+    return larger * jnp.sqrt(1 + ratio * ratio)
+
+
+def _absolute_real_parts(kernel: jax.Array) -> Sequence[jax.Array]:
+    if not _is_square(kernel):
+        return singular_values(kernel)
+    return [jnp.abs(x) for x in eigenvalues(kernel).real]
+
+
+def det(kernel: jax.Array) -> jax.Array:
+    """Absolute determinant of each matrix of ``kernel`` ``(h, w, ...)``; shape ``(...)``."""
+    if not _is_square(kernel):
+        return functools.reduce(operator.mul, singular_values(kernel))
+    return jnp.abs(determinant(kernel))
+
+
+def det_gram(kernel: jax.Array) -> jax.Array:
+    """Determinant of ``K'K``, of ``KK'`` if smaller; the authors' ``det_corr``. Shape ``(...)``.
+
+    ``K'K`` is rounded to float32 first, as theirs is: equal to ``det ** 2`` but for noise of about
+    1e-7 of the product of its diagonal, and with it their masks come out.
+    """
+    is_wide = kernel.shape[0] < kernel.shape[1]
+    return gram_determinant(kernel.swapaxes(0, 1) if is_wide else kernel)
+
+
+def min_eig(kernel: jax.Array) -> jax.Array:
+    """Smallest modulus among the eigenvalues; shape ``(...)``."""
+    return functools.reduce(jnp.minimum, _moduli(kernel))
+
+
+def min_eig_real(kernel: jax.Array) -> jax.Array:
+    """Smallest absolute real part among the eigenvalues; shape ``(...)``."""
+    return functools.reduce(jnp.minimum, _absolute_real_parts(kernel))
+
+
+def spectral_radius(kernel: jax.Array) -> jax.Array:
+    """Largest modulus among the eigenvalues; shape ``(...)``."""
+    return functools.reduce(jnp.maximum, _moduli(kernel))
+
+
+def spectral_radius_real(kernel: jax.Array) -> jax.Array:
+    """Largest absolute real part among the eigenvalues; shape ``(...)``."""
+    return functools.reduce(jnp.maximum, _absolute_real_parts(kernel))
+
+
+def spectral_norm(kernel: jax.Array) -> jax.Array:
+    """Largest singular value; shape ``(...)``."""
+    return functools.reduce(jnp.maximum, singular_values(kernel))
+
+
+def weight(kernel: jax.Array) -> jax.Array:
+    """Mean absolute weight; shape ``(...)``."""
+    total = functools.reduce(operator.add, _entries(jnp.abs(kernel)))
+    return total / (kernel.shape[0] * kernel.shape[1])
+
+
+def random(kernel: jax.Array, key: jax.Array) -> jax.Array:
+    """A number uniform in [0, 1) for each matrix, whatever it holds; shape ``(...)``."""
+    return jax.random.uniform(key, kernel.shape[2:], kernel.dtype)
+
+
+CRITERIA: dict[str, Callable[..., jax.Array]] = {
+    "det": det,
+    "det_gram": det_gram,
+    "min_eig": min_eig,
+    "min_eig_real": min_eig_real,
+    "spectral_radius": spectral_radius,
+    "spectral_radius_real": spectral_radius_real,
+    "spectral_norm": spectral_norm,
+    "weight": weight,
+    "random": random,
+}
+"""Every criterion: name -> function of matrices ``(h, w, ...)`` (``random`` also takes a key)."""
+
+_OF_EIGENVALUES = ("min_eig", "min_eig_real", "spectral_radius", "spectral_radius_real")
+_AUTHORS_CRITERIA = {"det_corr": "det_gram"}
+_AUTHORS_SELECTIONS = ("_contrib", "_sorted_kernels", "_sorted_neurons", "_kernels", "_neurons")
+
+
+def parse_mode(name: str) -> tuple[str, str | None]:
+    """Split a criterion or one of the authors' compression modes.
+
+    Args:
+        name: a key of ``CRITERIA`` or a mode of cuguilke/psykedelic, such as ``"det_corr"``,
+            ``"min_eig_contrib"``, ``"weight_sorted_kernels"`` or ``"random_neurons"``.
+
+    Returns:
+        The criterion's name in ``CRITERIA``, and the selection that the mode implies:
+        ``"contrib"``, ``"kernels"`` (a keep-rate per filter), ``"neurons"`` (whole filters), or
+        None.
+
+    Raises:
+        ValueError: if the name is neither.
+    """
+    for suffix in _AUTHORS_SELECTIONS:
+        base = name.removesuffix(suffix)
+        base = _AUTHORS_CRITERIA.get(base, base)
+        if base in CRITERIA and name.endswith(suffix):
+            return base, suffix.rsplit("_", 1)[1]
+    criterion = _AUTHORS_CRITERIA.get(name, name)
+    if criterion not in CRITERIA:
+        raise ValueError(
+            f"criterion: expected one of {', '.join(CRITERIA)} or one of the authors' modes, "
+            f"got {name!r}"
+        )
+    return criterion, None
+
+
+def score_degree(criterion: str, shape: tuple[int, int]) -> int:
+    """Degree of a criterion's homogeneity for kernels of ``shape`` ``(h, w)``.
+
+    ``score ** (1 / degree)`` is in the unit of the weights, so it is what a significance threshold
+    is compared with: ``|det| >= t ** n`` and ``det(K'K) >= t ** 2n``. ``random`` has degree 0.
+    """
+    size = min(shape)
+    return {"det": size, "det_gram": 2 * size, "random": 0}.get(criterion, 1)
+
+
+def kernel_scores(kernel: jax.Array, criterion: str, *, key: jax.Array | None = None) -> jax.Array:
+    """Score every kernel of a conv layer.
+
+    Args:
+        kernel: weights ``(h, w, Cin, Cout)``, any floating dtype (computed in float32).
+        criterion: a key of ``CRITERIA`` or the name of one of the authors' modes.
+        key: a PRNG key, for ``random`` only.
+
+    Returns:
+        float32 ``(Cin, Cout)``: raw scores (``|det|``, not its root). A kernel with a weight that
+        is not finite scores NaN. A determinant too small for float32 is 0; ``kernel_magnitudes``
+        keeps it apart from 0.
+
+    Raises:
+        ValueError: if ``kernel`` has not four axes, the criterion is unknown, or ``random`` has no
+            key.
+
+    Examples:
+        Two kernels that read one channel, twice the identity and nothing:
+
+        >>> kernel = jnp.stack([2 * jnp.eye(3), jnp.zeros((3, 3))], -1)[:, :, None]
+        >>> print(kernel_scores(kernel, "spectral_radius"))
+        [[2. 0.]]
+    """
+    name = parse_mode(criterion)[0]
+    scale, score = _scaled_scores(kernel, name, key)
+    return score * scale ** score_degree(name, kernel.shape[:2])
+
+
+def kernel_magnitudes(
+    kernel: jax.Array, criterion: str, *, key: jax.Array | None = None
+) -> jax.Array:
+    """Scores brought to the unit of the weights: ``score ** (1 / degree)``.
+
+    Ranks kernels of one size as ``kernel_scores`` does, makes kernels of different sizes
+    comparable, and does not underflow: the power ``t ** 2n`` of a threshold leaves the range of
+    float32 for kernels of 5x5.
+
+    Args:
+        kernel: as in ``kernel_scores``.
+        criterion: as in ``kernel_scores``.
+        key: as in ``kernel_scores``.
+
+    Returns:
+        float32 ``(Cin, Cout)``.
+    """
+    name = parse_mode(criterion)[0]
+    scale, score = _scaled_scores(kernel, name, key)
+    degree = score_degree(name, kernel.shape[:2])
+    if degree <= 1:
+        return score * scale**degree
+    root = jnp.where(score == 0, 1, score) ** (1 / degree)
+    return scale * jnp.where(score == 0, 0, root)
+
+
+def _scaled_scores(
+    kernel: jax.Array, name: str, key: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    kernel = jnp.asarray(kernel)
+    if kernel.ndim != 4:
+        raise ValueError(f"kernel: expected shape (h, w, Cin, Cout), got {kernel.shape}")
+    if name == "random" and key is None:
+        raise ValueError("key: the criterion 'random' needs a PRNG key, got None")
+    return _score(kernel, name, key)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _score(kernel: jax.Array, name: str, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    # A power of two near the largest weight: dividing by it is exact, and keeps products of many
+    # weights within the range of float32.
+    kernel = kernel.astype(jnp.float32)
+    largest = jax.lax.stop_gradient(functools.reduce(jnp.maximum, _entries(jnp.abs(kernel))))
+    bits = jax.lax.bitcast_convert_type(largest, jnp.uint32) & jnp.uint32(0x7F800000)
+    scale = jax.lax.bitcast_convert_type(bits, jnp.float32)
+    is_finite = jnp.isfinite(largest)
+    of_eigenvalues = name in _OF_EIGENVALUES and _is_square(kernel)  # which scales by itself
+    scale = jnp.where((scale > 0) & is_finite & (not of_eigenvalues), scale, 1)
+    scaled = jnp.where(is_finite[None, None], kernel, 0) / scale[None, None]
+    score = random(scaled, key) if name == "random" else CRITERIA[name](scaled)
+    return scale, jnp.where(is_finite, score, jnp.nan)

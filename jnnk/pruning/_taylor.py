@@ -1,0 +1,109 @@
+"""First-order Taylor scores: what the loss would change by without a kernel or a channel.
+
+Molchanov, Mallya, Tyree, Frosio and Kautz, "Importance Estimation for Neural Network Pruning"
+(CVPR 2019, arXiv 1906.10771), equation 8 for a group of weights: the square of the sum of gradient
+times weight, which is the derivative by a gate of 1 on the group's output, squared; averaged over
+batches.
+
+Take the loss of the network as it answers, with BatchNorm's running statistics: where BatchNorm
+normalises by the batch, no scaling of a filter changes the loss, and the sum over its weights is 0.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jnnk.pruning._conv_leaves import PyTree, conv_kernels, leaf_path
+
+
+class Conv(Protocol):
+    """What `taylor_channel_scores` asks of a conv, as ``model.convs()`` tells it."""
+
+    conv: str
+    norm: str | None
+
+
+def taylor_scores(
+    loss: Callable[[PyTree, Any], Array], params: PyTree, batches: PyTree
+) -> dict[str, Array]:
+    """Score every conv kernel: the squared sum of gradient times weight over its h x w weights.
+
+    Args:
+        loss: ``loss(params, batch)``, a scalar, differentiable.
+        params: pytree of parameters.
+        batches: pytree whose leaves have a leading axis B: B batches, of each of which one gradient
+            is taken, one after the other.
+
+    Returns:
+        Path of a conv kernel -> float32 ``(Cin, Cout)``, the mean over the batches; the
+        ``criterion`` of `jnnk.pruning.make_masks`.
+    """
+
+    def of_kernels(products: dict[str, Array]) -> dict[str, Array]:
+        return {path: products[path].sum((0, 1)) for path in conv_kernels(params)}
+
+    return _mean_squares(loss, params, batches, of_kernels)
+
+
+def taylor_channel_scores(
+    loss: Callable[[PyTree, Any], Array],
+    params: PyTree,
+    batches: PyTree,
+    *,
+    convs: Iterable[Conv] = (),
+) -> dict[str, Array]:
+    """Score every filter of every conv: the squared derivative by a gate on its channel.
+
+    The gate stands behind the BatchNorm that follows the conv, where ``convs`` names one (the
+    paper's choice): its scale and shift are the weights summed over. Else they are those of the
+    filter and its bias.
+
+    Args:
+        loss: as in `taylor_scores`.
+        params: as in `taylor_scores`.
+        batches: as in `taylor_scores`.
+        convs: the network's convs, ``model.convs()``.
+
+    Returns:
+        Path of a conv kernel -> float32 ``(Cout,)``, the mean over the batches; the ``criterion``
+        of `jnnk.pruning.channel_masks`, or of `jnnk.pruning.make_masks` with
+        ``whole_filters``.
+    """
+    norms = {f"{info.conv}/kernel": info.norm for info in convs}
+
+    def of_channels(products: dict[str, Array]) -> dict[str, Array]:
+        sums = {}
+        for path in conv_kernels(params):
+            norm, layer = norms.get(path), path.removesuffix("kernel")
+            if norm is not None:
+                gated = (f"{norm}/scale", f"{norm}/bias")
+            else:
+                gated = (path, f"{layer}bias")
+            found = [products[name] for name in gated if name in products]
+            sums[path] = sum(each.sum(tuple(range(each.ndim - 1))) for each in found)
+        return sums
+
+    return _mean_squares(loss, params, batches, of_channels)
+
+
+def _mean_squares(
+    loss: Callable[[PyTree, Any], Array],
+    params: PyTree,
+    batches: PyTree,
+    sums: Callable[[dict[str, Array]], dict[str, Array]],
+) -> dict[str, Array]:
+    """The mean over batches of the squares of what ``sums`` makes of gradient times weight."""
+
+    def squares(batch: PyTree) -> dict[str, Array]:
+        products = jax.tree.map(
+            lambda p, g: p.astype(jnp.float32) * g.astype(jnp.float32),
+            params,
+            jax.grad(loss)(params, batch),
+        )
+        leaves = jax.tree_util.tree_leaves_with_path(products)
+        return jax.tree.map(jnp.square, sums({leaf_path(path): leaf for path, leaf in leaves}))
+
+    return jax.tree.map(lambda each: each.mean(0), jax.lax.map(squares, batches))

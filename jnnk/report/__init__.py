@@ -1,0 +1,1 @@
+"""``report.html`` and the tables and figures beside it, from records."""

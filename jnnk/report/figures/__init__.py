@@ -1,0 +1,1 @@
+"""Pictures, each a function from records to a figure of matplotlib."""

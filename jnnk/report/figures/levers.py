@@ -1,0 +1,128 @@
+"""Pictures of the studies of overlap as a lever, each a function from records to a figure."""
+
+import itertools
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from jnnk.report.figures.style import PALETTE, STYLE, label_epochs, make_axes
+
+_PANELS = (
+    ("overlap", "hard Jaccard overlap", 1),
+    ("accuracy", "test accuracy (%)", 100),
+    ("gap", "training - test accuracy (points)", 100),
+    ("prunable", "kernels prunable (%)", 100),
+)
+
+
+def regularizer_effects(summary: list[dict]) -> Figure:
+    """Overlap, accuracy, gap and prunability against the strength of each penalty.
+
+    Args:
+        summary: of :func:`jnnk.experiments.regularizer.summarize_cases`.
+    """
+    none = next((record for record in summary if record["penalty"] == "none"), None)
+    penalties = dict.fromkeys(r["penalty"] for r in summary if r["penalty"] != "none")
+    with mpl.rc_context(STYLE):
+        figure, axes = make_axes(1, 4, (13, 3.4))
+        for axis, (name, label, factor) in zip(axes, _PANELS, strict=True):
+            for marker, penalty in zip("osD^v", penalties, strict=False):
+                rows = [record for record in summary if record["penalty"] == penalty]
+                axis.errorbar(
+                    [row["strength"] for row in rows],
+                    [_scaled(factor, row[name]) for row in rows],
+                    yerr=[factor * (row[f"{name}_std"] or 0) for row in rows],
+                    marker=marker, markersize=5, capsize=2, linewidth=1, label=penalty,
+                )  # fmt: skip
+            if none is not None:
+                middle, spread = _scaled(factor, none[name]), factor * (none[f"{name}_std"] or 0)
+                axis.axhline(middle, color="grey", linestyle="--", linewidth=1, label="no penalty")
+                axis.axhspan(
+                    middle - spread, middle + spread, color="grey", alpha=0.15, linewidth=0
+                )
+            strengths = sorted({record["strength"] for record in summary})
+            least = min((abs(strength) for strength in strengths if strength), default=1)
+            axis.set_xscale("symlog", linthresh=least)
+            axis.set_xticks(strengths, [f"{strength:g}" for strength in strengths], minor=False)
+            axis.minorticks_off()
+            axis.margins(x=0.08)
+            axis.set(xlabel="strength", ylabel=label)
+        axes[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def stopping_rules(records: list[dict]) -> Figure:
+    """Test accuracy against the images seen, and the accuracy over epochs, by stopping rule.
+
+    Args:
+        records: of :func:`jnnk.experiments.early_stopping.reproduce_early_stopping`.
+    """
+    rules = dict.fromkeys(record["rule"] for record in records)
+    with mpl.rc_context(STYLE):
+        figure, (left, right) = make_axes(1, 2, (10, 3.8))
+        for number, rule in enumerate(rules):
+            rows = [record for record in records if record["rule"] == rule]
+            color = PALETTE[number]
+            points = [(row["passes"], 100 * row["accuracy"]) for row in rows]
+            left.plot(*zip(*points, strict=True), "o", markersize=4, alpha=0.5, color=color)
+            left.plot(
+                *np.mean(points, axis=0), "D", markersize=9, color=color,
+                markeredgecolor="black", label=rule,
+            )  # fmt: skip
+            if rule == "nnk":  # the same trainings as "none", cut short
+                continue
+            for row in rows:
+                epochs = np.arange(1, len(row["accuracies"]) + 1)
+                right.plot(
+                    epochs, 100 * np.array(row["accuracies"]), color=color, linewidth=0.8, alpha=0.6
+                )
+                right.plot(epochs[-1], 100 * row["accuracies"][-1], "|", color=color)
+        left.set(xlabel="images seen (passes over all)", ylabel="test accuracy (%)")
+        left.legend(title="stopping")
+        right.set_ylabel("test accuracy (%)")
+        label_epochs(right)
+    return figure
+
+
+def channel_pruning(summary: list[dict]) -> Figure:
+    """Accuracy at once and fine-tuned against MACs and against latency, by criterion.
+
+    Args:
+        summary: of :func:`jnnk.experiments.channel_pruning.summarize_cases`.
+    """
+    networks = dict.fromkeys(record["network"] for record in summary)
+    criteria = dict.fromkeys(record["criterion"] for record in summary)
+    panels = list(itertools.product(("one_shot", "fine_tuned"), ("macs", "latency")))
+    with mpl.rc_context(STYLE):
+        figure, axes = make_axes(len(networks), 4, (15, 3.5 * len(networks)), squeeze=False)
+        for row, network in zip(axes, networks, strict=True):
+            for axis, (stage, cost) in zip(row, panels, strict=True):
+                for number, criterion in enumerate(criteria):
+                    rows = [
+                        r
+                        for r in summary
+                        if (r["network"], r["criterion"]) == (network, criterion)
+                        and r[stage] is not None
+                    ]
+                    axis.errorbar(
+                        [100 * r[cost] for r in rows],
+                        [100 * r[stage] for r in rows],
+                        yerr=[100 * (r[f"{stage}_std"] or 0) for r in rows],
+                        marker="osD^vPX"[number % 7], markersize=5, capsize=2,
+                        linewidth=2 if "redundancy" in criterion else 1, label=criterion,
+                    )  # fmt: skip
+                before = next(r["accuracy_before"] for r in summary if r["network"] == network)
+                axis.axhline(100 * before, color="grey", linestyle="--", linewidth=1)
+                what = {"macs": "MACs", "latency": "measured latency"}[cost]
+                axis.set(
+                    xlabel=f"{what} (% of the whole)",
+                    ylabel="test accuracy (%)",
+                    title=f"{network}, {stage.replace('_', '-')}",
+                )
+            row[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def _scaled(factor: float, value: float | None) -> float:
+    return float("nan") if value is None else factor * value

@@ -1,0 +1,193 @@
+"""The report's pictures, each a function from the content of ``results.json`` to a figure."""
+
+import textwrap
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+
+from jnnk.measures import ChannelTree, cluster_channels, tree_lines
+from jnnk.report.figures.style import (
+    PALETTE,
+    STYLE,
+    by_layer,
+    label_epochs,
+    label_layers,
+    legend_of_layers,
+    line_with_limits,
+    lines_of,
+    make_axes,
+    panels_by_depth,
+    shades,
+    values_of,
+)
+
+_MEASURES = {
+    "overlap": "mean channel overlap (Jaccard)",
+    "redundancy": "redundancy (0 disjoint, 1 equal)",
+    "channel_degree": "NNK degree of a channel\n(neighbours an image)",
+    "degree": "NNK degree of the layer\n(neighbours an image)",
+    "mle_dimension": "dimension of the layer\n(maximum likelihood)",
+}
+
+
+def training_curves(metrics: list[dict]) -> Figure:
+    """Loss and accuracy against the epoch.
+
+    Args:
+        metrics: the records of ``metrics.jsonl``.
+    """
+    with mpl.rc_context(STYLE):
+        figure, (left, right) = make_axes(1, 2, (9, 3.2))
+        epochs = [record["epoch"] for record in metrics]
+        left.plot(epochs, [record["cross_entropy"] for record in metrics], label="cross-entropy")
+        left.plot(epochs, [record["loss"] for record in metrics], "--", label="with penalties")
+        left.set_ylabel("training loss (nats)")
+        left.legend()
+        right.plot(
+            epochs, [100 * record["accuracy"] for record in metrics], label="training batches"
+        )
+        right.plot(
+            epochs, [100 * record["test_accuracy"] for record in metrics], label="test images"
+        )
+        right.set_ylabel("accuracy (%)")
+        label_epochs(left, right)
+        right.legend()
+    return figure
+
+
+def redundancy_and_pruning(records: list[dict]) -> Figure:
+    """Redundancy of every layer, and below it the share of its kernels that were pruned.
+
+    Args:
+        records: ``layer``, ``redundancy``, ``kernels`` and ``kernels_kept``; None where unknown.
+    """
+    layers = [record["layer"] for record in records]
+    panels = {"redundancy\n(0 disjoint, 1 equal)": values_of(records, "redundancy")}
+    if any(record["kernels"] for record in records):
+        kept = values_of(records, "kernels_kept") / values_of(records, "kernels")
+        panels["kernels pruned (%)"] = 100 * (1 - kept)
+    size = by_layer(len(layers), 1.0 + 1.6 * len(panels), least=7)
+    with mpl.rc_context(STYLE):
+        figure, axes = make_axes(len(panels), 1, size, sharex=True, squeeze=False)
+        for axis, (label, values), colour in zip(axes.flat, panels.items(), PALETTE, strict=False):
+            axis.bar(range(len(layers)), np.nan_to_num(values), color=colour)
+            axis.set_ylabel(label)
+            axis.grid(axis="x", visible=False)
+        axes[0, 0].set_ylim(0, 1)
+        label_layers(axes[-1, 0], layers, rotation=45)
+    return figure
+
+
+def measures_by_depth(records: list[dict], *, control: int | str = 0) -> Figure:
+    """Overlap, redundancy, dimensions and leave-one-out error against depth, a line an epoch.
+
+    Args:
+        records: of :func:`jnnk.jobs.overlap.overlap`.
+        control: the epoch at which the network had random weights, drawn as a line of its own
+            kind; where it is another than 0, training started from given weights.
+    """
+    panels = {**_MEASURES, "loo_error": "leave-one-out error (%)"}
+    epochs = dict.fromkeys(record["epoch"] for record in records)
+    layers = list(dict.fromkeys(record["layer"] for record in records))
+    trained = [epoch for epoch in epochs if epoch != control]
+    colours = shades(len(trained))
+    styles = {
+        epoch: {"color": colour, "label": f"epoch {epoch}" if epoch else "given weights"}
+        for epoch, colour in zip(trained, colours, strict=True)
+    }
+    styles[control] = {
+        "color": "0.4",
+        "marker": "s",
+        "linestyle": "--",
+        "label": "random weights (control)",
+    }
+
+    def draw(axis, field):
+        for epoch in epochs:
+            rows = [record for record in records if record["epoch"] == epoch]
+            factor = 100 if field == "loo_error" else 1
+            line_with_limits(axis, rows, "layer", field, factor=factor, **styles[epoch])
+
+    return panels_by_depth(panels, layers, draw, size=(10, 9))
+
+
+def measures_by_epoch(records: list[dict]) -> Figure:
+    """Overlap, redundancy and dimensions against the epoch, a line a layer, up to ``MOST_LINES``.
+
+    Args:
+        records: of :func:`jnnk.jobs.overlap.overlap`, of epochs that are numbers.
+    """
+    panels = {field: label for field, label in _MEASURES.items() if field != "channel_degree"}
+    layers = list(dict.fromkeys(record["layer"] for record in records))
+    with mpl.rc_context(STYLE):
+        figure, axes = make_axes(2, 2, (10, 6.4), sharex=True)
+        for axis, (field, label) in zip(axes.flat, panels.items(), strict=True):
+            for layer, colour in lines_of(layers).items():
+                rows = [record for record in records if record["layer"] == layer]
+                line_with_limits(axis, rows, "epoch", field, color=colour, label=layer)
+            axis.set_ylabel(label)
+            axis.set_ylim(bottom=0)
+        label_epochs(*axes[-1])
+        legend_of_layers(figure, axes[0, 0], len(layers))
+    return figure
+
+
+def overlap_heat_maps(matrices: dict[str, np.ndarray]) -> Figure:
+    """Channel overlap of several layers, channels in the order of the dendrogram beside it.
+
+    Args:
+        matrices: layer name to (C, C) overlap; NaN rows and columns are dead channels.
+    """
+    columns = min(len(matrices), 3)
+    rows = -(-len(matrices) // columns)
+    with mpl.rc_context({**STYLE, "axes.grid": False}):
+        figure, axes = make_axes(rows, columns, (4.4 * columns, 3.6 * rows), squeeze=False)
+        for axis, (layer, matrix) in zip(axes.flat, matrices.items(), strict=False):
+            image = _heat_map(axis, layer, matrix)
+            figure.colorbar(image, ax=axis, shrink=0.8, label="Jaccard")
+        for axis in axes.flat[len(matrices) :]:
+            axis.remove()
+    return figure
+
+
+def _heat_map(axis: Axes, layer: str, matrix: np.ndarray):
+    """The overlap of live channels in clustered order, dead ones after them in grey."""
+    tree = cluster_channels(matrix)
+    order = np.concatenate([tree.live, tree.dead])
+    shown = matrix[np.ix_(order, order)]
+    np.fill_diagonal(shown, np.nan)  # a channel's overlap with itself says nothing
+    colours = mpl.colormaps["viridis"].with_extremes(bad="0.85")
+    largest = np.nanmax(shown, initial=0) or 1
+    image = axis.imshow(shown, cmap=colours, vmin=0, vmax=largest, interpolation="nearest")
+    axis.set_title(layer, fontsize=9)
+    axis.set(xticks=[], yticks=[])
+    axis.set_xlabel("channels" + _dead_names(tree.dead), fontsize=8)
+    if tree.linkage is not None:
+        _draw_tree(axis.inset_axes([-0.32, 0, 0.3, 1], sharey=axis), tree)
+    return image
+
+
+def _draw_tree(axis: Axes, tree: ChannelTree) -> None:
+    """The dendrogram, from the overlap at which its last groups merge to that of its first pair."""
+    lines = tree_lines(tree)
+    lines[..., 0] = 1 - lines[..., 0]  # the leaves stand at 1, beyond the panel
+    axis.add_collection(LineCollection(lines, colors="0.3", linewidths=0.8))
+    merged = 1 - tree.linkage[:, 2]
+    low, high = merged.min(), merged.max()
+    space = 0.1 * (high - low) or 0.05
+    axis.set(xlim=(low - space, high + space), xlabel="overlap of\nmerged groups")
+    axis.set_xticks((low, high), [f"{low:.2g}", f"{high:.2g}"])
+    axis.tick_params(labelsize=7)
+    axis.xaxis.label.set_size(8)
+    axis.spines[["left", "right", "top"]].set_visible(False)
+
+
+def _dead_names(dead: np.ndarray) -> str:
+    """Names the dead channels, as many as there is room for."""
+    if not len(dead):
+        return ""
+    names = textwrap.shorten(", ".join(map(str, dead)), 36, placeholder=" ...")
+    return f"; {len(dead)} dead at the end, grey:\n{names}"

@@ -1,0 +1,1 @@
+"""The sections of the page, and the tables beside them."""

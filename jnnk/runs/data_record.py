@@ -1,0 +1,113 @@
+"""Which data a folder's results are of: noted once, and compared whenever they are opened.
+
+A run folder has the note in its ``config.json``, a study's in a file of its own.
+"""
+
+import pathlib
+from typing import Any, NamedTuple
+
+from jnnk.data import Dataset
+from jnnk.data import fingerprint
+from jnnk._core.errors import InputError
+from jnnk.runs.folder import DATA_RECORD
+from jnnk.runs.folder import Run
+from jnnk.runs.folder import read_json
+from jnnk.runs.folder import write_json
+from jnnk.files.schema import conform
+
+_IN_WORDS = {
+    "train_images": "training images",
+    "train_labels": "training labels",
+    "test_images": "test images",
+    "test_labels": "test labels",
+    "class_names": "class names",
+}
+
+
+class Note(NamedTuple):
+    """Which data were read.
+
+    Attributes:
+        recorded_by: the command that read them first.
+        fingerprint: of :func:`jnnk.data.fingerprint`.
+    """
+
+    recorded_by: str
+    fingerprint: dict[str, str]
+
+
+def read_note(value: Any, path: pathlib.Path) -> Note:
+    """The note that a JSON file holds.
+
+    Args:
+        value: what stands there.
+        path: of the file.
+
+    Raises:
+        InputError: if it is no note.
+    """
+    try:
+        return conform(value, Note)
+    except ValueError as error:
+        raise InputError(f"{path}: no note of a data set ({error})") from None
+
+
+def check_data(run: Run, dataset: Dataset) -> None:
+    """Refuses data that are not those of a run; a folder of an earlier version has no note of them.
+
+    Args:
+        run: the run folder.
+        dataset: what its ``dataset`` and ``data_dir`` name today.
+
+    Raises:
+        InputError: saying what differs, and which command noted it.
+    """
+    if DATA_RECORD in run.config:
+        note = read_note(run.config[DATA_RECORD], run.path / "config.json")
+        _compare(note, run.path, dataset)
+
+
+def record_data(run: Run, dataset: Dataset, *, command: str) -> Run:
+    """The run with a note of its data, made now where there is none; else see :func:`check_data`.
+
+    Args:
+        run: the run folder, which is written.
+        dataset: its data.
+        command: the name of the command that makes the note.
+    """
+    if DATA_RECORD in run.config:
+        check_data(run, dataset)
+        return run
+    config = {**run.config, DATA_RECORD: Note(command, fingerprint(dataset))._asdict()}
+    write_json(run.path / "config.json", config)
+    return Run(run.path, config)
+
+
+def record_study_data(folder: pathlib.Path, dataset: Dataset, *, command: str) -> None:
+    """Notes the data of a study in its ``data.json``, or compares them with the note there.
+
+    Args:
+        folder: of the study.
+        dataset: its data.
+        command: the name of the command that makes the note.
+
+    Raises:
+        InputError: as :func:`check_data`.
+    """
+    path = folder / "data.json"
+    if path.exists():
+        _compare(read_note(read_json(path), path), folder, dataset)
+    else:
+        write_json(path, Note(command, fingerprint(dataset)))
+
+
+def _compare(note: Note, folder: pathlib.Path, dataset: Dataset) -> None:
+    found = fingerprint(dataset)
+    changed = [
+        words for part, words in _IN_WORDS.items() if note.fingerprint.get(part) != found[part]
+    ]
+    if changed:
+        raise InputError(
+            f"{folder}: {dataset.name} has other {', '.join(changed)} than when jnnk "
+            f"{note.recorded_by} read it; bring those data back, or make another folder for these"
+        )

@@ -1,0 +1,73 @@
+"""Masks on disk, as safetensors."""
+
+import os
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from jnnk._core.errors import InputError
+from jnnk.pruning._masks import PyTree
+from jnnk.pruning._masks import conv_kernels
+from jnnk.pruning import masks_from_layers
+from jnnk.runs.folder import write_bytes
+from jnnk.files.safe_files import open_file
+from jnnk.files.safe_files import resolved
+
+
+def save_masks(path: str | os.PathLike[str], masks: PyTree) -> None:
+    """Write a mask, the whole file or nothing.
+
+    Args:
+        path: file to write; one boolean tensor ``(Cin, Cout)`` for each conv kernel, named by its
+            path in the tree.
+        masks: a mask.
+    """
+    layers = {name: np.asarray(leaf[0, 0]) != 0 for name, leaf in conv_kernels(masks).items()}
+    content = safetensors.numpy.save(layers, metadata={"format": "jnnk masks"})
+    path = pathlib.Path(path)
+    write_bytes(resolved(path.parent) / path.name, content)
+
+
+def load_masks(path: str | os.PathLike[str], params: PyTree) -> PyTree:
+    """Read a mask of the given parameters.
+
+    Args:
+        path: file written by ``save_masks``.
+        params: the parameters that it masks.
+
+    Returns:
+        A mask with the treedef of ``params``.
+
+    Raises:
+        InputError: if the file cannot be read as safetensors or is the mask of another network.
+    """
+    expected = {name: kernel.shape[2:] for name, kernel in conv_kernels(params).items()}
+    try:
+        open_file(path).close()  # of a FIFO or device, safetensors would wait
+        with safetensors.safe_open(path, framework="numpy") as file:
+            slices = {name: file.get_slice(name) for name in sorted(file.keys())}
+            _check_shapes(path, expected, {k: tuple(v.get_shape()) for k, v in slices.items()})
+            dtypes = {name: found.get_dtype() for name, found in slices.items()}
+            if not_bool := [name for name, dtype in dtypes.items() if dtype != "BOOL"]:
+                raise InputError(
+                    f"{path}: expected booleans at {not_bool[0]!r}, got {dtypes[not_bool[0]]}"
+                )
+            layers = {name: found[:] for name, found in slices.items()}
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path}: expected a safetensors file of masks: {error}") from error
+    return masks_from_layers(params, jax.tree.map(jnp.asarray, layers))
+
+
+def _check_shapes(
+    path: str | os.PathLike[str], expected: dict[str, tuple], found: dict[str, tuple]
+) -> None:
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise InputError(
+                f"{path}: mask of another network: at {name!r} the parameters have (Cin, Cout) "
+                f"{expected.get(name)}, the file {found.get(name)}"
+            )

@@ -1,0 +1,131 @@
+"""The files of ``overlap/`` in a run folder: one .npz and .json per epoch and layer measured."""
+
+import io
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jnnk.files.archives import check_axes
+from jnnk.files.archives import read_archive
+from jnnk._core.errors import InputError
+from jnnk.runs.records import OverlapRecord
+from jnnk.runs.folder import read_json
+from jnnk.runs.folder import write_bytes
+
+Epoch = int | str
+RANDOM = "random"
+"""In place of an epoch: a freshly initialised network, where the run has none of its own."""
+
+
+class LayerArrays(NamedTuple):
+    """The arrays kept of one layer at one epoch.
+
+    Attributes:
+        overlap: (C, C) mean Jaccard overlap of the channels' neighbourhoods, NaN for dead channels.
+        degree: (C,) mean NNK degree over images.
+        loo_error: (C,) leave-one-out error of each channel's NNK label interpolation.
+    """
+
+    overlap: np.ndarray
+    degree: np.ndarray
+    loo_error: np.ndarray
+
+    AXES = {"overlap": "f C C", "degree": "f C", "loo_error": "f C"}  # noqa: RUF012
+
+
+def layer_file(folder: pathlib.Path, epoch: Epoch, layer: str, kind: str) -> pathlib.Path:
+    """The file of one layer's results at one epoch.
+
+    Args:
+        folder: the run folder.
+        epoch: a kept epoch, or ``RANDOM``.
+        layer: its name.
+        kind: ``"json"``, ``"npz"``, ``"top.npz"`` or ``"pictures.npz"``.
+    """
+    return epoch_folder(folder, epoch) / f"{layer.replace('/', '-')}.{kind}"
+
+
+def epoch_folder(folder: pathlib.Path, epoch: Epoch) -> pathlib.Path:
+    """The folder of one epoch's results.
+
+    Args:
+        folder: the run folder.
+        epoch: a kept epoch, or ``RANDOM``.
+    """
+    return folder / "overlap" / (epoch if epoch == RANDOM else f"epoch{epoch:04d}")
+
+
+def read_records(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """All records of `jnnk.jobs.overlap.overlap`: ``RANDOM`` first, then by epoch and depth.
+
+    Args:
+        folder: the run folder.
+    """
+    records = [
+        read_json(path, kind=OverlapRecord) for path in (folder / "overlap").glob("*/*.json")
+    ]
+    return sorted(
+        records,
+        key=lambda record: (
+            -1 if record["epoch"] == RANDOM else record["epoch"],
+            record["depth"],
+        ),
+    )
+
+
+def last_epoch(records: list[dict]) -> list[dict]:
+    """The records of the epoch that comes last.
+
+    Args:
+        records: in the order of training.
+    """
+    return [record for record in records if record["epoch"] == records[-1]["epoch"]]
+
+
+def read_arrays(folder: pathlib.Path, record: dict[str, Any]) -> LayerArrays:
+    """The arrays that belong to a record.
+
+    Args:
+        folder: the run folder.
+        record: has ``epoch`` and ``layer``.
+
+    Raises:
+        InputError: if the file is missing, damaged or of another layer.
+    """
+    path = layer_file(folder, record["epoch"], record["layer"], "npz")
+    arrays = read_npz(path, LayerArrays)
+    live = np.isfinite(np.diagonal(arrays.overlap))
+    of_live = arrays.overlap[np.ix_(live, live)]
+    if len(live) != record["channels"] or not np.isfinite(of_live).all():
+        raise InputError(
+            f"{path}: not the overlap of the {record['channels']} channels of {record['layer']}; "
+            "delete it to measure it again"
+        )
+    return arrays
+
+
+def read_npz(path: pathlib.Path, kind: type) -> Any:
+    """The NamedTuple that an .npz holds.
+
+    Args:
+        path: the file.
+        kind: the NamedTuple's class; all of its fields must be there, and have the axes that its
+            ``AXES`` names, see :func:`jnnk.files.archives.check_axes`.
+
+    Raises:
+        InputError: if the file is missing or damaged.
+    """
+    try:
+        arrays = read_archive(path, kind._fields)
+        check_axes(path, arrays, kind.AXES)
+        return kind(**arrays)
+    except InputError as error:
+        raise InputError(f"{error}; delete it to measure it again") from None
+
+
+def write_npz(path: pathlib.Path, arrays: Any) -> None:
+    """Writes a NamedTuple of arrays as .npz, atomically."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays._asdict())
+    write_bytes(path, buffer.getvalue())

@@ -1,0 +1,51 @@
+"""Training of any model that returns ``(logits, activations)``: step, augmentation, freezing."""
+
+from jnnk.training._augment import pad_crop_flip
+from jnnk.training._early_stopping import (
+    FreezeState,
+    Patience,
+    freezable,
+    freeze,
+    start_patience,
+    trainable_masks,
+    update_patience,
+)
+from jnnk.training._step import (
+    OPTIMIZERS,
+    Batch,
+    Metrics,
+    Model,
+    TrainState,
+    init_state,
+    l1_penalty,
+    make_evaluate,
+    make_optimizer,
+    make_predict,
+    make_train_step,
+    model_variables,
+    start_state,
+)
+
+__all__ = [
+    "OPTIMIZERS",
+    "Batch",
+    "FreezeState",
+    "Metrics",
+    "Model",
+    "Patience",
+    "TrainState",
+    "freezable",
+    "freeze",
+    "init_state",
+    "l1_penalty",
+    "make_evaluate",
+    "make_optimizer",
+    "make_predict",
+    "make_train_step",
+    "model_variables",
+    "pad_crop_flip",
+    "start_patience",
+    "start_state",
+    "trainable_masks",
+    "update_patience",
+]
