@@ -32,14 +32,20 @@ if os.environ.get("JNNK_QUICK_COMPILE") == "1":
 import jax
 import pytest
 
+TESTS = pathlib.Path(__file__).parent
 #: The files that take longest, the longest first.
 LONGEST = (
-    "devices", "switches", "notebooks", "cli", "lowering", "conv_scores", "qp", "weights",
-    "lever_studies", "resume", "graph", "eigenvalues", "lever_options", "masks", "readme",
-    "early_stopping", "channels", "overlap_penalty", "inputs", "fuzz", "wrong_values",
-    "divergence", "data_record", "options", "reproduce_overlap", "sharding", "channel_pruning",
-    "models", "compaction", "training", "overlap", "measures", "consistency", "data",
-    "baselines", "protocol", "reproduce_pruning", "neighbors", "sklearn", "docs", "pytorch",
+    "test_devices", "test_switches", "test_notebooks", "cli/test_cli", "test_lowering",
+    "pruning/test_scores", "graphs/test_qp", "graphs/test_sharding", "jobs/test_signals",
+    "models/test_weights", "experiments/test_studies", "jobs/test_resume", "graphs/test_graph",
+    "graphs/test_scaling", "pruning/test_eigenvalues", "jobs/test_levers", "pruning/test_masks",
+    "test_readme", "training/test_early_stopping", "graphs/test_channels",
+    "penalties/test_overlap_penalty", "graphs/test_inputs", "test_fuzz", "jobs/test_wrong_values",
+    "runs/test_divergence", "runs/test_data_record", "cli/test_options", "experiments/test_overlap",
+    "models/test_models", "pruning/test_compaction", "training/test_training",
+    "measures/test_overlap", "measures/test_measures", "measures/test_consistency",
+    "data/test_data", "measures/test_baselines", "jobs/test_protocol", "experiments/test_pruning",
+    "graphs/test_neighbors", "test_sklearn", "test_docs", "models/test_pytorch",
 )  # fmt: skip
 
 
@@ -47,7 +53,7 @@ def pytest_collection_modifyitems(items):
     """The longest files come first: of several workers, none ends long after the others."""
 
     def place(item):
-        name = item.path.stem.removeprefix("test_")
+        name = item.path.relative_to(TESTS).with_suffix("").as_posix()
         return LONGEST.index(name) if name in LONGEST else len(LONGEST)
 
     items.sort(key=place)

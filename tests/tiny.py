@@ -1,6 +1,9 @@
 """A data set and a network so small that a command on them takes no time but the compiler's."""
 
 import numpy as np
+import pytest
+
+from jnnk import InputError, data
 
 NETWORK = ["--model", "convnet6", "--model-options", "channels=2"]
 SIDE = 8
@@ -17,6 +20,15 @@ def write_images(path, *, train=24, test=12, classes=2, seed=0):
         arrays[f"{split}_labels"] = labels
     np.savez(path, **arrays)
     return path
+
+
+def error_of(name, **options):
+    """The one line with which a data set is refused."""
+    with pytest.raises(InputError) as caught:
+        data.load(name, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
 
 
 def fails(main, capsys, *words):

@@ -11,11 +11,8 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, CustomSteps, LatestN
 
-from jnnk._core.errors import InputError
-from jnnk._core.errors import is_out_of_memory
-from jnnk.files.safe_files import naming
-from jnnk.files.safe_files import opened_folder
-from jnnk.files.safe_files import refuse_links
+from jnnk._core.errors import InputError, is_out_of_memory
+from jnnk.files.safe_files import naming, opened_folder, refuse_links
 
 
 class Checkpoints:

@@ -5,10 +5,8 @@ from typing import TypedDict
 
 import jax
 
+from jnnk.runs.folder import Run, read_json, write_json
 from jnnk.runs.progress import Progress
-from jnnk.runs.folder import Run
-from jnnk.runs.folder import read_json
-from jnnk.runs.folder import write_json
 
 
 class Cores(TypedDict):

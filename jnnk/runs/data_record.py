@@ -6,14 +6,10 @@ A run folder has the note in its ``config.json``, a study's in a file of its own
 import pathlib
 from typing import Any, NamedTuple
 
-from jnnk.data import Dataset
-from jnnk.data import fingerprint
 from jnnk._core.errors import InputError
-from jnnk.runs.folder import DATA_RECORD
-from jnnk.runs.folder import Run
-from jnnk.runs.folder import read_json
-from jnnk.runs.folder import write_json
+from jnnk.data import Dataset, fingerprint
 from jnnk.files.schema import conform
+from jnnk.runs.folder import DATA_RECORD, Run, read_json, write_json
 
 _IN_WORDS = {
     "train_images": "training images",

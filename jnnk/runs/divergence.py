@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jnnk._core.errors import InputError
-from jnnk.runs.records import MetricsLine
 from jnnk.runs.folder import read_json_lines
+from jnnk.runs.records import MetricsLine
 
 TRAINING = "training"
 """Name of a run's own training among its parts; the others have their folder's."""

@@ -28,14 +28,9 @@ import numpy as np
 
 from jnnk._core.errors import InputError
 from jnnk.files.file_lock import file_lock
-from jnnk.parallel import is_first
-from jnnk.parallel import on_first
-from jnnk.files.safe_files import read_file
-from jnnk.files.safe_files import refuse_links
-from jnnk.files.safe_files import remove_partial
-from jnnk.files.safe_files import replace_file
-from jnnk.files.safe_files import resolved
+from jnnk.files.safe_files import read_file, refuse_links, remove_partial, replace_file, resolved
 from jnnk.files.schema import conform
+from jnnk.parallel import is_first, on_first
 
 FORMAT = 1
 _LIMIT = 2**27  # bytes of a JSON file; a line of metrics has an error for every channel at most

@@ -10,12 +10,10 @@ import safetensors
 import safetensors.numpy
 
 from jnnk._core.errors import InputError
-from jnnk.pruning._masks import PyTree
-from jnnk.pruning._masks import conv_kernels
+from jnnk.files.safe_files import open_file, resolved
 from jnnk.pruning import masks_from_layers
+from jnnk.pruning._masks import PyTree, conv_kernels
 from jnnk.runs.folder import write_bytes
-from jnnk.files.safe_files import open_file
-from jnnk.files.safe_files import resolved
 
 
 def save_masks(path: str | os.PathLike[str], masks: PyTree) -> None:

@@ -6,12 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jnnk.files.archives import check_axes
-from jnnk.files.archives import read_archive
 from jnnk._core.errors import InputError
+from jnnk.files.archives import check_axes, read_archive
+from jnnk.runs.folder import read_json, write_bytes
 from jnnk.runs.records import OverlapRecord
-from jnnk.runs.folder import read_json
-from jnnk.runs.folder import write_bytes
 
 Epoch = int | str
 RANDOM = "random"

@@ -69,7 +69,7 @@ class Stoppable:
 
     Args:
         display: where its tasks are shown.
-        check: raises `jnnk.runs.signals.Stopped` if the job is to end. Of several processes all must
+        check: raises `Stopped` if the job is to end. Of several processes all must
             call it in step; between the steps of a task it is then called only where values are
             shown, since asking the others waits for the device, as showing a value has just done.
         is_shared: whether there are several processes.

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from jnnk.runs.checkpoints import Checkpoints
 from jnnk.parallel import on_first
-from jnnk.training import Metrics
-from jnnk.training import TrainState
+from jnnk.runs.checkpoints import Checkpoints
+from jnnk.training import Metrics, TrainState
 
 
 def save_unfinished(

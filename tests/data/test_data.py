@@ -14,18 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from tiny import error_of
 
 from jnnk import InputError, data
 from jnnk.data._tfds_features import check_features
-
-
-def error_of(name, **options) -> str:
-    with pytest.raises(InputError) as caught:
-        data.load(name, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
-
 
 # --- digits, the embedded set
 

@@ -11,7 +11,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
-from test_data import error_of
+from tiny import error_of
 
 from jnnk import InputError, data
 from jnnk.cli import main, options

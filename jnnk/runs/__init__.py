@@ -1,0 +1,1 @@
+"""What a run folder holds: its files and their records, checkpoints, settings, progress."""
