@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := --numprocesses auto --dist loadfile --no-loadscope-reorder
-SOURCES := pyproject.toml $(wildcard jnnk/*.py jnnk/report.* jnnk/*/*.py models/*.py)
+SOURCES := pyproject.toml $(shell find jnnk models -type f -not -name '*.pyc')
 
 .PHONY: demo test test-all docs clean
 

@@ -14,7 +14,6 @@ import sys
 import pytest
 
 import jnnk
-from jnnk import models
 
 ROOT = pathlib.Path(__file__).parents[1]
 #: What a newcomer calls first: each has an example.
@@ -59,9 +58,7 @@ def site(tmp_path_factory):
     # As installed: mkdocstrings reads sources, and those of an editable install lie in two places.
     folder = tmp_path_factory.mktemp("docs")
     package = folder / "installed" / "jnnk"
-    ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(jnnk.__path__[0], package, ignore=ignore)
-    shutil.copytree(models.__path__[0], package / "models", ignore=ignore, dirs_exist_ok=True)
+    shutil.copytree(jnnk.__path__[0], package, ignore=shutil.ignore_patterns("__pycache__"))
     # Not --quiet, with which MkDocs does not count warnings.
     command = [sys.executable, "-P", "-m", "mkdocs", "build", "--strict"]
     done = subprocess.run(

@@ -232,7 +232,7 @@ def _in_script(text: str) -> str:
 
 
 def _resource(name: str) -> str:
-    return importlib.resources.files("jnnk").joinpath(name).read_text(encoding="utf-8")
+    return importlib.resources.files("jnnk.report").joinpath(name).read_text(encoding="utf-8")
 
 
 @functools.cache
