@@ -1,29 +1,51 @@
 """Channel-wise NNK graphs, channel overlap and eigenvalue-based pruning of CNNs in JAX.
 
-The names below are the public API in short; every submodule (``jnnk.graphs``,
-``jnnk.measures``, ``jnnk.models``, ...) is found as an attribute too, imported when first used.
+The names below are the public API in short. The packages beside them hold all of it:
+``jnnk.graphs``, ``jnnk.measures``, ``jnnk.penalties``, ``jnnk.pruning``, ``jnnk.models``, ...
+Each is imported when first used, so that importing :mod:`jnnk` takes no time.
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
-from jnnk._core.errors import InputError
-from jnnk.graphs import (
-    NNKGraph,
-    QPSolution,
-    channelwise_nnk_graph,
-    nearest_neighbors,
-    nnk_graph,
-    solve_nnk,
-)
-from jnnk.measures import channel_overlap, cross_overlap
-from jnnk.penalties import overlap_penalty
-from jnnk.pruning import apply_masks, compact, keep_pruned_zero, kernel_scores, make_masks
+if TYPE_CHECKING:
+    from jnnk._core.errors import InputError
+    from jnnk.activations import capture
+    from jnnk.graphs import (
+        NNKGraph,
+        QPSolution,
+        channelwise_nnk_graph,
+        nearest_neighbors,
+        nnk_graph,
+        solve_nnk,
+    )
+    from jnnk.measures import channel_overlap, cross_overlap
+    from jnnk.penalties import overlap_penalty
+    from jnnk.pruning import apply_masks, compact, keep_pruned_zero, kernel_scores, make_masks
+
+_PLACES = {
+    "_core.errors": ("InputError",),
+    "activations": ("capture",),
+    "graphs": (
+        "NNKGraph", "QPSolution", "channelwise_nnk_graph", "nearest_neighbors", "nnk_graph",
+        "solve_nnk",
+    ),
+    "measures": ("channel_overlap", "cross_overlap"),
+    "penalties": ("overlap_penalty",),
+    "pruning": ("apply_masks", "compact", "keep_pruned_zero", "kernel_scores", "make_masks"),
+}  # fmt: skip
+_PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
+_PACKAGES = (
+    "activations", "data", "graphs", "measures", "models", "parallel", "penalties", "pruning",
+    "sklearn", "training",
+)  # fmt: skip
 
 __all__ = [
     "InputError",
     "NNKGraph",
     "QPSolution",
     "apply_masks",
+    "capture",
     "channel_overlap",
     "channelwise_nnk_graph",
     "compact",
@@ -39,10 +61,19 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    """Imports a submodule on first use."""
+    """A public name or a package, imported on first use."""
+    if name in _PLACE_OF:
+        value = getattr(importlib.import_module(f"jnnk.{_PLACE_OF[name]}"), name)
+        globals()[name] = value
+        return value
     try:
         return importlib.import_module(f"jnnk.{name}")
     except ModuleNotFoundError as error:
         if error.name != f"jnnk.{name}":
             raise
         raise AttributeError(f"module 'jnnk' has no attribute {name!r}") from None
+
+
+def __dir__() -> list[str]:
+    """What users call: the short names, and the packages that hold the others."""
+    return sorted([*__all__, *_PACKAGES])

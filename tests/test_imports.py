@@ -1,32 +1,24 @@
-"""Which module may import which: jnnk and models apart, the pipeline one way, one printer."""
+"""Which package may import which: one order, jnnk and models apart, one printer."""
 
 import ast
 import functools
-import itertools
+import importlib
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
 import jnnk
 from jnnk import models
 
-# Each stage may import the stages before it, and nothing of its own or a later one.
-PIPELINES = {
-    "NNK": [
-        {"similarity", "qp", "ring"},
-        {"shortlists"},
-        {"second_pass"},
-        {"ranking"},
-        {"passes"},
-        {"neighbors"},
-        {"graph"},
-        {"channels"},
-        {"overlap", "dimension", "generalization", "sharding"},
-    ],
-    "pruning": [{"conv_scores"}, {"masks"}, {"training"}],
-}
-# What knows of run folders and commands.
-OUTER = ("jnnk.cli", "jnnk.cli", "jnnk.cli", "jnnk.jobs")
+#: Each may import those before it. Between `jobs` and `cli`, the studies of `jnnk reproduce`.
+PACKAGES = (
+    "_core", "files", "parallel", "graphs", "activations", "measures", "penalties", "pruning",
+    "data", "training", "runs", "report", "jobs", "experiments", "cli",
+)  # fmt: skip
+#: What users call, of arrays and networks.
+LIBRARY = PACKAGES[2:10]
 ROOTS = {
     "jnnk": pathlib.Path(jnnk.__file__).parent,
     "jnnk.models": pathlib.Path(models.__file__).parent,
@@ -94,14 +86,15 @@ def is_model(name: str) -> bool:
 
 def test_the_reader_of_imports_sees_them():
     """The tests below say nothing if this one fails."""
-    assert {"jnnk._core.errors", "jnnk.data"} <= graph()["jnnk.data"]
+    expected = {"jnnk._core.errors", "jnnk.data._tiny_imagenet", "jnnk.data._tfds_sets"}
+    assert expected <= graph()["jnnk.data._sets"]
     assert "jnnk.models.resnet" in graph()["jnnk.models"]
-    assert "jnnk.models" in graph()["jnnk.cli"]
+    assert "jnnk.models" in graph()["jnnk.cli.commands"]
 
 
 def test_only_the_command_line_imports_the_models():
     users = {name for name, targets in graph().items() if any(map(is_model, targets))}
-    assert {name for name in users if not is_model(name)} == {"jnnk.cli"}
+    assert {name for name in users if not is_model(name)} == {"jnnk.cli.commands"}
 
 
 def test_models_import_nothing_of_jnnk():
@@ -113,22 +106,48 @@ def test_no_import_cycle():
     assert [name for name in graph() if name in reachable(name)] == []
 
 
-@pytest.mark.parametrize("pipeline", PIPELINES)
-def test_the_pipeline_goes_one_way(pipeline):
-    stages = [{f"jnnk.{name}" for name in stage} for stage in PIPELINES[pipeline]]
-    for index, stage in enumerate(stages):
-        assert stage <= set(trees())
-        not_before = set(itertools.chain(*stages[index:]))
-        for name in stage:
-            assert not reachable(name) & not_before, name
+def test_packages_import_those_before_them():
+    folders = {path.name for path in ROOTS["jnnk"].iterdir() if (path / "__init__.py").exists()}
+    assert folders == {*PACKAGES, "models"}
+    for name, targets in graph().items():
+        package = name.split(".")[1] if name.count(".") else None
+        if package in PACKAGES:
+            before = PACKAGES[: PACKAGES.index(package) + 1]
+            others = {target.split(".")[1] for target in targets if not is_model(target)}
+            assert others <= set(before), name
 
 
-def test_the_library_knows_nothing_of_jobs_and_commands():
-    outer = {name for name in trees() if name.startswith(OUTER)}
-    assert outer
-    for name in set(trees()) - outer:
-        assert not graph()[name] & outer, name
-    assert not any("jnnk.cli" in graph()[name] for name in outer)
+def test_estimators_know_the_library_alone():
+    packages = {target.split(".")[1] for target in graph()["jnnk.sklearn"]}
+    assert packages <= {"_core", *LIBRARY}
+
+
+@pytest.mark.parametrize("package", LIBRARY)
+def test_what_is_public_is_named(package):
+    """What has no underscore before it is in ``__all__``, which ruff sorts."""
+    module = importlib.import_module(f"jnnk.{package}")
+    assert len(module.__all__) > 4
+    assert {name for name in vars(module) if not name.startswith("_")} == set(module.__all__)
+
+
+def test_the_short_names_and_the_packages_are_what_one_sees():
+    assert dir(jnnk) == sorted([*jnnk.__all__, *LIBRARY, "models", "sklearn"])
+    for name in dir(jnnk):
+        assert getattr(jnnk, name) is not None
+
+
+def test_importing_takes_no_time():
+    """Nothing is loaded before it is used, and for the library nothing that commands need."""
+    program = """
+import sys, jnnk
+for name in ("jax", "flax", "scipy", "sklearn", "matplotlib", "rich", "orbax", "plotly", "PIL",
+             "tensorflow_datasets", "jnnk.graphs"):
+    assert name not in sys.modules, name
+jnnk.nnk_graph
+for name in ("sklearn", "matplotlib", "rich", "orbax", "plotly", "PIL", "tensorflow_datasets"):
+    assert name not in sys.modules, name
+"""
+    subprocess.run([sys.executable, "-P", "-c", program], check=True)
 
 
 def calls(tree: ast.Module) -> set[str]:
@@ -143,7 +162,8 @@ def calls(tree: ast.Module) -> set[str]:
 def test_only_the_command_line_prints():
     """It makes the consoles; the terminal's module prints on those it is given."""
     assert [name for name, tree in trees().items() if "print" in calls(tree)] == []
-    assert [name for name, tree in trees().items() if "Console" in calls(tree)] == ["jnnk.cli"]
+    makers = [name for name, tree in trees().items() if "Console" in calls(tree)]
+    assert makers == ["jnnk.cli.commands"]
     of_rich = {
         name
         for name, tree in trees().items()
@@ -153,5 +173,6 @@ def test_only_the_command_line_prints():
                        [alias.name for alias in node.names])
         if module.split(".")[0] == "rich"
     }  # fmt: skip
-    assert of_rich == {"jnnk.cli"}
-    assert {name for name in graph() if "jnnk.cli" in graph()[name]} == {"jnnk.cli"}
+    assert of_rich == {"jnnk.cli.commands", "jnnk.cli.terminal"}
+    users = {name for name in graph() if "jnnk.cli.terminal" in graph()[name]}
+    assert users == {"jnnk.cli.commands"}
