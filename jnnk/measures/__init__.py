@@ -26,7 +26,6 @@ from jnnk.measures._overlap import (
     chance_overlap,
     channel_overlap,
     cross_overlap,
-    weighted_overlap,
 )
 from jnnk.measures._plan import (
     GraphBytes,
@@ -99,5 +98,4 @@ __all__ = [
     "tree_lines",
     "two_nn",
     "vote_bytes",
-    "weighted_overlap",
 ]

@@ -19,7 +19,7 @@ from jnnk.pruning._compaction import compact
 from jnnk.pruning._linalg.eigenvalues import Eigenvalues, determinant, eigenvalues, gram_determinant
 from jnnk.pruning._linalg.singular_values import singular_values
 from jnnk.pruning._masked_optimizer import keep_pruned_zero
-from jnnk.pruning._masks import SCOPES, apply_masks, layer_scores, make_masks, masks_from_layers
+from jnnk.pruning._masks import SCOPES, apply_masks, make_masks, masks_from_layers
 from jnnk.pruning._scores import CRITERIA, kernel_scores
 from jnnk.pruning._selection import Schedule, cubic_schedule, one_shot_schedule
 from jnnk.pruning._summary import LayerSummary, MaskSummary, conv_output_sizes, summarize
@@ -53,7 +53,6 @@ __all__ = [
     "keep_pruned_zero",
     "kernel_scores",
     "largest_share",
-    "layer_scores",
     "make_masks",
     "masks_from_layers",
     "network_magnitudes",
