@@ -26,7 +26,7 @@ SHOWN = {
 
 def examples():
     """The docstrings with examples, of functions and classes where they are defined."""
-    for info in pkgutil.iter_modules(jnnk.__path__, "jnnk."):
+    for info in pkgutil.walk_packages(jnnk.__path__, "jnnk."):
         module = importlib.import_module(info.name)
         for name, value in vars(module).items():
             own = getattr(value, "__module__", None) == info.name
@@ -76,9 +76,7 @@ def site(tmp_path_factory):
 def test_every_public_name_is_in_the_reference(site):
     reference = "".join(text for page, text in site.items() if page.startswith("api/"))
     for name in jnnk.__all__:
-        value = inspect.unwrap(getattr(jnnk, name))
-        anchor = f'id="{value.__module__}.{value.__qualname__}"'
-        assert anchor in reference, anchor
+        assert re.search(rf'id="jnnk\.(\w+\.)?{name}"', reference), name
     assert 'id="jnnk.models.create"' in reference
 
 

@@ -7,6 +7,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = ROOT / "README.md"
+PROSE = [README, ROOT / "CONTRIBUTING.md", *(ROOT / "notebooks").rglob("*.md")]
 PAGES = sorted((ROOT / "notebooks" / "pages").rglob("*.md"))
 
 
@@ -27,6 +28,12 @@ def test_links_lead_to_files(name):
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / name).read_text())
     missing = [link for link in links if "://" not in link and not (ROOT / link).exists()]
     assert not missing
+
+
+@pytest.mark.parametrize("path", PROSE, ids=lambda path: path.stem)
+def test_files_of_ours_that_are_named_are_there(path):
+    named = re.findall(r"`((?:jnnk|models|tests|notebooks)/[\w./-]+)", path.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 @pytest.mark.thorough
