@@ -3,9 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := --numprocesses auto --dist loadfile --no-loadscope-reorder
+OLDEST := .venv-oldest
+LIBRARY := $(addprefix tests/,core graphs activations measures penalties pruning training \
+    test_lowering.py test_whole_numbers.py)
 SOURCES := pyproject.toml $(shell find jnnk models -type f -not -name '*.pyc')
 
-.PHONY: demo test test-all docs clean
+.PHONY: demo test test-all test-oldest docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/jnnk study --dataset digits --model resnet8 --out runs/demo --resume
@@ -22,12 +25,17 @@ test-all: $(VENV)/.installed-test
 	JNNK_QUICK_COMPILE=1 $(BIN)/pytest $(PYTEST) -m 'not user_compile'
 	$(BIN)/pytest $(PYTEST) -m user_compile
 
+# The library's tests, with the lowest versions of what it needs; old packages warn of each other.
+test-oldest: $(OLDEST)/.installed
+	PYTHONPATH=. JNNK_QUICK_COMPILE=1 $(OLDEST)/bin/python -m pytest --numprocesses auto --dist loadfile \
+	    -o filterwarnings= -m 'not thorough' $(LIBRARY)
+
 # The documentation in build/site, from pages, notebooks and docstrings.
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(OLDEST) build dist *.egg-info
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jnnk needs Python 3.11 or newer; set PYTHON=... to one")'
@@ -36,13 +44,19 @@ $(BIN)/python:
 # Not editable: what runs is the installed package, as a user has it.
 $(VENV)/.installed: $(BIN)/python $(SOURCES)
 	rm -rf build
-	$(BIN)/pip install --quiet --disable-pip-version-check .
+	$(BIN)/pip install --quiet --disable-pip-version-check '.[study]'
 	touch $@
 
 $(VENV)/.installed-test: $(BIN)/python $(SOURCES)
 	rm -rf build
 	$(BIN)/pip install --quiet --disable-pip-version-check '.[test]'
 	touch $@ $(VENV)/.installed
+
+$(OLDEST)/.installed: tests/oldest.txt
+	rm -rf $(OLDEST)
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -r tests/oldest.txt pytest pytest-xdist hypothesis
+	touch $@
 
 $(VENV)/.installed-docs: $(BIN)/python $(SOURCES)
 	rm -rf build

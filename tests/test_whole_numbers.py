@@ -14,6 +14,7 @@ from jnnk import graphs, measures, parallel, penalties, pruning, training
 from jnnk._core.whole_numbers import to_int32
 from jnnk.measures import aggregate_consistency
 from jnnk.measures._labels import integer_labels
+from jnnk.measures._overlap import weighted_overlap
 from jnnk.penalties import _channel_pairs as channel_pairs
 from jnnk.penalties import soft_channel_overlap
 
@@ -40,7 +41,7 @@ CALLS = {
     "channel_overlap": (partial(jnnk.channel_overlap, CHANNELS), {"block_size": 8}),
     "cross_overlap": (partial(jnnk.cross_overlap, CHANNELS, CHANNELS), {"block_size": 8}),
     "weighted_overlap": (
-        partial(measures.weighted_overlap, CHANNELS, jnp.ones((1, 40))), {"block_size": 8}
+        partial(weighted_overlap, CHANNELS, jnp.ones((1, 40))), {"block_size": 8}
     ),
     "chance_overlap": (
         partial(measures.chance_overlap, CHANNELS), {"num_candidates": 39, "block_size": 8}

@@ -22,6 +22,7 @@ import numpy as np
 from rich.console import Console
 
 from jnnk._core.errors import InputError, is_out_of_memory
+from jnnk._core.extras import require_extra
 from jnnk.cli import options
 from jnnk.cli.terminal import Answer, Terminal
 from jnnk.files.archives import read_folder
@@ -29,6 +30,9 @@ from jnnk.runs.folder import Run
 from jnnk.runs.progress import Progress, Stoppable
 from jnnk.runs.settings import TrainConfig
 from jnnk.runs.signals import Signals, Stopped, exit_code
+
+#: What the commands need beyond the library: the extra ``study``, by the names to import.
+STUDY = ("PIL", "matplotlib", "orbax", "plotly", "rich", "shtab", "sklearn", "tensorflow_datasets")
 
 
 class _Reproduction(NamedTuple):
@@ -54,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         args = options.parser().parse_args(argv)
+        require_extra("study", STUDY)
     except InputError as error:
         Terminal(Console(), Console(stderr=True)).error(str(error))
         return 2

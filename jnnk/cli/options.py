@@ -1,10 +1,9 @@
 """The command line's options, and the configs they make. Prints nothing."""
 
 import argparse
+import contextlib
 import pathlib
 from typing import Any, NoReturn
-
-import shtab
 
 from jnnk._core.errors import InputError
 from jnnk._core.option_types import NUMBERS, check_numbers
@@ -164,9 +163,12 @@ def parser() -> argparse.ArgumentParser:
         + "\n\n'jnnk COMMAND --help' lists the options of a command.",
         formatter_class=_Whole,
     )
-    shtab.add_argument_to(
-        parser, "--print-completion", help="script that completes jnnk's words in this shell"
-    )
+    with contextlib.suppress(ModuleNotFoundError):  # --help comes without the extra
+        import shtab
+
+        shtab.add_argument_to(
+            parser, "--print-completion", help="script that completes jnnk's words in this shell"
+        )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, *groups, help: str) -> argparse.ArgumentParser:

@@ -15,12 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jnnk._core.errors import InputError
+from jnnk._core.extras import extra
 from jnnk._core.option_types import NUMBERS
 from jnnk._core.whole_numbers import whole_number
-from jnnk.data import _own_data as own_data
 from jnnk.data import _tfds_sets as tfds_sets
-from jnnk.data import _tiny_imagenet as tiny_imagenet
-from jnnk.data._image_files import resize_images
 
 # The normalisation the public CIFAR weights of shared/ were trained with (ImageNet's figures).
 _FIXED_NORMALISATION = dict.fromkeys(
@@ -114,7 +112,8 @@ def load(
 
     Raises:
         InputError: the name is unknown, the set is no image classification, is not prepared, is
-            missing or damaged, or ``data_dir`` is needed and missing.
+            missing or damaged, or ``data_dir`` is needed and missing; or a package is missing that
+            reads it.
     """
     if image_size is not None and not NUMBERS["image_size"].holds(image_size):
         raise InputError(f"image_size: expected {NUMBERS['image_size'].what}, got {image_size!r}")
@@ -124,8 +123,12 @@ def load(
     if name == "digits":
         train, test, class_names = _read_digits()
     elif name == "tiny_imagenet":
+        with extra("study"):
+            from jnnk.data import _tiny_imagenet as tiny_imagenet
         train, test, class_names = tiny_imagenet.read(_folder(name, data_dir))
     elif path is not None:
+        with extra("study"):
+            from jnnk.data import _own_data as own_data
         train, test, class_names, test_split = own_data.read(path, image_size=image_size)
     else:
         train, test, class_names = tfds_sets.read(name, data_dir and _folder(name, data_dir))
@@ -140,6 +143,8 @@ def load(
             )
     _check_labels(name, "test", test[1], len(class_names))
     if image_size is not None:
+        with extra("study"):
+            from jnnk.data._image_files import resize_images
         train, test = ((resize_images(each[0], image_size), each[1]) for each in (train, test))
     if name in _FIXED_NORMALISATION:
         mean, std = (np.asarray(figures, np.float32) for figures in _FIXED_NORMALISATION[name])
@@ -321,7 +326,8 @@ def _folder(name: str, data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
 
 
 def _read_digits():
-    from sklearn.datasets import load_digits  # slow to import
+    with extra("study"):
+        from sklearn.datasets import load_digits  # slow to import
 
     digits = load_digits()
     images = np.round(digits.images[..., None] * (255 / 16)).astype(np.uint8)

@@ -11,6 +11,7 @@ import re
 import numpy as np
 
 from jnnk._core.errors import InputError
+from jnnk._core.extras import extra
 from jnnk.data._tfds_features import check_features
 
 _CHUNK = 1000  # records decoded at a time: faster than one by one, and little memory
@@ -146,7 +147,8 @@ def _quiet_tfds():
 
     It warns of every folder it looks for in vain, which our own error says, and of OpenCV.
     """
-    import tensorflow_datasets as tfds
+    with extra("study"):
+        import tensorflow_datasets as tfds
     from absl import logging as absl_logging
 
     logger = absl_logging.get_absl_logger()

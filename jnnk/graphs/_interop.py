@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from jnnk._core.extras import extra
 from jnnk.graphs._graph import NNKGraph
 
 if TYPE_CHECKING:
@@ -57,8 +58,10 @@ def to_networkx(graph: NNKGraph) -> "networkx.DiGraph":
 
     Raises:
         ValueError: if the graph is channel-wise or not one on its own points.
+        InputError: if networkx is not installed.
     """
-    import networkx  # an extra
+    with extra("interop"):
+        import networkx
 
     network = networkx.from_scipy_sparse_array(graph.to_scipy(), create_using=networkx.DiGraph)
     errors = enumerate(np.asarray(graph.errors).tolist())
