@@ -6,6 +6,7 @@ nobody's neighbour, and with columns of zeros, which change no distance.
 
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
@@ -70,7 +71,7 @@ class _Neighborhoods(BaseEstimator):
             num_neighbors=max(1, min(self.n_neighbors, available)),
             similarity=self._similarity(),
         )
-        return NNKGraph(*(np.asarray(field)[: len(queries)] for field in graph))
+        return jax.tree.map(lambda field: np.asarray(field)[: len(queries)], graph)
 
     def _fit_points(self, X: np.ndarray):
         self._similarity()  # a wrong name should not wait for the first graph

@@ -117,12 +117,12 @@ def _check_options(options: dict[str, Any]) -> None:
 
 def _is_size(value: Any) -> bool:
     is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    return is_whole and 1 <= value < LARGEST
+    return bool(is_whole and 1 <= value < LARGEST)
 
 
 def _is_rate(value: Any) -> bool:
     is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    return is_number and 0 <= value < 1
+    return bool(is_number and 0 <= value < 1)
 
 
 def _is_dtype(value: Any) -> bool:

@@ -80,7 +80,7 @@ def he_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) 
     ResNet-110. The price: draws differ between backends, and between a vmapped and a plain call.
     """
     data = jax.random.key_data(key)
-    key = jax.random.wrap_key_data(jnp.resize(data, 4), impl="rbg")
+    key = jax.random.wrap_key_data(jnp.resize(data, (4,)), impl="rbg")
     return nn.initializers.he_normal()(key, shape, dtype)
 
 

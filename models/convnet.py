@@ -80,7 +80,7 @@ class ConvNet(Thinned, nn.Module):
         """
         if images.ndim != 4:
             raise ValueError(f"images: expected (N, H, W, C), got shape {images.shape}")
-        self._check_size(images.shape[1:3])
+        self._check_size((images.shape[1], images.shape[2]))
         x = images.astype(self.dtype)
         activations: Activations = OrderedDict()
         for number, layer in enumerate(self.layers):

@@ -118,8 +118,8 @@ class _Notes:
     def __init__(self, console: Console):
         self._console = console
 
-    def note(self, text: str) -> None:
-        self._console.print(_plain(text), soft_wrap=True, highlight=False)
+    def note(self, message: str) -> None:
+        self._console.print(_plain(message), soft_wrap=True, highlight=False)
 
 
 class _Bars(_Notes):
@@ -143,8 +143,9 @@ class _Bar:
         self._progress, self._task = progress, task
 
     def advance(self, amount: int = 1, **values: float) -> None:
-        shown = {"values": _values(values)} if values else {}
-        self._progress.update(self._task, advance=amount, **shown)
+        if values:
+            self._progress.update(self._task, values=_values(values))
+        self._progress.update(self._task, advance=amount)
 
 
 class _Lines(_Notes):

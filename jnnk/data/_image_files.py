@@ -7,6 +7,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -80,7 +81,7 @@ def read_images(
             transparent pixels, 16 bits a channel or several pictures.
     """
     # One thread: Pillow holds the GIL for most of so small an image.
-    images, like = None, "" if shape else f" like {paths[0]}"
+    images, like = np.empty(0), "" if shape else f" like {paths[0]}"
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         if mode is None:
@@ -98,7 +99,7 @@ def read_images(
                 raise InputError(
                     f"{path}: expected {_text(shape)}{like}, got {_text(pixels.shape)}{remedy}"
                 )
-            if images is None:
+            if index == 0:
                 images = _allocated(len(paths), shape, paths[0])
             images[index] = pixels
     return images
@@ -170,7 +171,7 @@ def _problem(image: Image.Image) -> str | None:
     if image.mode not in _READ_AS:
         return f"got Pillow's mode {image.mode!r}"
     # Pillow reads these as 8 bits, silently. (A BMP's BGR;16 has five or six bits a channel.)
-    raw = str([tile.args for tile in image.tile]) if image.format in ("PNG", "TIFF") else ""
+    raw = str([tile.args for tile in _tiles(image)]) if image.format in ("PNG", "TIFF") else ""
     if ";16" in raw or (image.format == "PPM" and _largest_value(image) > 255):
         return "got 16 bits a channel"
     number = getattr(image, "n_frames", 1) if image.format != "JPEG" else 1  # an MPO's are previews
@@ -185,8 +186,13 @@ def _problem(image: Image.Image) -> str | None:
 
 def _largest_value(image: Image.Image) -> int:
     """The largest value that a PPM file may hold."""
-    numbers = [each for tile in image.tile for each in tile.args if isinstance(each, int)]
+    numbers = [each for tile in _tiles(image) for each in tile.args if isinstance(each, int)]
     return max(numbers, default=255)
+
+
+def _tiles(image: Image.Image) -> list[Any]:
+    """Where the pixels of an opened file lie, and how they are coded."""
+    return getattr(image, "tile", [])
 
 
 def _is_grey(image: Image.Image) -> bool:
@@ -200,7 +206,7 @@ def _upright(image: Image.Image) -> Image.Image:
         orientation = image.getexif().get(_ORIENTATION)
     except _DAMAGED:  # of the description alone: viewers show the pixels as they are
         return image
-    how = _UPRIGHT.get(orientation)
+    how = _UPRIGHT.get(orientation) if orientation else None
     return image if how is None else image.transpose(how)
 
 

@@ -24,16 +24,9 @@ def join_processes() -> None:
     Raises:
         InputError: if they cannot be found, or not all processes come.
     """
-    given = {
-        name: _whole_number(variable)
-        for name, variable in (
-            ("num_processes", "JAX_NUM_PROCESSES"),
-            ("process_id", "JAX_PROCESS_ID"),
-        )
-        if variable in os.environ
-    }
+    number, place = _whole_number("JAX_NUM_PROCESSES"), _whole_number("JAX_PROCESS_ID")
     try:
-        jax.distributed.initialize(**given)
+        jax.distributed.initialize(num_processes=number, process_id=place)
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
@@ -79,8 +72,10 @@ def are_several() -> bool:
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
-def _whole_number(variable: str) -> int:
-    text = os.environ[variable]
+def _whole_number(variable: str) -> int | None:
+    text = os.environ.get(variable)
+    if text is None:
+        return None
     if not (text.isascii() and text.isdigit()):
         raise InputError(f"{variable}: expected a whole number, got {text!r}")
     return int(text)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 #: Programs in flight. They hold no LAPACK calls, which deadlock when two run at once (JAX 0.10.2).
 STREAMS = 2
@@ -19,14 +20,14 @@ def can_stream(*arrays: jax.Array | np.ndarray) -> bool:
     Not inside a transformation either, which would trace every slice of arrays it closes over, nor
     where ``jax_disable_jit`` leaves nothing to compile.
     """
-    inside = isinstance(jnp.zeros(()) + 0, jax.core.Tracer)
+    inside = isinstance(jnp.zeros(()) + 0, Tracer)
     return (
         not inside
-        and not jax.config.jax_disable_jit
+        and not _jit_is_disabled()
         and jax.default_backend() == "cpu"
         and all(
             isinstance(array, np.ndarray)
-            or (not isinstance(array, jax.core.Tracer) and len(array.devices()) == 1)
+            or (not isinstance(array, Tracer) and len(array.devices()) == 1)
             for array in arrays
         )
     )
@@ -54,11 +55,11 @@ def map_streams(
     Returns:
         The results, computed, in the order of the calls.
     """
-    if jax.config.jax_disable_jit:
+    if _jit_is_disabled():
         return [function(*arguments, **static, **shared) for arguments in calls]
     results, waiting, program = [], collections.deque(), None
 
-    def run(arguments):
+    def run(program, arguments):
         return jax.block_until_ready(program(*arguments, **shared))
 
     with concurrent.futures.ThreadPoolExecutor(STREAMS) as streams:
@@ -68,6 +69,10 @@ def map_streams(
                 program = jitted.lower(*arguments, **static, **shared).compile()
             if len(waiting) > STREAMS:
                 results.append(waiting.popleft().result())
-            waiting.append(streams.submit(run, arguments))
+            waiting.append(streams.submit(run, program, arguments))
         results += [future.result() for future in waiting]
     return results
+
+
+def _jit_is_disabled() -> bool:
+    return jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]

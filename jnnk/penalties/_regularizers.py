@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 
 from jnnk._core.errors import InputError
 from jnnk.penalties._decorrelation import cka_penalty, decorrelation_penalty
@@ -42,7 +43,7 @@ def make_regularizer(
         InputError: for an unknown name.
         ValueError: for a strength that is not finite.
     """
-    if not isinstance(strength, jax.core.Tracer) and not math.isfinite(strength):
+    if not isinstance(strength, Tracer) and not math.isfinite(strength):
         raise ValueError(f"strength: expected a finite number, got {strength}")
     if name not in PENALTIES:
         raise InputError(f"regularizer: expected one of {', '.join(PENALTIES)}, got {name!r}")

@@ -41,14 +41,15 @@ class Checkpoints:
         with naming(self.folder), opened_folder(self.folder, make=not read_only):
             refuse_links(self.folder)
         policy = AnyPreservationPolicy([LatestN(1), CustomSteps(sorted(keep))])
-        options = {"read_only": True, "create": False} if read_only else {
-            "preservation_policy": policy, "cleanup_tmp_directories": True
-        }  # fmt: skip
+        options = ocp.CheckpointManagerOptions(
+            enable_async_checkpointing=False,
+            read_only=read_only,
+            create=not read_only,
+            cleanup_tmp_directories=not read_only,
+            preservation_policy=None if read_only else policy,
+        )
         try:
-            self._manager = ocp.CheckpointManager(
-                self.folder,
-                options=ocp.CheckpointManagerOptions(enable_async_checkpointing=False, **options),
-            )
+            self._manager = ocp.CheckpointManager(self.folder, options=options)
             self.epochs()
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.folder)) from error
@@ -81,6 +82,7 @@ class Checkpoints:
             OSError: if there is no space left; the checkpoints before stay as they were.
         """
         path = str(self.folder / str(epoch))
+        assert self._manager is not None, "opened for reading"
         try:
             self._manager.save(epoch, args=ocp.args.StandardSave(state))
         except OSError as error:  # orbax' own, which need not name the file
@@ -101,7 +103,7 @@ class Checkpoints:
         Raises:
             InputError: if there is none, or it does not fit or cannot be read.
         """
-        if epoch not in self.epochs():
+        if self._manager is None or epoch not in self.epochs():
             raise InputError(f"{self.folder}: no checkpoint of epoch {epoch}, only {self.epochs()}")
         if jax.process_count() == 1:
             where = SingleDeviceSharding(jax.local_devices()[0])

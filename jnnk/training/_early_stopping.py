@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.core import Tracer
 
 from jnnk._core.whole_numbers import whole_number
 from jnnk.pruning._masks import leaf_path
@@ -73,7 +74,7 @@ def update_patience(state: Patience, errors: Array, *, patience: int) -> Patienc
         ValueError: if ``patience`` is no whole number of at least 1, where that is known before
             tracing.
     """
-    if not isinstance(patience, jax.core.Tracer):
+    if not isinstance(patience, Tracer):
         patience = whole_number("patience", patience)
     better = errors < state.best
     waited = jnp.where(better, 0, state.waited + 1)
