@@ -33,7 +33,7 @@ def oracle(gram, cross):
 
 
 def least_residual(matrix, right):
-    """``min |A theta - b|`` over ``theta >= 0``, float64. ``nnls`` before SciPy 1.17 cycles or errs."""
+    """``min |A theta - b|``, ``theta >= 0``, float64; before SciPy 1.17 ``nnls`` cycles or errs."""
     best = scipy.optimize.lsq_linear(matrix, right, (0, np.inf), method="bvls", tol=1e-14)
     return np.sqrt(2 * best.cost)
 
