@@ -55,7 +55,8 @@ $(VENV)/.installed-test: $(BIN)/python $(SOURCES)
 $(OLDEST)/.installed: tests/oldest.txt
 	rm -rf $(OLDEST)
 	$(PYTHON) -m venv $(OLDEST)
-	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -r tests/oldest.txt pytest pytest-xdist hypothesis
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -r tests/oldest.txt \
+	    pytest pytest-xdist hypothesis scikit-learn matplotlib networkx
 	touch $@
 
 $(VENV)/.installed-docs: $(BIN)/python $(SOURCES)
