@@ -33,7 +33,7 @@ from jnnk.measures import (
     mean_interval,
     nnk_degree,
     overlap_resamples,
-    redundancy,
+    redundancy_by_image,
 )
 from jnnk.parallel import gather, replicate
 from jnnk.parallel._mesh import shared_apply
@@ -360,7 +360,7 @@ def _image_means(graph: NNKGraph, whole: NNKGraph, live: np.ndarray) -> dict[str
     dimensions = np.asarray(intrinsic_dimension(alone).mle)
     inverse = mean_interval(1 / dimensions)
     intervals = {
-        "redundancy": mean_interval(np.asarray(redundancy(graph, per_image=True))),
+        "redundancy": mean_interval(np.asarray(redundancy_by_image(graph))),
         "channel_degree": mean_interval(degrees.mean(0) if live.any() else np.array([np.nan])),
         "degree": mean_interval(np.asarray(nnk_degree(whole))),
         "mle_dimension": MeanInterval(

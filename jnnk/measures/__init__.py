@@ -2,6 +2,7 @@
 
 from jnnk.measures._baselines import channel_cka, knn_graph, label_overlap, linear_cka
 from jnnk.measures._bootstrap import OverlapInterval, overlap_interval, overlap_resamples
+from jnnk.measures._chance import chance_overlap
 from jnnk.measures._clustering import ChannelTree, cluster_channels, tree_lines
 from jnnk.measures._consistency import AggregateConsistency, aggregate_consistency
 from jnnk.measures._dimension import (
@@ -20,13 +21,8 @@ from jnnk.measures._interpolation import (
     loo_error,
     predicted_label,
 )
-from jnnk.measures._overlap import (
-    OVERLAP_KINDS,
-    OverlapKind,
-    chance_overlap,
-    channel_overlap,
-    cross_overlap,
-)
+from jnnk.measures._overlap import channel_overlap, cross_overlap, overlap_by_image
+from jnnk.measures._overlap_kinds import OVERLAP_KINDS, OverlapKind
 from jnnk.measures._plan import (
     GraphBytes,
     LayerPlan,
@@ -41,6 +37,7 @@ from jnnk.measures._redundancy import (
     RedundancyCurve,
     channels_to_cover,
     redundancy,
+    redundancy_by_image,
     redundancy_curve,
 )
 from jnnk.measures._statistics import (
@@ -88,12 +85,14 @@ __all__ = [
     "mean_and_std",
     "mean_interval",
     "nnk_degree",
+    "overlap_by_image",
     "overlap_bytes",
     "overlap_interval",
     "overlap_resamples",
     "plan_layer",
     "predicted_label",
     "redundancy",
+    "redundancy_by_image",
     "redundancy_curve",
     "tree_lines",
     "two_nn",

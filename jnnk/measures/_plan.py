@@ -1,6 +1,6 @@
 """What channel-wise graphs of a layer take: bytes by arithmetic, seconds from measured rates.
 
-Bytes are those of the arrays that `jnnk.graphs.nnk_graph`, `jnnk.measures.weighted_overlap` and
+Bytes are those of the arrays that `jnnk.graphs.nnk_graph`, `jnnk.measures.overlap_resamples` and
 `jnnk.measures.label_vote` hold at their largest, in terms of the constants they themselves go
 by. Nothing here measures anything.
 """
