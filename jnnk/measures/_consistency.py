@@ -213,8 +213,8 @@ def _neighbor_counts(
     strengths = channel_support.astype(jnp.int8)[..., None]
 
     def in_channel(indices, strengths):
-        channel = Neighborhoods(indices[:, None], strengths)
-        return strengths_of(candidates[:, None], channel)[:, 0] > 0
+        identifiers, channel = candidates[:, None], Neighborhoods(indices[:, None], strengths)
+        return strengths_of(identifiers, channel)[:, 0] > 0
 
     found = jax.vmap(in_channel)(channel_indices, strengths)
     valid = candidates >= 0
