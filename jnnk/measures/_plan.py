@@ -8,9 +8,9 @@ by. Nothing here measures anything.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jnnk.graphs._graph import LOCAL_QUERIES
 from jnnk.graphs._qp.chunks import gram_queries, queries_of_device
 from jnnk.graphs._search.shortlists import shortlist_length
+from jnnk.graphs._weights import LOCAL_QUERIES
 from jnnk.parallel._streams import STREAMS
 
 _WORD = 4  # bytes of a float32 or int32
