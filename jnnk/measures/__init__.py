@@ -21,6 +21,7 @@ from jnnk.measures._interpolation import (
     loo_error,
     predicted_label,
 )
+from jnnk.measures._layer import ChannelMeasures, LayerMeasures, measure_graphs
 from jnnk.measures._overlap import channel_overlap, cross_overlap, overlap_by_image
 from jnnk.measures._overlap_kinds import OVERLAP_KINDS, OverlapKind
 from jnnk.measures._plan import (
@@ -51,10 +52,12 @@ from jnnk.measures._statistics import (
 __all__ = [
     "OVERLAP_KINDS",
     "AggregateConsistency",
+    "ChannelMeasures",
     "ChannelTree",
     "Correlation",
     "GraphBytes",
     "IntrinsicDimension",
+    "LayerMeasures",
     "LayerPlan",
     "MeanInterval",
     "OverlapInterval",
@@ -84,6 +87,7 @@ __all__ = [
     "maximum_likelihood_dimension",
     "mean_and_std",
     "mean_interval",
+    "measure_graphs",
     "nnk_degree",
     "overlap_by_image",
     "overlap_bytes",
