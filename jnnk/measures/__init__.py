@@ -24,16 +24,7 @@ from jnnk.measures._interpolation import (
 from jnnk.measures._layer import ChannelMeasures, LayerMeasures, measure_graphs
 from jnnk.measures._overlap import channel_overlap, cross_overlap, overlap_by_image
 from jnnk.measures._overlap_kinds import OVERLAP_KINDS, OverlapKind
-from jnnk.measures._plan import (
-    GraphBytes,
-    LayerPlan,
-    Rates,
-    graph_bytes,
-    line_through,
-    overlap_bytes,
-    plan_layer,
-    vote_bytes,
-)
+from jnnk.measures._plan import GraphBytes, LayerPlan, Rates, plan_layer
 from jnnk.measures._redundancy import (
     RedundancyCurve,
     channels_to_cover,
@@ -74,14 +65,12 @@ __all__ = [
     "correlation",
     "cross_overlap",
     "error_rate",
-    "graph_bytes",
     "gride",
     "intrinsic_dimension",
     "knn_graph",
     "label_interpolation",
     "label_overlap",
     "label_vote",
-    "line_through",
     "linear_cka",
     "loo_error",
     "maximum_likelihood_dimension",
@@ -90,7 +79,6 @@ __all__ = [
     "measure_graphs",
     "nnk_degree",
     "overlap_by_image",
-    "overlap_bytes",
     "overlap_interval",
     "overlap_resamples",
     "plan_layer",
@@ -100,5 +88,4 @@ __all__ = [
     "redundancy_curve",
     "tree_lines",
     "two_nn",
-    "vote_bytes",
 ]
