@@ -278,7 +278,7 @@ def layer_graphs(
             whole = beside.submit(nnk_graph, jnp.asarray(vectors), **options)
             graph = channelwise_nnk_graph(jnp.asarray(activations), **options)
             return graph, whole.result()
-    # One after the other: devices that work on two programs in different orders wait for ever.
+    # One after the other: two programs launched in different orders on different devices deadlock.
     channels, whole = (
         jax.tree.map(jnp.asarray, gather(sharded_nnk_graph(points, mesh=mesh, **options)))
         for points in (activations, vectors[:, :, None])
