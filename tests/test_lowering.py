@@ -184,7 +184,9 @@ DISCRETE = {
         (CHANNELS,),
     ),
     "chance_overlap": (partial(measures.chance_overlap, num_candidates=99), (CHANNELS,)),
+    "overlap_by_image": (measures.overlap_by_image, (CHANNELS,)),
     "redundancy": (measures.redundancy, (CHANNELS,)),
+    "redundancy_by_image": (measures.redundancy_by_image, (CHANNELS,)),
     "redundancy_curve": (measures.redundancy_curve, (CHANNELS,)),
     "channels_to_cover": (
         lambda graph: measures.channels_to_cover(

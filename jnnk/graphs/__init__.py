@@ -2,9 +2,10 @@
 
 from jnnk.graphs._adjacency import symmetric_adjacency
 from jnnk.graphs._channels import channelwise_nnk_graph
-from jnnk.graphs._graph import NNKGraph, nnk_graph
+from jnnk.graphs._graph import NNKGraph
 from jnnk.graphs._interop import EdgeList, edge_list, to_networkx
 from jnnk.graphs._neighbors import nearest_neighbors
+from jnnk.graphs._nnk_graph import nnk_graph
 from jnnk.graphs._qp.solve import QPSolution, solve_nnk
 from jnnk.graphs._sharded import sharded_nnk_graph
 from jnnk.graphs._similarity import (

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from jnnk._core.precision import working_dtype
-from jnnk.graphs._graph import NNKGraph, nnk_graph
+from jnnk.graphs._graph import NNKGraph
 from jnnk.graphs._neighbors import check_array, check_options
+from jnnk.graphs._nnk_graph import nnk_graph
 from jnnk.graphs._similarity import DEFAULT, Similarity
 from jnnk.parallel._streams import can_stream, map_streams
 

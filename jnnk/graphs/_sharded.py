@@ -5,6 +5,7 @@ The same functions as on one device, each on its share; what differs is how a qu
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,21 +14,14 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 from jnnk._core.blocks import map_blocks
 from jnnk._core.precision import working_dtype
 from jnnk.graphs._channels import flat_channels
-from jnnk.graphs._graph import (
-    NNKGraph,
-    Vectors,
-    all_coincide,
-    embed,
-    resolved,
-    weigh,
-    with_no_others,
-)
+from jnnk.graphs._graph import NNKGraph, pad_candidates
 from jnnk.graphs._neighbors import check_array, check_options
 from jnnk.graphs._qp.chunks import in_chunks, queries_of_device
 from jnnk.graphs._search.passes import search
 from jnnk.graphs._search.ring import Ring
 from jnnk.graphs._search.shortlists import shortlist_length
-from jnnk.graphs._similarity import DEFAULT, Gaussian, RadialSimilarity, Similarity
+from jnnk.graphs._similarity import DEFAULT, Gaussian, Similarity
+from jnnk.graphs._weights import Candidates, all_coincide, resolved, vectors_of, weigh
 from jnnk.parallel._mesh import AXES
 
 # Vectors of the candidates of the queries of one trip of the ring, in floats.
@@ -114,22 +108,18 @@ def sharded_nnk_graph(
             "is weighed, which a ring does not have; use ring=False or another bandwidth"
         )
     data, channel = (name if sizes[name] > 1 else None for name in AXES)
-    num_points, _, num_channels = points.shape
+    num_points, dim, num_channels = points.shape
     num_neighbors = max(1, min(wanted, num_points - 1))
-    vectors = shortlist_length(num_neighbors) * max(1, points.shape[1])
-    trip = in_chunks(max(block_size, _TRIP_FLOATS // vectors), num_neighbors=num_neighbors)
-    one_channel = functools.partial(
-        _channel_graph,
-        axis=data,
-        num_points=num_points,
-        ring=Ring(data, mesh.axis_names) if is_ring else Ring(),
-        similarity=similarity,
-        find=functools.partial(
-            search, num_neighbors=num_neighbors, block_size=block_size, method=method
-        ),
-        weigh=functools.partial(weigh, tol=tol, max_steps=max_steps),
-        trip_size=trip,
-    )
+    options = _Options(similarity, num_neighbors, block_size, method, tol, max_steps)
+    if is_ring:
+        one_channel = functools.partial(
+            _ring_graph,
+            options,
+            Ring(data, mesh.axis_names),
+            trip_size=_trip_size(dim, num_neighbors=num_neighbors, block_size=block_size),
+        )
+    else:
+        one_channel = functools.partial(_gathered_graph, options, axis=data, num_points=num_points)
     graphs = jax.shard_map(
         lambda own: jax.lax.map(one_channel, jnp.moveaxis(own, -1, 0)),
         mesh=mesh,
@@ -147,63 +137,117 @@ def sharded_nnk_graph(
     if any(number for _, number in missing):
         points = jnp.pad(points, missing, constant_values=jnp.nan)
     graph = jax.tree.map(lambda field: field[:num_channels, :num_points], graphs(points))
-    return with_no_others(graph, num_neighbors=wanted)
+    return pad_candidates(graph, num_neighbors=wanted)
 
 
-def _channel_graph(
-    points, *, axis, num_points, ring, similarity, find, weigh, trip_size
+class _Options(NamedTuple):
+    """The options of the graph of one channel, see `sharded_nnk_graph`."""
+
+    similarity: Similarity
+    num_neighbors: int
+    block_size: int
+    method: str
+    tol: float | jax.Array
+    max_steps: int
+
+
+def _gathered_graph(
+    options: _Options, points: jax.Array, *, axis: str | None, num_points: int
 ) -> NNKGraph:
-    """The graph (S, K) of this device's share (S, D) of one channel's N points, against all.
+    """The graph (S, K) of this device's share of one channel's points, against all, gathered.
 
-    What the devices hold beyond ``num_points`` is padding. ``axis`` is None where this device has
-    all points. ``find`` and ``weigh`` are `search` and `weigh` with their options.
+    Args:
+        options: of the graph.
+        points: (S, D), this device's share.
+        axis: of the mesh along which the points are shared; None where this device has all.
+        num_points: N; what the devices hold beyond is padding.
     """
     points = points.astype(working_dtype(points.dtype))
-    radial = isinstance(similarity, RadialSimilarity)
-    share = points.shape[0]
-    number = jnp.arange(share, dtype=jnp.int32)
-    is_ring = ring.axis is not None
+    numbers = jnp.arange(len(points), dtype=jnp.int32)
     if axis is not None:
-        number += jax.lax.axis_index(axis) * share
-        if not is_ring:
-            # Gathered first, so that all that follows is of one device's shapes and rounds alike.
-            points = jax.lax.all_gather(points, axis, tiled=True)[:num_points]
-    embedded = embed(points, similarity)
-    vectors = Vectors(embedded, None if radial else points)
-    weigh = functools.partial(weigh, dead=all_coincide(embedded, axis_name=ring.axis))
-    if is_ring:
-        indices, distances, _ = find(embedded, embedded, number, ring=ring, trip_size=trip_size)
-
-        def trip(inputs):
-            indices, distances, queries = inputs
-            return weigh(
-                indices,
-                distances,
-                queries,
-                rows=ring.rows(indices, vectors, share=share),
-                candidates_of=lambda rows: rows,
-                similarity=similarity,
-            )
-
-        inputs = indices, distances.distances, vectors
-        return map_blocks(trip, inputs, block_size=trip_size)
-
-    own = vectors
+        numbers += jax.lax.axis_index(axis) * len(points)
+        # Gathered first, so that all that follows is of one device's shapes and rounds alike.
+        points = jax.lax.all_gather(points, axis, tiled=True)[:num_points]
+    every = vectors_of(points, options.similarity)
+    dead = all_coincide(every.embedded)
+    own = every
     if axis is not None:
-        own = jax.tree.map(lambda rows: rows.at[number].get(mode="fill", fill_value=jnp.nan), own)
-    indices, distances, _ = find(own.embedded, embedded, number)
-    distances = distances.distances
-    every = lambda part: part  # noqa: E731
-    if axis is not None and _is_median(similarity):
-        every = functools.partial(jax.lax.all_gather, axis_name=axis, tiled=True)
-    return weigh(
-        indices,
-        distances,
-        own,
-        rows=indices,
-        candidates_of=lambda index: jax.tree.map(lambda rows: rows[index], vectors),
-        similarity=resolved(similarity, every(distances), every(indices >= 0)),
+        own = jax.tree.map(
+            lambda rows: rows.at[numbers].get(mode="fill", fill_value=jnp.nan), every
+        )
+    indices, distances, _ = search(
+        own.embedded,
+        every.embedded,
+        numbers,
+        num_neighbors=options.num_neighbors,
+        block_size=options.block_size,
+        method=options.method,
     )
+    return weigh(
+        Candidates(indices, distances.distances),
+        own,
+        points=every,
+        dead=dead,
+        similarity=_resolved(options.similarity, indices, distances.distances, axis=axis),
+        tol=options.tol,
+        max_steps=options.max_steps,
+    )
+
+
+def _resolved(similarity, indices, distances, *, axis: str | None) -> Similarity:
+    """The similarity with the median bandwidth of all devices' queries turned into a number."""
+    if axis is None or not _is_median(similarity):
+        return resolved(similarity, distances, indices >= 0)
+    gather = functools.partial(jax.lax.all_gather, axis_name=axis, tiled=True)
+    return resolved(similarity, gather(distances), gather(indices >= 0))
+
+
+def _ring_graph(options: _Options, ring: Ring, points: jax.Array, *, trip_size: int) -> NNKGraph:
+    """The graph (S, K) of this device's share of one channel's points, against all, by a ring.
+
+    Args:
+        options: of the graph.
+        ring: the devices that share the points.
+        points: (S, D), this device's share; NaN for padding.
+        trip_size: queries whose candidates are collected at once.
+    """
+    points = points.astype(working_dtype(points.dtype))
+    share = len(points)
+    numbers = jnp.arange(share, dtype=jnp.int32)
+    numbers += jax.lax.axis_index(ring.axis) * share
+    own = vectors_of(points, options.similarity)
+    dead = all_coincide(own.embedded, axis_name=ring.axis)
+    indices, distances, _ = search(
+        own.embedded,
+        own.embedded,
+        numbers,
+        num_neighbors=options.num_neighbors,
+        block_size=options.block_size,
+        method=options.method,
+        ring=ring,
+        trip_size=trip_size,
+    )
+
+    def trip(inputs):
+        indices, distances, queries = inputs
+        candidates = Candidates(indices, distances, ring.rows(indices, own, share=share))
+        return weigh(
+            candidates,
+            queries,
+            points=None,
+            dead=dead,
+            similarity=options.similarity,
+            tol=options.tol,
+            max_steps=options.max_steps,
+        )
+
+    return map_blocks(trip, (indices, distances.distances, own), block_size=trip_size)
+
+
+def _trip_size(dim: int, *, num_neighbors: int, block_size: int) -> int:
+    """Queries of one trip of the ring: whole chunks of the solver, at least a block."""
+    floats_of_query = shortlist_length(num_neighbors) * max(1, dim)
+    return in_chunks(max(block_size, _TRIP_FLOATS // floats_of_query), num_neighbors=num_neighbors)
 
 
 def _axis_sizes(mesh: Mesh) -> dict[str, int]:

@@ -19,6 +19,11 @@ from jnnk._core.precision import row_sums
 Bandwidth = float | Literal["kth_neighbor", "median"]
 
 
+def _python_number(value):
+    """Python's number for an array of no axes; anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
+
+
 def _is_positive(value) -> bool:
     """Whether it is a positive finite real number of Python or NumPy; a truth value is none."""
     return (
@@ -31,34 +36,31 @@ def _is_positive(value) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian:
-    """``exp(-|x - y|^2 / (2 bandwidth^2))``; hashable, build it with `gaussian`.
+    """``exp(-|x - y|^2 / (2 bandwidth^2))``; hashable. `gaussian` builds it with defaults.
 
     Attributes:
         bandwidth: see `gaussian`.
         factor: see `gaussian`.
 
     Raises:
-        ValueError: as `gaussian`.
+        ValueError: as `gaussian`, however it is built.
     """
 
     bandwidth: Bandwidth
     factor: float
 
     def __post_init__(self):
-        bandwidth = self.bandwidth
-        if isinstance(bandwidth, jax.Array):  # of a graph, from `resolved`
-            return
+        bandwidth, factor = _python_number(self.bandwidth), _python_number(self.factor)
         is_name = isinstance(bandwidth, str) and bandwidth in ("kth_neighbor", "median")
         if not (is_name or _is_positive(bandwidth)):
             raise ValueError(
                 "bandwidth must be a positive finite number, 'kth_neighbor' or 'median', "
                 f"got {bandwidth!r}"
             )
-        if not _is_positive(self.factor):
-            raise ValueError(f"factor must be positive and finite, got {self.factor!r}")
-        if not is_name:
-            object.__setattr__(self, "bandwidth", float(bandwidth))
-        object.__setattr__(self, "factor", float(self.factor))
+        if not _is_positive(factor):
+            raise ValueError(f"factor must be positive and finite, got {factor!r}")
+        object.__setattr__(self, "bandwidth", bandwidth if is_name else float(bandwidth))
+        object.__setattr__(self, "factor", float(factor))
 
     def embed(self, points: jax.Array) -> jax.Array:
         """Points (N, D) as they are: neighbours are Euclidean."""
@@ -73,7 +75,7 @@ class Gaussian:
             return self
         distances = jnp.where(valid, _safe_sqrt(squared_distances), jnp.nan)
         median = jnp.nan_to_num(jnp.nanmedian(distances))
-        return dataclasses.replace(self, bandwidth=median * unit / self.factor)
+        return _GraphGaussian(median * unit / self.factor, self.factor)
 
     def widths(self, squared_distances: jax.Array, valid: jax.Array, unit: jax.Array) -> jax.Array:
         """The bandwidth of each query, for a similarity that is resolved.
@@ -107,6 +109,13 @@ class Gaussian:
         rate = 0.5 / jnp.where(positive, squares, 1)
         limit = (squared_distances == 0).astype(squared_distances.dtype)
         return jnp.where(positive, jnp.exp(-rate * squared_distances), limit)
+
+
+class _GraphGaussian(Gaussian):
+    """The `Gaussian` whose bandwidth, an array (), was computed from all queries of a graph."""
+
+    def __post_init__(self):
+        """Checks nothing: the bandwidth may be traced, and is 0 where all points coincide."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,8 +174,7 @@ def gaussian(bandwidth: Bandwidth = "kth_neighbor", *, factor: float = 3.0) -> G
     Raises:
         ValueError: if a number is not positive and finite, or the name is not known.
     """
-    numbers_of = (x.item() if getattr(x, "ndim", None) == 0 else x for x in (bandwidth, factor))
-    return Gaussian(*numbers_of)
+    return Gaussian(bandwidth, factor)
 
 
 def cosine() -> Cosine:

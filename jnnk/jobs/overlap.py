@@ -13,8 +13,14 @@ from jax.sharding import Mesh
 from jnnk._core.errors import InputError
 from jnnk.activations import capture, layer_shapes
 from jnnk.data import Dataset, epoch_order
-from jnnk.graphs import NNKGraph, channelwise_nnk_graph, nnk_graph, sharded_nnk_graph
-from jnnk.graphs import _similarity as similarity
+from jnnk.graphs import (
+    NNKGraph,
+    channelwise_nnk_graph,
+    cosine,
+    gaussian,
+    nnk_graph,
+    sharded_nnk_graph,
+)
 from jnnk.jobs.channel_pictures import check_channels, default_channels, keep_pictures
 from jnnk.jobs.train import (
     abstract_variables,
@@ -23,18 +29,7 @@ from jnnk.jobs.train import (
     random_state,
     train_config,
 )
-from jnnk.measures import (
-    MeanInterval,
-    chance_overlap,
-    error_rate,
-    intrinsic_dimension,
-    label_vote,
-    loo_error,
-    mean_interval,
-    nnk_degree,
-    overlap_resamples,
-    redundancy,
-)
+from jnnk.measures import LayerMeasures, MeanInterval, measure_graphs
 from jnnk.parallel import gather, replicate
 from jnnk.parallel._mesh import shared_apply
 from jnnk.report.top_images import keep_images, keep_top_rows
@@ -46,7 +41,7 @@ from jnnk.runs.records import OverlapRecord
 from jnnk.runs.settings import OverlapConfig
 from jnnk.training import Model, make_predict
 
-SIMILARITIES = {"gaussian": similarity.gaussian, "cosine": similarity.cosine}
+_SIMILARITIES = {"gaussian": gaussian(), "cosine": cosine()}
 
 
 def overlap(
@@ -92,16 +87,18 @@ def overlap(
     predict = make_predict(model, mean=dataset.mean, std=dataset.std)
     if mesh is not None:
         predict = shared_apply(predict, mesh)
-    records = []
-    for epoch in epochs:
+
+    def variables_at(epoch: Epoch) -> dict:
         variables = epoch_variables(run, model, dataset, epoch)
-        if mesh is not None:
-            variables = replicate(variables, mesh)
-        paths = {name: layer_file(run.path, epoch, name, "json") for name in layers}
+        return variables if mesh is None else replicate(variables, mesh)
+
+    for epoch in epochs:
         todo = missing_layers(run, epoch, layers)
         with progress.task(f"overlap, {_name(epoch)}", total=len(layers), unit="layer") as task:
             task.advance(len(layers) - len(todo))
-            for captured in capture(predict, variables, images, layers=todo):
+            if not todo:
+                continue
+            for captured in capture(predict, variables_at(epoch), images, layers=todo):
                 measures, arrays = measure_layer(
                     captured.values,
                     labels,
@@ -113,14 +110,20 @@ def overlap(
                 write_npz(layer_file(run.path, epoch, name, "npz"), arrays)
                 keep_top_rows(run, epoch, name, captured.values)
                 record = {"epoch": epoch, "depth": layers[name], "layer": name, **measures}
-                write_json(paths[name], record)
+                write_json(layer_file(run.path, epoch, name, "json"), record)
                 task.advance(overlap=np.nan_to_num(measures["overlap"]))
-        records += [read_json(path, kind=OverlapRecord) for path in paths.values()]
+    records = [
+        read_json(layer_file(run.path, epoch, name, "json"), kind=OverlapRecord)
+        for epoch in epochs
+        for name in layers
+    ]
     progress.check()
-    keep_images(run, epoch, images)
+    last = epochs[-1]
+    keep_images(run, last, images)
     if channels is None:
         channels = default_channels(run, records[-1])
-    keep_pictures(run, epoch, channels, predict, variables, images, options=graph_options(config))
+    options = graph_options(config)
+    keep_pictures(run, last, channels, predict, variables_at(last), images, options=options)
     return records
 
 
@@ -237,47 +240,23 @@ def measure_layer(
         mesh: devices that share the graphs, see :func:`overlap`.
 
     Returns:
-        The measures by name, and the arrays by channel. ``overlap`` and ``overlap_by_chance`` are
-        means over the pairs of different live channels; ``channel_`` marks means over the live
-        channels' graphs, ``vote`` the channels' common vote; ``degree``, the two dimensions and
-        ``loo_error`` are of one graph over the whole layer's vectors. ``converged`` is a share of
-        the channels' NNK problems, ``ambiguous`` one of their neighbourhoods. ``_lower`` and
-        ``_upper`` are 95 % bootstrap limits over images of the measure before.
+        The fields of `jnnk.measures.LayerMeasures` by name, those of intervals with ``_lower`` and
+        ``_upper`` added to it, and the measures by channel.
     """
-    graph, whole = layer_graphs(activations, mesh=mesh, **graph_options(config))
-    resamples = np.asarray(overlap_resamples(graph, jax.random.key(0)))
-    arrays = LayerArrays(
-        overlap=resamples[0],
-        degree=np.asarray(nnk_degree(graph)).mean(axis=-1),
-        loo_error=np.asarray(loo_error(graph, labels, num_classes)),
-    )
-    live = np.isfinite(np.diagonal(arrays.overlap))
-    chance = chance_overlap(graph, num_candidates=len(labels) - 1)
-    mean, *means = _means_of_pairs(resamples, live).tolist()
-    lower, upper = np.quantile(means, (0.025, 0.975)).tolist()
-    votes = label_vote(graph, labels, num_classes)
-    measures = {
-        "channels": len(live),
-        "dead_channels": int((~live).sum()),
-        "overlap": mean,
-        "overlap_lower": lower,
-        "overlap_upper": upper,
-        "overlap_by_chance": _means_of_pairs(np.asarray(chance), live).item(),
-        **_image_means(graph, whole, live),
-        "two_nn_dimension": float(intrinsic_dimension(whole).two_nn),
-        "channel_loo_error": float(arrays.loo_error[live].mean()) if live.any() else None,
-        "vote_loo_error": float(error_rate(votes, labels)),
-        "loo_error": float(loo_error(whole, labels, num_classes)),
-        "converged": float(np.mean(np.asarray(graph.converged))),
-        "ambiguous": _ambiguous_share(graph),
-    }
-    return measures, arrays
+    channels, whole = layer_graphs(activations, mesh=mesh, **graph_options(config))
+    measures, by_channel = measure_graphs(channels, whole, labels, num_classes=num_classes)
+    return _fields(measures), LayerArrays(**by_channel._asdict())
 
 
-def _ambiguous_share(graph: NNKGraph) -> float | None:
-    """The share of the channels' neighbourhoods that are ambiguous; None where there are none."""
-    exists = np.asarray(graph.weights > 0).any(axis=-1)
-    return float(np.asarray(graph.ambiguous)[exists].mean()) if exists.any() else None
+def _fields(measures: LayerMeasures) -> dict[str, Any]:
+    """The measures as a record holds them: an interval as ``x``, ``x_lower`` and ``x_upper``."""
+    fields = {}
+    for name, value in measures._asdict().items():
+        if isinstance(value, MeanInterval):
+            fields |= {name: value.mean, f"{name}_lower": value.lower, f"{name}_upper": value.upper}
+        else:
+            fields[name] = value
+    return fields
 
 
 def layer_graphs(
@@ -299,7 +278,7 @@ def layer_graphs(
             whole = beside.submit(nnk_graph, jnp.asarray(vectors), **options)
             graph = channelwise_nnk_graph(jnp.asarray(activations), **options)
             return graph, whole.result()
-    # One after the other: devices that work on two programs in different orders wait for ever.
+    # One after the other: two programs launched in different orders on different devices deadlock.
     channels, whole = (
         jax.tree.map(jnp.asarray, gather(sharded_nnk_graph(points, mesh=mesh, **options)))
         for points in (activations, vectors[:, :, None])
@@ -349,32 +328,4 @@ def _name(epoch: Epoch) -> str:
 
 def graph_options(config: OverlapConfig) -> dict[str, Any]:
     """The options of `jnnk.graphs.nnk_graph` that a config stands for."""
-    return {"num_neighbors": config.neighbors, "similarity": SIMILARITIES[config.similarity]()}
-
-
-def _image_means(graph: NNKGraph, whole: NNKGraph, live: np.ndarray) -> dict[str, float]:
-    """The measures that are means over images, each with the limits of its interval."""
-    degrees = np.asarray(nnk_degree(graph), np.float64)[live]
-    # A batch of one image each: the layer's estimate is the inverse of their inverses' mean.
-    alone = jax.tree.map(lambda field: field[:, None], whole)
-    dimensions = np.asarray(intrinsic_dimension(alone).mle)
-    inverse = mean_interval(1 / dimensions)
-    intervals = {
-        "redundancy": mean_interval(np.asarray(redundancy(graph, per_image=True))),
-        "channel_degree": mean_interval(degrees.mean(0) if live.any() else np.array([np.nan])),
-        "degree": mean_interval(np.asarray(nnk_degree(whole))),
-        "mle_dimension": MeanInterval(
-            *(1 / limit if limit else np.inf for limit in (inverse.mean, *inverse[:0:-1]))
-        ),
-    }
-    return {
-        name + suffix: value
-        for name, interval in intervals.items()
-        for suffix, value in zip(("", "_lower", "_upper"), interval, strict=True)
-    }
-
-
-def _means_of_pairs(matrices: np.ndarray, live: np.ndarray) -> np.ndarray:
-    """Mean over the pairs of two different live channels, (...,) for (..., C, C)."""
-    pairs = matrices[..., ~np.eye(len(live), dtype=bool) & live & live[:, None]]
-    return pairs.mean(-1) if pairs.size else np.full(matrices.shape[:-2], np.nan)
+    return {"num_neighbors": config.neighbors, "similarity": _SIMILARITIES[config.similarity]}

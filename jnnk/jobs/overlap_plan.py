@@ -29,7 +29,8 @@ from jnnk.jobs.overlap import (
     measured_images,
     missing_layers,
 )
-from jnnk.measures import LayerPlan, Rates, line_through, overlap_resamples, plan_layer
+from jnnk.measures import LayerPlan, Rates, overlap_resamples, plan_layer
+from jnnk.measures._plan import line_through
 from jnnk.parallel._mesh import AXES
 from jnnk.parallel._streams import STREAMS, map_streams
 from jnnk.runs.folder import Run

@@ -2,6 +2,7 @@
 
 from jnnk.measures._baselines import channel_cka, knn_graph, label_overlap, linear_cka
 from jnnk.measures._bootstrap import OverlapInterval, overlap_interval, overlap_resamples
+from jnnk.measures._chance import chance_overlap
 from jnnk.measures._clustering import ChannelTree, cluster_channels, tree_lines
 from jnnk.measures._consistency import AggregateConsistency, aggregate_consistency
 from jnnk.measures._dimension import (
@@ -20,27 +21,15 @@ from jnnk.measures._interpolation import (
     loo_error,
     predicted_label,
 )
-from jnnk.measures._overlap import (
-    OVERLAP_KINDS,
-    OverlapKind,
-    chance_overlap,
-    channel_overlap,
-    cross_overlap,
-)
-from jnnk.measures._plan import (
-    GraphBytes,
-    LayerPlan,
-    Rates,
-    graph_bytes,
-    line_through,
-    overlap_bytes,
-    plan_layer,
-    vote_bytes,
-)
+from jnnk.measures._layer import ChannelMeasures, LayerMeasures, measure_graphs
+from jnnk.measures._overlap import channel_overlap, cross_overlap, overlap_by_image
+from jnnk.measures._overlap_kinds import OVERLAP_KINDS, OverlapKind
+from jnnk.measures._plan import GraphBytes, LayerPlan, Rates, plan_layer
 from jnnk.measures._redundancy import (
     RedundancyCurve,
     channels_to_cover,
     redundancy,
+    redundancy_by_image,
     redundancy_curve,
 )
 from jnnk.measures._statistics import (
@@ -54,10 +43,12 @@ from jnnk.measures._statistics import (
 __all__ = [
     "OVERLAP_KINDS",
     "AggregateConsistency",
+    "ChannelMeasures",
     "ChannelTree",
     "Correlation",
     "GraphBytes",
     "IntrinsicDimension",
+    "LayerMeasures",
     "LayerPlan",
     "MeanInterval",
     "OverlapInterval",
@@ -74,28 +65,27 @@ __all__ = [
     "correlation",
     "cross_overlap",
     "error_rate",
-    "graph_bytes",
     "gride",
     "intrinsic_dimension",
     "knn_graph",
     "label_interpolation",
     "label_overlap",
     "label_vote",
-    "line_through",
     "linear_cka",
     "loo_error",
     "maximum_likelihood_dimension",
     "mean_and_std",
     "mean_interval",
+    "measure_graphs",
     "nnk_degree",
-    "overlap_bytes",
+    "overlap_by_image",
     "overlap_interval",
     "overlap_resamples",
     "plan_layer",
     "predicted_label",
     "redundancy",
+    "redundancy_by_image",
     "redundancy_curve",
     "tree_lines",
     "two_nn",
-    "vote_bytes",
 ]

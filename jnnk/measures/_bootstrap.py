@@ -9,7 +9,8 @@ from jax import Array
 
 from jnnk._core.whole_numbers import whole_number
 from jnnk.graphs import NNKGraph
-from jnnk.measures._overlap import check_channels, weighted_overlap
+from jnnk.measures._neighborhoods import check_channels
+from jnnk.measures._overlap import weighted_overlap
 
 
 class OverlapInterval(NamedTuple):

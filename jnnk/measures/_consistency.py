@@ -23,7 +23,7 @@ from jax import Array
 from jnnk._core.precision import contract
 from jnnk._core.whole_numbers import whole_number
 from jnnk.graphs import NNKGraph
-from jnnk.measures._overlap import check_channels, matched
+from jnnk.measures._neighborhoods import Neighborhoods, check_channels, strengths_of
 
 
 class AggregateConsistency(NamedTuple):
@@ -213,7 +213,8 @@ def _neighbor_counts(
     strengths = channel_support.astype(jnp.int8)[..., None]
 
     def in_channel(indices, strengths):
-        return matched(candidates[:, None], indices[:, None], strengths)[:, 0] > 0
+        identifiers, channel = candidates[:, None], Neighborhoods(indices[:, None], strengths)
+        return strengths_of(identifiers, channel)[:, 0] > 0
 
     found = jax.vmap(in_channel)(channel_indices, strengths)
     valid = candidates >= 0

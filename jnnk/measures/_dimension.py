@@ -9,6 +9,7 @@ from jax import Array
 
 from jnnk._core.whole_numbers import whole_number
 from jnnk.graphs import NNKGraph
+from jnnk.measures._neighborhoods import degrees
 
 _DISCARD = 0.1  # of the largest ratios of TwoNN, as its authors do
 _NEWTON_STEPS = 8  # more than steps that converge quadratically need in float64
@@ -72,7 +73,7 @@ def nnk_degree(graph: NNKGraph) -> Array:
     Args:
         graph: weights (..., Q, K).
     """
-    return (graph.weights > 0).sum(-1, dtype=jnp.int32)
+    return degrees(graph.weights)
 
 
 @partial(jax.jit, static_argnames="discard")

@@ -17,6 +17,7 @@ from jax import Array
 from jnnk._core.whole_numbers import whole_number
 from jnnk.graphs import NNKGraph
 from jnnk.measures._labels import integer_labels, labels_of_neighbors, labels_of_points
+from jnnk.measures._neighborhoods import support_weights
 
 
 def label_interpolation(graph: NNKGraph, labels: Array, num_classes: int) -> Array:
@@ -234,8 +235,7 @@ def _labelled(graph: NNKGraph, labels: Array, num_classes: int) -> tuple[Array, 
     """
     found, known = labels_of_neighbors(graph, labels)
     classes = jnp.where((found >= 0) & (found < num_classes), found, num_classes)
-    weights = jnp.where(graph.weights > 0, graph.weights, 0)
-    return classes.T, weights.T, known.all(1)
+    return classes.T, support_weights(graph).T, known.all(1)
 
 
 def _speaks(votes: Array) -> Array:

@@ -1,6 +1,6 @@
 """What channel-wise graphs of a layer take: bytes by arithmetic, seconds from measured rates.
 
-Bytes are those of the arrays that `jnnk.graphs.nnk_graph`, `jnnk.measures.weighted_overlap` and
+Bytes are those of the arrays that `jnnk.graphs.nnk_graph`, `jnnk.measures.overlap_resamples` and
 `jnnk.measures.label_vote` hold at their largest, in terms of the constants they themselves go
 by. Nothing here measures anything.
 """
@@ -8,9 +8,9 @@ by. Nothing here measures anything.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jnnk.graphs._graph import LOCAL_QUERIES
 from jnnk.graphs._qp.chunks import gram_queries, queries_of_device
 from jnnk.graphs._search.shortlists import shortlist_length
+from jnnk.graphs._weights import LOCAL_QUERIES
 from jnnk.parallel._streams import STREAMS
 
 _WORD = 4  # bytes of a float32 or int32

@@ -1,6 +1,5 @@
 """Redundancy of a layer: how much its channels' neighbourhoods repeat each other."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -8,7 +7,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from jnnk.graphs import NNKGraph
-from jnnk.measures._overlap import check_channels, matched, split_blocks
+from jnnk.measures._neighborhoods import (
+    Neighborhoods,
+    check_channels,
+    split_blocks,
+    strengths_of,
+)
 
 _BLOCK = 128  # images compared at once
 
@@ -28,53 +32,69 @@ class RedundancyCurve(NamedTuple):
     coverage: Array
 
 
-@partial(jax.jit, static_argnames="per_image")
-def redundancy(graph: NNKGraph, *, per_image: bool = False) -> Array:
-    """How far the channels' neighbourhoods repeat each other: 0 disjoint, 1 all equal.
+@jax.jit
+def redundancy(graph: NNKGraph) -> Array:
+    """Redundancy of a layer: how far its channels' neighbourhoods repeat each other.
 
     For image n let ``s_c`` be the sizes of the supports that are not empty, C' of them, and u the
     size of their union. Then
 
     ``R(n) = (1 - u / sum_c s_c) * C' / (C' - 1)``,
 
-    since ``u = sum_c s_c`` when they are disjoint and ``u = sum_c s_c / C'`` when they are equal.
+    0 when they are disjoint (``u = sum_c s_c``), 1 when they are equal (``u = sum_c s_c / C'``).
     The redundancy is the mean of R over images. Empty neighbourhoods (dead channels) take no
     part; images with fewer than two others are left out. Channels that are silent for the same
-    images repeat each other there, see the head of `jnnk.measures`.
+    images repeat each other there, see `jnnk.channel_overlap`.
 
     Args:
         graph: leading axis C: indices and weights of shape (C, Q, K).
-        per_image: return the single images' values, (Q,), NaN where left out.
 
     Returns:
-        () float; NaN where no image has two neighbourhoods to compare. Or (Q,).
+        () floating; NaN where no image has two neighbourhoods to compare.
 
     Raises:
         ValueError: for a graph that has not three axes.
     """
-    indices, support = _support_blocks(graph)
+    value, compared = _values(graph)
+    return jnp.mean(value, where=compared)
+
+
+@jax.jit
+def redundancy_by_image(graph: NNKGraph) -> Array:
+    """The redundancy ``R(n)`` of each image, of which `redundancy` is the mean.
+
+    Args:
+        graph: leading axis C: indices and weights of shape (C, Q, K).
+
+    Returns:
+        (Q,) floating; NaN for images with fewer than two neighbourhoods that are not empty.
+
+    Raises:
+        ValueError: for a graph that has not three axes.
+    """
+    value, compared = _values(graph)
+    return jnp.where(compared, value, jnp.nan).reshape(-1)[: graph.weights.shape[1]]
+
+
+def _values(graph: NNKGraph) -> tuple[Array, Array]:
+    """``R(n)`` and whether the image has two neighbourhoods to compare, (number of blocks, B)."""
+    blocks = _support_blocks(graph)
 
     def union_sizes(block):
-        indices, support = block
-
         def add(left, channel):
-            return _without(left, indices, support, channel), left[channel].sum(0, jnp.int32)
+            return _without(left, block, channel), left[channel].sum(0, jnp.int32)
 
-        _, gains = jax.lax.scan(add, support, jnp.arange(support.shape[0]))
+        _, gains = jax.lax.scan(add, block.strengths, jnp.arange(block.strengths.shape[0]))
         return gains.sum(0)
 
-    union = jax.lax.map(union_sizes, (indices, support))
-    sizes = support.sum(2, dtype=jnp.int32)
+    union = jax.lax.map(union_sizes, blocks)
+    sizes = blocks.strengths.sum(2, dtype=jnp.int32)
     total, present = sizes.sum(1), (sizes > 0).sum(1)
     dtype = graph.weights.dtype
     compared = present > 1
     union, total, present = (x.astype(dtype) for x in (union, total, present))
     share = 1 - union / jnp.where(compared, total, 1)
-    value = share * present / jnp.where(compared, present - 1, 1)
-    if per_image:
-        images = jnp.where(compared, value, jnp.nan).reshape(-1)
-        return images[: graph.weights.shape[1]]
-    return jnp.mean(value, where=compared)
+    return share * present / jnp.where(compared, present - 1, 1), compared
 
 
 @jax.jit
@@ -94,7 +114,7 @@ def redundancy_curve(graph: NNKGraph, *, weights: Array | None = None) -> Redund
     Raises:
         ValueError: for a graph that has not three axes.
     """
-    indices, support = _support_blocks(graph)
+    blocks = _support_blocks(graph)
     num_channels = graph.weights.shape[0]
 
     def choose(state, _):
@@ -102,10 +122,10 @@ def redundancy_curve(graph: NNKGraph, *, weights: Array | None = None) -> Redund
         gains = left.sum((0, 2, 3), dtype=jnp.int32)
         value = gains if weights is None else gains.astype(weights.dtype) * weights
         best = jnp.argmax(jnp.where(chosen, -1, value))
-        left = jax.lax.map(lambda block: _without(*block, best), (left, indices, support))
+        left = jax.lax.map(lambda each: _without(*each, best), (left, blocks))
         return (left, chosen.at[best].set(True)), (best.astype(jnp.int32), gains[best])
 
-    start = (support, jnp.zeros(num_channels, bool))
+    start = (blocks.strengths, jnp.zeros(num_channels, bool))
     _, (order, gains) = jax.lax.scan(choose, start, length=num_channels)
     covered = jnp.cumsum(gains).astype(graph.weights.dtype)
     return RedundancyCurve(order, jnp.where(covered[-1] > 0, covered / covered[-1], jnp.nan))
@@ -129,13 +149,19 @@ def channels_to_cover(curve: RedundancyCurve, shares: Array) -> Array:
     return jnp.where(jnp.isnan(curve.coverage[-1]), 0, 1 + short.sum(-1, dtype=jnp.int32))
 
 
-def _support_blocks(graph: NNKGraph) -> tuple[Array, Array]:
-    """Identifiers and "is a neighbour" in blocks of images, both (number, C, K, B)."""
+def _support_blocks(graph: NNKGraph) -> Neighborhoods:
+    """The neighbourhoods in blocks of images, whose strengths are "is a neighbour"."""
     check_channels(graph)
     return split_blocks(graph.indices, graph.weights > 0, _BLOCK)
 
 
-def _without(left: Array, indices: Array, support: Array, channel: Array) -> Array:
-    """Takes the neighbours of one channel out of what is left of every channel, (C, K, B)."""
-    found = matched(indices, indices[channel], support[channel].astype(jnp.int8))
-    return left & (found == 0)
+def _without(left: Array, block: Neighborhoods, number: Array) -> Array:
+    """What is left of all channels' neighbours without those of one channel, bool (C, K, B).
+
+    Args:
+        left: bool (C, K, B), which neighbours were left before.
+        block: `Neighborhoods` (C, K, B).
+        number: int () of that channel.
+    """
+    channel = Neighborhoods(block.indices[number], block.strengths[number].astype(jnp.int8))
+    return left & (strengths_of(block.indices, channel) == 0)

@@ -14,7 +14,8 @@ from jnnk.measures import (
     label_interpolation,
     label_overlap,
     loo_error,
-    redundancy,
+    overlap_by_image,
+    redundancy_by_image,
 )
 from jnnk.penalties import soft_channel_overlap
 from jnnk.sklearn import NNKClassifier, NNKTransformer
@@ -174,9 +175,9 @@ def test_overlap_and_redundancy_of_silent_channels():
     values = 1 + rng.random((100, 1, 3)).astype(np.float32)
     values[:50, :, :2], values[50:, :, 2] = 0, 0
     graph = channelwise_nnk_graph(values, num_neighbors=K)
-    images = channel_overlap(graph, per_image=True)
+    images = overlap_by_image(graph)
     assert (images[:50, 0, 1] == 1).all() and (images[10:50, 0, 2] < 1).all()
-    of_two = redundancy(jax.tree.map(lambda field: field[:2], graph), per_image=True)
+    of_two = redundancy_by_image(jax.tree.map(lambda field: field[:2], graph))
     assert (of_two[:50] == 1).all()
     soft = soft_channel_overlap(jnp.asarray(values), num_neighbors=K)
     hard = np.asarray(channel_overlap(graph))

@@ -81,7 +81,7 @@ def test_equal_similarities_are_one_static_argument():
 
 @pytest.mark.parametrize("name", ["bandwidth", "factor"])
 @pytest.mark.parametrize(
-    "value", [-1.0, 0.0, 0, np.nan, np.inf, "mean", True, np.True_, None, [1.0]]
+    "value", [-1.0, 0.0, 0, np.nan, np.inf, "mean", True, np.True_, None, [1.0], jnp.float32(-1)]
 )
 def test_bad_options_are_named(name, value):
     with pytest.raises(ValueError, match=name):
@@ -93,4 +93,4 @@ def test_bad_options_are_named(name, value):
 def test_numbers_of_any_library_are_options():
     for number in (2, 2.0, np.float32(2), np.array(2.0), jnp.float32(2)):
         assert graphs.gaussian(number, factor=number) == graphs.gaussian(2.0, factor=2.0)
-    assert graphs.Gaussian(np.float32(2), 3) == graphs.gaussian(2.0)
+        assert graphs.Gaussian(number, number) == graphs.gaussian(2.0, factor=2.0)

@@ -14,6 +14,7 @@ from jnnk.measures import (
     chance_overlap,
     channel_overlap,
     cross_overlap,
+    overlap_by_image,
     overlap_interval,
 )
 from jnnk.report.figures.overlap import cross_overlap_map
@@ -82,7 +83,7 @@ def test_overlap_is_the_formula_on_sets(kind):
     graph = make_graph(0, density=0.3)  # some empty neighbourhoods
     graph = graph._replace(weights=graph.weights.at[2].set(0))  # one dead channel
     expected = expected_overlap(kind, graph)
-    images = channel_overlap(graph, kind=kind, per_image=True)
+    images = overlap_by_image(graph, kind=kind)
     np.testing.assert_allclose(images, expected, rtol=1e-5)
     np.testing.assert_allclose(channel_overlap(graph, kind=kind), nanmean(expected), rtol=1e-5)
     assert np.isnan(np.asarray(channel_overlap(graph, kind=kind))[2]).all()
@@ -90,9 +91,8 @@ def test_overlap_is_the_formula_on_sets(kind):
 
 def test_block_size_does_not_matter():
     graph = make_graph(0)
-    for per_image in (False, True):
-        blocks = channel_overlap(graph, per_image=per_image, block_size=7)
-        np.testing.assert_allclose(blocks, channel_overlap(graph, per_image=per_image), rtol=1e-6)
+    for overlap in (channel_overlap, overlap_by_image):
+        np.testing.assert_allclose(overlap(graph, block_size=7), overlap(graph), rtol=1e-6)
 
 
 def test_ids_of_no_neighbours_never_match():
@@ -114,10 +114,10 @@ def test_permuting_channels_or_images_permutes_the_answer(seed, kind):
     rng = np.random.default_rng(seed)
     graph = make_graph(seed)
     channels, images = rng.permutation(4), rng.permutation(30)
-    values = np.asarray(channel_overlap(graph, kind=kind, per_image=True))
+    values = np.asarray(overlap_by_image(graph, kind=kind))
     moved = jax.tree.map(lambda x: x[channels][:, images], graph)
     moved = moved._replace(indices=jnp.asarray(np.argsort(images), jnp.int32)[moved.indices])
-    permuted = channel_overlap(moved, kind=kind, per_image=True)
+    permuted = overlap_by_image(moved, kind=kind)
     np.testing.assert_allclose(permuted, values[images][:, channels][:, :, channels], atol=1e-6)
     np.testing.assert_allclose(values, values.swapaxes(1, 2), atol=1e-6)
     assert (values[~np.isnan(values)] <= 1 + 1e-6).all() and np.nanmin(values) >= 0
@@ -237,7 +237,7 @@ def test_kept_ties_estimate_the_overlap_of_all():
     values = np.where(silent, 0, rng.random((600, 2))).astype(np.float32)
     graph = channelwise_nnk_graph(values[:, None], num_neighbors=50)
     both = silent.all(1)
-    images = np.asarray(channel_overlap(graph, per_image=True))[both, 0, 1]
+    images = np.asarray(overlap_by_image(graph))[both, 0, 1]
     truth = both.sum() / silent.any(1).sum()
     assert 0.3 < truth < 0.5
     # Sketches of 50 have a standard error of sqrt(J (1 - J) / 50), the same in all tied images.

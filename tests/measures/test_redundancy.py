@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from jnnk.graphs import NNKGraph
-from jnnk.measures import RedundancyCurve, channels_to_cover, redundancy, redundancy_curve
+from jnnk.measures import (
+    RedundancyCurve,
+    channels_to_cover,
+    redundancy,
+    redundancy_by_image,
+    redundancy_curve,
+)
 
 
 def graph_of(supports):
@@ -51,7 +57,7 @@ def test_redundancy_is_the_formula_on_sets():
         values.append(value)
     graph = graph_of(supports)
     assert redundancy(graph) == pytest.approx(np.nanmean(values), rel=1e-5)
-    np.testing.assert_allclose(redundancy(graph, per_image=True), values, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(redundancy_by_image(graph), values, rtol=1e-5, atol=1e-6)
 
 
 def test_curve_is_the_greedy_choice_on_sets():

@@ -6,6 +6,7 @@ by Gershgorin M - G is positive semi-definite, no power iteration needed.
 Problems lie along the last axis: vectors are (K, B), and every operation runs over problems.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -31,13 +32,26 @@ _BURST, _MAX_BURSTS = 4, 8
 _UNSETTLED = 1 / 8
 # Accelerated steps are stable up to 4/3 of the length that M alone makes safe.
 _SHORTENED = 0.76
-# Larger problems are cut down to the most promising candidates once few have weight.
+# Problems larger than _LARGE are cut down to the _SCREENED most promising candidates, once nearly
+# all have no more positive weights than that, but not before the second burst.
 _LARGE, _SCREENED, _SCREENING_BURSTS = 30, 24, 2
 # Conjugate gradient steps for one support, fewer once nearly all problems are solved to rounding.
 _CONJUGATE_STEPS = 16
 _UNSOLVED = 1 / 32
 # What conjugate gradients may leave of the probe on a support that is regular.
 _REACHED = 4e-3
+
+
+class Metric(NamedTuple):
+    """The metric ``diag(m) + b 11'`` of B problems.
+
+    Attributes:
+        diagonal: (K, B), m.
+        constant: (B,), b, at least 0.
+    """
+
+    diagonal: jax.Array
+    constant: jax.Array
 
 
 class Trial(NamedTuple):
@@ -69,17 +83,14 @@ def find_support(gram: jax.Array, cross: jax.Array) -> Solved:
 
     def block(inputs):
         posed = pose(*inputs)
-        gram, cross, size = posed.gram, posed.cross.T, posed.cross.shape[1]
-        few = _SCREENED if size > _LARGE else 0
+        gram, cross = posed.gram, posed.cross.T
+        screen_size = _SCREENED if len(cross) > _LARGE else None
         metric = metric_of(gram)
-        weights, spent = projected_gradient(gram, cross, metric, jnp.zeros_like(cross), few=few)
-        solve = _conjugate
-        if few:
-            solve = lambda *problem: jax.lax.cond(  # noqa: E731
-                crowded(weights, few, asked(cross)), _conjugate, _screened, *problem
-            )
-        trial = solve(gram, cross, metric, weights)
-        return _judged(posed, metric[1], trial._replace(spent=2 + spent + trial.spent))
+        weights, spent = projected_gradient(
+            gram, cross, metric, jnp.zeros_like(cross), screen_size=screen_size
+        )
+        trial = _on_supports(gram, cross, metric, weights, screen_size=screen_size)
+        return _judged(posed, metric.constant, trial._replace(spent=2 + spent + trial.spent))
 
     return map_blocks(block, (gram, cross), block_size=chunk_size(cross.shape[1]))
 
@@ -103,34 +114,49 @@ def _judged(posed: Posed, constant, trial: Trial) -> Solved:
     return solved(posed, weights, certificate, ambiguous=ambiguous, steps=steps, done=done)
 
 
-def crowded(weights: jax.Array, few: int, counted: jax.Array) -> jax.Array:
-    """Whether more than a few of the problems (K, B) have more than ``few`` positive weights."""
-    return share_with_more(weights > 0, few, counted) > _UNSETTLED
+def _on_supports(gram, cross, metric: Metric, weights, *, screen_size: int | None) -> Trial:
+    """Problems solved on the supports of weights (K, B), by screening where that is of use.
+
+    Args:
+        gram: (B, K, K).
+        cross: (K, B).
+        metric: of the problems.
+        weights: (K, B), of `projected_gradient`.
+        screen_size: candidates that screening keeps; None never screens.
+    """
+    if screen_size is None:
+        return _conjugate(gram, cross, metric, weights)
+    return jax.lax.cond(
+        is_crowded(weights, screen_size, is_nontrivial(cross)),
+        _conjugate,
+        functools.partial(_screened, screen_size=screen_size),
+        *(gram, cross, metric, weights),
+    )
 
 
-def _conjugate(gram, cross, metric, weights) -> Trial:
+def _conjugate(gram, cross, metric: Metric, weights) -> Trial:
     """By conjugate gradients on the support of weights (K, B)."""
-    return conjugate_gradient(gram, cross, metric[1], weights, weights > 0)
+    return conjugate_gradient(gram, cross, metric.constant, weights, weights > 0)
 
 
-def _screened(gram, cross, metric, weights) -> Trial:
+def _screened(gram, cross, metric: Metric, weights, *, screen_size: int) -> Trial:
     """As `_conjugate`, on the candidates of the largest pull alone, with supports corrected once.
 
     What it leaves out wrongly, the second phase lets in.
     """
-    pull = metric[0] * weights + cross - product(gram, weights)
-    kept = jax.lax.top_k(pull.T, _SCREENED)[1]
+    pull = metric.diagonal * weights + cross - product(gram, weights)
+    kept = jax.lax.top_k(pull.T, screen_size)[1]
     take = jax.vmap(lambda rows, indices: rows[indices])
     gram = take(take(gram, kept).mT, kept)
     cross, start = take(cross.T, kept).T, take(weights.T, kept).T
     metric = metric_of(gram)
-    inner, spent = projected_gradient(gram, cross, metric, start)
+    inner, spent = projected_gradient(gram, cross, metric, start, screen_size=None)
     margin = MARGIN * jnp.finfo(cross.dtype).eps * jnp.max(jnp.abs(cross), axis=0)
 
     def correct(_, trial):
         start = jnp.maximum(trial.weights, 0)
         enters = (trial.weights == 0) & (cross - product(gram, start) > margin)
-        new = conjugate_gradient(gram, cross, metric[1], start, (start > 0) | enters)
+        new = conjugate_gradient(gram, cross, metric.constant, start, (start > 0) | enters)
         return new._replace(spent=trial.spent + 1 + new.spent)
 
     # Those products are with matrices of a quarter the size or less, but count.
@@ -155,19 +181,30 @@ def total_of(vectors: jax.Array) -> jax.Array:
     return jnp.matmul(ones, vectors, precision=jax.lax.Precision.HIGHEST)
 
 
-def asked(cross: jax.Array) -> jax.Array:
-    """Which problems (B,) of cross (K, B) ask for anything: the answer of the others is 0."""
+def is_nontrivial(cross: jax.Array) -> jax.Array:
+    """Which problems (B,) have a cross (K, B) that is not 0: the solution of the others is 0."""
     return jnp.any(cross != 0, axis=0)
 
 
 def share_with_more(flags: jax.Array, number: int, counted: jax.Array) -> jax.Array:
-    """The share () of the problems counted, bool (B,), with more flags, bool (K, B)."""
+    """The share () of the problems counted, bool (B,), with more than ``number`` flags (K, B)."""
     more = total_of(flags.astype(jnp.float32)) > number
     return jnp.sum(more & counted) / jnp.maximum(jnp.sum(counted), 1)
 
 
-def metric_of(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The diagonal (K, B) and the constant (B,), at least 0, of the metric of each problem."""
+def is_crowded(weights: jax.Array, screen_size: int, counted: jax.Array) -> jax.Array:
+    """Whether too many problems have more positive weights (K, B) than screening keeps.
+
+    Args:
+        weights: (K, B).
+        screen_size: candidates that screening keeps.
+        counted: bool (B,), the problems that count.
+    """
+    return share_with_more(weights > 0, screen_size, counted) > _UNSETTLED
+
+
+def metric_of(gram: jax.Array) -> Metric:
+    """The `Metric` of problems (B, K, K)."""
     count, size, _ = gram.shape
     ones = jnp.ones((size, count), gram.dtype)
     trace = jnp.sum(jnp.diagonal(gram, axis1=1, axis2=2), axis=1)
@@ -176,18 +213,37 @@ def metric_of(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
     total = jnp.matmul(gram.reshape(count, -1), every, precision=jax.lax.Precision.HIGHEST)
     constant = jnp.maximum((total - trace) / max(size * (size - 1), 1), 0)
     diagonal = _SHORTENED * product(jnp.abs(gram - constant[:, None, None]), ones)
-    return jnp.where(diagonal > 0, diagonal, 1), constant
+    return Metric(jnp.where(diagonal > 0, diagonal, 1), constant)
 
 
-def projected_gradient(gram, cross, metric, start, *, few=0) -> tuple[jax.Array, jax.Array]:
-    """Accelerated projected gradient with restarts.
+class _Descent(NamedTuple):
+    """Accelerated projected gradient on B problems, between two steps.
+
+    Attributes:
+        weights: (K, B), at least 0.
+        point: (K, B), the weights extrapolated, where the next gradient is taken.
+        momentum: (B,), at least 1, which it is after a restart.
+        total: (B,), the sum of the weights as the last step's equation had it.
+    """
+
+    weights: jax.Array
+    point: jax.Array
+    momentum: jax.Array
+    total: jax.Array
+
+
+def projected_gradient(
+    gram: jax.Array, cross: jax.Array, metric: Metric, start: jax.Array, *, screen_size: int | None
+) -> tuple[jax.Array, jax.Array]:
+    """Accelerated projected gradient with restarts, until nearly all supports stay as they are.
 
     Args:
         gram: (B, K, K).
         cross: (K, B).
-        metric: of `metric_of`.
+        metric: of the problems.
         start: (K, B), at least 0.
-        few: stop early once nearly all problems have no more than this many positive weights.
+        screen_size: stops early once nearly all problems have no more than so many positive
+            weights; None does not.
 
     Returns:
         Weights (K, B) and int32 () products spent.
@@ -199,10 +255,10 @@ def projected_gradient(gram, cross, metric, start, *, few=0) -> tuple[jax.Array,
     remainder = diagonal.T[:, :, None] * eye[None] + constant[:, None, None] - gram
     remainder = remainder * inverse.T[:, :, None]
     offset, coupling = cross * inverse, constant * inverse
-    counted = asked(cross)
+    counted = is_nontrivial(cross)
 
-    def step(_, carry):
-        weights, point, momentum, total = carry
+    def step(_, descent):
+        weights, point, momentum, total = descent
         # The minimiser of the model is max(0, scaled - coupling * total) with total its own sum:
         # an increasing piecewise linear equation, one Newton step from the last.
         # The offset first: a sum is laid out as its first term, and of the product's transposed
@@ -217,28 +273,52 @@ def projected_gradient(gram, cross, metric, start, *, few=0) -> tuple[jax.Array,
         uphill = total_of(diagonal * (point - new) * move) > 0
         momentum = jnp.where(uphill, 1, momentum)
         grown = 0.5 * (1 + jnp.sqrt(1 + 4 * momentum * momentum))
-        return new, new + (momentum - 1) / grown * move, grown, total
+        return _Descent(new, new + (momentum - 1) / grown * move, grown, total)
 
     def burst(carry):
-        bursts, _, state = carry
-        before = state[0] > 0
-        state = jax.lax.fori_loop(0, _BURST, step, state)
-        changed = (state[0] > 0) != before
+        number, _, descent = carry
+        before = descent.weights > 0
+        descent = jax.lax.fori_loop(0, _BURST, step, descent)
+        changed = (descent.weights > 0) != before
         unsettled = share_with_more(changed, 0, counted) > _UNSETTLED
-        if few:
-            unsettled &= (bursts + 1 < _SCREENING_BURSTS) | crowded(state[0], few, counted)
-        return bursts + 1, unsettled, state
+        if screen_size is not None:
+            is_early = number + 1 < _SCREENING_BURSTS
+            unsettled &= is_early | is_crowded(descent.weights, screen_size, counted)
+        return number + 1, unsettled, descent
 
     total = total_of(start)
-    bursts, _, (weights, *_) = jax.lax.while_loop(
+    first = _Descent(start, start, jnp.ones_like(total), total)
+    number, _, descent = jax.lax.while_loop(
         lambda carry: carry[1] & (carry[0] < _MAX_BURSTS),
         burst,
-        (jnp.zeros((), jnp.int32), jnp.array(True), (start, start, jnp.ones_like(total), total)),
+        (jnp.zeros((), jnp.int32), jnp.array(True), first),
     )
-    return weights, bursts * _BURST
+    return descent.weights, number * _BURST
 
 
-def conjugate_gradient(gram, cross, constant, weights, support) -> Trial:
+class _Conjugate(NamedTuple):
+    """Conjugate gradients for two right sides of B problems each, between two steps.
+
+    Attributes:
+        solution: (K, 2 B).
+        residual: (K, 2 B), what the solution leaves of the right side, 0 off the support.
+        direction: (K, 2 B), of the next step.
+        energy: (2 B,), the preconditioned residual's square.
+    """
+
+    solution: jax.Array
+    residual: jax.Array
+    direction: jax.Array
+    energy: jax.Array
+
+
+def conjugate_gradient(
+    gram: jax.Array,
+    cross: jax.Array,
+    constant: jax.Array,
+    weights: jax.Array,
+    support: jax.Array,
+) -> Trial:
     """Conjugate gradients on a support, preconditioned by "diagonal + constant" restricted to it.
 
     For two right sides at once: what the weights leave of cross, and the `probe`. Of a dependent
@@ -265,7 +345,7 @@ def conjugate_gradient(gram, cross, constant, weights, support) -> Trial:
     inside, inverse, coupling = (twice(x, x) for x in (support, inverse, coupling))
     margin = 8 * eps * jnp.max(jnp.abs(cross), axis=0)
     margin = twice(margin, jnp.full_like(margin, _REACHED))
-    most = _UNSOLVED * jnp.sum(asked(cross).astype(cross.dtype))
+    most = _UNSOLVED * jnp.sum(is_nontrivial(cross).astype(cross.dtype))
 
     def precondition(residual):
         scaled = inverse * residual
@@ -276,7 +356,7 @@ def conjugate_gradient(gram, cross, constant, weights, support) -> Trial:
         return jnp.sum((far[:count] + far[count:] > 0).astype(cross.dtype)) > most
 
     def step(carry):
-        number, _, solution, residual, direction, energy = carry
+        number, _, (solution, residual, direction, energy) = carry
         applied = twice(product(gram, direction[:, :count]), product(gram, direction[:, count:]))
         curvature = total_of(direction * applied)
         go = (curvature > 0) & (energy > 0)
@@ -286,23 +366,22 @@ def conjugate_gradient(gram, cross, constant, weights, support) -> Trial:
         ahead = precondition(residual)
         new = total_of(residual * ahead)
         direction = ahead + jnp.where(go, new / jnp.where(go, energy, 1), 0) * direction
-        return number + 1, unsolved(residual), solution, residual, direction, new
+        return number + 1, unsolved(residual), _Conjugate(solution, residual, direction, new)
 
     right = twice(
         cross - product(gram, weights), jnp.broadcast_to(probe(size, cross.dtype), cross.shape)
     )
     right = jnp.where(inside, right, 0)
     direction = precondition(right)
-    start = jnp.int32(0), unsolved(right), jnp.zeros_like(right), right, direction
-    number, _, solution, residual, *_ = jax.lax.while_loop(
-        lambda carry: carry[1] & (carry[0] < _CONJUGATE_STEPS),
-        step,
-        (*start, total_of(right * direction)),
+    number, is_left = jnp.int32(0), unsolved(right)
+    first = _Conjugate(jnp.zeros_like(right), right, direction, total_of(right * direction))
+    number, _, found = jax.lax.while_loop(
+        lambda carry: carry[1] & (carry[0] < _CONJUGATE_STEPS), step, (number, is_left, first)
     )
-    left = jnp.max(jnp.abs(residual[:, count:]), axis=0)
-    amplified = amplification(solution[:, count:])
+    left = jnp.max(jnp.abs(found.residual[:, count:]), axis=0)
+    amplified = amplification(found.solution[:, count:])
     return Trial(
-        weights + solution[:, :count],
+        weights + found.solution[:, :count],
         jnp.where(left <= _REACHED, amplified, jnp.inf),
         2 * number + 1,
     )

@@ -1,8 +1,8 @@
 """The two passes of the search, which are one loop over blocks of queries.
 
-The first steps go through all queries and choose candidates by estimates (`jnnk.graphs`), the
+The first steps go through all queries and choose candidates by estimates (`shortlists`), the
 others through those whose neighbours are not proven then and choose by differences
-(`jnnk.graphs`). What follows is the same: candidates are ranked by differences.
+(`second_pass`). What follows is the same: candidates are ranked by differences (`ranking`).
 """
 
 import functools
@@ -15,7 +15,7 @@ import numpy as np
 from jnnk._core.blocks import map_blocks
 from jnnk.graphs._search.copies import most_copied
 from jnnk.graphs._search.differences import Distances, are_finite, sums_of_squares
-from jnnk.graphs._search.ranking import Ranked, rank
+from jnnk.graphs._search.ranking import Contenders, Ranked, rank
 from jnnk.graphs._search.ring import Ring, Shortlist
 from jnnk.graphs._search.second_pass import measured
 from jnnk.graphs._search.shortlists import (
@@ -151,15 +151,13 @@ def search(
         # Gathered first: XLA would otherwise look up every coordinate by itself.
         listed = jax.lax.optimization_barrier(ring.rows(listed, rows, share=share, none=np.inf))
         last = -jnp.min(found.nearness, axis=1)
+        rank_block = functools.partial(
+            rank, is_first=is_first, copies=copies, frame=frame, num_neighbors=num_neighbors
+        )
+        differences = listed - row[:, None]
         ranked = map_blocks(
-            lambda inputs: rank(
-                *inputs,
-                is_first=is_first,
-                copies=copies,
-                frame=frame,
-                num_neighbors=num_neighbors,
-            ),
-            (indices, listed - row[:, None], last, asked.own, leave_out, guess),
+            rank_block,
+            Contenders(indices, differences, last, asked.own, leave_out, guess),
             # In a ring too: how sums round depends on how many there are.
             block_size=block_size,
         )

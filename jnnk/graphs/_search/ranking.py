@@ -27,13 +27,29 @@ class Ranked(NamedTuple):
     unproven: jax.Array
 
 
+class Contenders(NamedTuple):
+    """The shortlists of B queries and what ranks them.
+
+    Attributes:
+        indices: int32 (B, W), ascending.
+        differences: (B, W + 1, D) of the queries to the points of these indices and, in the last
+            column, to the point of the copies; infinite where there are fewer.
+        last: (B,), the largest estimate of each shortlist in the first pass.
+        own: (B,), the squared lengths of the queries' places.
+        exclude: int32 (B,), the index of a point to leave out, -1 for none.
+        guesses: (B,), the units of the second pass are those of these.
+    """
+
+    indices: jax.Array
+    differences: jax.Array
+    last: jax.Array
+    own: jax.Array
+    exclude: jax.Array
+    guesses: jax.Array
+
+
 def rank(
-    indices: jax.Array,
-    differences: jax.Array,
-    last: jax.Array,
-    own: jax.Array,
-    exclude: jax.Array,
-    guesses: jax.Array,
+    contenders: Contenders,
     *,
     is_first: jax.Array,
     copies: Copies,
@@ -43,18 +59,13 @@ def rank(
     """Ranks candidates by the differences: the estimates of the first pass cancel.
 
     Args:
-        indices: int32 (B, W), ascending.
-        differences: (B, W + 1, D) of the queries to them, and to the point of the copies; infinite
-            where there are fewer.
-        last: (B,), the largest estimate of each shortlist in the first pass.
-        own: (B,), the squared lengths of the queries' places.
-        exclude: int32 (B,), the index of a point to leave out, -1 for none.
-        guesses: (B,), the units of the second pass are those of these.
+        contenders: the candidates.
         is_first: bool (), whether candidates are from the first pass, and without the copies.
         copies: of all points.
         frame: of all points.
         num_neighbors: K.
     """
+    indices, differences, last, own, exclude, guesses = contenders
     dtype, (_, length, dim) = differences.dtype, differences.shape
     error, least, info = relative_error(dtype, dim), least_square(dtype, dim), jnp.finfo(dtype)
     units = jnp.where(is_first, frame.unit, units_of(guesses))[:, None]
@@ -64,6 +75,7 @@ def rank(
     is_copy = is_copy[None] & (copies.indices[None] != exclude[:, None])
     is_candidate = indices != exclude[:, None]
     keys = jnp.where(is_candidate, -squares[:, :-1], -jnp.inf)
+    # The copies, then the shortlist.
     keys = jnp.concatenate([jnp.where(is_copy, -of_copies, -jnp.inf), keys], axis=1)
     kept, slots = jax.lax.top_k(keys, num_neighbors)
     number, kept = len(copies.indices), -kept

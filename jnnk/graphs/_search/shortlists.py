@@ -16,7 +16,7 @@ So ``3 g |y|^2`` is taken off the norm in the product beforehand: then the estim
 ``(1 - 2 g) |x|^2`` is a lower bound of the squared distance, and by it the points are sorted. All
 that are not in the list have at least the bound of the last one that is.
 
-The copies of the point that occurs most often take no part, since they are known (`jnnk.graphs`).
+The copies of the point that occurs most often take no part, since they are known (`copies`).
 """
 
 import math

@@ -1,0 +1,82 @@
+"""Every two channels compared image by image, and the means of it over images.
+
+The work is ``C^2 Q K^2`` comparisons of identifiers, made directly, with images in the innermost
+axis of a block: memory is that of a block and of the answer, whatever the number of points.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jnnk.measures._neighborhoods import Neighborhoods, strengths_of
+from jnnk.measures._overlap_kinds import OverlapKind, ratio
+
+#: From a block of one graph, `Neighborhoods` (C, K, B), and the same block of another, (C', K', B),
+#: to the values (C, C', B) and whether they count.
+Comparison = Callable[[Neighborhoods, Neighborhoods], tuple[Array, Array]]
+
+
+def comparison(kind: OverlapKind, *, num_candidates: int | None = None) -> Comparison:
+    """The comparison of two blocks by the neighbours that their channels share.
+
+    An image where both neighbourhoods are empty does not count.
+
+    Args:
+        kind: what a shared neighbour contributes, and the similarity made of the contributions.
+        num_candidates: M; if given, identifiers are ignored, and the contributions are those
+            expected where every two neighbours coincide with probability ``1 / M``.
+    """
+
+    def contributions(channel, others):
+        if num_candidates is None:
+            return kind.combine(others.strengths, strengths_of(others.indices, channel)).sum(1)
+        every_pair = (
+            kind.combine(others.strengths, strength[None, None]) for strength in channel.strengths
+        )
+        return sum(every_pair).sum(1) / num_candidates
+
+    def compare(block, others):
+        other_sizes = others.strengths.sum(1)
+
+        def with_others(channel):
+            size = channel.strengths.sum(0, keepdims=True)
+            shared = contributions(channel, others)
+            return kind.similarity(shared, other_sizes, size), (other_sizes > 0) | (size > 0)
+
+        return jax.lax.map(with_others, block)
+
+    return compare
+
+
+def means_over_images(
+    compare: Comparison, blocks: Neighborhoods, other_blocks: Neighborhoods, samples: Array
+) -> Array:
+    """Means of a comparison over the images that count, for several samples of the images.
+
+    Args:
+        compare: see `Comparison`.
+        blocks: `Neighborhoods` (number of blocks, C, K, B) of Q images, from `split_blocks`.
+        other_blocks: (number of blocks, C', K', B) of the same images.
+        samples: (R, Q), how often each image counts in each sample.
+
+    Returns:
+        (R, C, C'), NaN where no image counts.
+    """
+    number, num_channels, _, block_size = blocks.strengths.shape
+    padding = number * block_size - samples.shape[1]
+    samples = jnp.pad(samples, ((0, 0), (0, padding)))
+    samples = samples.reshape(-1, number, block_size).transpose(1, 0, 2)
+    shape = (samples.shape[1], num_channels, other_blocks.strengths.shape[1])
+    zeros = jnp.zeros(shape, blocks.strengths.dtype)
+
+    def add(totals, block):
+        *pair, sample = block
+        value, counted = compare(*pair)
+        weigh = partial(jnp.einsum, "rb,cdb->rcd", sample, precision=jax.lax.Precision.HIGHEST)
+        return (totals[0] + weigh(value), totals[1] + weigh(counted.astype(value.dtype))), None
+
+    (summed, counted), _ = jax.lax.scan(add, (zeros, zeros), (blocks, other_blocks, samples))
+    return ratio(summed, counted, otherwise=jnp.nan)

@@ -1,0 +1,145 @@
+"""All measures of one layer, from the graphs of its channels and the graph of its whole vectors."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jnnk.graphs import NNKGraph
+from jnnk.measures._bootstrap import overlap_resamples
+from jnnk.measures._chance import chance_overlap
+from jnnk.measures._dimension import intrinsic_dimension, nnk_degree
+from jnnk.measures._interpolation import error_rate, label_vote, loo_error
+from jnnk.measures._redundancy import redundancy_by_image
+from jnnk.measures._statistics import MeanInterval, mean_interval
+
+_LIMITS = (0.025, 0.975)
+
+
+class ChannelMeasures(NamedTuple):
+    """The measures of a layer by channel.
+
+    Attributes:
+        overlap: (C, C), see `jnnk.channel_overlap`; NaN for dead channels.
+        degree: (C,), mean over images of the NNK degree.
+        loo_error: (C,), see `jnnk.measures.loo_error`.
+    """
+
+    overlap: np.ndarray
+    degree: np.ndarray
+    loo_error: np.ndarray
+
+
+class LayerMeasures(NamedTuple):
+    """The measures of a layer, with 95 % bootstrap intervals over images where it says so.
+
+    Attributes:
+        channels: C.
+        dead_channels: how many of them tell no two images apart.
+        overlap: `MeanInterval` of the overlap, mean over the pairs of different live channels.
+        overlap_by_chance: mean of `jnnk.measures.chance_overlap` over the same pairs.
+        redundancy: `MeanInterval` of `jnnk.measures.redundancy`.
+        channel_degree: `MeanInterval` of the NNK degree, mean over the live channels.
+        degree: `MeanInterval` of the NNK degree in the graph of the whole vectors.
+        mle_dimension: `MeanInterval` of the intrinsic dimension of the whole vectors, by maximum
+            likelihood.
+        two_nn_dimension: the same by TwoNN.
+        channel_loo_error: leave-one-out error, mean over the live channels; None without any.
+        vote_loo_error: of the channels' common vote.
+        loo_error: of the graph of the whole vectors.
+        converged: share of the channels' NNK problems that converged.
+        ambiguous: share of the channels' neighbourhoods that are ambiguous, see
+            `jnnk.graphs.QPSolution`; None where there are none.
+    """
+
+    channels: int
+    dead_channels: int
+    overlap: MeanInterval
+    overlap_by_chance: float
+    redundancy: MeanInterval
+    channel_degree: MeanInterval
+    degree: MeanInterval
+    mle_dimension: MeanInterval
+    two_nn_dimension: float
+    channel_loo_error: float | None
+    vote_loo_error: float
+    loo_error: float
+    converged: float
+    ambiguous: float | None
+
+
+def measure_graphs(
+    channels: NNKGraph, whole: NNKGraph, labels: np.ndarray, *, num_classes: int
+) -> tuple[LayerMeasures, ChannelMeasures]:
+    """Overlap, redundancy, degrees, dimensions and label errors of one layer.
+
+    Args:
+        channels: of `jnnk.graphs.channelwise_nnk_graph`, weights (C, N, K).
+        whole: of `jnnk.graphs.nnk_graph` of the layer's flattened vectors, weights (N, K).
+        labels: (N,) integers, of the images.
+        num_classes: number of classes.
+
+    Returns:
+        The measures of the layer, and those by channel.
+
+    Raises:
+        ValueError: if the graphs and the labels are not of the same images.
+    """
+    resamples = np.asarray(overlap_resamples(channels, jax.random.key(0)))
+    live = np.isfinite(np.diagonal(resamples[0]))
+    chance = np.asarray(chance_overlap(channels, num_candidates=len(labels) - 1))
+    degrees = np.asarray(nnk_degree(channels))
+    errors = np.asarray(loo_error(channels, labels, num_classes))
+    votes = label_vote(channels, labels, num_classes)
+    dimension = intrinsic_dimension(whole)
+    measures = LayerMeasures(
+        channels=len(live),
+        dead_channels=int((~live).sum()),
+        overlap=_interval_of_pairs(resamples, live),
+        overlap_by_chance=float(_mean_of_pairs(chance, live)),
+        redundancy=mean_interval(np.asarray(redundancy_by_image(channels))),
+        channel_degree=_channel_degree(degrees, live),
+        degree=mean_interval(np.asarray(dimension.degree)),
+        mle_dimension=_dimension_interval(whole),
+        two_nn_dimension=float(dimension.two_nn),
+        channel_loo_error=float(errors[live].mean()) if live.any() else None,
+        vote_loo_error=float(error_rate(votes, labels)),
+        loo_error=float(loo_error(whole, labels, num_classes)),
+        converged=float(np.mean(np.asarray(channels.converged))),
+        ambiguous=_ambiguous_share(channels),
+    )
+    return measures, ChannelMeasures(resamples[0], degrees.mean(axis=-1), errors)
+
+
+def _mean_of_pairs(matrices: np.ndarray, live: np.ndarray) -> np.ndarray:
+    """Mean over the pairs of two different live channels, (...,) for (..., C, C)."""
+    pairs = matrices[..., ~np.eye(len(live), dtype=bool) & live & live[:, None]]
+    return pairs.mean(-1) if pairs.size else np.full(matrices.shape[:-2], np.nan)
+
+
+def _interval_of_pairs(resamples: np.ndarray, live: np.ndarray) -> MeanInterval:
+    """The mean overlap of live channels from `overlap_resamples`, (1 + R, C, C)."""
+    mean, *resampled = _mean_of_pairs(resamples, live).tolist()
+    return MeanInterval(mean, *np.quantile(resampled, _LIMITS).tolist())
+
+
+def _channel_degree(degrees: np.ndarray, live: np.ndarray) -> MeanInterval:
+    """The mean degree of live channels, from those of all channels and images, (C, Q)."""
+    if not live.any():
+        return MeanInterval(np.nan, np.nan, np.nan)
+    return mean_interval(degrees[live].astype(np.float64).mean(axis=0))
+
+
+def _dimension_interval(whole: NNKGraph) -> MeanInterval:
+    """The maximum-likelihood dimension: the inverse of the mean of the images' inverse ones."""
+    # A batch of one image each.
+    alone = jax.tree.map(lambda field: field[:, None], whole)
+    inverse = mean_interval(1 / np.asarray(intrinsic_dimension(alone).mle))
+    mean, upper, lower = (1 / value if value else np.inf for value in inverse)
+    return MeanInterval(mean, lower, upper)
+
+
+def _ambiguous_share(graph: NNKGraph) -> float | None:
+    """The share of the neighbourhoods that are ambiguous; None where there are none."""
+    exists = np.asarray(graph.weights > 0).any(axis=-1)
+    return float(np.asarray(graph.ambiguous)[exists].mean()) if exists.any() else None
