@@ -397,7 +397,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jnnk.masks import apply_masks, make_masks
+from jnnk import apply_masks, make_masks
 
 first, second = jax.devices()
 both = NamedSharding(Mesh(np.array([first, second]), "data"), PartitionSpec())
