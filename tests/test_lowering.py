@@ -20,7 +20,7 @@ from jnnk.measures import aggregate_consistency
 from jnnk.penalties import PENALTIES, SOFT_OVERLAP_KINDS, make_regularizer
 from jnnk.penalties import _channel_pairs as channel_pairs
 from jnnk.pruning import CHANNEL_CRITERIA, channel_masks
-from jnnk.pruning import _selection as selection
+from jnnk.pruning import _kept as kept
 from jnnk.pruning._channels import OF_GRAPHS
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -208,8 +208,8 @@ DISCRETE = {
         (PARAMS,),
     ),
     "channel_masks": (channel_choice, (PARAMS,)),
-    "contributes": (partial(selection.contributes, share=0.1), (array(3, 5),)),
-    "above_threshold": (partial(selection.above_threshold, threshold=0.1), (array(3, 5),)),
+    "contributes": (partial(kept.contributes, contribution=0.1), (array(3, 5),)),
+    "above_threshold": (partial(kept.above_threshold, threshold=0.1), (array(3, 5),)),
     "trainable_masks": (frozen, (PARAMS,)),
     "masks_from_layers": (kept_above_zero, (PARAMS,)),
     "init_state": (

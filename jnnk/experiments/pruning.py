@@ -20,7 +20,7 @@ from jnnk.experiments.network import Network
 from jnnk.jobs.fit import fit
 from jnnk.jobs.train import mirrors
 from jnnk.pruning import CRITERIA, apply_masks, make_masks, pruning_score, summarize
-from jnnk.pruning._masks import conv_kernels
+from jnnk.pruning._conv_leaves import conv_kernels
 from jnnk.report.figures.pruning import prunable_shares
 from jnnk.report.output import save_figure, save_markdown, save_table
 from jnnk.runs.folder import read_json, require_settings, write_json

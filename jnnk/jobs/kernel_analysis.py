@@ -15,7 +15,7 @@ from jnnk.pruning import (
     whole_network,
 )
 from jnnk.pruning._analysis import Magnitudes
-from jnnk.pruning._masks import conv_kernels
+from jnnk.pruning._conv_leaves import conv_kernels
 
 THRESHOLDS = np.geomspace(1e-6, 1, 61).tolist()
 

@@ -19,7 +19,7 @@ from jnnk.jobs.kernel_analysis import history
 from jnnk.jobs.protocols import PAPER_NETWORKS, THRESHOLD_CRITERIA, ProtocolConfig
 from jnnk.jobs.prune import count_revived
 from jnnk.jobs.train import load_state, mirrors, require_trained, train_config
-from jnnk.pruning import apply_masks, make_masks, pruning_score, summarize
+from jnnk.pruning import Threshold, apply_masks, make_masks, pruning_score, summarize
 from jnnk.runs.checkpoints import Checkpoints
 from jnnk.runs.divergence import refuse_diverged
 from jnnk.runs.folder import Run, read_json, require_settings, write_json
@@ -160,7 +160,9 @@ class _Trials:
             return read_json(path, kind=Trial)
         self._progress.check()
         dataset = self._dataset
-        masks = make_masks(trained.params, criterion=criterion, threshold=self._config.threshold)
+        masks = make_masks(
+            trained.params, criterion=criterion, selection=Threshold(self._config.threshold)
+        )
         params = apply_masks(trained.params, masks)
         accuracies = [
             self._evaluate(variables, dataset.test_images, dataset.test_labels)

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jnnk.pruning._masks import conv_kernels, layer_scores
-from jnnk.pruning._selection import above_threshold
+from jnnk.pruning._conv_leaves import conv_kernels
+from jnnk.pruning._kept import above_threshold
+from jnnk.pruning._scores import layer_scores
 
 Magnitudes = dict[str, dict[str, np.ndarray]]
 """Criterion -> layer -> scores ``(Cin, Cout)`` in the unit of the weights."""

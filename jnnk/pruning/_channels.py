@@ -16,9 +16,11 @@ from jax import Array
 from jnnk._core.whole_numbers import whole_number
 from jnnk.graphs import NNKGraph
 from jnnk.measures import redundancy_curve
-from jnnk.pruning._masks import conv_kernels, masks_from_layers
+from jnnk.pruning._conv_leaves import conv_kernels
+from jnnk.pruning._kept import keep_largest
+from jnnk.pruning._masks import masks_from_layers
 from jnnk.pruning._scores import kernel_scores
-from jnnk.pruning._selection import check_share, keep_largest, num_pruned
+from jnnk.pruning._selection import check_share, num_pruned
 
 
 class Wiring(Protocol):

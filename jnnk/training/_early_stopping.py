@@ -14,7 +14,7 @@ import optax
 from jax import Array
 
 from jnnk._core.whole_numbers import whole_number
-from jnnk.pruning._masks import leaf_path
+from jnnk.pruning._conv_leaves import leaf_path
 
 
 class Patience(NamedTuple):

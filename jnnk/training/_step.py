@@ -20,7 +20,7 @@ from jnnk.data import normalize
 from jnnk.parallel._mesh import DATA, shared_apply
 from jnnk.penalties import Regularizer
 from jnnk.pruning import apply_masks, keep_pruned_zero, masks_from_layers
-from jnnk.pruning._masks import conv_kernels
+from jnnk.pruning._conv_leaves import conv_kernels
 from jnnk.training._augment import pad_crop_flip
 
 OPTIMIZERS = ("sgd", "adam")

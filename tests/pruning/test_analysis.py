@@ -5,7 +5,7 @@ import pytest
 
 from jnnk import pruning
 from jnnk.jobs import kernel_analysis
-from jnnk.pruning import make_masks
+from jnnk.pruning import Threshold, make_masks
 from jnnk.report.figures import pruning as figures
 
 CRITERIA = ("det", "det_gram", "weight")
@@ -52,7 +52,7 @@ def test_magnitudes_equal_numpy_and_leave_out_what_is_never_pruned(params):
 def test_share_pruned_counts_what_a_mask_prunes(params):
     magnitudes = pruning.network_magnitudes(params, CRITERIA)
     for criterion in CRITERIA:
-        masks = make_masks(params, criterion=criterion, threshold=0.6)
+        masks = make_masks(params, criterion=criterion, selection=Threshold(0.6))
         for layer, scores in magnitudes[criterion].items():
             share = pruning.share_pruned(scores, [0.0, 0.6, np.inf])
             pruned = np.asarray(masks[layer]["kernel"] == 0).mean()

@@ -32,8 +32,8 @@ from jnnk import (
 from jnnk.graphs import cosine, gaussian
 from jnnk.penalties import SOFT_OVERLAP_KINDS
 from jnnk.penalties import _overlap_penalty as overlap_penalty
-from jnnk.pruning import CRITERIA
-from jnnk.pruning._masks import conv_kernels
+from jnnk.pruning import CRITERIA, KeepRate
+from jnnk.pruning._conv_leaves import conv_kernels
 from jnnk.pruning._scores import kernel_magnitudes, score_degree
 from jnnk.training import Batch, make_optimizer, make_train_step, start_state
 
@@ -311,9 +311,7 @@ def compaction(small, precision):
     made = make_masks(
         variables["params"],
         criterion="weight",
-        keep_rate=0.5,
-        scope="layer",
-        whole_filters=True,
+        selection=KeepRate(0.5, "layer", whole_filters=True),
         include="layer*_*/conv1/kernel",
     )
     masked = {**variables, "params": apply_masks(variables["params"], made)}
