@@ -313,7 +313,8 @@ def test_the_whole_training_step(optimizer):
         training.make_optimizer(optimizer, learning_rate=0.1, num_steps=9)
     )
     step = training.make_train_step(
-        MODEL, optimizer, mean=np.float32([0.5]), std=np.float32([0.2]), l1=1e-4,
+        MODEL, optimizer, l1=1e-4,
+        normalization=data.Normalization(np.float32([0.5]), np.float32([0.2])),
         regularizer=make_regularizer("overlap", strength=0.5, layers=("layer3*",)),
     )  # fmt: skip
 

@@ -210,7 +210,7 @@ def _train(args: argparse.Namespace, progress: Progress) -> Answer:
     with _made(args, config, dataset, progress) as run:
         _say(notes, progress)
         state = train(run, model, dataset, variables=variables, progress=progress, mesh=mesh)
-        evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std, mesh=mesh)
+        evaluate = make_evaluate(model, normalization=dataset.normalization, mesh=mesh)
         accuracy = evaluate(state.variables, dataset.test_images, dataset.test_labels)
         if math.isnan(accuracy):
             raise Diverged(f"{run.path}: the network's answers to test images are not finite")
@@ -512,9 +512,9 @@ def _reproduce_overlap(args: argparse.Namespace) -> _Reproduction:
 
 def _normalized(dataset, mean: float, std: float):
     """The data set with the normalisation that public weights were trained with."""
-    return dataset._replace(
-        mean=np.full_like(dataset.mean, mean), std=np.full_like(dataset.std, std)
-    )
+    own = dataset.normalization
+    given = own._replace(mean=np.full_like(own.mean, mean), std=np.full_like(own.std, std))
+    return dataset._replace(normalization=given)
 
 
 def load_epoch(model, archive: pathlib.Path, epoch: int) -> dict:
@@ -591,10 +591,12 @@ def _load(config: TrainConfig) -> tuple:
         jax.eval_shape(model.init, jax.random.key(0), image)  # does the network fit the images?
     except ValueError as error:
         raise InputError(str(error)) from error
-    dataset = dataset._replace(
-        mean=_by_channel("--mean", config.mean, dataset.mean),
-        std=_by_channel("--std", config.std, dataset.std),
+    own = dataset.normalization
+    normalization = own._replace(
+        mean=_by_channel("--mean", config.mean, own.mean),
+        std=_by_channel("--std", config.std, own.std),
     )
+    dataset = dataset._replace(normalization=normalization)
     if config.weights is None:
         return model, dataset, None
     try:

@@ -87,8 +87,8 @@ def reproduce_early_stopping(
     optimizer = freezable(
         make_optimizer("adam", learning_rate=settings.learning_rate, num_steps=10**7)
     )
-    step = make_train_step(model, optimizer, mean=dataset.mean, std=dataset.std, augment=False)
-    evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std)
+    step = make_train_step(model, optimizer, normalization=dataset.normalization, augment=False)
+    evaluate = make_evaluate(model, normalization=dataset.normalization)
     rules = {name: stopping(name, model, dataset, patience=settings.patience) for name in RULES[1:]}
     rules["none"] = (dataset, _only_watched(rules.pop("nnk")[1]))
     records = []

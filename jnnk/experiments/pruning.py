@@ -91,7 +91,7 @@ def reproduce_pruning(
     with progress.task("reproduce pruning", total=total, unit="criterion") as task:
         for start, network in cases:
             part = folder / network.name / start.replace(" ", "-")
-            evaluate = make_evaluate(network.model, mean=dataset.mean, std=dataset.std)
+            evaluate = make_evaluate(network.model, normalization=dataset.normalization)
             variables = network.variables
             if start == "L1 fine-tune":
                 variables = _finetune(network, dataset, evaluate, settings, part, progress)
@@ -231,7 +231,7 @@ def _finetune(
         "sgd", learning_rate=settings.learning_rate, num_steps=num_steps, weight_decay=0.0
     )
     step = make_train_step(
-        network.model, optimizer, mean=dataset.mean, std=dataset.std,
+        network.model, optimizer, normalization=dataset.normalization,
         flip=mirrors(dataset), l1=settings.l1,
     )  # fmt: skip
     return fit(

@@ -134,7 +134,7 @@ class _Trials:
     ):
         self._run, self._model, self._dataset = run, model, dataset
         self._config, self._folder, self._progress = config, folder, progress
-        self._evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std)
+        self._evaluate = make_evaluate(model, normalization=dataset.normalization)
         self._kept = spread_epochs(config.epochs)
         self._given = None if config.scratch else load_state(run, model, dataset).variables
         # One program each for all seeds and criteria: a new mask never recompiles.
@@ -222,8 +222,7 @@ class _Trials:
         step = make_train_step(
             self._model,
             optimizer,
-            mean=dataset.mean,
-            std=dataset.std,
+            normalization=dataset.normalization,
             augment=train_config(self._run).augment,
             flip=mirrors(dataset),
             l1=l1,

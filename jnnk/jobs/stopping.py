@@ -108,7 +108,7 @@ def _nnk(model: Model, dataset: Dataset) -> tuple[Dataset, Error]:
 def _validation(model: Model, dataset: Dataset) -> tuple[Dataset, Error]:
     """The error on images held out of the training."""
     kept = num_trained_on("validation", dataset)
-    evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std)
+    evaluate = make_evaluate(model, normalization=dataset.normalization)
     images, labels = dataset.train_images[kept:], dataset.train_labels[kept:]
 
     def errors(state: TrainState) -> dict[str, np.ndarray]:
@@ -120,7 +120,7 @@ def _validation(model: Model, dataset: Dataset) -> tuple[Dataset, Error]:
 def _loo_errors(
     model: Model, dataset: Dataset, layers: list[str], graph_of: Callable, *, flat: bool
 ) -> Error:
-    predict = make_predict(model, mean=dataset.mean, std=dataset.std)
+    predict = make_predict(model, normalization=dataset.normalization)
     images, labels = dataset.train_images[:_IMAGES], dataset.train_labels[:_IMAGES]
     num_classes = len(dataset.class_names)
 

@@ -510,6 +510,6 @@ def _accuracy(model, path):
     from jnnk.training import make_evaluate
 
     digits = load("digits")
-    evaluate = make_evaluate(model, mean=digits.mean, std=digits.std)
+    evaluate = make_evaluate(model, normalization=digits.normalization)
     variables = models.load_safetensors(model, path, image_shape=digits.train_images.shape[1:])
     return evaluate(variables, digits.test_images, digits.test_labels)

@@ -50,8 +50,8 @@ def test_npz_with_a_test_split(tmp_path, channels, dtype):
     np.testing.assert_array_equal(loaded.train_labels, whole["train_labels"])
     np.testing.assert_array_equal(loaded.test_labels, 1)
     scaled = loaded.train_images.astype(np.float64) / 255
-    np.testing.assert_allclose(loaded.mean, scaled.mean((0, 1, 2)), rtol=1e-6)
-    np.testing.assert_allclose(loaded.std, scaled.std((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(loaded.normalization.mean, scaled.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(loaded.normalization.std, scaled.std((0, 1, 2)), rtol=1e-6)
 
 
 def test_npz_without_a_test_split_is_split(tmp_path):
@@ -60,7 +60,7 @@ def test_npz_without_a_test_split_is_split(tmp_path):
     assert loaded.class_names == ("wasp", "ant", "bee")
     np.testing.assert_array_equal(np.bincount(loaded.test_labels), [2, 2, 2])
     np.testing.assert_array_equal(np.bincount(loaded.train_labels), [8, 8, 8])
-    assert loaded.mean[0] != np.float32(0.485)  # CIFAR-10's figures go by its name
+    assert loaded.normalization.mean[0] != np.float32(0.485)  # CIFAR-10's figures go by its name
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ import pytest
 from flax import linen as nn
 
 from jnnk import InputError, training
-from jnnk.data import Dataset
+from jnnk.data import Dataset, Normalization
 from jnnk.jobs.fit import fit
 from jnnk.jobs.stopping import stopping
 from jnnk.models import ConvInfo
 from jnnk.runs.progress import Silent
 from jnnk.training import freezable, freeze, start_patience, trainable_masks, update_patience
 
-MEAN, STD = np.float32([0.5]), np.float32([0.25])
+NORMALIZATION = Normalization(np.float32([0.5]), np.float32([0.25]))
 
 
 class Net(nn.Module):
@@ -42,7 +42,7 @@ def _dataset(size=60):
     images = rng.integers(0, 200, (size, 8, 8, 1))
     images[labels == 1, :4] += 55  # a class is seen in the upper half
     images = images.astype(np.uint8)
-    return Dataset("blobs", images, labels, images, labels, ("a", "b"), MEAN, STD)
+    return Dataset("blobs", images, labels, images, labels, ("a", "b"), NORMALIZATION)
 
 
 def test_patience_runs_out_channel_by_channel():
@@ -68,7 +68,7 @@ def test_frozen_channels_do_not_move_and_the_others_do():
             training.make_optimizer("adam", learning_rate=0.1, num_steps=20, weight_decay=0.1)
         )
         state = training.init_state(model, optimizer, jax.random.key(0), image_shape=(8, 8, 1))
-        step = training.make_train_step(model, optimizer, mean=MEAN, std=STD)
+        step = training.make_train_step(model, optimizer, normalization=NORMALIZATION)
         batch = training.Batch(data.train_images, data.train_labels)
         state, _ = step(state, batch)
         stopped = {"conv1": np.array([True, False, False]), "conv2": np.arange(4) == 2}
@@ -106,7 +106,7 @@ def test_a_rule_ends_a_training_and_is_resumed(name, tmp_path):
     trained_on, monitor = stopping(name, model, data, patience=1)
     assert len(trained_on.train_images) == (48 if name == "validation" else 60)
     optimizer = freezable(training.make_optimizer("sgd", learning_rate=1e-6, num_steps=1000))
-    step = training.make_train_step(model, optimizer, mean=MEAN, std=STD, augment=False)
+    step = training.make_train_step(model, optimizer, normalization=NORMALIZATION, augment=False)
 
     def train(epochs):
         return fit(
