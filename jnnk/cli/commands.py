@@ -590,7 +590,7 @@ def _load(config: TrainConfig) -> tuple:
         image = np.zeros((1, *dataset.train_images.shape[1:]), np.float32)
         jax.eval_shape(model.init, jax.random.key(0), image)  # does the network fit the images?
     except ValueError as error:
-        raise InputError(str(error)) from error
+        raise InputError(str(error) + _remedy(error, config)) from error
     own = dataset.normalization
     normalization = own._replace(
         mean=_by_channel("--mean", config.mean, own.mean),
@@ -608,6 +608,16 @@ def _load(config: TrainConfig) -> tuple:
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise InputError(f"{config.weights}: {name} holds numbers that are not finite")
     return model, dataset, variables
+
+
+def _remedy(error: ValueError, config: TrainConfig) -> str:
+    """What to give on the command line where the data's error names an argument or function."""
+    by_name = {
+        "image_size": "--image-size N",
+        "prepare": f"jnnk prepare {config.dataset} --data-dir {config.data_dir}",
+    }
+    remedy = by_name.get(getattr(error, "remedy", None))
+    return "" if remedy is None else f"; on the command line: {remedy}"
 
 
 def _model_options(texts: tuple[str, ...]) -> dict[str, Any]:

@@ -367,7 +367,7 @@ def test_unprepared_set_says_what_to_run(tmp_path):
     (tmp_path / "cifar100" / "incomplete.ABC_3.0.2").mkdir(parents=True)  # an interrupted one
     message = error_of("cifar100", data_dir=tmp_path)
     assert "not prepared" in message
-    assert f"jnnk prepare cifar100 --data-dir {tmp_path}" in message
+    assert f"jnnk.data.prepare('cifar100', '{tmp_path}')" in message
     assert "jnnk[tfds-prepare]" in message
 
 
