@@ -320,7 +320,8 @@ def test_the_whole_training_step(optimizer):
 
     def from_variables(key_data, variables, masks, batch):
         key = jax.random.wrap_key_data(key_data)
-        state, metrics = step(training.start_state(optimizer, key, variables, masks=masks), batch)
+        state = training.start_state(optimizer, key, variables, masks=masks)
+        state, metrics = step(training.start_freezing(state), batch)
         return state.params, optax.tree.norm(state.params), metrics
 
     batch = training.Batch(array(32, 8, 8, 3, dtype="uint8"), array(32, dtype="int32"))

@@ -44,8 +44,8 @@ def stopping(
     Returns:
         The data set, without a fifth of its training images for ``"validation"``, and a monitor for
         :func:`jnnk.jobs.fit.fit`: it adds ``errors`` and ``stopped_channels`` by what is watched,
-        and ``stopped``, whether all of them are. ``"channel-nnk"`` also freezes the channels, in
-        the state of :func:`jnnk.training.freezable`.
+        and ``stopped``, whether all of them are. ``"channel-nnk"`` also freezes the channels,
+        in the state's ``trainable``; see :func:`jnnk.training.freezable`.
 
     Raises:
         InputError: for an unknown name, or a model that does not tell its convs.
@@ -62,7 +62,7 @@ def stopping(
         stopped = {layer: _stopped([each[layer] for each in history], patience) for layer in errors}
         if name == "channel-nnk":
             trainable = trainable_masks(state.params, model.convs(), stopped)
-            state = state._replace(opt_state=freeze(state.opt_state, trainable))
+            state = freeze(state, trainable)
         return state, {
             "errors": errors,
             "stopped_channels": {layer: int(each.sum()) for layer, each in stopped.items()},

@@ -2,10 +2,10 @@
 
 from jnnk.training._augment import pad_crop_flip
 from jnnk.training._early_stopping import (
-    FreezeState,
     Patience,
     freezable,
     freeze,
+    start_freezing,
     start_patience,
     trainable_masks,
     update_patience,
@@ -29,7 +29,6 @@ from jnnk.training._step import (
 __all__ = [
     "OPTIMIZERS",
     "Batch",
-    "FreezeState",
     "Metrics",
     "Model",
     "Patience",
@@ -44,6 +43,7 @@ __all__ = [
     "make_train_step",
     "model_variables",
     "pad_crop_flip",
+    "start_freezing",
     "start_patience",
     "start_state",
     "trainable_masks",

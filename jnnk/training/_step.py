@@ -44,6 +44,8 @@ class TrainState(NamedTuple):
         batch_stats: nested dict of float32 arrays; empty for models without BatchNorm.
         opt_state: state of the optimiser.
         masks: treedef of ``params``; 1 keeps, 0 prunes (see `jnnk.pruning`).
+        trainable: treedef of ``params``; 1 trains, 0 is frozen (see `freezable`). None where the
+            optimiser freezes nothing.
     """
 
     step: jax.Array
@@ -52,6 +54,7 @@ class TrainState(NamedTuple):
     batch_stats: Any
     opt_state: Any
     masks: Any
+    trainable: Any = None
 
     @property
     def variables(self) -> dict:
@@ -276,9 +279,10 @@ def make_train_step(
         (loss, (batch_stats, cross_entropy, accuracy, penalty)), grads = jax.value_and_grad(
             loss_fn, has_aux=True
         )(state.params, state.batch_stats, images, batch.labels, dropout_key)
-        updates, opt_state = optimizer.update(
-            grads, state.opt_state, state.params, masks=state.masks
-        )
+        masks = {"masks": state.masks}
+        if state.trainable is not None:
+            masks["trainable"] = state.trainable
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, **masks)
         new_state = state._replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
