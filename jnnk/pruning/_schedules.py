@@ -9,34 +9,17 @@ Schedule = Callable[[int], float]
 """A keep-rate for each step."""
 
 
-def one_shot_schedule(keep_rate: float, *, start: int = 0) -> Schedule:
-    """Keep everything before ``start`` and ``keep_rate`` from then on.
-
-    Args:
-        keep_rate: share kept.
-        start: step of the one pruning.
-
-    Returns:
-        The keep-rate as a function of the step.
-
-    Raises:
-        ValueError: if ``keep_rate`` is not in [0, 1], or ``start`` no whole number of at least 0.
-    """
-    check_share("keep_rate", keep_rate)
-    start = whole_number("start", start, least=0)
-    return lambda step: keep_rate if step >= start else 1.0
-
-
 def cubic_schedule(keep_rate: float, *, start: int, stop: int, initial: float = 1.0) -> Schedule:
     """Gradual pruning along a cubic: fast at first, slow near the end.
 
-    Zhu & Gupta, "To prune, or not to prune" (arXiv 1710.01878), equation 1.
+    Zhu & Gupta, "To prune, or not to prune" (arXiv 1710.01878), equation 1. Pass the masks made so
+    far as ``previous`` to `make_masks`, so that nothing comes back.
 
     Args:
-        keep_rate: share kept from ``stop`` on.
+        keep_rate: from ``stop`` on, in [0, 1].
         start: last step at which ``initial`` is kept.
         stop: first step at which ``keep_rate`` is reached.
-        initial: share kept up to ``start``.
+        initial: keep-rate up to ``start``.
 
     Returns:
         The keep-rate as a function of the step.

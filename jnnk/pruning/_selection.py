@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-SCOPES = ("filter", "layer", "network")
+_SCOPES = ("filter", "layer", "network")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +91,8 @@ class KeepRate:
 
     def __post_init__(self) -> None:
         _check_keep_rate(self.keep_rate)
-        if self.scope not in SCOPES:
-            raise ValueError(f"scope: expected one of {', '.join(SCOPES)}, got {self.scope!r}")
+        if self.scope not in _SCOPES:
+            raise ValueError(f"scope: expected one of {', '.join(_SCOPES)}, got {self.scope!r}")
         if self.whole_filters and self.scope == "filter":
             raise ValueError(
                 "scope: whole filters are ranked within 'layer' or 'network', got 'filter'"

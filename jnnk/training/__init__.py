@@ -22,7 +22,6 @@ from jnnk.training._step import (
     make_optimizer,
     make_predict,
     make_train_step,
-    model_variables,
     start_state,
 )
 
@@ -41,7 +40,6 @@ __all__ = [
     "make_optimizer",
     "make_predict",
     "make_train_step",
-    "model_variables",
     "pad_crop_flip",
     "start_freezing",
     "start_patience",

@@ -59,7 +59,7 @@ class TrainState(NamedTuple):
     @property
     def variables(self) -> dict:
         """The Flax variables that ``model.apply`` takes."""
-        return model_variables(self.params, self.batch_stats)
+        return _model_variables(self.params, self.batch_stats)
 
 
 class Batch(NamedTuple):
@@ -90,7 +90,7 @@ class Metrics(NamedTuple):
     penalty: jax.Array
 
 
-def model_variables(params: Any, batch_stats: Any) -> dict:
+def _model_variables(params: Any, batch_stats: Any) -> dict:
     """Flax variables from their parts, without ``batch_stats`` where a model has none."""
     return {"params": params, "batch_stats": batch_stats} if batch_stats else {"params": params}
 
@@ -249,7 +249,7 @@ def make_train_step(
 
     def loss_fn(params, batch_stats, images, labels, dropout_key):
         (logits, activations), updated = model.apply(
-            model_variables(params, batch_stats),
+            _model_variables(params, batch_stats),
             images,
             train=True,
             mutable=["batch_stats"],

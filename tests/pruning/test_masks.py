@@ -28,7 +28,6 @@ from jnnk.pruning import (
     kernel_scores,
     make_masks,
     masks_from_layers,
-    one_shot_schedule,
     summarize,
 )
 from jnnk.pruning._conv_leaves import conv_kernels
@@ -219,15 +218,12 @@ def test_not_finite_kernels_go_first(params):
 
 
 def test_schedules():
-    assert [one_shot_schedule(0.3, start=2)(step) for step in (0, 1, 2, 9)] == [1, 1, 0.3, 0.3]
     gradual = cubic_schedule(0.2, start=10, stop=20)
     assert [gradual(step) for step in (0, 10, 20, 99)] == [1, 1, 0.2, 0.2]
     assert gradual(15) == pytest.approx(0.2 + 0.8 * 0.5**3)
     with pytest.raises(ValueError, match="stop"):
         cubic_schedule(0.2, start=10, stop=10)
     for wrong in (-0.1, 1.1, np.nan, True):
-        with pytest.raises(ValueError, match="keep_rate: expected a share"):
-            one_shot_schedule(wrong)
         with pytest.raises(ValueError, match="keep_rate: expected a share"):
             cubic_schedule(wrong, start=0, stop=1)
         with pytest.raises(ValueError, match="initial: expected a share"):
