@@ -75,7 +75,6 @@ CALLS = {
     ),
     "cka_penalty": (partial(penalties.cka_penalty, LAYER, key=KEY), {"num_channels": 2}),
     "channel_points": (partial(channel_pairs.channel_points, LAYER, key=KEY), {"num_channels": 2}),
-    "one_shot_schedule": (partial(pruning.one_shot_schedule, 0.5), {"start": 2}),
     "cubic_schedule": (partial(pruning.cubic_schedule, 0.5), {"start": 2, "stop": 4}),
     "update_patience": (
         partial(training.update_patience, training.start_patience(()), jnp.ones(())),
@@ -100,7 +99,7 @@ def test_whole_numbers_of_every_kind_are_taken():
         assert found == measures.gride(GRAPH.distances)
         indices, _ = jnnk.nearest_neighbors(POINTS, POINTS, num_neighbors=kind(2))
         assert indices.shape == (40, 2)
-        assert pruning.one_shot_schedule(0.5, start=kind(2))(2) == 0.5
+        assert pruning.cubic_schedule(0.5, start=kind(2), stop=kind(4))(4) == 0.5
 
 
 def test_no_option_is_forgotten():

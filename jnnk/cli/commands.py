@@ -215,7 +215,7 @@ def _train(args: argparse.Namespace, progress: Progress) -> Answer:
     with _made(args, config, dataset, progress) as run:
         _say(notes, progress)
         state = train(run, model, dataset, variables=variables, progress=progress, mesh=mesh)
-        evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std, mesh=mesh)
+        evaluate = make_evaluate(model, normalization=dataset.normalization, mesh=mesh)
         accuracy = evaluate(state.variables, dataset.test_images, dataset.test_labels)
         if math.isnan(accuracy):
             raise Diverged(f"{run.path}: the network's answers to test images are not finite")
@@ -517,9 +517,9 @@ def _reproduce_overlap(args: argparse.Namespace) -> _Reproduction:
 
 def _normalized(dataset, mean: float, std: float):
     """The data set with the normalisation that public weights were trained with."""
-    return dataset._replace(
-        mean=np.full_like(dataset.mean, mean), std=np.full_like(dataset.std, std)
-    )
+    own = dataset.normalization
+    given = own._replace(mean=np.full_like(own.mean, mean), std=np.full_like(own.std, std))
+    return dataset._replace(normalization=given)
 
 
 def load_epoch(model, archive: pathlib.Path, epoch: int) -> dict:
@@ -595,11 +595,13 @@ def _load(config: TrainConfig) -> tuple:
         image = np.zeros((1, *dataset.train_images.shape[1:]), np.float32)
         jax.eval_shape(model.init, jax.random.key(0), image)  # does the network fit the images?
     except ValueError as error:
-        raise InputError(str(error)) from error
-    dataset = dataset._replace(
-        mean=_by_channel("--mean", config.mean, dataset.mean),
-        std=_by_channel("--std", config.std, dataset.std),
+        raise InputError(str(error) + _remedy(error, config)) from error
+    own = dataset.normalization
+    normalization = own._replace(
+        mean=_by_channel("--mean", config.mean, own.mean),
+        std=_by_channel("--std", config.std, own.std),
     )
+    dataset = dataset._replace(normalization=normalization)
     if config.weights is None:
         return model, dataset, None
     try:
@@ -611,6 +613,16 @@ def _load(config: TrainConfig) -> tuple:
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise InputError(f"{config.weights}: {name} holds numbers that are not finite")
     return model, dataset, variables
+
+
+def _remedy(error: ValueError, config: TrainConfig) -> str:
+    """What to give on the command line where the data's error names an argument or function."""
+    by_name = {
+        "image_size": "--image-size N",
+        "prepare": f"jnnk prepare {config.dataset} --data-dir {config.data_dir}",
+    }
+    remedy = by_name.get(getattr(error, "remedy", None))
+    return "" if remedy is None else f"; on the command line: {remedy}"
 
 
 def _model_options(texts: tuple[str, ...]) -> dict[str, Any]:

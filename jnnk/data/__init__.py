@@ -1,5 +1,6 @@
 """Image-classification data sets by name or path, and the user's own images."""
 
+from jnnk.data._normalization import Normalization, normalize
 from jnnk.data._sets import (
     SPLIT_SEED,
     Dataset,
@@ -8,7 +9,6 @@ from jnnk.data._sets import (
     first_images,
     from_anywhere,
     load,
-    normalize,
     only_classes,
     prepare,
 )
@@ -16,6 +16,7 @@ from jnnk.data._sets import (
 __all__ = [
     "SPLIT_SEED",
     "Dataset",
+    "Normalization",
     "epoch_order",
     "fingerprint",
     "first_images",

@@ -93,11 +93,11 @@ def read_images(
             pixels = decode(path, image_size=image_size)
             shape = shape or pixels.shape
             if pixels.shape != shape:
-                remedy = ""
-                if pixels.shape[:2] != shape[:2]:
-                    remedy = "; --image-size N makes all of them N x N"
+                said = f"{path}: expected {_text(shape)}{like}, got {_text(pixels.shape)}"
+                if pixels.shape[:2] == shape[:2]:
+                    raise InputError(said)
                 raise InputError(
-                    f"{path}: expected {_text(shape)}{like}, got {_text(pixels.shape)}{remedy}"
+                    f"{said}; image_size=N makes all of them N x N", remedy="image_size"
                 )
             if index == 0:
                 images = _allocated(len(paths), shape, paths[0])
@@ -221,7 +221,8 @@ def _allocated(count: int, shape: _Shape, first: pathlib.Path | None = None) -> 
         where = "" if first is None else f"{first}: "
         raise InputError(
             f"{where}{count} images of {_text(shape)} take {gib(needed)}, this machine has "
-            f"{gib(available)}: fewer images, or smaller ones with --image-size"
+            f"{gib(available)}: fewer images, or smaller ones by image_size",
+            remedy="image_size",
         )
     return np.empty((count, *shape), np.uint8)
 

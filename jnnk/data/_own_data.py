@@ -65,11 +65,13 @@ def read_npz(path: pathlib.Path, *, image_size: int | None = None) -> Source:
     size = train[0].shape[1:]
     for split, (images, _) in splits.items():
         if images.shape[1:] != size:
-            remedy = "; --image-size N makes all N x N" if images.shape[3] == size[2] else ""
-            raise InputError(
+            said = (
                 f"{path}: {split}_images: expected (H, W, C) = {size} like train_images, "
-                f"got {images.shape[1:]}{remedy}"
+                f"got {images.shape[1:]}"
             )
+            if images.shape[3] != size[2]:
+                raise InputError(said)
+            raise InputError(f"{said}; image_size=N makes all N x N", remedy="image_size")
     if not splits:
         return Source(train, None, class_names)
     return Source(train, next(iter(splits.values())), class_names, _said(list(splits)))

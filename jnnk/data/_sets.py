@@ -1,6 +1,6 @@
 """Image-classification data sets by name or path: arrays, class names and normalisation.
 
-Reading happens once, on the host; `normalize` and `jnnk.training` run on the device.
+Reading happens once, on the host; `jnnk.data.normalize` and `jnnk.training` run on the device.
 """
 
 import hashlib
@@ -10,8 +10,6 @@ import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jnnk._core.errors import InputError
@@ -19,6 +17,7 @@ from jnnk._core.extras import extra
 from jnnk._core.option_types import NUMBERS
 from jnnk._core.whole_numbers import whole_number
 from jnnk.data import _tfds_sets as tfds_sets
+from jnnk.data._normalization import Normalization, channel_statistics
 
 # The normalisation the public CIFAR weights of shared/ were trained with (ImageNet's figures).
 _FIXED_NORMALISATION = dict.fromkeys(
@@ -38,8 +37,8 @@ class Dataset(NamedTuple):
         test_images: (M, H, W, C) uint8, 0 to 255.
         test_labels: (M,) int32.
         class_names: one name a class, in the order of the labels.
-        mean: (C,) float32, of the training images divided by 255.
-        std: (C,) float32, the standard deviation of the same; 1 where a channel is constant.
+        normalization: float32 mean and standard deviation of each channel of the training images
+            divided by 255; a deviation of 1 where a channel is constant.
         test_split: what the test images are, in words; "" where the source leaves no choice.
     """
 
@@ -49,8 +48,7 @@ class Dataset(NamedTuple):
     test_images: np.ndarray
     test_labels: np.ndarray
     class_names: tuple[str, ...]
-    mean: np.ndarray
-    std: np.ndarray
+    normalization: Normalization
     test_split: str = ""
 
 
@@ -98,8 +96,8 @@ def load(
     class, the share 1/5 (rounded) that comes first in
     ``epoch_order(N, seed=SPLIT_SEED, epoch=0)``.
 
-    ``mean`` and ``std`` are computed from the training images, except for CIFAR-10 and CIFAR-100,
-    where they are the figures that public CIFAR ResNet weights are trained with.
+    The normalisation is computed from the training images, except for CIFAR-10 and CIFAR-100, where
+    it is the one that public CIFAR ResNet weights are trained with.
 
     Args:
         name: see the table.
@@ -147,10 +145,11 @@ def load(
             from jnnk.data._image_files import resize_images
         train, test = ((resize_images(each[0], image_size), each[1]) for each in (train, test))
     if name in _FIXED_NORMALISATION:
-        mean, std = (np.asarray(figures, np.float32) for figures in _FIXED_NORMALISATION[name])
+        figures = _FIXED_NORMALISATION[name]
+        normalization = Normalization(*(np.asarray(each, np.float32) for each in figures))
     else:
-        mean, std = _channel_statistics(train[0])
-    return Dataset(name, *train, *test, class_names, mean, std, test_split)
+        normalization = channel_statistics(train[0])
+    return Dataset(name, *train, *test, class_names, normalization, test_split)
 
 
 def from_anywhere(
@@ -201,7 +200,7 @@ def only_classes(dataset: Dataset, names: Sequence[str]) -> Dataset:
     train = chosen(dataset.train_images, dataset.train_labels)
     test = chosen(dataset.test_images, dataset.test_labels)
     return Dataset(
-        dataset.name, *train, *test, tuple(names), dataset.mean, dataset.std, dataset.test_split
+        dataset.name, *train, *test, tuple(names), dataset.normalization, dataset.test_split
     )
 
 
@@ -256,22 +255,6 @@ def prepare(name: str, data_dir: str | os.PathLike[str]) -> None:
             or no image classification, or the download failed.
     """
     tfds_sets.prepare(name, data_dir)
-
-
-def normalize(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
-    """Scale images to zero mean and unit deviation a channel.
-
-    Args:
-        images: (..., C) uint8 or floating, 0 to 255.
-        mean: (C,), in units of images / 255.
-        std: (C,), likewise.
-
-    Returns:
-        (..., C) float32, ``(images / 255 - mean) / std``.
-    """
-    scaled = jnp.asarray(images).astype(jnp.float32) / 255
-    mean, std = (jnp.broadcast_to(jnp.asarray(x, jnp.float32), scaled.shape) for x in (mean, std))
-    return (scaled - mean) / std
 
 
 def epoch_order(num_examples: int, *, seed: int, epoch: int) -> np.ndarray:
@@ -357,17 +340,3 @@ def _check_labels(name: str, split: str, labels: np.ndarray, num_classes: int) -
             f"data set {name!r}: {split} labels run from {labels.min()} to {labels.max()}, "
             f"expected 0 to {num_classes - 1}"
         )
-
-
-def _channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation a channel of ``images / 255``, from exact integer sums."""
-    total = np.zeros(images.shape[-1])
-    squares = np.zeros(images.shape[-1])
-    for start in range(0, len(images), 1000):  # in blocks: the float64 copy stays small
-        block = images[start : start + 1000].astype(np.float64)
-        total += block.sum((0, 1, 2))
-        squares += (block**2).sum((0, 1, 2))
-    count = images[..., 0].size
-    mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
-    return (mean / 255).astype(np.float32), np.where(std > 0, std / 255, 1).astype(np.float32)

@@ -40,7 +40,8 @@ def read(name: str, data_dir: pathlib.Path | None):
         if not builder.is_prepared():
             raise InputError(
                 f"data set {name!r} is not prepared: {builder.data_dir} is missing or incomplete; "
-                + _how_to_prepare(name, data_dir)
+                + _how_to_prepare(name, data_dir),
+                remedy="prepare",
             )
         splits = [
             split for split in ("train", "test", "validation") if split in builder.info.splits
@@ -125,14 +126,15 @@ def _read_split(builder, name, data_dir, split, image_key, label_key):
     except (RuntimeError, OSError, ValueError, MemoryError) as error:
         raise InputError(
             f"data set {name!r}: split {split!r} in {builder.data_dir} cannot be read "
-            f"({_first_line(error)}); delete that folder and {_how_to_prepare(name, data_dir)}"
+            f"({_first_line(error)}); delete that folder and {_how_to_prepare(name, data_dir)}",
+            remedy="prepare",
         ) from error
     return images, labels
 
 
 def _how_to_prepare(name: str, data_dir) -> str:
     return (
-        f"run `jnnk prepare {name} --data-dir {data_dir}` "
+        f"call jnnk.data.prepare({name!r}, {str(data_dir)!r}) "
         "(needs the internet and TensorFlow: pip install 'jnnk[tfds-prepare]')"
     )
 

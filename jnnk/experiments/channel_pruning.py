@@ -154,7 +154,7 @@ class _Case:
     ):
         self._folder, self._network, self._progress = folder, network, progress
         self._dataset, self._settings = dataset, settings
-        evaluate = make_evaluate(network.model, mean=dataset.mean, std=dataset.std)
+        evaluate = make_evaluate(network.model, normalization=dataset.normalization)
         path = folder / "accuracies.json"
         self._accuracies = Accuracies(path, network.variables, dataset, evaluate, progress)
         self._graphs: dict | None = None
@@ -240,9 +240,12 @@ class _Case:
             optimizer = make_optimizer(
                 "sgd", learning_rate=settings.learning_rate, num_steps=num_steps, weight_decay=1e-4
             )
-            figures = {"mean": dataset.mean, "std": dataset.std}
-            step = make_train_step(model, optimizer, flip=mirrors(dataset), **figures)
-            self._programs[model] = optimizer, step, make_evaluate(model, **figures)
+            normalization = dataset.normalization
+            step = make_train_step(
+                model, optimizer, normalization=normalization, flip=mirrors(dataset)
+            )
+            evaluate = make_evaluate(model, normalization=normalization)
+            self._programs[model] = optimizer, step, evaluate
         return self._programs[model]
 
 

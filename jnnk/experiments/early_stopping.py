@@ -23,11 +23,13 @@ from jnnk.runs.folder import read_json_lines, require_settings
 from jnnk.runs.progress import Progress, Silent
 from jnnk.training import (
     Model,
+    TrainState,
     freezable,
     init_state,
     make_evaluate,
     make_optimizer,
     make_train_step,
+    start_freezing,
 )
 
 CLASSES = ("airplane", "ship")
@@ -87,8 +89,8 @@ def reproduce_early_stopping(
     optimizer = freezable(
         make_optimizer("adam", learning_rate=settings.learning_rate, num_steps=10**7)
     )
-    step = make_train_step(model, optimizer, mean=dataset.mean, std=dataset.std, augment=False)
-    evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std)
+    step = make_train_step(model, optimizer, normalization=dataset.normalization, augment=False)
+    evaluate = make_evaluate(model, normalization=dataset.normalization)
     rules = {name: stopping(name, model, dataset, patience=settings.patience) for name in RULES[1:]}
     rules["none"] = (dataset, _only_watched(rules.pop("nnk")[1]))
     records = []
@@ -97,10 +99,7 @@ def reproduce_early_stopping(
         for seed in settings.seeds:
             for name, (data, monitor) in rules.items():
                 part = folder / name / f"seed{seed}"
-                start = partial(
-                    init_state, model, optimizer, jax.random.key(seed),
-                    image_shape=data.train_images.shape[1:],
-                )  # fmt: skip
+                start = partial(_start, model, optimizer, data, seed)
                 fit(
                     start, step, data, evaluate=evaluate, epochs=settings.epochs,
                     batch_size=settings.batch_size, seed=seed, folder=part,
@@ -140,6 +139,11 @@ def summarize_rules(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
             record[name], record[f"{name}_std"] = mean_and_std(values)
         summary.append(record)
     return summary
+
+
+def _start(model: Model, optimizer: Any, data: Dataset, seed: int) -> TrainState:
+    shape = data.train_images.shape[1:]
+    return start_freezing(init_state(model, optimizer, jax.random.key(seed), image_shape=shape))
 
 
 def _only_watched(monitor: Monitor) -> Monitor:

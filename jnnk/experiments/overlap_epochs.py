@@ -61,7 +61,7 @@ def measure_epochs(
     total = sum(network.epochs for network in networks)
     with progress.task("public networks", total=total, unit="epoch") as task:
         for network in networks:
-            predict = make_predict(network.model, mean=dataset.mean, std=dataset.std)
+            predict = make_predict(network.model, normalization=dataset.normalization)
             for epoch in range(network.epochs):
                 measure = partial(measure_epoch, network, predict, epoch, dataset, settings)
                 record = kept(folder / network.name / f"epoch{epoch:04d}.json", measure)

@@ -44,8 +44,8 @@ def measure_pair(
 
 
 def _measure(network: Network, dataset: Dataset, settings: Settings) -> dict[str, Any]:
-    evaluate = make_evaluate(network.model, mean=dataset.mean, std=dataset.std)
-    predict = make_predict(network.model, mean=dataset.mean, std=dataset.std)
+    evaluate = make_evaluate(network.model, normalization=dataset.normalization)
+    predict = make_predict(network.model, normalization=dataset.normalization)
     return {
         "test_accuracy": evaluate(network.variables, dataset.test_images, dataset.test_labels),
         "layers": measure_layers(predict, network.variables, dataset, settings),

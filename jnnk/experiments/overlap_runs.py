@@ -117,11 +117,10 @@ class Trainer:
 
     def __init__(self, create: Callable[[float], Model], dataset: Dataset, settings: Settings):
         self._dataset, self._settings = dataset, settings
-        normalization = {"mean": dataset.mean, "std": dataset.std}
         model = create(0.0)
         self._init = jax.jit(model.init, static_argnames="train")
-        self._predict = make_predict(model, **normalization)
-        self._evaluate = make_evaluate(model, **normalization)
+        self._predict = make_predict(model, normalization=dataset.normalization)
+        self._evaluate = make_evaluate(model, normalization=dataset.normalization)
         self._optimizers = {
             decay: make_optimizer(
                 "adam",
@@ -133,7 +132,10 @@ class Trainer:
         }
         self._steps = {
             (dropout, decay): make_train_step(
-                create(dropout), optimizer, augment=False, **normalization
+                create(dropout),
+                optimizer,
+                normalization=dataset.normalization,
+                augment=False,
             )
             for dropout in settings.dropouts
             for decay, optimizer in self._optimizers.items()

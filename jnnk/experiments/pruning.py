@@ -20,7 +20,7 @@ from jnnk.experiments.network import Network
 from jnnk.jobs.fit import fit
 from jnnk.jobs.train import mirrors
 from jnnk.pruning import CRITERIA, apply_masks, make_masks, pruning_score, summarize
-from jnnk.pruning._masks import conv_kernels
+from jnnk.pruning._conv_leaves import conv_kernels
 from jnnk.report.figures.pruning import prunable_shares
 from jnnk.report.output import save_figure, save_markdown, save_table
 from jnnk.runs.folder import read_json, require_settings, write_json
@@ -91,7 +91,7 @@ def reproduce_pruning(
     with progress.task("reproduce pruning", total=total, unit="criterion") as task:
         for start, network in cases:
             part = folder / network.name / start.replace(" ", "-")
-            evaluate = make_evaluate(network.model, mean=dataset.mean, std=dataset.std)
+            evaluate = make_evaluate(network.model, normalization=dataset.normalization)
             variables = network.variables
             if start == "L1 fine-tune":
                 variables = _finetune(network, dataset, evaluate, settings, part, progress)
@@ -231,7 +231,7 @@ def _finetune(
         "sgd", learning_rate=settings.learning_rate, num_steps=num_steps, weight_decay=0.0
     )
     step = make_train_step(
-        network.model, optimizer, mean=dataset.mean, std=dataset.std,
+        network.model, optimizer, normalization=dataset.normalization,
         flip=mirrors(dataset), l1=settings.l1,
     )  # fmt: skip
     return fit(

@@ -176,8 +176,8 @@ class _Study:
     def __init__(self, model: Model, dataset: Dataset, settings: Settings, progress: Progress):
         self._model, self._dataset, self._settings = model, dataset, settings
         self._progress = progress
-        self._evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std)
-        self._predict = make_predict(model, mean=dataset.mean, std=dataset.std)
+        self._evaluate = make_evaluate(model, normalization=dataset.normalization)
+        self._predict = make_predict(model, normalization=dataset.normalization)
         num_steps = settings.epochs * (len(dataset.train_images) // settings.batch_size)
         self._optimizer = make_optimizer(
             "sgd", learning_rate=settings.learning_rate, num_steps=num_steps, weight_decay=5e-4
@@ -204,7 +204,7 @@ class _Study:
                     of_layers = make_regularizer(name, strength=1.0, layers=self._settings.layers)
                     penalty = lambda *inputs: strength * of_layers(*inputs)  # noqa: E731
                 return make_train_step(
-                    self._model, self._optimizer, mean=self._dataset.mean, std=self._dataset.std,
+                    self._model, self._optimizer, normalization=self._dataset.normalization,
                     augment=False, regularizer=penalty,
                 )(state, batch)  # fmt: skip
 

@@ -106,10 +106,12 @@ class NNKGraph(NamedTuple):
             )
         largest = max(num_queries, num_points, len(rows))
         index = np.int32 if largest <= np.iinfo(np.int32).max else np.int64
-        return scipy.sparse.csr_array(
+        matrix = scipy.sparse.csr_array(
             (values[rows, slots], (rows.astype(index), columns.astype(index))),
             shape=(num_queries, num_points),
         )
+        matrix.sort_indices()  # as SciPy before 1.15 does not
+        return matrix
 
 
 def pad_candidates(graph: NNKGraph, *, num_neighbors: int) -> NNKGraph:

@@ -30,7 +30,7 @@ def inner_graphs(
         Path of the conv -> graph with a leading axis C.
     """
     layers = [info.conv for info in inner_convs(model.convs())]
-    predict = make_predict(model, mean=dataset.mean, std=dataset.std)
+    predict = make_predict(model, normalization=dataset.normalization)
     chosen = np.asarray(dataset.train_images[:images])
     neighbors = min(neighbors, len(chosen) - 1)
     return {

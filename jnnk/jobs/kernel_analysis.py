@@ -11,11 +11,11 @@ from jnnk.pruning import (
     has_real_eigenvalues,
     network_magnitudes,
     pruned_kernels,
-    share_pruned,
+    pruned_share,
     whole_network,
 )
 from jnnk.pruning._analysis import Magnitudes
-from jnnk.pruning._masks import conv_kernels
+from jnnk.pruning._conv_leaves import conv_kernels
 
 THRESHOLDS = np.geomspace(1e-6, 1, 61).tolist()
 
@@ -76,7 +76,7 @@ def history(
         {
             "epoch": epoch,
             "real": _real_share(params_by_epoch[epoch]),
-            **{name: float(share_pruned(scores[name], [thresholds[name]])[0]) for name in criteria},
+            **{name: float(pruned_share(scores[name], [thresholds[name]])[0]) for name in criteria},
         }
         for epoch, scores in flat.items()
     ]
@@ -103,7 +103,7 @@ def _quantiles(magnitudes: Magnitudes) -> list[dict[str, Any]]:
 
 def _by_threshold(magnitudes: Magnitudes) -> list[dict[str, Any]]:
     return [
-        {"criterion": criterion, "layer": layer, "shares": share_pruned(scores, THRESHOLDS)}
+        {"criterion": criterion, "layer": layer, "shares": pruned_share(scores, THRESHOLDS)}
         for criterion, layers in magnitudes.items()
         for layer, scores in {None: whole_network(layers), **layers}.items()
     ]

@@ -32,7 +32,7 @@ def latency_gain(
     networks = {"whole": (model, variables), "compacted": compact(model, variables, masks)}
 
     def caller(network: Model, variables: dict):
-        predict = make_predict(network, mean=dataset.mean, std=dataset.std)
+        predict = make_predict(network, normalization=dataset.normalization)
         logits = jax.jit(lambda variables, images: predict(variables, images)[0])
         variables = jax.device_put(variables)
         return lambda: logits(variables, images)

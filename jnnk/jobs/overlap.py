@@ -84,7 +84,7 @@ def overlap(
     images, labels = measured_images(run, dataset, config)
     # An earlier version noted more neighbours than there are.
     config = config._replace(neighbors=min(config.neighbors, len(images) - 1))
-    predict = make_predict(model, mean=dataset.mean, std=dataset.std)
+    predict = make_predict(model, normalization=dataset.normalization)
     if mesh is not None:
         predict = shared_apply(predict, mesh)
 
@@ -164,7 +164,7 @@ def network_layers(model: Model, dataset: Dataset) -> dict[str, tuple[int, ...]]
         model: the network.
         dataset: the images that it is for.
     """
-    predict = make_predict(model, mean=dataset.mean, std=dataset.std)
+    predict = make_predict(model, normalization=dataset.normalization)
     return layer_shapes(predict, abstract_variables(model, dataset), dataset.train_images)
 
 

@@ -88,7 +88,7 @@ def plan_overlap(
         InputError: for epochs that are not kept or layers that do not exist.
     """
     images, labels = measured_images(run, dataset, config)
-    predict = make_predict(model, mean=dataset.mean, std=dataset.std)
+    predict = make_predict(model, normalization=dataset.normalization)
     epochs = chosen_epochs(run, config)
     variables = epoch_variables(run, model, dataset, epochs[-1])
     shapes = layer_shapes(predict, variables, images)

@@ -19,7 +19,7 @@ from jnnk.jobs.kernel_analysis import history
 from jnnk.jobs.protocols import PAPER_NETWORKS, THRESHOLD_CRITERIA, ProtocolConfig
 from jnnk.jobs.prune import count_revived
 from jnnk.jobs.train import load_state, mirrors, require_trained, train_config
-from jnnk.pruning import apply_masks, make_masks, pruning_score, summarize
+from jnnk.pruning import Threshold, apply_masks, make_masks, pruning_score, summarize
 from jnnk.runs.checkpoints import Checkpoints
 from jnnk.runs.divergence import refuse_diverged
 from jnnk.runs.folder import Run, read_json, require_settings, write_json
@@ -134,7 +134,7 @@ class _Trials:
     ):
         self._run, self._model, self._dataset = run, model, dataset
         self._config, self._folder, self._progress = config, folder, progress
-        self._evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std)
+        self._evaluate = make_evaluate(model, normalization=dataset.normalization)
         self._kept = spread_epochs(config.epochs)
         self._given = None if config.scratch else load_state(run, model, dataset).variables
         # One program each for all seeds and criteria: a new mask never recompiles.
@@ -160,7 +160,9 @@ class _Trials:
             return read_json(path, kind=Trial)
         self._progress.check()
         dataset = self._dataset
-        masks = make_masks(trained.params, criterion=criterion, threshold=self._config.threshold)
+        masks = make_masks(
+            trained.params, criterion=criterion, selection=Threshold(self._config.threshold)
+        )
         params = apply_masks(trained.params, masks)
         accuracies = [
             self._evaluate(variables, dataset.test_images, dataset.test_labels)
@@ -220,8 +222,7 @@ class _Trials:
         step = make_train_step(
             self._model,
             optimizer,
-            mean=dataset.mean,
-            std=dataset.std,
+            normalization=dataset.normalization,
             augment=train_config(self._run).augment,
             flip=mirrors(dataset),
             l1=l1,

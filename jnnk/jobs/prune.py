@@ -80,7 +80,7 @@ def prune(
     state = load_state(run, model, dataset)
     # The sweep is most of the work: its images should fill the batches.
     batch_size = min(500, config.sweep_images, len(dataset.test_images))
-    evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std, batch_size=batch_size)
+    evaluate = make_evaluate(model, normalization=dataset.normalization, batch_size=batch_size)
     make = partial(_masks, state.params, run=run, taylor=_taylor(model, state, dataset, config))
 
     sweep_path = folder / "sweep.json"
@@ -242,8 +242,7 @@ def finetune(
         make_train_step(
             model,
             optimizer,
-            mean=dataset.mean,
-            std=dataset.std,
+            normalization=dataset.normalization,
             augment=settings.augment,
             flip=mirrors(dataset),
         ),

@@ -71,7 +71,7 @@ def prune_channels(
         refuse_diverged(folder)
         return read_json(path, kind=ChannelPruning)
     variables = load_state(run, model, dataset).variables
-    evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std)
+    evaluate = make_evaluate(model, normalization=dataset.normalization)
     progress.check()
     graphs = None
     if config.channels in OF_GRAPHS:

@@ -44,8 +44,8 @@ def stopping(
     Returns:
         The data set, without a fifth of its training images for ``"validation"``, and a monitor for
         :func:`jnnk.jobs.fit.fit`: it adds ``errors`` and ``stopped_channels`` by what is watched,
-        and ``stopped``, whether all of them are. ``"channel-nnk"`` also freezes the channels, in
-        the state of :func:`jnnk.training.freezable`.
+        and ``stopped``, whether all of them are. ``"channel-nnk"`` also freezes the channels,
+        in the state's ``trainable``; see :func:`jnnk.training.freezable`.
 
     Raises:
         InputError: for an unknown name, or a model that does not tell its convs.
@@ -62,7 +62,7 @@ def stopping(
         stopped = {layer: _stopped([each[layer] for each in history], patience) for layer in errors}
         if name == "channel-nnk":
             trainable = trainable_masks(state.params, model.convs(), stopped)
-            state = state._replace(opt_state=freeze(state.opt_state, trainable))
+            state = freeze(state, trainable)
         return state, {
             "errors": errors,
             "stopped_channels": {layer: int(each.sum()) for layer, each in stopped.items()},
@@ -108,7 +108,7 @@ def _nnk(model: Model, dataset: Dataset) -> tuple[Dataset, Error]:
 def _validation(model: Model, dataset: Dataset) -> tuple[Dataset, Error]:
     """The error on images held out of the training."""
     kept = num_trained_on("validation", dataset)
-    evaluate = make_evaluate(model, mean=dataset.mean, std=dataset.std)
+    evaluate = make_evaluate(model, normalization=dataset.normalization)
     images, labels = dataset.train_images[kept:], dataset.train_labels[kept:]
 
     def errors(state: TrainState) -> dict[str, np.ndarray]:
@@ -120,7 +120,7 @@ def _validation(model: Model, dataset: Dataset) -> tuple[Dataset, Error]:
 def _loo_errors(
     model: Model, dataset: Dataset, layers: list[str], graph_of: Callable, *, flat: bool
 ) -> Error:
-    predict = make_predict(model, mean=dataset.mean, std=dataset.std)
+    predict = make_predict(model, normalization=dataset.normalization)
     images, labels = dataset.train_images[:_IMAGES], dataset.train_labels[:_IMAGES]
     num_classes = len(dataset.class_names)
 

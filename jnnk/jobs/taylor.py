@@ -27,7 +27,7 @@ def training_loss(
     Returns:
         ``loss(params, batch)`` and the batches, a ``Batch`` with a leading axis.
     """
-    predict = make_predict(model, mean=dataset.mean, std=dataset.std)
+    predict = make_predict(model, normalization=dataset.normalization)
 
     def loss(params: Any, batch: Batch) -> jax.Array:
         logits, _ = predict({**variables, "params": params}, batch.images)

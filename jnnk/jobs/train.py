@@ -26,6 +26,7 @@ from jnnk.training import (
     make_evaluate,
     make_optimizer,
     make_train_step,
+    start_freezing,
     start_state,
 )
 
@@ -88,15 +89,14 @@ def train(
         make_train_step(
             model,
             _optimizer(dataset, config),
-            mean=dataset.mean,
-            std=dataset.std,
+            normalization=dataset.normalization,
             augment=config.augment,
             flip=mirrors(dataset),
             l1=config.l1,
             regularizer=make_penalty(config),
         ),
         dataset,
-        evaluate=make_evaluate(model, mean=dataset.mean, std=dataset.std, mesh=mesh),
+        evaluate=make_evaluate(model, normalization=dataset.normalization, mesh=mesh),
         epochs=config.epochs,
         batch_size=config.batch_size,
         seed=config.seed,
@@ -200,7 +200,12 @@ def _optimizer(dataset: Dataset, config: TrainConfig):
         num_steps=num_steps,
         weight_decay=config.weight_decay,
     )
-    return freezable(optimizer) if config.stop == "channel-nnk" else optimizer
+    return freezable(optimizer) if _freezes(config) else optimizer
+
+
+def _freezes(config: TrainConfig) -> bool:
+    """Whether single channels stop training before the others."""
+    return config.stop == "channel-nnk"
 
 
 def _remedy(config: TrainConfig) -> str:
@@ -234,5 +239,7 @@ def _start(
     optimizer = _optimizer(dataset, config)
     key = jax.random.key(config.seed)
     if variables is not None:
-        return start_state(optimizer, key, variables)
-    return init_state(model, optimizer, key, image_shape=dataset.train_images.shape[1:])
+        state = start_state(optimizer, key, variables)
+    else:
+        state = init_state(model, optimizer, key, image_shape=dataset.train_images.shape[1:])
+    return start_freezing(state) if _freezes(config) else state

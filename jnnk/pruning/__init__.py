@@ -10,35 +10,42 @@ from jnnk.pruning._analysis import (
     largest_share,
     network_magnitudes,
     pruned_kernels,
+    pruned_share,
     pruning_score,
-    share_pruned,
     whole_network,
 )
+from jnnk.pruning._authors_modes import AuthorsMode, authors_mode
 from jnnk.pruning._channels import CHANNEL_CRITERIA, ChannelView, Wiring, channel_masks, inner_convs
 from jnnk.pruning._compaction import compact
 from jnnk.pruning._linalg.eigenvalues import Eigenvalues, determinant, eigenvalues, gram_determinant
 from jnnk.pruning._linalg.singular_values import singular_values
 from jnnk.pruning._masked_optimizer import keep_pruned_zero
-from jnnk.pruning._masks import SCOPES, apply_masks, make_masks, masks_from_layers
+from jnnk.pruning._masks import apply_masks, make_masks, masks_from_layers
+from jnnk.pruning._schedules import Schedule, cubic_schedule
 from jnnk.pruning._scores import CRITERIA, kernel_scores
-from jnnk.pruning._selection import Schedule, cubic_schedule, one_shot_schedule
+from jnnk.pruning._selection import Contribution, KeepRate, Selection, Threshold
 from jnnk.pruning._summary import LayerSummary, MaskSummary, conv_output_sizes, summarize
 from jnnk.pruning._taylor import taylor_channel_scores, taylor_scores
 
 __all__ = [
     "CHANNEL_CRITERIA",
     "CRITERIA",
-    "SCOPES",
+    "AuthorsMode",
     "ChannelView",
+    "Contribution",
     "EigenvalueKinds",
     "Eigenvalues",
     "Intersection",
+    "KeepRate",
     "LayerSummary",
     "MaskSummary",
     "Schedule",
+    "Selection",
+    "Threshold",
     "Wiring",
     "agreement",
     "apply_masks",
+    "authors_mode",
     "chance_of_real",
     "channel_masks",
     "compact",
@@ -56,10 +63,9 @@ __all__ = [
     "make_masks",
     "masks_from_layers",
     "network_magnitudes",
-    "one_shot_schedule",
     "pruned_kernels",
+    "pruned_share",
     "pruning_score",
-    "share_pruned",
     "singular_values",
     "summarize",
     "taylor_channel_scores",

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jnnk.pruning._masks import conv_kernels, layer_scores
-from jnnk.pruning._selection import above_threshold
+from jnnk.pruning._conv_leaves import conv_kernels
+from jnnk.pruning._kept import above_threshold
+from jnnk.pruning._scores import layer_scores
 
 Magnitudes = dict[str, dict[str, np.ndarray]]
 """Criterion -> layer -> scores ``(Cin, Cout)`` in the unit of the weights."""
@@ -76,7 +77,7 @@ def network_magnitudes(params: Any, criteria: Sequence[str]) -> Magnitudes:
     }
 
 
-def share_pruned(scores: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
+def pruned_share(scores: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
     """Share of kernels that a significance threshold prunes.
 
     Args:
@@ -84,7 +85,7 @@ def share_pruned(scores: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
         thresholds: T thresholds in the unit of the weights.
 
     Returns:
-        (T,) shares in [0, 1].
+        (T,) shares pruned in [0, 1].
     """
     flat = scores.reshape(1, -1)
     return 1 - np.mean(above_threshold(flat, np.asarray(thresholds, flat.dtype)[:, None]), axis=1)

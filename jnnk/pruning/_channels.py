@@ -2,7 +2,7 @@
 
 Removed are channels between two layers, where the wiring says who reads them: the filter's kernels
 and the kernels that read it are masked, so that `jnnk.pruning.compact` drops it whole. With one
-share for every layer, all criteria compare at equal MACs.
+keep-rate for every layer, all criteria compare at equal MACs.
 """
 
 import fnmatch
@@ -16,9 +16,11 @@ from jax import Array
 from jnnk._core.whole_numbers import whole_number
 from jnnk.graphs import NNKGraph
 from jnnk.measures import redundancy_curve
-from jnnk.pruning._masks import conv_kernels, masks_from_layers
+from jnnk.pruning._conv_leaves import conv_kernels
+from jnnk.pruning._kept import keep_largest
+from jnnk.pruning._masks import masks_from_layers
 from jnnk.pruning._scores import kernel_scores
-from jnnk.pruning._selection import check_share, keep_largest, num_pruned
+from jnnk.pruning._selection import check_share, num_pruned
 
 
 class Wiring(Protocol):
@@ -131,8 +133,8 @@ def channel_masks(
         criterion: a key of ``CHANNEL_CRITERIA``; or scores, of which the largest are kept: path of
             an inner conv's kernel -> ``(C,)``, as `taylor_channel_scores` gives them.
         keep_rate: share of the channels kept in every layer; the number pruned is rounded down. Or
-            ``fnmatch`` patterns on paths of convs, such as ``"layer1_*/conv1"`` -> share of the
-            layers that match, the first pattern that matches counting; other layers stay whole.
+            ``fnmatch`` patterns on paths of convs, such as ``"layer1_*/conv1"`` -> keep-rate of
+            the layers that match, the first pattern that matches counting; other layers stay whole.
         round_to: the number kept is rounded up to a multiple of it, at most to all: convs of some
             widths cost what the next round one costs.
         graphs: conv -> channel-wise NNK graph of its activations, for the criteria ``OF_GRAPHS``.
@@ -143,7 +145,7 @@ def channel_masks(
         read them; dense readers stay whole.
 
     Raises:
-        ValueError: for an unknown criterion, a share outside [0, 1], a pattern that matches no
+        ValueError: for an unknown criterion, a keep-rate outside [0, 1], a pattern that matches no
             inner conv, or what the criterion looks at missing.
     """
     if isinstance(criterion, str) and criterion not in CHANNEL_CRITERIA:

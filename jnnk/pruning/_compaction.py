@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jnnk.pruning._masks import PyTree, apply_masks
+from jnnk.pruning._conv_leaves import PyTree
+from jnnk.pruning._masks import apply_masks
 
 Flat = dict[str, np.ndarray]
 

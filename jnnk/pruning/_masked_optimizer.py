@@ -19,6 +19,15 @@ def keep_pruned_zero(
 ) -> optax.GradientTransformationExtraArgs:
     """Wrap an optimiser so that pruned weights are exactly zero after every update.
 
+    ::
+
+        optimizer = keep_pruned_zero(optax.adam(1e-3))
+        updates, state = optimizer.update(grads, state, params, masks=masks)
+
+    The mask is an argument of each update, because a schedule may change it during a training; the
+    state is that of the optimiser within. (The mask of ``optax.masked`` is another thing: it never
+    changes, and decides what the state holds.)
+
     The optimiser sees masked gradients and masked parameters, also in what else ``update`` is given
     and in the arguments and results of functions among that (``value_fn``, ``grad_fn``,
     ``obj_fn``). In its state, each entry that belongs to a pruned weight is what ``init`` makes of

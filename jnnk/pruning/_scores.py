@@ -16,8 +16,9 @@ the two smallest-eigenvalue scores the smallest of them, and the two spectral ra
 """
 
 import functools
+import itertools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -123,37 +124,6 @@ CRITERIA: dict[str, Callable[..., jax.Array]] = {
 """Every criterion: name -> function of matrices ``(h, w, ...)`` (``random`` also takes a key)."""
 
 _OF_EIGENVALUES = ("min_eig", "min_eig_real", "spectral_radius", "spectral_radius_real")
-_AUTHORS_CRITERIA = {"det_corr": "det_gram"}
-_AUTHORS_SELECTIONS = ("_contrib", "_sorted_kernels", "_sorted_neurons", "_kernels", "_neurons")
-
-
-def parse_mode(name: str) -> tuple[str, str | None]:
-    """Split a criterion or one of the authors' compression modes.
-
-    Args:
-        name: a key of ``CRITERIA`` or a mode of cuguilke/psykedelic, such as ``"det_corr"``,
-            ``"min_eig_contrib"``, ``"weight_sorted_kernels"`` or ``"random_neurons"``.
-
-    Returns:
-        The criterion's name in ``CRITERIA``, and the selection that the mode implies:
-        ``"contrib"``, ``"kernels"`` (a keep-rate per filter), ``"neurons"`` (whole filters), or
-        None.
-
-    Raises:
-        ValueError: if the name is neither.
-    """
-    for suffix in _AUTHORS_SELECTIONS:
-        base = name.removesuffix(suffix)
-        base = _AUTHORS_CRITERIA.get(base, base)
-        if base in CRITERIA and name.endswith(suffix):
-            return base, suffix.rsplit("_", 1)[1]
-    criterion = _AUTHORS_CRITERIA.get(name, name)
-    if criterion not in CRITERIA:
-        raise ValueError(
-            f"criterion: expected one of {', '.join(CRITERIA)} or one of the authors' modes, "
-            f"got {name!r}"
-        )
-    return criterion, None
 
 
 def score_degree(criterion: str, shape: tuple[int, int]) -> int:
@@ -171,7 +141,7 @@ def kernel_scores(kernel: jax.Array, criterion: str, *, key: jax.Array | None = 
 
     Args:
         kernel: weights ``(h, w, Cin, Cout)``, any floating dtype (computed in float32).
-        criterion: a key of ``CRITERIA`` or the name of one of the authors' modes.
+        criterion: a key of ``CRITERIA``.
         key: a PRNG key, for ``random`` only.
 
     Returns:
@@ -190,9 +160,8 @@ def kernel_scores(kernel: jax.Array, criterion: str, *, key: jax.Array | None = 
         >>> print(kernel_scores(kernel, "spectral_radius"))
         [[2. 0.]]
     """
-    name = parse_mode(criterion)[0]
-    scale, score = _scaled_scores(kernel, name, key)
-    return score * scale ** score_degree(name, kernel.shape[:2])
+    scale, score = _scaled_scores(kernel, criterion, key)
+    return score * scale ** score_degree(criterion, kernel.shape[:2])
 
 
 def kernel_magnitudes(
@@ -212,9 +181,8 @@ def kernel_magnitudes(
     Returns:
         float32 ``(Cin, Cout)``.
     """
-    name = parse_mode(criterion)[0]
-    scale, score = _scaled_scores(kernel, name, key)
-    degree = score_degree(name, kernel.shape[:2])
+    scale, score = _scaled_scores(kernel, criterion, key)
+    degree = score_degree(criterion, kernel.shape[:2])
     if degree <= 1:
         return score * scale**degree
     root = jnp.where(score == 0, 1, score) ** (1 / degree)
@@ -222,14 +190,17 @@ def kernel_magnitudes(
 
 
 def _scaled_scores(
-    kernel: jax.Array, name: str, key: jax.Array | None
+    kernel: jax.Array, criterion: str, key: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
+    """A power of two for each kernel, and the scores of the kernels divided by it."""
+    if criterion not in CRITERIA:
+        raise ValueError(f"criterion: expected one of {', '.join(CRITERIA)}, got {criterion!r}")
     kernel = jnp.asarray(kernel)
     if kernel.ndim != 4:
         raise ValueError(f"kernel: expected shape (h, w, Cin, Cout), got {kernel.shape}")
-    if name == "random" and key is None:
+    if criterion == "random" and key is None:
         raise ValueError("key: the criterion 'random' needs a PRNG key, got None")
-    return _score(kernel, name, key)
+    return _score(kernel, criterion, key)
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -246,3 +217,39 @@ def _score(kernel: jax.Array, name: str, key: jax.Array | None) -> tuple[jax.Arr
     scaled = jnp.where(is_finite[None, None], kernel, 0) / scale[None, None]
     score = random(scaled, key) if name == "random" else CRITERIA[name](scaled)
     return scale, jnp.where(is_finite, score, jnp.nan)
+
+
+def layer_scores(
+    kernels: Mapping[str, jax.Array],
+    criterion: str,
+    *,
+    score: Callable[..., jax.Array] = kernel_magnitudes,
+    key: jax.Array | None = None,
+) -> dict[str, jax.Array]:
+    """Scores of every kernel of a network, computed in one batch for each size of kernel.
+
+    Args:
+        kernels: layer -> weights ``(h, w, Cin, Cout)``.
+        criterion: as in ``kernel_scores``.
+        score: ``kernel_magnitudes`` or ``kernel_scores``.
+        key: a PRNG key, for ``random`` only.
+
+    Returns:
+        Layer -> float32 ``(Cin, Cout)``.
+    """
+    sizes: dict[tuple[int, int], list[str]] = {}
+    for path, kernel in kernels.items():
+        sizes.setdefault(kernel.shape[:2], []).append(path)
+    scores = {}
+    for i, (size, paths) in enumerate(sizes.items()):
+        flat = [kernels[path].astype(jnp.float32).reshape(*size, 1, -1) for path in paths]
+        size_key = None if key is None else jax.random.fold_in(key, i)
+        batch = score(jnp.concatenate(flat, axis=3), criterion, key=size_key)[0]
+        for path, part in zip(paths, split_axis(batch, [f.shape[3] for f in flat]), strict=True):
+            scores[path] = part.reshape(kernels[path].shape[2:])
+    return {path: scores[path] for path in kernels}
+
+
+def split_axis(x: jax.Array, sizes: Sequence[int], *, axis: int = 0) -> list[jax.Array]:
+    """Cut an array into pieces of the given sizes."""
+    return jnp.split(x, list(itertools.accumulate(sizes))[:-1], axis=axis)

@@ -1,84 +1,115 @@
-"""From scores to decisions: which of a set of kernels or filters stay.
+"""Selections as values: by a threshold, by the contribution to a filter, by a keep-rate.
 
-Every function takes scores of which more is better and returns booleans, True where kept. A score
-of NaN is below every threshold and ranks below every other score.
+A selection says which kernels or filters of a network stay, whatever their scores; `_kept` applies
+it to scores.
 """
 
+import dataclasses
 import fractions
 import math
 import numbers
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnnk._core.whole_numbers import whole_number
-
-Schedule = Callable[[int], float]
-"""A keep-rate for each step."""
+_SCOPES = ("filter", "layer", "network")
 
 
-def above_threshold(magnitudes: jax.Array, threshold: float | jax.Array) -> jax.Array:
-    """Keep what reaches an absolute threshold.
+@dataclasses.dataclass(frozen=True)
+class Threshold:
+    """Keep the kernels whose score reaches a threshold.
 
-    Args:
-        magnitudes: scores in the unit of the weights (`conv_scores.kernel_magnitudes`), any shape.
-        threshold: scalar, in the same unit.
+    The threshold is in the unit of the weights: with n x n kernels ``det`` is compared with
+    ``threshold ** n`` and ``det_gram`` with ``threshold ** 2n``.
 
-    Returns:
-        bool, the shape of ``magnitudes``.
-    """
-    return magnitudes >= threshold
-
-
-def contributes(scores: jax.Array, share: float | jax.Array) -> jax.Array:
-    """Keep the kernels that hold at least a share of their filter's summed score.
-
-    The authors' ``weight_contrib`` divides the mean absolute weight of a kernel by the *sum* of the
-    filter's absolute weights, so its shares add up to ``1 / (h w)``; here those of every criterion
-    add up to 1, and their threshold ``t`` is ``h w t`` here.
-
-    Args:
-        scores: raw scores ``(Cin, Cout)``.
-        share: scalar in [0, 1].
-
-    Returns:
-        bool ``(Cin, Cout)``; all False for a filter whose scores are all zero.
-    """
-    total = jnp.nansum(scores, axis=0, keepdims=True)
-    return (total > 0) & (scores / jnp.where(total > 0, total, 1) >= share)
-
-
-def keep_largest(scores: jax.Array, num_pruned: int | jax.Array) -> jax.Array:
-    """Prune the ``num_pruned`` smallest scores along the first axis.
-
-    Args:
-        scores: ``(n, ...)``, not negative.
-        num_pruned: scalar; of equal scores the earlier one is pruned first.
-
-    Returns:
-        bool ``(n, ...)``.
-    """
-    # NaN below every score, -inf (already pruned) below NaN.
-    order = jnp.argsort(jnp.where(jnp.isnan(scores), -1, scores), axis=0)
-    return jnp.argsort(order, axis=0) >= num_pruned
-
-
-def check_share(name: str, share: float) -> None:
-    """Refuse what is no share.
-
-    Args:
-        name: of the argument.
-        share: what was given.
+    Attributes:
+        threshold: scalar, finite and not negative; it may be traced.
 
     Raises:
-        ValueError: if it is not a number in [0, 1].
+        ValueError: if it is something else.
     """
-    is_number = isinstance(share, numbers.Real | np.generic | np.ndarray | jax.Array)
-    is_number = is_number and np.ndim(share) == 0 and np.asarray(share).dtype.kind != "b"
-    if not is_number or not 0 <= share <= 1:
-        raise ValueError(f"{name}: expected a share in [0, 1], got {share!r}")
+
+    threshold: float | jax.Array
+
+    def __post_init__(self) -> None:
+        value = self.threshold
+        if not _is_traced(value) and not (_is_number(value) and 0 <= value < math.inf):
+            raise ValueError(f"threshold: expected a finite number of 0 or more, got {value!r}")
+
+    @property
+    def adds_scores(self) -> bool:
+        """Whether scores are summed over a filter, and so taken raw."""
+        return False
+
+
+@dataclasses.dataclass(frozen=True)
+class Contribution:
+    """Keep the kernels that hold at least a share of their filter's summed score.
+
+    Attributes:
+        contribution: the share, a scalar in [0, 1]; it may be traced.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+
+    contribution: float | jax.Array
+
+    def __post_init__(self) -> None:
+        if not _is_traced(self.contribution):
+            check_share("contribution", self.contribution)
+
+    @property
+    def adds_scores(self) -> bool:
+        """Whether scores are summed over a filter, and so taken raw."""
+        return True
+
+
+@dataclasses.dataclass(frozen=True)
+class KeepRate:
+    """Keep a share of the kernels, or of the filters, by rank.
+
+    The number pruned is rounded down, exactly (`num_pruned`). The share is of all kernels in the
+    scope, those that an earlier mask pruned included, so schedules compose with earlier masks
+    without compounding.
+
+    Attributes:
+        keep_rate: the share kept, a number in [0, 1].
+        scope: ``"filter"``, ``"layer"`` or ``"network"``: within what kernels are ranked.
+        whole_filters: rank and keep whole filters, by the sum of their kernels' scores, within each
+            layer or the network.
+
+    Raises:
+        ValueError: if ``keep_rate`` is no share or traced, the scope is unknown, or whole filters
+            are to be ranked within a filter.
+    """
+
+    keep_rate: float
+    scope: str = "network"
+    whole_filters: bool = False
+
+    def __post_init__(self) -> None:
+        _check_keep_rate(self.keep_rate)
+        if self.scope not in _SCOPES:
+            raise ValueError(f"scope: expected one of {', '.join(_SCOPES)}, got {self.scope!r}")
+        if self.whole_filters and self.scope == "filter":
+            raise ValueError(
+                "scope: whole filters are ranked within 'layer' or 'network', got 'filter'"
+            )
+
+    @property
+    def adds_scores(self) -> bool:
+        """Whether scores are summed over a filter, and so taken raw."""
+        return self.whole_filters
+
+    def num_pruned(self, count: int) -> int:
+        """Number pruned of ``count`` kernels or filters in one scope."""
+        return num_pruned(count, self.keep_rate)
+
+
+Selection = Threshold | Contribution | KeepRate
+"""What `jnnk.pruning.make_masks` keeps of a network."""
 
 
 def num_pruned(count: int, keep_rate: float) -> int:
@@ -97,9 +128,7 @@ def num_pruned(count: int, keep_rate: float) -> int:
     Raises:
         ValueError: if ``keep_rate`` is not a number in [0, 1].
     """
-    if isinstance(keep_rate, jax.core.Tracer):
-        raise ValueError("keep_rate: expected a number, got a traced one")
-    check_share("keep_rate", keep_rate)
+    _check_keep_rate(keep_rate)
     dtype = np.asarray(keep_rate).dtype
     resolution = float(jnp.finfo(dtype if jnp.issubdtype(dtype, jnp.floating) else float).eps)
     exact = count * (1 - fractions.Fraction(float(keep_rate)))
@@ -109,49 +138,30 @@ def num_pruned(count: int, keep_rate: float) -> int:
     return nearest if is_rounding else math.floor(exact)
 
 
-def one_shot_schedule(keep_rate: float, *, start: int = 0) -> Schedule:
-    """Keep everything before ``start`` and ``keep_rate`` from then on.
+def check_share(name: str, share: float) -> None:
+    """Refuse what is no share.
 
     Args:
-        keep_rate: share kept.
-        start: step of the one pruning.
-
-    Returns:
-        The keep-rate as a function of the step.
+        name: of the argument.
+        share: what was given.
 
     Raises:
-        ValueError: if ``keep_rate`` is not in [0, 1], or ``start`` no whole number of at least 0.
+        ValueError: if it is not a number in [0, 1].
     """
+    if not _is_number(share) or not 0 <= share <= 1:
+        raise ValueError(f"{name}: expected a share in [0, 1], got {share!r}")
+
+
+def _check_keep_rate(keep_rate: float) -> None:
+    if _is_traced(keep_rate):
+        raise ValueError("keep_rate: expected a number, got a traced one")
     check_share("keep_rate", keep_rate)
-    start = whole_number("start", start, least=0)
-    return lambda step: keep_rate if step >= start else 1.0
 
 
-def cubic_schedule(keep_rate: float, *, start: int, stop: int, initial: float = 1.0) -> Schedule:
-    """Gradual pruning along a cubic: fast at first, slow near the end.
+def _is_traced(value: object) -> bool:
+    return isinstance(value, jax.core.Tracer)
 
-    Zhu & Gupta, "To prune, or not to prune" (arXiv 1710.01878), equation 1.
 
-    Args:
-        keep_rate: share kept from ``stop`` on.
-        start: last step at which ``initial`` is kept.
-        stop: first step at which ``keep_rate`` is reached.
-        initial: share kept up to ``start``.
-
-    Returns:
-        The keep-rate as a function of the step.
-
-    Raises:
-        ValueError: if ``start`` or ``stop`` is no whole number of at least 0, ``stop`` is not after
-            ``start``, or a share is not in [0, 1].
-    """
-    check_share("keep_rate", keep_rate)
-    check_share("initial", initial)
-    start = whole_number("start", start, least=0)
-    stop = whole_number("stop", stop, least=start + 1)
-
-    def schedule(step: int) -> float:
-        remaining = 1 - min(max((step - start) / (stop - start), 0.0), 1.0)
-        return keep_rate + (initial - keep_rate) * remaining**3
-
-    return schedule
+def _is_number(value: object) -> bool:
+    is_number = isinstance(value, numbers.Real | np.generic | np.ndarray | jax.Array)
+    return is_number and np.ndim(value) == 0 and np.asarray(value).dtype.kind != "b"

@@ -9,7 +9,7 @@ import jax
 import jax.extend.core
 import numpy as np
 
-from jnnk.pruning._masks import PyTree, conv_kernels
+from jnnk.pruning._conv_leaves import PyTree, conv_kernels
 
 OutputSizes = tuple[tuple[int, int], ...]
 """(height, width) of a layer's output, for each call of it."""

@@ -13,6 +13,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, CustomSt
 
 from jnnk._core.errors import InputError, is_out_of_memory
 from jnnk.files.safe_files import naming, opened_folder, refuse_links
+from jnnk.training import TrainState
 
 
 class Checkpoints:
@@ -84,7 +85,7 @@ class Checkpoints:
         path = str(self.folder / str(epoch))
         assert self._manager is not None, "opened for reading"
         try:
-            self._manager.save(epoch, args=ocp.args.StandardSave(state))
+            self._manager.save(epoch, args=ocp.args.StandardSave(_as_written(state)))
         except OSError as error:  # orbax' own, which need not name the file
             raise OSError(error.errno, error.strerror, path) from error
         except ValueError as error:  # tensorstore's, whatever the reason
@@ -113,7 +114,8 @@ class Checkpoints:
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), like
         )
         try:
-            return self._manager.restore(epoch, args=ocp.args.StandardRestore(like))
+            found = self._manager.restore(epoch, args=ocp.args.StandardRestore(_as_written(like)))
+            return _as_read(found, like)
         except Exception as error:  # orbax and tensorstore raise many types for a damaged file
             if is_out_of_memory(error):
                 raise
@@ -121,6 +123,35 @@ class Checkpoints:
                 f"{self.folder / str(epoch)}: cannot read this checkpoint ({_reason(error)}); "
                 "delete its folder to go on from an earlier one"
             ) from error
+
+
+def _as_written(state: Any) -> Any:
+    """A state in the layout of version 0.1, alone or in a tuple.
+
+    What is frozen lies beside the optimiser's state; where nothing is, there is no such entry.
+    """
+    if type(state) is tuple:
+        return tuple(_as_written(each) for each in state)
+    if not isinstance(state, TrainState):
+        return state
+    fields = state._asdict()
+    trainable = fields.pop("trainable")
+    if trainable is not None:
+        fields["opt_state"] = {"inner": state.opt_state, "trainable": trainable}
+    return fields
+
+
+def _as_read(found: Any, like: Any) -> Any:
+    """What was read by the layout of `_as_written`, as a state like the given one."""
+    if type(like) is tuple:
+        return tuple(_as_read(*each) for each in zip(found, like, strict=True))
+    if not isinstance(like, TrainState):
+        return found
+    if like.trainable is None:
+        return TrainState(**found)
+    optimizer = found["opt_state"]
+    found = found | {"opt_state": optimizer["inner"], "trainable": optimizer["trainable"]}
+    return TrainState(**found)
 
 
 def _reason(error: Exception) -> str:

@@ -12,7 +12,7 @@ import safetensors.numpy
 from jnnk._core.errors import InputError
 from jnnk.files.safe_files import open_file, resolved
 from jnnk.pruning import masks_from_layers
-from jnnk.pruning._masks import PyTree, conv_kernels
+from jnnk.pruning._conv_leaves import PyTree, conv_kernels
 from jnnk.runs.folder import write_bytes
 
 

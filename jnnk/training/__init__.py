@@ -2,10 +2,10 @@
 
 from jnnk.training._augment import pad_crop_flip
 from jnnk.training._early_stopping import (
-    FreezeState,
     Patience,
     freezable,
     freeze,
+    start_freezing,
     start_patience,
     trainable_masks,
     update_patience,
@@ -22,14 +22,12 @@ from jnnk.training._step import (
     make_optimizer,
     make_predict,
     make_train_step,
-    model_variables,
     start_state,
 )
 
 __all__ = [
     "OPTIMIZERS",
     "Batch",
-    "FreezeState",
     "Metrics",
     "Model",
     "Patience",
@@ -42,8 +40,8 @@ __all__ = [
     "make_optimizer",
     "make_predict",
     "make_train_step",
-    "model_variables",
     "pad_crop_flip",
+    "start_freezing",
     "start_patience",
     "start_state",
     "trainable_masks",

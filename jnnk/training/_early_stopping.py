@@ -15,7 +15,8 @@ from jax import Array
 from jax.core import Tracer
 
 from jnnk._core.whole_numbers import whole_number
-from jnnk.pruning._masks import leaf_path
+from jnnk.pruning._conv_leaves import leaf_path
+from jnnk.training._step import TrainState
 
 
 class Patience(NamedTuple):
@@ -30,19 +31,6 @@ class Patience(NamedTuple):
     best: Array
     waited: Array
     stopped: Array
-
-
-class FreezeState(NamedTuple):
-    """State of `freezable`.
-
-    Attributes:
-        inner: state of the optimiser within.
-        trainable: treedef of the params, 1 where they train and 0 where they are frozen; leaves
-            broadcast to their parameter.
-    """
-
-    inner: Any
-    trainable: Any
 
 
 class Conv(Protocol):
@@ -120,42 +108,72 @@ def freezable(
 ) -> optax.GradientTransformationExtraArgs:
     """Wrap an optimiser so that frozen parameters and their moments stay as they are, bit for bit.
 
-    The mask is part of the optimiser's state: `freeze` replaces it, a checkpoint holds it, and the
-    training step knows nothing of it. Running statistics of BatchNorm are no parameters and go on.
+    ::
+
+        optimizer = freezable(optax.adam(1e-3))
+        trainable = trainable_masks(params, model.convs(), stopped)
+        updates, state = optimizer.update(grads, state, params, trainable=trainable)
+
+    As with `jnnk.pruning.keep_pruned_zero`, the mask is an argument of each update, because it
+    changes during a training; the state is that of the optimiser within. (That of ``optax.masked``
+    never changes: it is given once, and decides what the state holds.) `TrainState` carries the
+    masks of both from step to step. Running statistics of BatchNorm are no parameters and go on.
 
     Args:
         optimizer: any Optax transformation.
 
     Returns:
-        A transformation whose state is a `FreezeState` with nothing frozen.
+        A transformation with ``update(updates, state, params, *, trainable, **extra)``:
+        ``trainable`` is a tree of the parameters' treedef, 1 where they train and 0 where they are
+        frozen; its leaves broadcast to the parameters.
+
+    Raises:
+        ValueError: by ``update``, if it has no ``trainable``.
     """
     optimizer = optax.with_extra_args_support(optimizer)
 
-    def init(params: Any) -> FreezeState:
-        return FreezeState(optimizer.init(params), trainable_masks(params, (), {}))
-
-    def update(updates: Any, state: FreezeState, params: Any | None = None, **extra: Any):
-        updates, inner = optimizer.update(updates, state.inner, params, **extra)
+    def update(
+        updates: Any,
+        state: Any,
+        params: Any | None = None,
+        *,
+        trainable: Any | None = None,
+        **extra: Any,
+    ) -> tuple[Any, Any]:
+        if trainable is None:
+            raise ValueError("trainable: freezable needs the mask of what trains, got None")
+        updates, new_state = optimizer.update(updates, state, params, **extra)
         updates = jax.tree.map(
-            lambda update, mask: jnp.where(mask != 0, update, 0), updates, state.trainable
+            lambda update, mask: jnp.where(mask != 0, update, 0), updates, trainable
         )
         moves = optax.tree_utils.tree_map_params(
             optimizer,
             lambda moment, mask: jnp.broadcast_to(mask != 0, moment.shape),
-            inner,
-            state.trainable,
+            new_state,
+            trainable,
             transform_non_params=lambda leaf: jnp.ones(jnp.shape(leaf), bool),
         )
-        inner = jax.tree.map(jnp.where, moves, inner, state.inner)
-        return updates, state._replace(inner=inner)
+        return updates, jax.tree.map(jnp.where, moves, new_state, state)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.GradientTransformationExtraArgs(optimizer.init, update)
 
 
-def freeze(opt_state: FreezeState, trainable: Any) -> FreezeState:
-    """The optimiser's state with another mask, of `trainable_masks`."""
-    like = opt_state.trainable
-    if jax.tree.structure(like) != jax.tree.structure(trainable):
+def start_freezing(state: TrainState) -> TrainState:
+    """The state of a training by a `freezable` optimiser, with nothing frozen yet."""
+    return state._replace(trainable=trainable_masks(state.params, (), {}))
+
+
+def freeze(state: TrainState, trainable: Any) -> TrainState:
+    """The state with another mask of what trains.
+
+    Args:
+        state: of a training by a `freezable` optimiser.
+        trainable: of `trainable_masks`.
+
+    Raises:
+        ValueError: if ``trainable`` has not the treedef of the parameters.
+    """
+    if jax.tree.structure(state.params) != jax.tree.structure(trainable):
         raise ValueError("trainable: expected the treedef of the parameters")
     # Copies: leaves that share a buffer cannot be donated to the training step.
-    return opt_state._replace(trainable=jax.tree.map(jnp.copy, trainable))
+    return state._replace(trainable=jax.tree.map(jnp.copy, trainable))

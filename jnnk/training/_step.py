@@ -16,11 +16,11 @@ import optax
 from jax.sharding import Mesh
 
 from jnnk._core.whole_numbers import whole_number
-from jnnk.data import normalize
+from jnnk.data import Normalization, normalize
 from jnnk.parallel._mesh import DATA, shared_apply
 from jnnk.penalties import Regularizer
 from jnnk.pruning import apply_masks, keep_pruned_zero, masks_from_layers
-from jnnk.pruning._masks import conv_kernels
+from jnnk.pruning._conv_leaves import conv_kernels
 from jnnk.training._augment import pad_crop_flip
 
 OPTIMIZERS = ("sgd", "adam")
@@ -44,6 +44,8 @@ class TrainState(NamedTuple):
         batch_stats: nested dict of float32 arrays; empty for models without BatchNorm.
         opt_state: state of the optimiser.
         masks: treedef of ``params``; 1 keeps, 0 prunes (see `jnnk.pruning`).
+        trainable: treedef of ``params``; 1 trains, 0 is frozen (see `freezable`). None where the
+            optimiser freezes nothing.
     """
 
     step: jax.Array
@@ -52,11 +54,12 @@ class TrainState(NamedTuple):
     batch_stats: Any
     opt_state: Any
     masks: Any
+    trainable: Any = None
 
     @property
     def variables(self) -> dict:
         """The Flax variables that ``model.apply`` takes."""
-        return model_variables(self.params, self.batch_stats)
+        return _model_variables(self.params, self.batch_stats)
 
 
 class Batch(NamedTuple):
@@ -87,7 +90,7 @@ class Metrics(NamedTuple):
     penalty: jax.Array
 
 
-def model_variables(params: Any, batch_stats: Any) -> dict:
+def _model_variables(params: Any, batch_stats: Any) -> dict:
     """Flax variables from their parts, without ``batch_stats`` where a model has none."""
     return {"params": params, "batch_stats": batch_stats} if batch_stats else {"params": params}
 
@@ -139,15 +142,16 @@ def _check_not_negative(**numbers: float) -> None:
             raise ValueError(f"{name}: expected a finite number of 0 or more, got {value}")
 
 
-def _check_normalization(mean: np.ndarray, std: np.ndarray) -> None:
-    for name, values, is_meant in (("mean", mean, np.isfinite), ("std", std, _is_positive)):
-        if not isinstance(values, jax.core.Tracer) and not is_meant(np.asarray(values)).all():
-            kind = "finite" if name == "mean" else "finite and above 0"
-            raise ValueError(f"{name}: expected numbers that are {kind}, got {values}")
-
-
-def _is_positive(values: np.ndarray) -> np.ndarray:
-    return np.isfinite(values) & (values > 0)
+def _check_normalization(normalization: Normalization) -> None:
+    if any(isinstance(values, jax.core.Tracer) for values in normalization):
+        return
+    mean, std = (np.asarray(values) for values in normalization)
+    if not np.isfinite(mean).all():
+        raise ValueError(f"normalization.mean: expected numbers that are finite, got {mean}")
+    if not (np.isfinite(std) & (std > 0)).all():
+        raise ValueError(
+            f"normalization.std: expected numbers that are finite and above 0, got {std}"
+        )
 
 
 def _is_decayed(params: Any) -> Any:
@@ -218,8 +222,7 @@ def make_train_step(
     model: Model,
     optimizer: optax.GradientTransformationExtraArgs,
     *,
-    mean: np.ndarray,
-    std: np.ndarray,
+    normalization: Normalization,
     augment: bool = True,
     flip: bool = True,
     l1: float = 0.0,
@@ -230,8 +233,7 @@ def make_train_step(
     Args:
         model: the Flax module.
         optimizer: from `make_optimizer`.
-        mean: (C,) mean of images / 255.
-        std: (C,) standard deviation of images / 255.
+        normalization: of the images, such as that of their `jnnk.data.Dataset`.
         augment: pad by an eighth of the image, crop and (with ``flip``) mirror, on device.
         flip: mirror at random; off for digits and other images where left and right differ.
         l1: strength of the L1 penalty on conv kernels.
@@ -239,14 +241,15 @@ def make_train_step(
             `jnnk.penalties`.
 
     Raises:
-        ValueError: if ``l1`` is negative or not finite, or ``mean`` or ``std`` cannot normalise.
+        ValueError: if ``l1`` is negative or not finite, or a mean is not finite, or a deviation not
+            finite and above 0.
     """
     _check_not_negative(l1=l1)
-    _check_normalization(mean, std)
+    _check_normalization(normalization)
 
     def loss_fn(params, batch_stats, images, labels, dropout_key):
         (logits, activations), updated = model.apply(
-            model_variables(params, batch_stats),
+            _model_variables(params, batch_stats),
             images,
             train=True,
             mutable=["batch_stats"],
@@ -272,13 +275,14 @@ def make_train_step(
             images = pad_crop_flip(
                 augment_key, images, padding=max(images.shape[1] // 8, 1), flip=flip
             )
-        images = normalize(images, mean, std)
+        images = normalize(images, normalization)
         (loss, (batch_stats, cross_entropy, accuracy, penalty)), grads = jax.value_and_grad(
             loss_fn, has_aux=True
         )(state.params, state.batch_stats, images, batch.labels, dropout_key)
-        updates, opt_state = optimizer.update(
-            grads, state.opt_state, state.params, masks=state.masks
-        )
+        masks = {"masks": state.masks}
+        if state.trainable is not None:
+            masks["trainable"] = state.trainable
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, **masks)
         new_state = state._replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
@@ -291,22 +295,21 @@ def make_train_step(
 
 
 def make_predict(
-    model: Model, *, mean: np.ndarray, std: np.ndarray
+    model: Model, *, normalization: Normalization
 ) -> Callable[[dict, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]:
     """``predict(variables, images) -> (logits, activations)`` for uint8 images, not jitted.
 
     Args:
         model: the Flax module.
-        mean: (C,) mean of images / 255.
-        std: (C,) standard deviation of images / 255.
+        normalization: of the images, such as that of their `jnnk.data.Dataset`.
 
     Raises:
-        ValueError: if ``mean`` is not finite, or ``std`` not finite and above 0.
+        ValueError: if a mean is not finite, or a deviation not finite and above 0.
     """
-    _check_normalization(mean, std)
+    _check_normalization(normalization)
 
     def predict(variables, images):
-        return model.apply(variables, normalize(images, mean, std), train=False)
+        return model.apply(variables, normalize(images, normalization), train=False)
 
     return predict
 
@@ -314,8 +317,7 @@ def make_predict(
 def make_evaluate(
     model: Model,
     *,
-    mean: np.ndarray,
-    std: np.ndarray,
+    normalization: Normalization,
     batch_size: int = 500,
     mesh: Mesh | None = None,
 ) -> Callable[[dict, np.ndarray, np.ndarray], float]:
@@ -328,8 +330,7 @@ def make_evaluate(
 
     Args:
         model: the Flax module.
-        mean: (C,) mean of images / 255.
-        std: (C,) standard deviation of images / 255.
+        normalization: of the images, such as that of their `jnnk.data.Dataset`.
         batch_size: images a batch, rounded up to what the devices can share.
         mesh: devices that share every batch over its axis ``"data"``, on which the variables must
             lie; the images are given whole to every process.
@@ -338,7 +339,7 @@ def make_evaluate(
         ValueError: if ``batch_size`` is below 1, or as for `make_predict`.
     """
     batch_size = whole_number("batch_size", batch_size)
-    predict = make_predict(model, mean=mean, std=std)
+    predict = make_predict(model, normalization=normalization)
     if mesh is not None:
         predict = shared_apply(predict, mesh)
         batch_size += -batch_size % mesh.shape[DATA]

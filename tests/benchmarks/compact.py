@@ -14,6 +14,7 @@ import numpy as np
 from jnnk import models
 from jnnk._core.timing import latencies
 from jnnk.pruning import (
+    KeepRate,
     apply_masks,
     compact,
     conv_output_sizes,
@@ -33,9 +34,11 @@ def main():
     model = model.clone(stage_widths=tuple(args.width * width for width in model.stage_widths))
     variables = jax.jit(model.init)(jax.random.key(0), images)
     masks = make_masks(
-        variables["params"], criterion="weight", keep_rate=0.5, scope="layer",
-        whole_filters=True, include="layer*_*/conv1/kernel",
-    )  # fmt: skip
+        variables["params"],
+        criterion="weight",
+        selection=KeepRate(0.5, "layer", whole_filters=True),
+        include="layer*_*/conv1/kernel",
+    )
     masked = {**variables, "params": apply_masks(variables["params"], masks)}
     small, small_variables = compact(model, variables, masks)
     networks = {"masked": (model, masked), "compacted": (small, small_variables)}

@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 
 import jnnk
 from jnnk.activations import capture
-from jnnk.data import load
+from jnnk.data import Normalization, load
 from jnnk.graphs import cosine, gaussian
 from jnnk.training import make_predict
 
@@ -49,8 +49,9 @@ def main():
     data = load("cifar10", data_dir=shared / "tfds")
     print(HEAD)
     for name, model, variables, normalisation, layer in networks(shared):
-        mean, std = normalisation or (data.mean, data.std)
-        predict = make_predict(model, mean=mean.astype("f"), std=std.astype("f"))
+        figures = normalisation or data.normalization
+        normalization = Normalization(*(each.astype("f") for each in figures))
+        predict = make_predict(model, normalization=normalization)
         (captured,) = capture(predict, variables, data.train_images[:IMAGES], layers=[layer])
         for title, similarity in (("Gaussian", gaussian()), ("cosine", cosine())):
             graphs = {

@@ -99,7 +99,7 @@ def main():
     )
 
     def apply_fn(variables, images):
-        return model.apply(variables, normalize(images, data.mean, data.std), train=False)
+        return model.apply(variables, normalize(images, data.normalization), train=False)
 
     num_neighbors = arguments.num_neighbors
     functions = {

@@ -40,7 +40,7 @@ def main():
     optimizer = make_optimizer("sgd", learning_rate=0.1, num_steps=1)
     shape = data.train_images.shape[1:]
     state = init_state(model, optimizer, jax.random.key(0), image_shape=shape)
-    predict = make_predict(model, mean=data.mean, std=data.std)
+    predict = make_predict(model, normalization=data.normalization)
     (layer,) = capture(
         predict, state.variables, data.train_images[:IMAGES], layers=[arguments.layer]
     )

@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 import jnnk
 from jnnk import models
 from jnnk.activations import capture
-from jnnk.data import load
+from jnnk.data import Normalization, load
 from jnnk.files.archives import read_folder
 from jnnk.measures import OVERLAP_KINDS, chance_overlap
 from jnnk.training import make_predict
@@ -41,8 +41,9 @@ def main():
     shared = parser.parse_args().shared
     data = load("cifar10", data_dir=shared / "tfds")
     for name, model, variables, normalisation, layer in networks(shared):
-        mean, std = normalisation or (data.mean, data.std)
-        predict = make_predict(model, mean=mean.astype("f"), std=std.astype("f"))
+        figures = normalisation or data.normalization
+        normalization = Normalization(*(each.astype("f") for each in figures))
+        predict = make_predict(model, normalization=normalization)
         (captured,) = capture(predict, variables, data.train_images[:IMAGES], layers=[layer])
         graph = jnnk.channelwise_nnk_graph(jnp.asarray(captured.values), num_neighbors=25)
         overlaps = {kind: jnnk.channel_overlap(graph, kind=kind) for kind in OVERLAP_KINDS}

@@ -35,7 +35,7 @@ def main():
 
     def stepper(regularizer):
         step = make_train_step(
-            model, optimizer, mean=data.mean, std=data.std, regularizer=regularizer
+            model, optimizer, normalization=data.normalization, regularizer=regularizer
         )
         state = start_state(optimizer, jax.random.key(0), variables)
 

@@ -21,7 +21,7 @@ import timing
 
 from jnnk import models
 from jnnk.activations import capture
-from jnnk.data import load
+from jnnk.data import Normalization, load
 from jnnk.graphs import channelwise_nnk_graph
 from jnnk.jobs.overlap_plan import rectified_points
 from jnnk.measures import channel_overlap
@@ -62,7 +62,10 @@ def last_layer(shared, num_images, num_channels):
     model = models.create("resnet20", num_classes=10)
     variables = models.load_safetensors(model, shared / "weights" / "resnet20_cifar10.safetensors")
     predict = make_predict(
-        model, mean=np.float32([0.485, 0.456, 0.406]), std=np.float32([0.229, 0.224, 0.225])
+        model,
+        normalization=Normalization(
+            np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+        ),
     )
     (layer,) = capture(
         predict,

@@ -264,7 +264,10 @@ def test_damaged_weights(tmp_path, capsys):
     [
         (["--dataset", "no_such_set", "--data-dir", "."], "no_such_set"),
         (["--dataset", "cifar10"], "data_dir"),
-        (["--dataset", "cifar10", "--data-dir", "."], "jnnk prepare cifar10"),
+        (
+            ["--dataset", "cifar10", "--data-dir", "."],
+            "on the command line: jnnk prepare cifar10 --data-dir .",
+        ),
         (["--dataset", "tiny_imagenet", "--data-dir", "/nowhere"], "/nowhere"),
         (["--model", "resnet9"], "unknown model 'resnet9'; known: resnet8"),
         (["--model", "convnet5"], "24"),
@@ -510,6 +513,6 @@ def _accuracy(model, path):
     from jnnk.training import make_evaluate
 
     digits = load("digits")
-    evaluate = make_evaluate(model, mean=digits.mean, std=digits.std)
+    evaluate = make_evaluate(model, normalization=digits.normalization)
     variables = models.load_safetensors(model, path, image_shape=digits.train_images.shape[1:])
     return evaluate(variables, digits.test_images, digits.test_labels)

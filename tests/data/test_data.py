@@ -53,8 +53,8 @@ def test_digits_split_holds_a_fifth_of_every_class(digits):
 
 def test_statistics_are_those_of_the_training_images(digits):
     scaled = digits.train_images.astype(np.float64) / 255
-    np.testing.assert_allclose(digits.mean, scaled.mean((0, 1, 2)), rtol=1e-6)
-    np.testing.assert_allclose(digits.std, scaled.std((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(digits.normalization.mean, scaled.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(digits.normalization.std, scaled.std((0, 1, 2)), rtol=1e-6)
 
 
 # --- normalisation, on the device
@@ -62,23 +62,24 @@ def test_statistics_are_those_of_the_training_images(digits):
 
 def test_normalize(digits):
     images = digits.train_images
-    oracle = (images / 255 - np.float64(digits.mean)) / np.float64(digits.std)
-    out = jax.jit(data.normalize)(images, digits.mean, digits.std)
+    mean, std = digits.normalization
+    oracle = (images / 255 - np.float64(mean)) / np.float64(std)
+    out = jax.jit(data.normalize)(images, digits.normalization)
     assert out.dtype == jnp.float32
     np.testing.assert_allclose(out, oracle, atol=1e-6)
     np.testing.assert_allclose(
-        data.normalize(images.astype(np.float32), digits.mean, digits.std), oracle, atol=1e-6
+        data.normalize(images.astype(np.float32), digits.normalization), oracle, atol=1e-6
     )
 
 
 def test_normalize_transforms():
     images = np.arange(48, dtype=np.uint8).reshape(2, 2, 4, 3)
-    mean, std = np.float32([0.1, 0.2, 0.3]), np.float32([0.5, 1, 2])
-    whole = data.normalize(images, mean, std)
-    each = jax.vmap(lambda image: data.normalize(image, mean, std))(images)
+    given = data.Normalization(np.float32([0.1, 0.2, 0.3]), np.float32([0.5, 1, 2]))
+    whole = data.normalize(images, given)
+    each = jax.vmap(lambda image: data.normalize(image, given))(images)
     np.testing.assert_array_equal(each, whole)
-    gradient = jax.grad(lambda x: data.normalize(x, mean, std).sum())(jnp.ones((1, 1, 3)))
-    np.testing.assert_allclose(gradient[0, 0], 1 / 255 / std, rtol=1e-6)
+    gradient = jax.grad(lambda x: data.normalize(x, given).sum())(jnp.ones((1, 1, 3)))
+    np.testing.assert_allclose(gradient[0, 0], 1 / 255 / given.std, rtol=1e-6)
 
 
 # --- order
@@ -174,8 +175,8 @@ def test_tfds_set(tmp_path, channels, test_split):
     np.testing.assert_array_equal(loaded.test_labels, labels[1010:])
     assert loaded.class_names == ("0", "1", "2")
     scaled = images[:1010].astype(np.float64) / 255
-    np.testing.assert_allclose(loaded.mean, scaled.mean((0, 1, 2)), rtol=1e-6)
-    np.testing.assert_allclose(loaded.std, scaled.std((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(loaded.normalization.mean, scaled.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(loaded.normalization.std, scaled.std((0, 1, 2)), rtol=1e-6)
 
 
 TRAP = "jnnk_trap"
@@ -321,8 +322,8 @@ def test_a_constant_channel_has_deviation_one(tmp_path):
     images[..., 1] = 51
     write_set(tmp_path, "speckles", {"train": (images, labels)})
     loaded = data.load("speckles", data_dir=tmp_path)
-    np.testing.assert_allclose(loaded.mean[1], 0.2, rtol=1e-6)
-    assert loaded.std[1] == 1
+    np.testing.assert_allclose(loaded.normalization.mean[1], 0.2, rtol=1e-6)
+    assert loaded.normalization.std[1] == 1
 
 
 @pytest.mark.thorough
@@ -333,8 +334,8 @@ def test_cifar10(shared):
     np.testing.assert_array_equal(np.bincount(loaded.train_labels), np.full(10, 5000))
     np.testing.assert_array_equal(np.bincount(loaded.test_labels), np.full(10, 1000))
     # What the shared weights are trained with, not the statistics of these images.
-    np.testing.assert_allclose(loaded.mean, [0.485, 0.456, 0.406])
-    np.testing.assert_allclose(loaded.std, [0.229, 0.224, 0.225])
+    np.testing.assert_allclose(loaded.normalization.mean, [0.485, 0.456, 0.406])
+    np.testing.assert_allclose(loaded.normalization.std, [0.229, 0.224, 0.225])
 
 
 # --- what can be wrong with a TFDS set
@@ -366,7 +367,7 @@ def test_unprepared_set_says_what_to_run(tmp_path):
     (tmp_path / "cifar100" / "incomplete.ABC_3.0.2").mkdir(parents=True)  # an interrupted one
     message = error_of("cifar100", data_dir=tmp_path)
     assert "not prepared" in message
-    assert f"jnnk prepare cifar100 --data-dir {tmp_path}" in message
+    assert f"jnnk.data.prepare('cifar100', '{tmp_path}')" in message
     assert "jnnk[tfds-prepare]" in message
 
 

@@ -50,8 +50,8 @@ def test_npz_with_a_test_split(tmp_path, channels, dtype):
     np.testing.assert_array_equal(loaded.train_labels, whole["train_labels"])
     np.testing.assert_array_equal(loaded.test_labels, 1)
     scaled = loaded.train_images.astype(np.float64) / 255
-    np.testing.assert_allclose(loaded.mean, scaled.mean((0, 1, 2)), rtol=1e-6)
-    np.testing.assert_allclose(loaded.std, scaled.std((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(loaded.normalization.mean, scaled.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(loaded.normalization.std, scaled.std((0, 1, 2)), rtol=1e-6)
 
 
 def test_npz_without_a_test_split_is_split(tmp_path):
@@ -60,7 +60,7 @@ def test_npz_without_a_test_split_is_split(tmp_path):
     assert loaded.class_names == ("wasp", "ant", "bee")
     np.testing.assert_array_equal(np.bincount(loaded.test_labels), [2, 2, 2])
     np.testing.assert_array_equal(np.bincount(loaded.train_labels), [8, 8, 8])
-    assert loaded.mean[0] != np.float32(0.485)  # CIFAR-10's figures go by its name
+    assert loaded.normalization.mean[0] != np.float32(0.485)  # CIFAR-10's figures go by its name
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_npz_that_is_not_as_expected(tmp_path, changes, said):
 @pytest.mark.parametrize(
     ("shape", "labels", "said"),
     [
-        ((2, 6, 6, 3), [0, 1], "like train_images, got (6, 6, 3); --image-size N makes all N x N"),
+        ((2, 6, 6, 3), [0, 1], "like train_images, got (6, 6, 3); image_size=N makes all N x N"),
         ((2, 6, 5), [0, 1], "like train_images, got (6, 5, 1)"),
         ((2, 6, 5, 3), [0, 3], "test labels run from 0 to 3, expected 0 to 2"),
         ((0, 6, 5, 3), np.zeros(0, int), "got (0, 6, 5, 3)"),
@@ -532,7 +532,7 @@ def test_images_of_two_sizes(tmp_path):
     message = error_of(tmp_path)
     assert str(tmp_path / "test" / "a" / "0.png") in message
     assert "expected 6x5 pixels" in message and "got 6x7 pixels" in message
-    assert message.endswith("--image-size N makes all of them N x N")
+    assert message.endswith("image_size=N makes all of them N x N")
     loaded = data.load(tmp_path, image_size=4)
     assert loaded.train_images.shape == (4, 4, 4, 3) and loaded.test_images.shape == (1, 4, 4, 3)
 

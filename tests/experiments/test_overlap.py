@@ -8,7 +8,7 @@ import pytest
 
 from jnnk import InputError
 from jnnk.cli import main
-from jnnk.data import Dataset
+from jnnk.data import Dataset, Normalization
 from jnnk.experiments import overlap as job
 from jnnk.experiments import overlap_epochs, overlap_pair, overlap_runs
 from jnnk.experiments.overlap_settings import Settings
@@ -32,7 +32,7 @@ SETTINGS = Settings(
 )
 LAYERS = (LayerSpec(3, 1, False), LayerSpec(3, 1, True))
 MODEL = ConvNet(num_classes=3, layers=LAYERS, channels=3)
-ZERO, ONE = np.zeros(1, np.float32), np.ones(1, np.float32)
+SAME = Normalization(np.zeros(1, np.float32), np.ones(1, np.float32))
 
 
 def create(rate):
@@ -54,9 +54,7 @@ def dataset():
     ground = np.stack([np.full((8, 8), 40), np.full((8, 8), 160), np.indices((8, 8))[0] // 4 * 120])
     images = (ground[labels] + rng.integers(0, 90, (180, 8, 8)))[..., None].astype(np.uint8)
     names = ("plane", "ship", "both")
-    return Dataset(
-        "noise", images[:120], labels[:120], images[120:], labels[120:], names, ZERO, ONE
-    )
+    return Dataset("noise", images[:120], labels[:120], images[120:], labels[120:], names, SAME)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 
 from jnnk import InputError
 from jnnk.cli import main
-from jnnk.data import Dataset
+from jnnk.data import Dataset, Normalization
 from jnnk.experiments import pruning as job
 from jnnk.pruning import apply_masks, make_masks
 
@@ -51,7 +51,8 @@ def dataset(network):
     """Images labelled by the network itself: it is always right, and pruning makes it wrong."""
     labels = predict(network.variables).argmax(1).astype(np.int32)
     assert np.bincount(labels).min() > 20
-    return Dataset("noise", IMAGES, labels, IMAGES, labels, ("a", "b", "c"), MEAN, STD)
+    normalization = Normalization(MEAN, STD)
+    return Dataset("noise", IMAGES, labels, IMAGES, labels, ("a", "b", "c"), normalization)
 
 
 @pytest.fixture(scope="module")

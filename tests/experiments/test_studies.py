@@ -10,13 +10,13 @@ from flax import linen as nn
 
 from jnnk import InputError, models
 from jnnk.cli import main
-from jnnk.data import Dataset, only_classes
+from jnnk.data import Dataset, Normalization, only_classes
 from jnnk.experiments import channel_pruning as pruning
 from jnnk.experiments import early_stopping as stopping
 from jnnk.experiments import regularizer
 from jnnk.experiments.network import Network
 
-MEAN, STD = np.float32([0.5]), np.float32([0.25])
+NORMALIZATION = Normalization(np.float32([0.5]), np.float32([0.25]))
 
 
 class Net(nn.Module):
@@ -31,7 +31,7 @@ def dataset():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (64, 8, 8, 1), dtype=np.uint8)
     labels = rng.integers(0, 2, 64).astype(np.int32)
-    return Dataset("noise", images, labels, images, labels, ("a", "b"), MEAN, STD)
+    return Dataset("noise", images, labels, images, labels, ("a", "b"), NORMALIZATION)
 
 
 @pytest.mark.thorough

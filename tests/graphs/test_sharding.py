@@ -27,6 +27,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import jnnk.graphs._sharded
 from jnnk import InputError
 from jnnk.activations import capture
+from jnnk.data import Normalization
 from jnnk.graphs import channelwise_nnk_graph, cosine, gaussian, nnk_graph, sharded_nnk_graph
 from jnnk.jobs.overlap import layer_graphs
 from jnnk.parallel import (
@@ -66,7 +67,7 @@ CASES = (RING, ("channel=8", False, "default"), ("data=4,channel=2", True, "cosi
 IN_TWO_PROCESSES = ("data=4", True, "laplacian")
 TRAINED_ON = ("data=2", "channel=1,data=8")
 BATCH, STEPS = 16, 4
-MEAN, STD = np.float32([0.5]), np.float32([0.25])
+NORMALIZATION = Normalization(np.float32([0.5]), np.float32([0.25]))
 
 
 def _activations() -> np.ndarray:
@@ -121,7 +122,7 @@ def _trained(mesh):
     images = rng.integers(0, 256, (STEPS, BATCH, 8, 8, 1), dtype=np.uint8)
     labels = rng.integers(0, 3, (STEPS, BATCH), dtype=np.int32)
     model, optimizer = Net(), make_optimizer("sgd", learning_rate=0.1, num_steps=STEPS)
-    step = make_train_step(model, optimizer, mean=MEAN, std=STD)
+    step = make_train_step(model, optimizer, normalization=NORMALIZATION)
     with jax.numpy_dtype_promotion("standard"):  # of Optax
         state = init_state(model, optimizer, jax.random.key(0), image_shape=(8, 8, 1))
         state = replicate(state, mesh)
@@ -129,7 +130,7 @@ def _trained(mesh):
             share = Batch(images[number, rows], labels[number, rows])
             state, metrics = step(state, shard_batch(share, mesh))
     assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(state.variables))
-    evaluate = make_evaluate(model, mean=MEAN, std=STD, batch_size=9, mesh=mesh)
+    evaluate = make_evaluate(model, normalization=NORMALIZATION, batch_size=9, mesh=mesh)
     accuracy = evaluate(state.variables, images[0], labels[0])
     leaves = jax.tree_util.tree_leaves_with_path((state.variables, metrics._asdict(), accuracy))
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}

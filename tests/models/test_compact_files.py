@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from jnnk import models
 from jnnk.models.convnet import FIVE, ConvNet
 from jnnk.models.resnet import ResNet
-from jnnk.pruning import compact, make_masks
+from jnnk.pruning import KeepRate, compact, make_masks
 
 
 def draws(model, images):
@@ -30,7 +30,10 @@ def written(path, *, size=16, model=None, keep_rate=0.1):
     images = np.random.default_rng(1).normal(size=(2, size, size, 3)).astype(np.float32)
     variables = draws(model, images)
     masks = make_masks(
-        variables["params"], criterion="weight", keep_rate=keep_rate, scope="layer", pointwise=True
+        variables["params"],
+        criterion="weight",
+        selection=KeepRate(keep_rate, "layer"),
+        pointwise=True,
     )
     small, small_variables = compact(model, variables, masks)
     models.save_compact(small, small_variables, path, image_shape=images.shape[1:])

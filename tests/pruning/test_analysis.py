@@ -5,7 +5,7 @@ import pytest
 
 from jnnk import pruning
 from jnnk.jobs import kernel_analysis
-from jnnk.pruning import make_masks
+from jnnk.pruning import Threshold, make_masks
 from jnnk.report.figures import pruning as figures
 
 CRITERIA = ("det", "det_gram", "weight")
@@ -49,18 +49,18 @@ def test_magnitudes_equal_numpy_and_leave_out_what_is_never_pruned(params):
     assert magnitudes["weight"]["flat"].shape == (6, 4)
 
 
-def test_share_pruned_counts_what_a_mask_prunes(params):
+def test_pruned_share_counts_what_a_mask_prunes(params):
     magnitudes = pruning.network_magnitudes(params, CRITERIA)
     for criterion in CRITERIA:
-        masks = make_masks(params, criterion=criterion, threshold=0.6)
+        masks = make_masks(params, criterion=criterion, selection=Threshold(0.6))
         for layer, scores in magnitudes[criterion].items():
-            share = pruning.share_pruned(scores, [0.0, 0.6, np.inf])
+            share = pruning.pruned_share(scores, [0.0, 0.6, np.inf])
             pruned = np.asarray(masks[layer]["kernel"] == 0).mean()
             np.testing.assert_allclose(share, [0, pruned, 1], atol=1e-12)
 
 
 def test_a_kernel_without_a_score_is_pruned_by_every_threshold():
-    assert pruning.share_pruned(np.float32([np.nan, 1.0]), [0.0])[0] == 0.5
+    assert pruning.pruned_share(np.float32([np.nan, 1.0]), [0.0])[0] == 0.5
 
 
 def test_real_eigenvalues_are_told_from_complex_ones():

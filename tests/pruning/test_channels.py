@@ -15,7 +15,7 @@ from jnnk.pruning import (
     compact,
     inner_convs,
 )
-from jnnk.pruning._masks import conv_kernels
+from jnnk.pruning._conv_leaves import conv_kernels
 
 
 def _graph(supports):

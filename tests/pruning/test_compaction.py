@@ -9,6 +9,7 @@ from jnnk import models
 from jnnk.models.convnet import SIX, ConvNet
 from jnnk.models.resnet import ResNet
 from jnnk.pruning import (
+    KeepRate,
     apply_masks,
     compact,
     conv_output_sizes,
@@ -61,7 +62,10 @@ def test_residual_networks(options, keep_rate):
     model = ResNet(5, (1, 1), (8, 16), **options)
     variables = random_variables(model)
     masks = make_masks(
-        variables["params"], criterion="weight", keep_rate=keep_rate, scope="layer", pointwise=True
+        variables["params"],
+        criterion="weight",
+        selection=KeepRate(keep_rate, "layer"),
+        pointwise=True,
     )
     _, small = check_same_logits(model, variables, masks)
     assert count(small) < count(variables)
@@ -78,7 +82,8 @@ def test_everything_dead():
 def test_convnet_and_its_dense_reader():
     model = ConvNet(num_classes=5, layers=SIX, channels=8)
     variables = random_variables(model)
-    masks = make_masks(variables["params"], criterion="weight", keep_rate=0.02, scope="layer")
+    selection = KeepRate(0.02, "layer")
+    masks = make_masks(variables["params"], criterion="weight", selection=selection)
     _, small = check_same_logits(model, variables, masks)
     assert small["params"]["fc"]["kernel"].shape[0] < variables["params"]["fc"]["kernel"].shape[0]
 
@@ -113,9 +118,11 @@ def test_resnet20_with_half_its_inner_filters(shared):
     model = models.create("resnet20", num_classes=10)
     variables = models.load_safetensors(model, shared / "weights/resnet20_cifar10.safetensors")
     masks = make_masks(
-        variables["params"], criterion="weight", keep_rate=0.5, scope="layer",
-        whole_filters=True, include="layer*_*/conv1/kernel",
-    )  # fmt: skip
+        variables["params"],
+        criterion="weight",
+        selection=KeepRate(0.5, "layer", whole_filters=True),
+        include="layer*_*/conv1/kernel",
+    )
     images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
     small, small_variables = check_same_logits(model, variables, masks, images)
 

@@ -17,17 +17,20 @@ from safetensors.numpy import load_file, save_file
 
 from jnnk import InputError
 from jnnk.pruning import (
+    Contribution,
+    KeepRate,
+    Threshold,
     apply_masks,
+    authors_mode,
     conv_output_sizes,
     cubic_schedule,
     keep_pruned_zero,
     kernel_scores,
     make_masks,
     masks_from_layers,
-    one_shot_schedule,
     summarize,
 )
-from jnnk.pruning._masks import conv_kernels
+from jnnk.pruning._conv_leaves import conv_kernels
 from jnnk.pruning._selection import num_pruned
 from jnnk.runs.mask_files import load_masks, save_masks
 
@@ -69,12 +72,10 @@ def test_masks_of_the_authors(shared):
     params = {k: {"kernel": jnp.asarray(t.transpose(2, 3, 1, 0))} for k, t in kernels.items()}
     for mode, number in sorted({tuple(name.split("|")[1:]) for name in reference}):
         value = float(number)
-        if mode.endswith("sorted_kernels"):
-            options = {"keep_rate": value}
-        else:
-            # Their weight_contrib divides a mean by a sum, so its shares add up to 1/9.
-            options = {"threshold": 9 * value if mode == "weight_contrib" else value}
-        ours = kept(make_masks(params, criterion=mode, **options))
+        # Their weight_contrib divides a mean by a sum, so its shares add up to 1/9.
+        value = 9 * value if mode == "weight_contrib" else value
+        criterion, selection = authors_mode(mode, value)
+        ours = kept(make_masks(params, criterion=criterion, selection=selection))
         for layer, tensor in kernels.items():
             shape = tensor.shape[1::-1]
             packed = reference[f"{layer}|{mode}|{number}"]
@@ -92,7 +93,7 @@ def test_det_gram_rounds_as_the_authors_float32(shared):
     for row in np.moveaxis(matrices.astype(float), 1, 0):
         gram = (row[:, :, None] * row[:, None] + gram).astype(np.float32).astype(float)
     theirs = np.abs(np.linalg.det(gram))
-    (ours,) = kernel_scores(jnp.asarray(np.moveaxis(matrices, 0, -1)[:, :, None]), "det_corr")
+    (ours,) = kernel_scores(jnp.asarray(np.moveaxis(matrices, 0, -1)[:, :, None]), "det_gram")
     for threshold in (1e-4, 1e-3, 1e-2, 5e-2):
         np.testing.assert_array_equal(ours >= threshold**6, theirs >= threshold**6)
 
@@ -100,7 +101,8 @@ def test_det_gram_rounds_as_the_authors_float32(shared):
 def test_threshold_is_in_the_unit_of_the_weights(params):
     kernel = params["block_0"]["conv1"]["kernel"]
     for name, power in (("det", 3), ("det_gram", 6), ("min_eig", 1), ("weight", 1)):
-        keep = kept(make_masks(params, criterion=name, threshold=0.05))["block_0/conv1/kernel"]
+        masks = make_masks(params, criterion=name, selection=Threshold(0.05))
+        keep = kept(masks)["block_0/conv1/kernel"]
         np.testing.assert_array_equal(keep, kernel_scores(kernel, name) >= 0.05**power)
         assert 0 < keep.mean() < 1
 
@@ -116,19 +118,22 @@ def test_treedef_shapes_and_layers_left_whole(params):
 
 
 def test_keep_rate_scopes(params):
-    by_filter = kept(make_masks(params, criterion="det", keep_rate=0.5, scope="filter"))
+    def by_det(keep_rate, scope):
+        return make_masks(params, criterion="det", selection=KeepRate(keep_rate, scope))
+
+    by_filter = kept(by_det(0.5, "filter"))
     assert (by_filter["block_0/conv1/kernel"].sum(axis=0) == 4).all()
     assert (by_filter["conv1/kernel"].sum(axis=0) == 2).all()  # int(3 * 0.5) pruned
-    by_layer = shares(make_masks(params, criterion="det", keep_rate=0.5, scope="layer"))
+    by_layer = shares(by_det(0.5, "layer"))
     assert by_layer["conv1/kernel"] == by_layer["block_0/conv1/kernel"] == 0.5
     # The second layer's weights are ten times smaller: over the network it goes first.
-    network = shares(make_masks(params, criterion="det", keep_rate=24 / 104, scope="network"))
+    network = shares(by_det(24 / 104, "network"))
     assert network["conv1/kernel"] > 0.9
     assert network["block_0/conv1/kernel"] < 0.05
 
 
 def test_ranks_are_those_of_the_scores(params):
-    keep = kept(make_masks(params, criterion="spectral_norm", keep_rate=0.3, scope="layer"))
+    keep = kept(make_masks(params, criterion="spectral_norm", selection=KeepRate(0.3, "layer")))
     for path, kernel in conv_kernels(params).items():
         if kernel.shape[0] == 3:
             scores = np.asarray(kernel_scores(kernel, "spectral_norm"))
@@ -138,21 +143,21 @@ def test_ranks_are_those_of_the_scores(params):
 def test_contribution(params):
     kernel = params["block_0"]["conv1"]["kernel"]
     scores = np.asarray(kernel_scores(kernel, "weight"))
-    keep = kept(make_masks(params, criterion="weight", contribution=0.12))["block_0/conv1/kernel"]
+    masks = make_masks(params, criterion="weight", selection=Contribution(0.12))
+    keep = kept(masks)["block_0/conv1/kernel"]
     np.testing.assert_array_equal(keep, scores / scores.sum(axis=0) >= 0.12)
-    same = kept(make_masks(params, criterion="weight_contrib", threshold=0.12))
-    np.testing.assert_array_equal(keep, same["block_0/conv1/kernel"])
+    assert authors_mode("weight_contrib", 0.12) == ("weight", Contribution(0.12))
 
 
 @pytest.mark.parametrize("scope", ["layer", "network"])
 def test_whole_filters_by_summed_score(params, scope):
-    options = {"keep_rate": 0.4, "scope": scope, "whole_filters": True}
-    keep = kept(make_masks(params, criterion="weight", **options))
+    selection = KeepRate(0.4, scope, whole_filters=True)
+    keep = kept(make_masks(params, criterion="weight", selection=selection))
     for path in ("conv1/kernel", "block_0/conv1/kernel"):
         assert (keep[path].all(axis=0) == keep[path].any(axis=0)).all()
     sums = {p: kernel_scores(k, "weight").sum(axis=0) for p, k in conv_kernels(params).items()}
     if scope == "layer":
-        neurons = kept(make_masks(params, criterion="weight_sorted_neurons", keep_rate=0.4))
+        neurons = kept(make_masks(params, **authors_mode("weight_sorted_neurons", 0.4)._asdict()))
         for path, expected in (("conv1/kernel", 4), ("block_0/conv1/kernel", 4)):
             order = np.argsort(-sums[path])
             assert keep[path][0, order[:expected]].all()
@@ -171,7 +176,7 @@ def test_random(params):
     other = make_masks(params, criterion="random", keep_rate=0.5, key=jax.random.key(1))
     assert all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), one, same)))
     assert not all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), one, other)))
-    neurons = kept(make_masks(params, criterion="random_neurons", keep_rate=0.5, key=KEY))
+    neurons = kept(make_masks(params, **authors_mode("random_neurons", 0.5)._asdict(), key=KEY))
     assert neurons["conv1/kernel"].all(axis=0).sum() == 4
 
 
@@ -189,8 +194,8 @@ def test_include_exclude_pointwise(params):
 def test_earlier_masks_compose(params):
     first = make_masks(params, criterion="random", keep_rate=0.6, key=KEY)
     pruned = apply_masks(params, first)
-    for options in ({"keep_rate": 0.3}, {"keep_rate": 0.3, "scope": "layer"}, {"threshold": 0.05}):
-        second = make_masks(pruned, criterion="weight", previous=first, **options)
+    for selection in (KeepRate(0.3), KeepRate(0.3, "layer"), Threshold(0.05)):
+        second = make_masks(pruned, criterion="weight", selection=selection, previous=first)
         both = kept(first), kept(second)
         assert all((both[1][path] <= both[0][path]).all() for path in both[0])
     # The rate is of all kernels: what is pruned already counts.
@@ -204,25 +209,21 @@ def test_earlier_masks_compose(params):
 def test_not_finite_kernels_go_first(params):
     kernel = params["conv1"]["kernel"].at[0, 0, 1, 2].set(jnp.nan)
     broken = {**params, "conv1": {**params["conv1"], "kernel": kernel}}
-    for options in ({"threshold": 1e-6}, {"keep_rate": 0.99}, {"contribution": 1e-6}):
-        masks = make_masks(broken, criterion="spectral_radius", **options)
+    for selection in (Threshold(1e-6), KeepRate(0.99), Contribution(1e-6)):
+        masks = make_masks(broken, criterion="spectral_radius", selection=selection)
         assert masks["conv1"]["kernel"][0, 0, 1, 2] == 0
         assert jnp.isfinite(apply_masks(broken, masks)["conv1"]["kernel"]).all()
-    assert (
-        kept(make_masks(broken, criterion="weight", contribution=1e-6))["conv1/kernel"].sum() == 23
-    )
+    masks = make_masks(broken, criterion="weight", selection=Contribution(1e-6))
+    assert kept(masks)["conv1/kernel"].sum() == 23
 
 
 def test_schedules():
-    assert [one_shot_schedule(0.3, start=2)(step) for step in (0, 1, 2, 9)] == [1, 1, 0.3, 0.3]
     gradual = cubic_schedule(0.2, start=10, stop=20)
     assert [gradual(step) for step in (0, 10, 20, 99)] == [1, 1, 0.2, 0.2]
     assert gradual(15) == pytest.approx(0.2 + 0.8 * 0.5**3)
     with pytest.raises(ValueError, match="stop"):
         cubic_schedule(0.2, start=10, stop=10)
     for wrong in (-0.1, 1.1, np.nan, True):
-        with pytest.raises(ValueError, match="keep_rate: expected a share"):
-            one_shot_schedule(wrong)
         with pytest.raises(ValueError, match="keep_rate: expected a share"):
             cubic_schedule(wrong, start=0, stop=1)
         with pytest.raises(ValueError, match="initial: expected a share"):
@@ -255,6 +256,18 @@ def test_what_is_no_share_is_refused(rate):
         num_pruned(10, rate)
 
 
+def test_thresholds_and_contributions_may_be_traced(params):
+    for selection, value in ((Threshold, 0.05), (Contribution, 0.1)):
+
+        def masks(value, selection=selection):
+            return make_masks(params, criterion="weight", selection=selection(value))
+
+        for traced, known in zip(
+            jax.tree.leaves(jax.jit(masks)(value)), jax.tree.leaves(masks(value)), strict=True
+        ):
+            np.testing.assert_array_equal(traced, known)
+
+
 def test_a_traced_keep_rate_is_refused(params):
     with pytest.raises(ValueError, match="keep_rate: expected a number"):
         jax.jit(lambda rate: make_masks(params, criterion="weight", keep_rate=rate))(0.5)
@@ -263,20 +276,21 @@ def test_a_traced_keep_rate_is_refused(params):
 def test_masks_of_a_decimal_keep_that_share_and_the_authors_modes_their_count():
     kernel = {"a": {"kernel": jax.random.normal(KEY, (3, 3, 10, 10))}}
     for scope, number in (("network", 90), ("layer", 90), ("filter", 90)):
-        masks = make_masks(kernel, criterion="weight", keep_rate=0.9, scope=scope)
+        masks = make_masks(kernel, criterion="weight", selection=KeepRate(0.9, scope))
         assert kept(masks)["a/kernel"].sum() == number
-    theirs = kept(make_masks(kernel, criterion="weight_sorted_kernels", keep_rate=0.9))
+    theirs = kept(make_masks(kernel, **authors_mode("weight_sorted_kernels", 0.9)._asdict()))
     assert theirs["a/kernel"].all()  # int(10 * (1.0 - 0.9)) is 0
-    whole = make_masks(kernel, criterion="weight", keep_rate=0.9, whole_filters=True)
+    filters = KeepRate(0.9, whole_filters=True)
+    whole = make_masks(kernel, criterion="weight", selection=filters)
     assert kept(whole)["a/kernel"].all(axis=0).sum() == 9
 
 
 def test_masks_need_no_promotion_of_ranks(params):
     scores = {path: jnp.ones(kernel.shape[2:]) for path, kernel in conv_kernels(params).items()}
     with jax.numpy_rank_promotion("raise"):
-        first = make_masks(params, criterion=scores, contribution=0.01)
-        options = {"keep_rate": 0.5, "scope": "layer", "whole_filters": True}
-        masks = make_masks(params, criterion=scores, previous=first, **options)
+        first = make_masks(params, criterion=scores, selection=Contribution(0.01))
+        filters = KeepRate(0.5, "layer", whole_filters=True)
+        masks = make_masks(params, criterion=scores, selection=filters, previous=first)
         optimizer = keep_pruned_zero(optax.sgd(0.1, momentum=0.9))
         optimizer.update(params, optimizer.init(params), params, masks=masks)
     assert (apply_masks(params, masks)["conv1"]["kernel"] == 0).mean() == 0.5
@@ -296,7 +310,8 @@ def test_apply_gives_exact_positive_zeros():
 
 def test_contribution_keeps_no_filter_of_zeros():
     kernel = jnp.ones((3, 3, 2, 3)).at[..., 0].set(0).at[..., 0, 1].set(0)
-    masks = make_masks({"a": {"kernel": kernel}}, criterion="weight", contribution=0.0)
+    params = {"a": {"kernel": kernel}}
+    masks = make_masks(params, criterion="weight", selection=Contribution(0.0))
     np.testing.assert_array_equal(masks["a"]["kernel"][0, 0], [[0, 1, 1], [0, 1, 1]])
 
 
@@ -310,14 +325,14 @@ def test_scores_in_place_of_a_criterion(params):
     cut = np.sort(flat)[78]  # of 104 kernels
     for path in ("conv1/kernel", "block_0/conv1/kernel"):
         np.testing.assert_array_equal(keep[path], scores[path] >= cut)
-        above = kept(make_masks(params, criterion=scores, threshold=0.5))[path]
+        above = kept(make_masks(params, criterion=scores, selection=Threshold(0.5)))[path]
         np.testing.assert_array_equal(above, scores[path] >= 0.5)
     of_filters = {path: np.asarray(s).mean(axis=0) for path, s in scores.items()}
-    options = {"keep_rate": 0.5, "whole_filters": True, "scope": "layer"}
-    same = make_masks(params, criterion=of_filters, **options)
+    filters = KeepRate(0.5, "layer", whole_filters=True)
+    same = make_masks(params, criterion=of_filters, selection=filters)
     for a, b in zip(
         jax.tree.leaves(same),
-        jax.tree.leaves(make_masks(params, criterion=scores, **options)),
+        jax.tree.leaves(make_masks(params, criterion=scores, selection=filters)),
         strict=True,
     ):
         np.testing.assert_array_equal(a, b)
@@ -514,18 +529,11 @@ def test_files(params, tmp_path):
     ("options", "message"),
     [
         ({}, "exactly one"),
-        ({"threshold": 0.1, "keep_rate": 0.5}, "exactly one"),
+        ({"selection": Threshold(0.1), "keep_rate": 0.5}, "exactly one"),
+        ({"selection": 0.5}, "selection: expected Threshold, Contribution or KeepRate, got 0.5"),
         ({"keep_rate": 1.5}, "keep_rate: expected a share"),
-        ({"contribution": -0.1}, "contribution: expected a share"),
-        ({"contribution": np.nan}, "contribution: expected a share"),
-        ({"threshold": np.nan}, "threshold: expected a finite"),
-        ({"threshold": np.inf}, "threshold: expected a finite"),
-        ({"threshold": -0.1}, "threshold: expected a finite"),
         ({"keep_rate": True}, "keep_rate: expected a share"),
-        ({"keep_rate": 0.5, "scope": "global"}, "scope: expected one of"),
-        ({"threshold": 0.1, "scope": "layer"}, "go with keep_rate"),
-        ({"keep_rate": 0.5, "scope": "filter", "whole_filters": True}, "whole filters"),
-        ({"criterion": "det_sorted_kernels", "threshold": 0.1}, "goes with keep_rate"),
+        ({"keep_rate": 0.5, "criterion": "det_sorted_kernels"}, "criterion: expected one of"),
         ({"keep_rate": 0.5, "include": "layer9*"}, "include: no conv kernel"),
         ({"keep_rate": 0.5, "criterion": "random"}, "key"),
     ],
@@ -533,6 +541,27 @@ def test_files(params, tmp_path):
 def test_misuse_is_refused(params, options, message):
     with pytest.raises(ValueError, match=message):
         make_masks(params, **{"criterion": "weight", **options})
+
+
+@pytest.mark.parametrize(
+    ("selection", "options", "message"),
+    [
+        (Contribution, (-0.1,), "contribution: expected a share"),
+        (Contribution, (np.nan,), "contribution: expected a share"),
+        (Threshold, (np.nan,), "threshold: expected a finite"),
+        (Threshold, (np.inf,), "threshold: expected a finite"),
+        (Threshold, (-0.1,), "threshold: expected a finite"),
+        (Threshold, ("0.1",), "threshold: expected a finite"),
+        (KeepRate, (1.5,), "keep_rate: expected a share"),
+        (KeepRate, (0.5, "global"), "scope: expected one of"),
+        (KeepRate, (0.5, "filter", True), "scope: whole filters"),
+        (authors_mode, ("det_sorted_kernels", 1.5), "keep_rate: expected a share"),
+        (authors_mode, ("det_sorted", 0.5), "mode: expected one of .*; got 'det_sorted'"),
+    ],
+)
+def test_selections_check_themselves(selection, options, message):
+    with pytest.raises(ValueError, match=message):
+        selection(*options)
 
 
 def test_layers_of_another_shape_are_refused(params):

@@ -1,5 +1,6 @@
 """Criteria against numpy in float64, on any input and every platform."""
 
+import dataclasses
 import inspect
 
 import jax
@@ -8,8 +9,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from jnnk.pruning import CRITERIA, eigenvalues, kernel_scores
-from jnnk.pruning import _scores as conv_scores
+from jnnk.pruning import (
+    CRITERIA,
+    Contribution,
+    KeepRate,
+    Threshold,
+    authors_mode,
+    eigenvalues,
+    kernel_scores,
+)
 from jnnk.pruning._scores import kernel_magnitudes, score_degree
 
 pytestmark = pytest.mark.user_compile
@@ -240,18 +248,22 @@ def test_jit_and_vmap_change_nothing():
 @pytest.mark.parametrize(
     ("mode", "expected"),
     [
-        ("det", ("det", None)),
-        ("det_corr", ("det_gram", None)),
-        ("det_contrib", ("det", "contrib")),
-        ("min_eig_real_contrib", ("min_eig_real", "contrib")),
-        ("spectral_norm_sorted_kernels", ("spectral_norm", "kernels")),
-        ("weight_sorted_neurons", ("weight", "neurons")),
-        ("random_kernels", ("random", "kernels")),
-        ("random_neurons", ("random", "neurons")),
+        ("det", ("det", Threshold(0.5))),
+        ("det_corr", ("det_gram", Threshold(0.5))),
+        ("det_contrib", ("det", Contribution(0.5))),
+        ("min_eig_real_contrib", ("min_eig_real", Contribution(0.5))),
+        ("spectral_norm_sorted_kernels", ("spectral_norm", KeepRate(0.5, "filter"))),
+        ("weight_sorted_neurons", ("weight", KeepRate(0.5, "layer", whole_filters=True))),
+        ("random_kernels", ("random", KeepRate(0.5, "filter"))),
+        ("random_neurons", ("random", KeepRate(0.5, "layer", whole_filters=True))),
     ],
 )
 def test_modes_of_the_authors(mode, expected):
-    assert conv_scores.parse_mode(mode) == expected
+    found = authors_mode(mode, 0.5)
+    criterion, selection = expected
+    assert found.criterion == criterion
+    assert isinstance(found.selection, type(selection))
+    assert dataclasses.astuple(found.selection) == dataclasses.astuple(selection)
 
 
 def test_misuse_is_refused():

@@ -9,8 +9,14 @@ import numpy as np
 import pytest
 
 from jnnk.models import create
-from jnnk.pruning import channel_masks, make_masks, taylor_channel_scores, taylor_scores
-from jnnk.pruning._masks import conv_kernels
+from jnnk.pruning import (
+    KeepRate,
+    channel_masks,
+    make_masks,
+    taylor_channel_scores,
+    taylor_scores,
+)
+from jnnk.pruning._conv_leaves import conv_kernels
 
 RNG = np.random.default_rng(0)
 PARAMS = {
@@ -65,9 +71,10 @@ def test_masks_by_them_keep_the_largest(arrays):
         masks["conv"]["kernel"][0, 0], by_kernel > np.sort(by_kernel, None)[3]
     )
     masks = make_masks(
-        params, criterion=taylor_channel_scores(loss, params, batches), keep_rate=0.5,
-        whole_filters=True,
-    )  # fmt: skip
+        params,
+        criterion=taylor_channel_scores(loss, params, batches),
+        selection=KeepRate(0.5, whole_filters=True),
+    )
     keep = np.broadcast_to(by_channel > np.sort(by_channel)[1], (2, 4))
     np.testing.assert_array_equal(masks["conv"]["kernel"][0, 0], keep)
 

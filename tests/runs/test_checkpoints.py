@@ -5,6 +5,7 @@ import pytest
 
 from jnnk import InputError
 from jnnk.runs.checkpoints import Checkpoints
+from jnnk.training import TrainState
 
 
 def state(value):
@@ -77,3 +78,24 @@ def test_a_full_disk_leaves_the_checkpoints_before(tmp_path, monkeypatch):
         with pytest.raises(OSError, match=f"No space left on device: .*{tmp_path.name}/2"):
             checkpoints.save(2, state(2))
         assert checkpoints.restore(1, state(0))["step"] == 1
+
+
+def test_training_states_have_the_layout_of_version_0_1(tmp_path):
+    """Masks of what trains beside the optimiser's state, and no entry where nothing is frozen."""
+    whole = TrainState(*(jnp.full(2, number) for number in range(len(TrainState._fields) - 1)))
+    frozen = whole._replace(trainable=jnp.ones(2))
+    expected = whole._asdict() | {"opt_state": {"inner": whole.opt_state, "trainable": jnp.ones(2)}}
+    del expected["trainable"]
+    written = {"whole": whole, "frozen": frozen, "within": (frozen, jnp.zeros(3))}
+    for name, state in written.items():
+        with Checkpoints(tmp_path / name) as checkpoints:
+            checkpoints.save(0, state)
+            found = checkpoints.restore(0, state)
+            assert jax.tree.structure(found) == jax.tree.structure(state)
+            jax.tree.map(np.testing.assert_array_equal, found, state)
+            if name == "frozen":
+                layout = checkpoints.restore(0, expected)
+                jax.tree.map(np.testing.assert_array_equal, layout, expected)
+            if name == "whole":
+                layout = {key: value for key, value in whole._asdict().items() if value is not None}
+                checkpoints.restore(0, layout)

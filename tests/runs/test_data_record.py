@@ -10,7 +10,7 @@ from tiny import NETWORK, fails, write_images
 
 from jnnk import InputError
 from jnnk.cli import main
-from jnnk.data import Dataset, fingerprint, load
+from jnnk.data import Dataset, Normalization, fingerprint, load
 from jnnk.jobs.compare import compare
 from jnnk.runs.data_record import check_data, record_data, record_study_data
 from jnnk.runs.folder import Run, create_run, open_run, read_json, to_json, write_json
@@ -27,7 +27,7 @@ def dataset(**fields):
     return Dataset(
         **{
             "name": "mine/", **arrays, "class_names": ("a", "b"),
-            "mean": np.zeros(1, np.float32), "std": np.ones(1, np.float32), **fields,
+            "normalization": Normalization(np.float32([0]), np.float32([1])), **fields,
         }
     )  # fmt: skip
 
@@ -71,7 +71,8 @@ def test_what_changed_is_named(changed, tmp_path):
     run = record_data(Run(tmp_path, {"format": 1}), dataset(), command="study")
     assert open_run(tmp_path) == run
     check_data(run, dataset())
-    check_data(run, dataset(name="moved/", mean=np.ones(1)))  # no part of the data
+    other = Normalization(np.ones(1), np.ones(1))
+    check_data(run, dataset(name="moved/", normalization=other))  # no part of the data
     with pytest.raises(InputError, match=f"has other {changed} than when jnnk study read it"):
         check_data(run, CHANGES[changed](dataset()))
     record_study_data(tmp_path, dataset(), command="reproduce pruning")

@@ -12,7 +12,7 @@ import pytest
 from tiny import NETWORK, fails, write_images
 
 from jnnk.cli import main
-from jnnk.data import Dataset
+from jnnk.data import Dataset, Normalization
 from jnnk.experiments import overlap_runs
 from jnnk.experiments.overlap_settings import Settings
 from jnnk.jobs.fit import fit
@@ -28,7 +28,7 @@ from jnnk.training import Metrics, make_evaluate
 
 DATA = Dataset(
     "noise", *(np.zeros((20, 1, 1, 1), np.uint8), np.zeros(20, np.int32)) * 2, ("a",),
-    np.zeros(1, np.float32), np.ones(1, np.float32),
+    Normalization(np.zeros(1, np.float32), np.ones(1, np.float32)),
 )  # fmt: skip
 
 
@@ -132,7 +132,8 @@ def test_evaluation_of_logits_that_are_not_finite():
             # An image of value v answers (0, v / 255 * scale); 0 * inf is NaN.
             return jnp.stack([0 * images[:, 0, 0, 0], images[:, 0, 0, 0] * variables], -1), {}
 
-    evaluate = make_evaluate(Model(), mean=np.zeros(1), std=np.ones(1), batch_size=4)
+    normalization = Normalization(np.zeros(1), np.ones(1))
+    evaluate = make_evaluate(Model(), normalization=normalization, batch_size=4)
     images = np.array([255, 51, 0, 102, 204], np.uint8)[:, None, None, None]
     labels = np.array([1, 1, 0, 0, 1], np.int32)
     assert evaluate(jnp.float32(1), images, labels) == 0.8

@@ -8,14 +8,21 @@ import pytest
 from flax import linen as nn
 
 from jnnk import InputError, training
-from jnnk.data import Dataset
+from jnnk.data import Dataset, Normalization
 from jnnk.jobs.fit import fit
 from jnnk.jobs.stopping import stopping
 from jnnk.models import ConvInfo
 from jnnk.runs.progress import Silent
-from jnnk.training import freezable, freeze, start_patience, trainable_masks, update_patience
+from jnnk.training import (
+    freezable,
+    freeze,
+    start_freezing,
+    start_patience,
+    trainable_masks,
+    update_patience,
+)
 
-MEAN, STD = np.float32([0.5]), np.float32([0.25])
+NORMALIZATION = Normalization(np.float32([0.5]), np.float32([0.25]))
 
 
 class Net(nn.Module):
@@ -42,7 +49,7 @@ def _dataset(size=60):
     images = rng.integers(0, 200, (size, 8, 8, 1))
     images[labels == 1, :4] += 55  # a class is seen in the upper half
     images = images.astype(np.uint8)
-    return Dataset("blobs", images, labels, images, labels, ("a", "b"), MEAN, STD)
+    return Dataset("blobs", images, labels, images, labels, ("a", "b"), NORMALIZATION)
 
 
 def test_patience_runs_out_channel_by_channel():
@@ -67,14 +74,16 @@ def test_frozen_channels_do_not_move_and_the_others_do():
         optimizer = freezable(
             training.make_optimizer("adam", learning_rate=0.1, num_steps=20, weight_decay=0.1)
         )
-        state = training.init_state(model, optimizer, jax.random.key(0), image_shape=(8, 8, 1))
-        step = training.make_train_step(model, optimizer, mean=MEAN, std=STD)
+        state = start_freezing(
+            training.init_state(model, optimizer, jax.random.key(0), image_shape=(8, 8, 1))
+        )
+        step = training.make_train_step(model, optimizer, normalization=NORMALIZATION)
         batch = training.Batch(data.train_images, data.train_labels)
         state, _ = step(state, batch)
         stopped = {"conv1": np.array([True, False, False]), "conv2": np.arange(4) == 2}
         masks = trainable_masks(state.params, model.convs(), stopped)
-        state = state._replace(opt_state=freeze(state.opt_state, masks))
-        params, inner = jax.tree.map(np.asarray, (state.params, state.opt_state.inner))
+        state = freeze(state, masks)
+        params, inner = jax.tree.map(np.asarray, (state.params, state.opt_state))
         for _ in range(2):
             state, _ = step(state, batch)
     moved = jax.tree.map(lambda new, old: np.asarray(new) != old, state.params, params)
@@ -84,7 +93,7 @@ def test_frozen_channels_do_not_move_and_the_others_do():
     for leaf in ("scale", "bias"):
         assert not moved["bn1"][leaf][0] and moved["bn1"][leaf].any()
     assert moved["fc"]["kernel"].any()
-    pairs = zip(jax.tree.leaves(state.opt_state.inner), jax.tree.leaves(inner),
+    pairs = zip(jax.tree.leaves(state.opt_state), jax.tree.leaves(inner),
                 strict=True)  # fmt: skip
     moments = [(new, old) for new, old in pairs if np.shape(old) == (3, 3, 1, 3)]
     assert len(moments) == 2
@@ -96,8 +105,11 @@ def test_frozen_channels_do_not_move_and_the_others_do():
 def test_masks_of_another_tree_are_refused():
     optimizer = freezable(training.make_optimizer("sgd", learning_rate=0.1, num_steps=2))
     params = {"conv1": {"kernel": jnp.ones((3, 3, 1, 2))}}
+    state = training.start_state(optimizer, jax.random.key(0), {"params": params})
     with pytest.raises(ValueError, match="treedef"):
-        freeze(optimizer.init(params), {})
+        freeze(start_freezing(state), {})
+    with pytest.raises(ValueError, match="trainable: freezable needs the mask"):
+        optimizer.update(params, state.opt_state, params, masks=state.masks)
 
 
 @pytest.mark.parametrize("name", ["channel-nnk", "validation"])
@@ -106,12 +118,12 @@ def test_a_rule_ends_a_training_and_is_resumed(name, tmp_path):
     trained_on, monitor = stopping(name, model, data, patience=1)
     assert len(trained_on.train_images) == (48 if name == "validation" else 60)
     optimizer = freezable(training.make_optimizer("sgd", learning_rate=1e-6, num_steps=1000))
-    step = training.make_train_step(model, optimizer, mean=MEAN, std=STD, augment=False)
+    step = training.make_train_step(model, optimizer, normalization=NORMALIZATION, augment=False)
 
     def train(epochs):
         return fit(
-            lambda: training.init_state(
-                model, optimizer, jax.random.key(0), image_shape=(8, 8, 1)
+            lambda: start_freezing(
+                training.init_state(model, optimizer, jax.random.key(0), image_shape=(8, 8, 1))
             ),
             step, trained_on, evaluate=lambda *_: 0.5, epochs=epochs, batch_size=16, seed=0,
             folder=tmp_path, progress=Silent(), description="", monitor=monitor,
@@ -122,7 +134,7 @@ def test_a_rule_ends_a_training_and_is_resumed(name, tmp_path):
     epochs = int(state.step) // (len(trained_on.train_images) // 16)
     # Nothing is learnt at this rate: as soon as patience allows, give or take a chance neighbour.
     assert 2 <= epochs < 20
-    frozen = [leaf.min() for leaf in jax.tree.leaves(state.opt_state.trainable)]
+    frozen = [leaf.min() for leaf in jax.tree.leaves(state.trainable)]
     assert (min(frozen) == 0) == (name == "channel-nnk")
     assert int(train(100).step) == int(state.step)
 

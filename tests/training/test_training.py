@@ -7,13 +7,13 @@ import pytest
 from flax import linen as nn
 
 from jnnk import InputError, training
-from jnnk.data import epoch_order
+from jnnk.data import Normalization, epoch_order
 from jnnk.parallel import local_rows
 from jnnk.penalties import make_regularizer
 from jnnk.pruning import apply_masks, make_masks
 from jnnk.training import Batch, update_patience
 
-MEAN, STD = np.float32([0.5]), np.float32([0.25])
+NORMALIZATION = Normalization(np.float32([0.5]), np.float32([0.25]))
 #: Options of a step under a mask, compiled once for all tests that need one.
 MASKED = {"weight_decay": 0.1, "masks_for": "weight", "l1": 1e-3}
 
@@ -60,7 +60,7 @@ def made(optimizer="sgd", *, weight_decay=5e-4, masks_for=None, **options):
     if masks_for is not None:
         masks = make_masks(initial().params, criterion=masks_for, keep_rate=0.5)
     state = training.start_state(transform, initial().key, initial().variables, masks=masks)
-    step = training.make_train_step(model, transform, mean=MEAN, std=STD, **options)
+    step = training.make_train_step(model, transform, normalization=NORMALIZATION, **options)
     return model, state, step
 
 
@@ -175,8 +175,9 @@ def test_regularizer_sees_activations_and_labels_and_is_differentiated():
 def test_evaluate_counts_the_last_partial_batch_once():
     model, state, _ = make()
     batch = make_batch(size=23)
-    evaluate = training.make_evaluate(model, mean=MEAN, std=STD, batch_size=10)
-    logits, _ = training.make_predict(model, mean=MEAN, std=STD)(state.variables, batch.images)
+    evaluate = training.make_evaluate(model, normalization=NORMALIZATION, batch_size=10)
+    predict = training.make_predict(model, normalization=NORMALIZATION)
+    logits, _ = predict(state.variables, batch.images)
     expected = np.mean(np.argmax(np.asarray(logits), axis=-1) == batch.labels)
     accuracy = evaluate(state.variables, batch.images, batch.labels)
     assert accuracy == pytest.approx(expected, abs=1e-6)
@@ -226,7 +227,11 @@ def test_cosine_schedule_ends_at_zero():
             )
         ],
         *[
-            (functools.partial(make, Net(), *first), {"mean": MEAN, "std": STD} | wrong, said)
+            (
+                functools.partial(make, Net(), *first),
+                {"normalization": NORMALIZATION._replace(**wrong)},
+                said,
+            )
             for make, first in (
                 (training.make_train_step, [None]),
                 (training.make_predict, []),
@@ -241,12 +246,12 @@ def test_cosine_schedule_ends_at_zero():
         ],
         (
             functools.partial(training.make_train_step, Net(), None),
-            {"mean": MEAN, "std": STD, "l1": -1},
+            {"normalization": NORMALIZATION, "l1": -1},
             "l1: ",
         ),
         (
             functools.partial(training.make_evaluate, Net()),
-            {"mean": MEAN, "std": STD, "batch_size": 0},
+            {"normalization": NORMALIZATION, "batch_size": 0},
             "batch_size must be a whole number",
         ),
         (

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnnk._core.double_float import DoubleFloat, add, exact_product
+from jnnk._core.double_float import DoubleFloat, exact_product
 from jnnk._core.precision import contract
 
 #: Sides are decided to rounding, in units of it times the largest cross entry, whatever tolerance
@@ -105,7 +105,7 @@ def exact_gradient(gram: jax.Array, cross: jax.Array, weights: jax.Array) -> jax
     """
 
     def add_term(j, total):
-        return add(total, exact_product(gram[:, j], -weights[j][:, None]))
+        return total + exact_product(gram[:, j], -weights[j][:, None])
 
     start = DoubleFloat(cross.T, jnp.zeros_like(cross.T))
     total = jax.lax.fori_loop(0, len(cross), add_term, start)

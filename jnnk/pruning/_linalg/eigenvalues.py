@@ -15,8 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jnnk._core import double_float as df
-from jnnk._core.double_float import DoubleFloat
+from jnnk._core.double_float import DoubleFloat, exact_product, exact_sum
 from jnnk._core.precision import contract
 from jnnk.pruning._linalg.adjugates import (
     adjugate_of_triangular,
@@ -160,7 +159,7 @@ def gram_determinant(matrix: jax.Array) -> jax.Array:
     for i, j in itertools.combinations_with_replacement(range(size), 2):
         total = jnp.zeros_like(matrix[0, 0])
         for row in matrix:
-            total = df.add(df.exact_product(row[i], row[j]), _single(total)).hi
+            total = (exact_product(row[i], row[j]) + total).hi
         entries[i, j] = entries[j, i] = total
     return jnp.abs(_closed_determinant(entries, size))
 
@@ -181,36 +180,21 @@ def _closed_determinant(
         return entries[0, 0]
     if size == 2:
         return _minor(entries, 0, 1, 0, 1).hi
-    terms = [
-        df.multiply(_minor(entries, 1, 2, (i + 1) % 3, (i + 2) % 3), _single(entries[0, i]))
-        for i in range(3)
-    ]
-    return _sum(terms).hi
-
-
-def _single(a: jax.Array) -> DoubleFloat:
-    return DoubleFloat(a, jnp.zeros_like(a))
-
-
-def _sum(terms: list[DoubleFloat]) -> DoubleFloat:
-    total = terms[0]
-    for term in terms[1:]:
-        total = df.add(total, term)
-    return total
+    first, second, third = (
+        _minor(entries, 1, 2, (i + 1) % 3, (i + 2) % 3) * entries[0, i] for i in range(3)
+    )
+    return (first + second + third).hi
 
 
 def _minor(a: jax.Array, i: int, j: int, k: int, m: int) -> DoubleFloat:
     """Determinant of rows ``i, j`` and columns ``k, m``."""
-    return df.add(
-        df.exact_product(a[i, k], a[j, m]), df.negative(df.exact_product(a[i, m], a[j, k]))
-    )
+    return exact_product(a[i, k], a[j, m]) - exact_product(a[i, m], a[j, k])
 
 
 def _eigenvalues_2x2(a: jax.Array) -> Eigenvalues:
-    difference = df.exact_sum(a[0, 0], -a[1, 1])
-    discriminant = df.add(
-        df.multiply(difference, difference), df.scale(df.exact_product(a[0, 1], a[1, 0]), 4.0)
-    ).hi
+    """The roots of the characteristic polynomial, with its discriminant to full precision."""
+    difference = exact_sum(a[0, 0], -a[1, 1])
+    discriminant = (difference * difference + exact_product(a[0, 1], a[1, 0]).scaled(4.0)).hi
     half = 0.5 * (a[0, 0] + a[1, 1])
     root = 0.5 * jnp.sqrt(jnp.abs(discriminant))
     spread = jnp.where(discriminant > 0, root, 0)
@@ -219,47 +203,76 @@ def _eigenvalues_2x2(a: jax.Array) -> Eigenvalues:
 
 
 def _eigenvalues_3x3(a: jax.Array) -> Eigenvalues:
-    # B = 3A - tr(A) I has the eigenvalues m = 3z - tr(A), and its characteristic polynomial is
-    # m^3 - p m - q. All entries of B are exact, so multiple eigenvalues stay multiple.
-    trace = df.add(df.exact_sum(a[0, 0], a[1, 1]), _single(a[2, 2]))
-    diagonal = [df.add(df.exact_sum(2 * a[i, i], a[i, i]), df.negative(trace)) for i in range(3)]
-    pairs = [df.exact_product(a[1, 2], a[2, 1]), df.exact_product(a[0, 2], a[2, 0]),
-             df.exact_product(a[0, 1], a[1, 0])]  # fmt: skip
-    first_two = df.multiply(diagonal[0], diagonal[1])
-    p = _sum([df.multiply(diagonal[2], diagonal[2]), df.negative(first_two), _nine(_sum(pairs))])
-    cycles = df.add(
-        df.multiply(df.exact_product(a[0, 1], a[1, 2]), _single(a[2, 0])),
-        df.multiply(df.exact_product(a[0, 2], a[1, 0]), _single(a[2, 1])),
-    )
-    mixed = _sum([df.multiply(d, pair) for d, pair in zip(diagonal, pairs, strict=True)])
-    tripled = df.add(df.scale(cycles, 2.0), cycles)
-    q = df.add(df.multiply(first_two, diagonal[2]), _nine(df.add(tripled, df.negative(mixed))))
-
+    """The roots of the characteristic polynomial, as those of a depressed cubic near 1."""
+    cubic = _depressed_cubic(a)
     # In one loop with what follows this takes JAX 0.11 most of a minute to compile.
-    p, q, trace = jax.lax.optimization_barrier((p, q, trace))
+    p, q, trace = jax.lax.optimization_barrier(cubic)
 
     # p and q may cancel, and p^3 and q^2 leave the range: bring the roots near 1.
-    third = (((jnp.maximum(exponent_of(q.hi), -381) + 384) * 21846) >> 16) - 128
-    scale = jnp.maximum(exponent_of(p.hi) >> 1, third)
-    scale = jnp.maximum(scale, -63)
-    shrink = power_of_two(-scale)
-    p = DoubleFloat(*(x * shrink * shrink for x in p))
-    q = DoubleFloat(*(x * shrink * shrink * shrink for x in q))
-    # 4 p^3 - 27 q^2, positive where all roots are real.
-    four_p_cubed = df.scale(df.multiply(df.multiply(p, p), p), 4.0)
-    q_squared = df.multiply(q, q)
-    three_q_squared = df.add(df.scale(q_squared, 2.0), q_squared)
-    discriminant = df.add(four_p_cubed, df.negative(_nine(three_q_squared)))
-    roots = _depressed_cubic_roots(p.hi, q.hi, discriminant.hi / 108)
-    grow = power_of_two(scale)
+    exponent = _exponent_of_roots(p.hi, q.hi)
+    shrink = power_of_two(-exponent)
+    p = p.scaled(shrink).scaled(shrink)
+    q = q.scaled(shrink).scaled(shrink).scaled(shrink)
+    roots = _depressed_cubic_roots(p.hi, q.hi, _discriminant(p, q))
+
+    grow = power_of_two(exponent)
     return Eigenvalues(
         tuple((real * grow + trace.hi) / 3 for real in roots.real),
         tuple(imag * grow / 3 for imag in roots.imag),
     )
 
 
-def _nine(x: DoubleFloat) -> DoubleFloat:
-    return df.add(df.scale(x, 8.0), x)
+class _DepressedCubic(NamedTuple):
+    """The cubic ``m^3 - p m - q`` with a root ``m = 3z - trace`` for each eigenvalue ``z``."""
+
+    p: DoubleFloat
+    q: DoubleFloat
+    trace: DoubleFloat
+
+
+def _depressed_cubic(a: jax.Array) -> _DepressedCubic:
+    """The characteristic polynomial of ``B = 3A - tr(A) I``, whose trace is 0.
+
+    All entries of B are exact, so multiple eigenvalues stay multiple. With ``b`` its diagonal,
+
+        p = b2^2 - b0 b1 + 9 (a12 a21 + a02 a20 + a01 a10)
+        q = b0 b1 b2 + 9 (3 (a01 a12 a20 + a02 a10 a21)
+                          - (b0 a12 a21 + b1 a02 a20 + b2 a01 a10)).
+    """
+    trace = exact_sum(a[0, 0], a[1, 1]) + a[2, 2]
+    b = [exact_sum(2 * a[i, i], a[i, i]) - trace for i in range(3)]
+    opposite = [
+        exact_product(a[1, 2], a[2, 1]),
+        exact_product(a[0, 2], a[2, 0]),
+        exact_product(a[0, 1], a[1, 0]),
+    ]
+    first_two = b[0] * b[1]
+    p = b[2] * b[2] - first_two + _nine_times(opposite[0] + opposite[1] + opposite[2])
+    cycles = exact_product(a[0, 1], a[1, 2]) * a[2, 0] + exact_product(a[0, 2], a[1, 0]) * a[2, 1]
+    mixed = b[0] * opposite[0] + b[1] * opposite[1] + b[2] * opposite[2]
+    q = first_two * b[2] + _nine_times(_thrice(cycles) - mixed)
+    return _DepressedCubic(p, q, trace)
+
+
+def _thrice(x: DoubleFloat) -> DoubleFloat:
+    return x.scaled(2.0) + x
+
+
+def _nine_times(x: DoubleFloat) -> DoubleFloat:
+    return x.scaled(8.0) + x
+
+
+def _exponent_of_roots(p: jax.Array, q: jax.Array) -> jax.Array:
+    """Exponent of a power of two near the larger of ``sqrt(p)`` and ``cbrt(q)``, -63 or more."""
+    # The exponent of q divided by 3, rounded down: 21846 / 2 ** 16 is a third.
+    third = (((jnp.maximum(exponent_of(q), -381) + 384) * 21846) >> 16) - 128
+    return jnp.maximum(jnp.maximum(exponent_of(p) >> 1, third), -63)
+
+
+def _discriminant(p: DoubleFloat, q: DoubleFloat) -> jax.Array:
+    """``p^3 / 27 - q^2 / 4``, positive where all roots of ``m^3 - p m - q`` are real."""
+    difference = (p * p * p).scaled(4.0) - _nine_times(_thrice(q * q))
+    return difference.hi / 108
 
 
 def _depressed_cubic_roots(p: jax.Array, q: jax.Array, discriminant: jax.Array) -> Eigenvalues:

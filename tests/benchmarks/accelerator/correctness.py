@@ -29,11 +29,12 @@ from jnnk import (
     nnk_graph,
     solve_nnk,
 )
+from jnnk.data import Normalization
 from jnnk.graphs import cosine, gaussian
 from jnnk.penalties import SOFT_OVERLAP_KINDS
 from jnnk.penalties import _overlap_penalty as overlap_penalty
-from jnnk.pruning import CRITERIA
-from jnnk.pruning._masks import conv_kernels
+from jnnk.pruning import CRITERIA, KeepRate
+from jnnk.pruning._conv_leaves import conv_kernels
 from jnnk.pruning._scores import kernel_magnitudes, score_degree
 from jnnk.training import Batch, make_optimizer, make_train_step, start_state
 
@@ -276,12 +277,12 @@ def training(small, precision):
     model = models.create(name, num_classes=10)
     optimizer = make_optimizer("sgd", learning_rate=0.02, num_steps=1_000)
     images, labels = data.images_of(size, 32, num_classes=10)
-    mean, std = np.full(3, 0.5, np.float32), np.full(3, 0.25, np.float32)
+    figures = Normalization(np.full(3, 0.5, np.float32), np.full(3, 0.25, np.float32))
     variables = data.variables_of(model)
 
     def after(steps, device):
         put = functools.partial(jax.device_put, device=device)
-        step = make_train_step(model, optimizer, mean=mean, std=std)
+        step = make_train_step(model, optimizer, normalization=figures)
         state = put(start_state(optimizer, jax.random.key(13), put(variables)))
         batch, losses = put(Batch(images, labels)), []
         for _ in range(steps):
@@ -311,9 +312,7 @@ def compaction(small, precision):
     made = make_masks(
         variables["params"],
         criterion="weight",
-        keep_rate=0.5,
-        scope="layer",
-        whole_filters=True,
+        selection=KeepRate(0.5, "layer", whole_filters=True),
         include="layer*_*/conv1/kernel",
     )
     masked = {**variables, "params": apply_masks(variables["params"], made)}

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from accelerator import data
 from accelerator.measure import compiled_together, side_by_side
 from jnnk import apply_masks, compact, make_masks, models
+from jnnk.pruning import KeepRate
 
 FULL = ("resnet50", 224, (1, 64, 256))
 SMALL = ("resnet8", 16, (1, 8))
@@ -50,9 +51,7 @@ def _networks(name):
     masks = make_masks(
         variables["params"],
         criterion="weight",
-        keep_rate=0.5,
-        scope="layer",
-        whole_filters=True,
+        selection=KeepRate(0.5, "layer", whole_filters=True),
         pointwise=True,
         include=inner,
     )

@@ -16,6 +16,7 @@ from accelerator.measure import (
     torch,
 )
 from jnnk import models
+from jnnk.data import Normalization
 from jnnk.penalties import make_regularizer
 from jnnk.training import Batch, make_optimizer, make_train_step, start_state
 
@@ -78,8 +79,8 @@ def _setups(name, side, size, classes, small):
 
     def step(dtype, regularizer=None):
         model = models.create(name, num_classes=classes, dtype=dtype)
-        mean, std = np.full(3, 0.5, np.float32), np.full(3, 0.25, np.float32)
-        return make_train_step(model, optimizer, mean=mean, std=std, regularizer=regularizer)
+        figures = Normalization(np.full(3, 0.5, np.float32), np.full(3, 0.25, np.float32))
+        return make_train_step(model, optimizer, normalization=figures, regularizer=regularizer)
 
     contenders = {"jnnk, float32": (step(jnp.float32), start)}
     if not small:

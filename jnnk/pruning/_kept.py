@@ -1,0 +1,164 @@
+"""What a selection keeps of the scores of a network.
+
+Every function takes scores of which more is better and returns booleans, True where kept. A score
+of NaN is below every threshold and ranks below every other score.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+
+from jnnk.pruning._scores import split_axis
+from jnnk.pruning._selection import Contribution, KeepRate, Selection, Threshold
+
+Layers = Mapping[str, jax.Array]
+
+
+def kept_kernels(selection: Selection, scores: Layers, alive: Layers) -> dict[str, jax.Array]:
+    """Which kernels of a network a selection keeps.
+
+    Args:
+        selection: a `Threshold`, a `Contribution` or a `KeepRate`.
+        scores: layer -> scores ``(Cin, Cout)``, not negative; ``(Cout,)`` of whole filters.
+        alive: layer -> bool ``(Cin, Cout)``, false where an earlier mask pruned a kernel. Such a
+            kernel scores 0 and ranks lowest.
+
+    Returns:
+        Layer -> bool ``(Cin, Cout)``.
+    """
+    match selection:
+        case Threshold(threshold):
+            return _keep_by_value(scores, alive, threshold, above_threshold)
+        case Contribution(contribution):
+            return _keep_by_value(scores, alive, contribution, contributes)
+        case KeepRate():
+            num_pruned = _num_pruned(selection, alive)
+            return _keep_by_rank(
+                scores, alive, num_pruned, selection.scope, selection.whole_filters
+            )
+
+
+def above_threshold(magnitudes: jax.Array, threshold: float | jax.Array) -> jax.Array:
+    """Keep what reaches an absolute threshold.
+
+    Args:
+        magnitudes: scores in the unit of the weights (`_scores.kernel_magnitudes`), any shape.
+        threshold: scalar, in the same unit.
+
+    Returns:
+        bool, the shape of ``magnitudes``.
+    """
+    return magnitudes >= threshold
+
+
+def contributes(scores: jax.Array, contribution: float | jax.Array) -> jax.Array:
+    """Keep the kernels that hold at least a share of their filter's summed score.
+
+    Args:
+        scores: raw scores ``(Cin, Cout)``.
+        contribution: the share, a scalar in [0, 1].
+
+    Returns:
+        bool ``(Cin, Cout)``; all False for a filter whose scores are all zero.
+    """
+    total = jnp.nansum(scores, axis=0, keepdims=True)
+    return (total > 0) & (scores / jnp.where(total > 0, total, 1) >= contribution)
+
+
+def keep_largest(scores: jax.Array, num_pruned: int | jax.Array) -> jax.Array:
+    """Prune the ``num_pruned`` smallest scores along the first axis.
+
+    Args:
+        scores: ``(n, ...)``, not negative.
+        num_pruned: scalar; of equal scores the earlier one is pruned first.
+
+    Returns:
+        bool ``(n, ...)``.
+    """
+    # NaN below every score, -inf (already pruned) below NaN.
+    order = jnp.argsort(jnp.where(jnp.isnan(scores), -1, scores), axis=0)
+    return jnp.argsort(order, axis=0) >= num_pruned
+
+
+def _num_pruned(selection: KeepRate, alive: Layers) -> dict[str, int]:
+    """Numbers to prune: by layer (in each filter, if that is the scope), or under "network"."""
+    if selection.whole_filters:
+        sizes = {path: num_filters for path, (_, num_filters) in _shapes(alive)}
+    elif selection.scope == "filter":
+        sizes = {path: num_inputs for path, (num_inputs, _) in _shapes(alive)}
+    else:
+        sizes = {path: math.prod(shape) for path, shape in _shapes(alive)}
+    if selection.scope == "network":
+        sizes = {"network": sum(sizes.values())}
+    return {name: selection.num_pruned(size) for name, size in sizes.items()}
+
+
+def _shapes(alive: Layers) -> list[tuple[str, tuple[int, ...]]]:
+    return [(path, layer.shape) for path, layer in alive.items()]
+
+
+@functools.partial(jax.jit, static_argnames="keep")
+def _keep_by_value(
+    scores: Layers, alive: Layers, value: float, keep: Callable[[jax.Array, float], jax.Array]
+) -> dict[str, jax.Array]:
+    return {path: keep(jnp.where(alive[path], scores[path], 0), value) for path in scores}
+
+
+@functools.partial(jax.jit, static_argnames=("scope", "whole_filters"))
+def _keep_by_rank(
+    scores: Layers,
+    alive: Layers,
+    num_pruned: Mapping[str, int],
+    scope: str,
+    whole_filters: bool,
+) -> dict[str, jax.Array]:
+    rank = _scores_of_filters if whole_filters else _scores_of_kernels
+    ranked = {path: rank(scores[path], alive[path]) for path in scores}
+    # A scope is a column of scores: a filter is one of its layer's, a layer or the network is one.
+    columns = {
+        path: layer if scope == "filter" else layer.reshape(-1, 1) for path, layer in ranked.items()
+    }
+    if scope == "network":
+        kept = _split_rows(
+            keep_largest(jnp.concatenate(list(columns.values())), num_pruned["network"]), columns
+        )
+    else:
+        kept = _keep_in_columns(columns, num_pruned)
+    return {
+        path: jnp.broadcast_to(kept[path].reshape(layer.shape), alive[path].shape)
+        for path, layer in ranked.items()
+    }
+
+
+def _scores_of_kernels(scores: jax.Array, alive: jax.Array) -> jax.Array:
+    """Scores to rank kernels by ``(Cin, Cout)``."""
+    return jnp.where(alive, scores, -jnp.inf)
+
+
+def _scores_of_filters(scores: jax.Array, alive: jax.Array) -> jax.Array:
+    """Scores to rank filters by ``(Cout,)``: the sums of their kernels', unless given."""
+    if scores.ndim == 1:
+        return jnp.where(alive.any(axis=0), scores, 0)
+    return jnp.nansum(jnp.where(alive, scores, 0), axis=0)
+
+
+def _split_rows(column: jax.Array, parts: Layers) -> dict[str, jax.Array]:
+    """Cut a column into pieces as long as the parts that it was put together from."""
+    pieces = split_axis(column, [len(part) for part in parts.values()])
+    return dict(zip(parts, pieces, strict=True))
+
+
+def _keep_in_columns(columns: Layers, num_pruned: Mapping[str, int]) -> dict[str, jax.Array]:
+    """Keep the largest of each column ``(n, columns)`` of each layer."""
+    kept = {}
+    # Columns of one length are sorted together: a sort for each layer is slow to compile.
+    for length in sorted({len(column) for column in columns.values()}):
+        paths = [path for path, column in columns.items() if len(column) == length]
+        together = jnp.concatenate([columns[path] for path in paths], axis=1)
+        keep = keep_largest(together, num_pruned[paths[0]])
+        widths = [columns[path].shape[1] for path in paths]
+        kept |= dict(zip(paths, split_axis(keep, widths, axis=1), strict=True))
+    return kept
