@@ -44,6 +44,9 @@ from jnnk.parallel import (
 from jnnk.parallel._mesh import shared_apply
 from jnnk.training import Batch, init_state, make_evaluate, make_optimizer, make_train_step
 
+# Which operations are fused decides the last bits, and these some supports.
+pytestmark = pytest.mark.user_compile
+
 # Eight devices have a chunk of the solver's each, the last one not a whole one.
 N, K, BLOCK = 1404, 5, 16
 SHAPE = (N, 4, 3, 5)
@@ -276,9 +279,8 @@ def _tied() -> np.ndarray:
 
 
 @pytest.mark.thorough
-@pytest.mark.user_compile
 def test_rounding_decides_alike_on_every_mesh(tmp_path):
-    """Which operations are fused decides the last bits."""
+    """Ties, and problems of many solutions."""
     _finish(_start(8, "ties", tmp_path))
     with np.load(tmp_path / "ties.npz") as found:
         for name in ("gathered", "ring"):
