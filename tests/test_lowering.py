@@ -90,6 +90,10 @@ def frozen(params):
     return training.trainable_masks(params, MODEL.convs(), {"conv1": jnp.ones(16, bool)})
 
 
+def state_of(params):
+    return training.start_state(OPTIMIZER, KEY, {"params": params})
+
+
 def regularized(activations):
     layers = {"conv1": activations}
     return [make_regularizer(name, strength=1.0)(layers, None, KEY) for name in PENALTIES]
@@ -157,7 +161,7 @@ SMOOTH = {
         (PARAMS, BATCHES),
     ),
     "l1_penalty": (training.l1_penalty, (PARAMS,)),
-    "normalize": (data.normalize, (IMAGES, array(3), array(3))),
+    "normalize": (data.normalize, (IMAGES, data.Normalization(array(3), array(3)))),
     "pad_crop_flip": (lambda images: training.pad_crop_flip(KEY, images), (IMAGES,)),
     "channel_points": (
         lambda x: channel_pairs.channel_points(x, num_channels=2, key=KEY)[0],
@@ -228,6 +232,14 @@ DISCRETE = {
             training.start_state(OPTIMIZER, jax.random.wrap_key_data(key), variables).params
         ),
         (KEY_DATA, VARIABLES),
+    ),
+    "start_freezing": (
+        lambda params: training.start_freezing(state_of(params)).trainable,
+        (PARAMS,),
+    ),
+    "freeze": (
+        lambda params: training.freeze(state_of(params), frozen(params)).trainable,
+        (PARAMS,),
     ),
     "pruned_kernels": (pruning.pruned_kernels, (PARAMS,)),
     "start_patience": (lambda: training.start_patience((3,)), ()),

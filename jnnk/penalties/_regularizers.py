@@ -46,7 +46,7 @@ def make_regularizer(
     if not isinstance(strength, Tracer) and not math.isfinite(strength):
         raise ValueError(f"strength: expected a finite number, got {strength}")
     if name not in PENALTIES:
-        raise InputError(f"regularizer: expected one of {', '.join(PENALTIES)}, got {name!r}")
+        raise InputError(f"name: expected one of {', '.join(PENALTIES)}, got {name!r}")
 
     def regularizer(activations: dict[str, Array], labels: Array, key: Array) -> Array:
         del labels
@@ -55,8 +55,7 @@ def make_regularizer(
         ]
         if not chosen:
             raise InputError(
-                f"regularizer layers: none matches {' '.join(layers)}; "
-                f"known: {', '.join(activations)}"
+                f"layers: none matches {' '.join(layers)}; known: {', '.join(activations)}"
             )
         values = [
             PENALTIES[name](activations[layer], key=jax.random.fold_in(key, index), **options)

@@ -19,14 +19,10 @@ def keep_pruned_zero(
 ) -> optax.GradientTransformationExtraArgs:
     """Wrap an optimiser so that pruned weights are exactly zero after every update.
 
-    ::
-
-        optimizer = keep_pruned_zero(optax.adam(1e-3))
-        updates, state = optimizer.update(grads, state, params, masks=masks)
-
-    The mask is an argument of each update, because a schedule may change it during a training; the
-    state is that of the optimiser within. (The mask of ``optax.masked`` is another thing: it never
-    changes, and decides what the state holds.)
+    Use it as ``optimizer.update(grads, state, params, masks=masks)``. The mask is an argument of
+    each update, because a schedule may change it during a training; the state is that of the
+    optimiser within. (The mask of ``optax.masked`` is another thing: it never changes, and decides
+    what the state holds.)
 
     The optimiser sees masked gradients and masked parameters, also in what else ``update`` is given
     and in the arguments and results of functions among that (``value_fn``, ``grad_fn``,
@@ -55,6 +51,14 @@ def keep_pruned_zero(
     Raises:
         ValueError: if ``optimizer`` is no transformation; by ``update``, if it has no parameters or
             no mask, or a parameter has none.
+
+    Examples:
+        >>> optimizer = keep_pruned_zero(optax.sgd(0.5))
+        >>> params, masks = {"w": jnp.ones(2)}, {"w": jnp.array([1.0, 0.0])}
+        >>> state = optimizer.init(params)
+        >>> updates, state = optimizer.update(params, state, params, masks=masks)
+        >>> print(optax.apply_updates(params, updates)["w"])
+        [0.5 0. ]
     """
     if not all(callable(getattr(optimizer, name, None)) for name in ("init", "update")):
         raise ValueError(

@@ -108,14 +108,9 @@ def freezable(
 ) -> optax.GradientTransformationExtraArgs:
     """Wrap an optimiser so that frozen parameters and their moments stay as they are, bit for bit.
 
-    ::
-
-        optimizer = freezable(optax.adam(1e-3))
-        trainable = trainable_masks(params, model.convs(), stopped)
-        updates, state = optimizer.update(grads, state, params, trainable=trainable)
-
-    As with `jnnk.pruning.keep_pruned_zero`, the mask is an argument of each update, because it
-    changes during a training; the state is that of the optimiser within. (That of ``optax.masked``
+    Use it as ``optimizer.update(grads, state, params, trainable=trainable)``. As with
+    `jnnk.pruning.keep_pruned_zero`, the mask is an argument of each update, because it changes
+    during a training; the state is that of the optimiser within. (The mask of ``optax.masked``
     never changes: it is given once, and decides what the state holds.) `TrainState` carries the
     masks of both from step to step. Running statistics of BatchNorm are no parameters and go on.
 
@@ -129,6 +124,14 @@ def freezable(
 
     Raises:
         ValueError: by ``update``, if it has no ``trainable``.
+
+    Examples:
+        >>> optimizer = freezable(optax.sgd(0.5))
+        >>> params, trainable = {"w": jnp.ones(2)}, {"w": jnp.array([1.0, 0.0])}
+        >>> state = optimizer.init(params)
+        >>> updates, state = optimizer.update(params, state, params, trainable=trainable)
+        >>> print(optax.apply_updates(params, updates)["w"])
+        [0.5 1. ]
     """
     optimizer = optax.with_extra_args_support(optimizer)
 

@@ -132,7 +132,7 @@ def make_optimizer(
     elif name == "adam":
         optimizer = optax.adamw(schedule, weight_decay=weight_decay, mask=_is_decayed)
     else:
-        raise ValueError(f"optimizer: expected one of {', '.join(OPTIMIZERS)}, got {name!r}")
+        raise ValueError(f"name: expected one of {', '.join(OPTIMIZERS)}, got {name!r}")
     return keep_pruned_zero(optimizer)
 
 
