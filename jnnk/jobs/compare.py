@@ -1,7 +1,7 @@
 """``jnnk report A B``: one page on several runs side by side."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -15,7 +15,7 @@ from jnnk.report.page import Answer, Drawing, Section, check_page, picture, rend
 from jnnk.report.tables import to_csv
 from jnnk.runs.data_record import read_note
 from jnnk.runs.divergence import Divergence
-from jnnk.runs.folder import DATA_RECORD, Run, read_json, write_bytes
+from jnnk.runs.folder import DATA_RECORD, Run, read_json, to_json, write_bytes
 from jnnk.runs.overlap_files import last_epoch
 
 _ROWS = {
@@ -176,14 +176,14 @@ def _curves(results: dict[str, dict[str, Any]]) -> list[Section]:
          "criterion."),
     )  # fmt: skip
     sections = []
-    for title, found, name, function, caption in parts:
-        records = [{"run": run, **record} for run, rows in found.items() for record in rows]
-        if len({record["run"] for record in records}) > 1:
-            sections.append(
-                Section(title, "", [_drawing(name, function(records), caption, records)])
-            )
+    for title, found, name, draw, caption in parts:
+        runs = {run: rows for run, rows in found.items() if rows}
+        if len(runs) > 1:
+            sections.append(Section(title, "", [_drawing(name, draw(runs), caption, runs)]))
     return sections
 
 
-def _drawing(name: str, figure: Figure, caption: str, records: list[dict]) -> Drawing:
-    return Drawing(name, picture(figure_bytes(figure, "svg"), caption), caption, to_csv(records))
+def _drawing(name: str, figure: Figure, caption: str, runs: Mapping[str, Sequence]) -> Drawing:
+    """A figure, its numbers a row for each run's records."""
+    table = [{"run": run, **to_json(row)} for run, rows in runs.items() for row in rows]
+    return Drawing(name, picture(figure_bytes(figure, "svg"), caption), caption, to_csv(table))

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from jnnk._core.errors import InputError
 from jnnk.activations import capture, layer_shapes
 from jnnk.data import Dataset, epoch_order
+from jnnk.files.schema import conform
 from jnnk.graphs import NNKGraph, channelwise_nnk_graph, nnk_graph, sharded_nnk_graph
 from jnnk.graphs import _similarity as similarity
 from jnnk.jobs.channel_pictures import check_channels, default_channels, keep_pictures
@@ -39,10 +40,10 @@ from jnnk.parallel import gather, replicate
 from jnnk.parallel._mesh import shared_apply
 from jnnk.report.top_images import keep_images, keep_top_rows
 from jnnk.runs.divergence import refuse_diverged
-from jnnk.runs.folder import Run, read_json, require_settings, write_json
+from jnnk.runs.folder import Run, read_json, require_settings, to_json, write_json
 from jnnk.runs.overlap_files import RANDOM, Epoch, LayerArrays, layer_file, write_npz
 from jnnk.runs.progress import Progress, Silent
-from jnnk.runs.records import OverlapRecord
+from jnnk.runs.records import LayerMeasures, LayerRecord
 from jnnk.runs.settings import OverlapConfig
 from jnnk.training import Model, make_predict
 
@@ -58,7 +59,7 @@ def overlap(
     channels: Mapping[str, Sequence[int]] | None = None,
     progress: Progress | None = None,
     mesh: Mesh | None = None,
-) -> list[dict[str, Any]]:
+) -> list[LayerRecord]:
     """Measures every chosen layer at every chosen epoch, leaving out what is measured already.
 
     A network with random weights is measured first, as the control: the run's own start, or, where
@@ -77,7 +78,7 @@ def overlap(
             processes it must be given. The same results on any, to rounding.
 
     Returns:
-        One record an epoch and layer, in that order (see :func:`measure_layer`).
+        One record an epoch and layer, in that order.
 
     Raises:
         InputError: for epochs that are not kept, layers or channels that do not exist, or a folder
@@ -112,10 +113,15 @@ def overlap(
                 name = captured.name
                 write_npz(layer_file(run.path, epoch, name, "npz"), arrays)
                 keep_top_rows(run, epoch, name, captured.values)
-                record = {"epoch": epoch, "depth": layers[name], "layer": name, **measures}
+                record = LayerRecord(
+                    epoch=epoch,
+                    depth=layers[name],
+                    layer=name,
+                    measures=conform(to_json(measures), LayerMeasures),
+                )
                 write_json(paths[name], record)
                 task.advance(overlap=np.nan_to_num(measures["overlap"]))
-        records += [read_json(path, kind=OverlapRecord) for path in paths.values()]
+        records += [read_json(path, kind=LayerRecord) for path in paths.values()]
     progress.check()
     keep_images(run, epoch, images)
     if channels is None:

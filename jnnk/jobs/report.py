@@ -109,7 +109,7 @@ def collect(run: Run) -> dict[str, Any]:
         "training": training,
         "overlap": records,
         "overlap_matrices": {
-            record["layer"]: read_arrays(run.path, record).overlap for record in last_epoch(records)
+            record.layer: read_arrays(run.path, record).overlap for record in last_epoch(records)
         },
         "pruning": read_json(pruning, kind=Pruning, check=check_pruning) if is_pruned else None,
         "pruning_settings": read_json(pruning.with_name("settings.json"), kind=PruneSettings)
@@ -137,20 +137,16 @@ def _by_layer(run: Run, results: dict[str, Any]) -> list[Drawing]:
         layer["path"].removeprefix("params/").removesuffix("/kernel"): layer["kernels"]
         for layer in (results["pruning"]["kept"]["layers"] if results["pruning"] else [])
     }
-    records = [
-        {
-            "layer": record["layer"],
-            "redundancy": record["redundancy"],
-            "kernels": whole,
-            "kernels_kept": kept,
-        }
+    rows = [
+        figures.LayerOverview(
+            record.layer, record.measures.redundancy.mean, *counts.get(record.layer, (None, None))
+        )
         for record in last_epoch(results["overlap"])
-        for whole, kept in [counts.get(record["layer"], (None, None))]
     ]
     caption = "Redundancy of every layer's channels"
     caption += ", and the share of its kernels that were pruned." if counts else "."
-    figure = figures.redundancy_and_pruning(records)
-    return [draw(run, "overview", figure, caption, records)]
+    figure = figures.redundancy_and_pruning(rows)
+    return [draw(run, "overview", figure, caption, rows)]
 
 
 def _channels_section(channels: dict[str, dict[str, Any]]) -> list[Section]:

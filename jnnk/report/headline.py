@@ -31,14 +31,14 @@ def headline(results: dict[str, Any]) -> dict[str, Any]:
         found["test_accuracy"] = results["training"][-1]["test_accuracy"]
     if results["overlap"]:
         last = last_epoch(results["overlap"])
-        most = max(last, key=lambda record: record["redundancy"] or 0.0)
+        most = max(last, key=lambda record: record.measures.redundancy.mean or 0.0)
         found |= {
-            "most_redundant_layer": most["layer"],
-            "redundancy": most["redundancy"],
-            "deepest_layer": last[-1]["layer"],
-            "overlap": last[-1]["overlap"],
-            "loo_error": last[-1]["loo_error"],
-            "dead_channels": sum(record["dead_channels"] for record in last),
+            "most_redundant_layer": most.layer,
+            "redundancy": most.measures.redundancy.mean,
+            "deepest_layer": last[-1].layer,
+            "overlap": last[-1].measures.overlap.mean,
+            "loo_error": last[-1].measures.loo_error,
+            "dead_channels": sum(record.measures.dead_channels for record in last),
         }
     if results["pruning"]:
         found |= _of_pruning(results["pruning"], results["pruning_settings"])

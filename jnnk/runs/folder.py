@@ -15,6 +15,7 @@ Layout of a run folder::
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -29,7 +30,7 @@ import numpy as np
 from jnnk._core.errors import InputError
 from jnnk.files.file_lock import file_lock
 from jnnk.files.safe_files import read_file, refuse_links, remove_partial, replace_file, resolved
-from jnnk.files.schema import conform
+from jnnk.files.schema import as_object, conform
 from jnnk.parallel import is_first, on_first
 
 FORMAT = 1
@@ -56,7 +57,9 @@ class Run(NamedTuple):
 
 def to_json(value: Any) -> Any:
     """The value in JSON's terms: arrays become lists, NaN and infinities become null."""
-    if hasattr(value, "_asdict"):
+    if dataclasses.is_dataclass(value):
+        value = as_object(value)
+    elif hasattr(value, "_asdict"):
         value = value._asdict()
     if isinstance(value, dict):
         return {str(key): to_json(item) for key, item in value.items()}
@@ -136,6 +139,23 @@ def read_settings(path: pathlib.Path, kind: type) -> dict[str, Any]:
             for name, hint in typing.get_type_hints(kind).items()
             if name in found
         }
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def read_config(path: pathlib.Path, kind: type) -> Any:
+    """The settings that a folder's results were made with.
+
+    Args:
+        path: the file, which must exist.
+        kind: NamedTuple of the settings. One that is newer than the file had its default's effect.
+
+    Raises:
+        InputError: as of :func:`read_json`, and if one without a default is missing.
+    """
+    found = {**to_json(kind._field_defaults), **read_json(path, kind=dict[str, Any])}
+    try:
+        return conform(found, kind)
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
 

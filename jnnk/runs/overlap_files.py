@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from jnnk._core.errors import InputError
 from jnnk.files.archives import check_axes, read_archive
 from jnnk.runs.folder import read_json, write_bytes
-from jnnk.runs.records import OverlapRecord
+from jnnk.runs.records import LayerRecord
 
 Epoch = int | str
 RANDOM = "random"
@@ -54,50 +55,46 @@ def epoch_folder(folder: pathlib.Path, epoch: Epoch) -> pathlib.Path:
     return folder / "overlap" / (epoch if epoch == RANDOM else f"epoch{epoch:04d}")
 
 
-def read_records(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """All records of `jnnk.jobs.overlap.overlap`: ``RANDOM`` first, then by epoch and depth.
+def read_records(folder: pathlib.Path) -> list[LayerRecord]:
+    """All records of a run's layers: ``RANDOM`` first, then by epoch and depth.
 
     Args:
         folder: the run folder.
     """
-    records = [
-        read_json(path, kind=OverlapRecord) for path in (folder / "overlap").glob("*/*.json")
-    ]
+    records = [read_json(path, kind=LayerRecord) for path in (folder / "overlap").glob("*/*.json")]
     return sorted(
         records,
-        key=lambda record: (
-            -1 if record["epoch"] == RANDOM else record["epoch"],
-            record["depth"],
-        ),
+        key=lambda record: (-1 if record.epoch == RANDOM else record.epoch, record.depth),
     )
 
 
-def last_epoch(records: list[dict]) -> list[dict]:
+def last_epoch(records: Sequence[LayerRecord]) -> list[LayerRecord]:
     """The records of the epoch that comes last.
 
     Args:
         records: in the order of training.
     """
-    return [record for record in records if record["epoch"] == records[-1]["epoch"]]
+    return [record for record in records if record.epoch == records[-1].epoch]
 
 
-def read_arrays(folder: pathlib.Path, record: dict[str, Any]) -> LayerArrays:
+def read_arrays(folder: pathlib.Path, record: LayerRecord) -> LayerArrays:
     """The arrays that belong to a record.
 
     Args:
         folder: the run folder.
-        record: has ``epoch`` and ``layer``.
+        record: of a layer.
 
     Raises:
         InputError: if the file is missing, damaged or of another layer.
     """
-    path = layer_file(folder, record["epoch"], record["layer"], "npz")
+    path = layer_file(folder, record.epoch, record.layer, "npz")
     arrays = read_npz(path, LayerArrays)
     live = np.isfinite(np.diagonal(arrays.overlap))
     of_live = arrays.overlap[np.ix_(live, live)]
-    if len(live) != record["channels"] or not np.isfinite(of_live).all():
+    channels = record.measures.channels
+    if len(live) != channels or not np.isfinite(of_live).all():
         raise InputError(
-            f"{path}: not the overlap of the {record['channels']} channels of {record['layer']}; "
+            f"{path}: not the overlap of the {channels} channels of {record.layer}; "
             "delete it to measure it again"
         )
     return arrays

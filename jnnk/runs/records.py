@@ -1,12 +1,15 @@
-"""The records that a run folder keeps as JSON, as they are read back; more keys may be there.
+"""The records that a run folder keeps as JSON; in a file more keys may be there.
 
 Files are written by this program and read as if by anyone: a key that is missing or of another type
-is an error that names the file.
+is an error that names the file. `jnnk.files.schema` tells how a record lies in a JSON object.
 """
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, Literal, NotRequired, TypedDict
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, NotRequired, TypedDict
+
+from jnnk.files.schema import BESIDE
 
 Pair = tuple[int, int]
 """Whole, and kept by a mask."""
@@ -35,42 +38,72 @@ class DivergedEpoch(TypedDict):
 MetricsLine = Epoch | DivergedEpoch
 
 
-class OverlapRecord(TypedDict):
-    """An epoch and layer of ``overlap/``; see `jnnk.jobs.overlap.measure_layer`."""
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A mean over images and the limits of its 95 % bootstrap interval; None where undefined.
 
-    epoch: int | Literal["random"]
-    depth: int
-    layer: str
+    In JSON ``NAME``, ``NAME_lower`` and ``NAME_upper``.
+    """
+
+    mean: float | None
+    lower: float | None
+    upper: float | None
+
+    SUFFIXES: ClassVar = {"mean": "", "lower": "_lower", "upper": "_upper"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerMeasures:
+    """What `jnnk.jobs.overlap.measure_layer` measures of a layer.
+
+    Attributes:
+        channels: their number, C.
+        dead_channels: those whose activation is 0 on every image.
+        overlap: mean over the pairs of different live channels.
+        overlap_by_chance: its expectation if neighbours were drawn at random.
+        redundancy: of the layer's channels.
+        channel_degree: NNK neighbours an image, mean over the live channels' graphs.
+        degree: the same of the graph of the layer's whole vectors.
+        mle_dimension: intrinsic dimension of the whole vectors, by maximum likelihood.
+        two_nn_dimension: the same, by the two nearest neighbours.
+        channel_loo_error: leave-one-out error, mean over the live channels.
+        vote_loo_error: of the channels' common vote.
+        loo_error: of the whole vectors.
+        converged: share of the channels' NNK problems; None in records of earlier versions.
+        ambiguous: share of the channels' neighbourhoods; None also where there are none.
+    """
+
     channels: int
     dead_channels: int
-    overlap: float | None
-    overlap_lower: float | None
-    overlap_upper: float | None
+    overlap: Interval
     overlap_by_chance: float | None
-    redundancy: float | None
-    redundancy_lower: float | None
-    redundancy_upper: float | None
-    channel_degree: float | None
-    channel_degree_lower: float | None
-    channel_degree_upper: float | None
-    degree: float | None
-    degree_lower: float | None
-    degree_upper: float | None
-    mle_dimension: float | None
-    mle_dimension_lower: float | None
-    mle_dimension_upper: float | None
+    redundancy: Interval
+    channel_degree: Interval
+    degree: Interval
+    mle_dimension: Interval
     two_nn_dimension: float | None
     channel_loo_error: float | None
     vote_loo_error: float
     loo_error: float
+    converged: float | None = None
+    ambiguous: float | None = None
 
 
-class OverlapSettings(TypedDict):
-    """What the report says of ``overlap/settings.json``."""
+@dataclass(frozen=True, kw_only=True)
+class LayerRecord:
+    """A JSON file of ``overlap/``: a layer at an epoch.
 
-    images: int
-    neighbors: int
-    similarity: str
+    Attributes:
+        epoch: ``"random"`` for the control with random weights.
+        depth: place of the layer in the network, from 0.
+        layer: its name.
+        measures: what was measured of it.
+    """
+
+    epoch: int | Literal["random"]
+    depth: int
+    layer: str
+    measures: LayerMeasures = field(metadata=BESIDE)
 
 
 class SweepPoint(TypedDict):

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from jnnk.files.schema import conform
 from jnnk.jobs.report import report
 from jnnk.report import output
 from jnnk.report.figures import comparison as compare_figures
@@ -12,8 +13,9 @@ from jnnk.report.figures import overlap as overlap_figures
 from jnnk.report.figures import overview as figures
 from jnnk.report.figures import pruning as pruning_figures
 from jnnk.report.figures.style import MOST_LINES, MOST_NAMES
-from jnnk.runs.folder import create_run, write_json
-from jnnk.runs.overlap_files import LayerArrays, layer_file, write_npz
+from jnnk.runs.folder import create_run, to_json, write_json
+from jnnk.runs.overlap_files import LayerArrays, last_epoch, layer_file, write_npz
+from jnnk.runs.records import LayerRecord
 from jnnk.runs.settings import TrainConfig
 
 LAYERS = {
@@ -36,7 +38,8 @@ def overlap():
         for name in MEASURES:
             lower, mean, upper = sorted(draw.random(3))
             record |= {name: mean, f"{name}_lower": lower, f"{name}_upper": upper}
-        records.append(record | dict(zip(ERRORS, draw.random(3), strict=True)))
+        record |= dict(zip(ERRORS, draw.random(3), strict=True))
+        records.append(conform(to_json(record), LayerRecord))
     return records
 
 
@@ -84,10 +87,10 @@ def test_the_report_stays_below_8_mib(tmp_path, overlap, pruning, monkeypatch):
     write_json(run.path / "overlap" / "settings.json", settings)
     draw = np.random.default_rng(2)
     for record in overlap:
-        place = (run.path, record["epoch"], record["layer"])
+        place = (run.path, record.epoch, record.layer)
         write_json(layer_file(*place, "json"), record)
-        channels = record["channels"]
-        if record["epoch"] == EPOCHS[-1]:
+        channels = record.measures.channels
+        if record.epoch == EPOCHS[-1]:
             matrix = draw.random((channels, channels))
             arrays = LayerArrays((matrix + matrix.T) / 2, matrix[0], matrix[1])
             write_npz(layer_file(*place, "npz"), arrays)
@@ -105,13 +108,15 @@ def _only_vectors(figure, kind, whole=output.figure_bytes):
 
 
 def test_no_more_names_than_an_axis_has_room_for(overlap, pruning):
-    of_last = [record for record in overlap if record["epoch"] == EPOCHS[-1]]
-    pruned = [{**record, "kernels": 9, "kernels_kept": 5} for record in of_last]
+    of_last = last_epoch(overlap)
+    pruned = [
+        figures.LayerOverview(each.layer, each.measures.redundancy.mean, 9, 5) for each in of_last
+    ]
     for figure in (
         figures.redundancy_and_pruning(pruned),
         figures.measures_by_depth(overlap),
-        overlap_figures.pair_by_depth([{"network": "a", **record} for record in of_last]),
-        compare_figures.overlap_by_depth([{"run": "a", **record} for record in of_last]),
+        overlap_figures.pair_by_depth([{"network": "a", **to_json(each)} for each in of_last]),
+        compare_figures.overlap_by_depth({"a": of_last}),
         pruning_figures.kernel_score_ranges(pruning["scores"], criterion="det"),
         pruning_figures.eigenvalue_kinds(pruning["eigenvalues"], chance=0.3),
         pruning_figures.pruned_by_layer(pruning["by_layer"]),
@@ -125,7 +130,7 @@ def test_no_more_names_than_an_axis_has_room_for(overlap, pruning):
 
 
 def test_lines_of_a_dozen_layers_reach_from_first_to_last(overlap):
-    layers = [{name: record[name] for name in ("layer", *MEASURES)} for record in overlap]
+    layers = [to_json(record) for record in overlap]
     number = len(LAYERS)
     by_epoch = [
         {"network": "a", "epoch": epoch, "layers": layers[number * n : number * (n + 1)]}

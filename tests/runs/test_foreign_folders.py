@@ -10,7 +10,7 @@ import pytest
 
 from jnnk.cli import main
 from jnnk.report.explorers import overlap_explorer, threshold_explorer
-from jnnk.report.figures.overview import redundancy_and_pruning
+from jnnk.report.figures.overview import LayerOverview, redundancy_and_pruning
 from jnnk.report.output import figure_bytes
 from jnnk.runs import cores
 from jnnk.runs.folder import NEWER, create_run, open_run, read_json, write_json_lines
@@ -276,10 +276,7 @@ def test_another_number_of_cores_is_said_and_kept(tmp_path, monkeypatch):
 
 def test_the_same_figure_is_the_same_file():
     """Without a salt the ids of an SVG are drawn anew for every file."""
-    records = [
-        {"layer": f"conv{n}", "redundancy": 0.1 * n, "kernels": 9, "kernels_kept": 4 + n}
-        for n in range(4)
-    ]
+    records = [LayerOverview(f"conv{n}", 0.1 * n, 9, 4 + n) for n in range(4)]
     once, twice = (figure_bytes(redundancy_and_pruning(records), "svg") for _ in range(2))
     assert once == twice and once.count(b"clip-path") > 0 and b"<dc:date>" not in once
 

@@ -1,5 +1,7 @@
 """Pictures of ``jnnk reproduce overlap`` from its records, and of overlap between networks."""
 
+from operator import attrgetter
+
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
@@ -7,9 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.optimize import linear_sum_assignment
 
+from jnnk.files.schema import conform
 from jnnk.report.figures.style import (
     PALETTE,
     STYLE,
+    Measure,
     label_epochs,
     legend_of_layers,
     line_with_limits,
@@ -18,6 +22,7 @@ from jnnk.report.figures.style import (
     panels_by_depth,
     values_of,
 )
+from jnnk.runs.records import LayerMeasures
 
 _OVERLAP = "mean channel overlap (Jaccard)"
 _MARKERS = "osD^vP*X"
@@ -143,12 +148,16 @@ def pair_by_depth(records: list[dict]) -> Figure:
         records: of :func:`jnnk.experiments.overlap_pair.measure_pair`.
     """
 
-    def draw(axis, field):
+    def draw(axis: Axes, measure: Measure) -> None:
         for network, colour in zip(_names(records, "network"), PALETTE, strict=False):
             rows = [record for record in records if record["network"] == network]
-            line_with_limits(axis, rows, "layer", field, color=colour, label=network)
+            points = [measure(conform(row, LayerMeasures)) for row in rows]
+            line_with_limits(
+                axis, [row["layer"] for row in rows], points, color=colour, label=network
+            )
 
-    return panels_by_depth(_MEASURES, _names(records, "layer"), draw, size=(10, 7))
+    panels = {label: attrgetter(field) for field, label in _MEASURES.items()}
+    return panels_by_depth(panels, _names(records, "layer"), draw, size=(10, 7))
 
 
 def cross_overlap_map(matrix: np.ndarray, *, names: tuple[str, str]) -> Figure:
