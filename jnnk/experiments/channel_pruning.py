@@ -215,7 +215,7 @@ class _Case:
             times = latency_gain(
                 model, variables, masks, self._dataset, batch_size=self._settings.batch_size
             )
-            return {"macs": small / whole, "latency": times["compacted"] / times["whole"]}
+            return {"macs": small / whole, "latency": times.compacted / times.whole}
 
         return kept(self._folder / f"keep{keep_rate:g}" / "cost.json", measure)
 

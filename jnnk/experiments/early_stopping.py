@@ -8,21 +8,25 @@ of its own, so the command goes on where it was stopped.
 """
 
 import pathlib
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 
 from jnnk.data import Dataset, first_images
-from jnnk.jobs.fit import Monitor, fit
+from jnnk.jobs.fit import Monitor, Watched, fit
 from jnnk.jobs.stopping import stopping
 from jnnk.measures import mean_and_std
 from jnnk.report.figures.levers import stopping_rules
 from jnnk.report.output import save_study
-from jnnk.runs.folder import read_json_lines, require_settings
+from jnnk.runs.divergence import read_metrics
+from jnnk.runs.folder import require_settings
 from jnnk.runs.progress import Progress, Silent
+from jnnk.runs.records import EpochMetrics
 from jnnk.training import (
     Model,
+    TrainState,
     freezable,
     init_state,
     make_evaluate,
@@ -106,10 +110,10 @@ def reproduce_early_stopping(
                     batch_size=settings.batch_size, seed=seed, folder=part,
                     progress=progress.unseen(), description="", monitor=monitor,
                 )  # fmt: skip
-                epochs = read_json_lines(part / "metrics.jsonl")
+                epochs = read_metrics(part)
                 records.append(_record(name, seed, epochs, data, dataset))
                 if name == "none":
-                    ended = next((n for n, e in enumerate(epochs, 1) if e["would_stop"]), None)
+                    ended = next((n for n, e in enumerate(epochs, 1) if e.would_stop), None)
                     records.append(_record("nnk", seed, epochs[:ended], data, dataset))
                 task.advance(accuracy=records[-1]["accuracy"])
     summary = summarize_rules(records)
@@ -145,15 +149,15 @@ def summarize_rules(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _only_watched(monitor: Monitor) -> Monitor:
     """The monitor without its say: whether it would stop is noted instead."""
 
-    def watch(state, records):
-        state, values = monitor(state, records)
-        return state, {**values, "stopped": False, "would_stop": values["stopped"]}
+    def watch(state: TrainState, epochs: Sequence[EpochMetrics]) -> tuple[TrainState, Watched]:
+        state, watched = monitor(state, epochs)
+        return state, watched._replace(stopped=False, would_stop=watched.stopped)
 
     return watch
 
 
 def _record(
-    rule: str, seed: int, epochs: list[dict[str, Any]], data: Dataset, whole: Dataset
+    rule: str, seed: int, epochs: Sequence[EpochMetrics], data: Dataset, whole: Dataset
 ) -> dict[str, Any]:
     """One training that ended after these epochs.
 
@@ -165,12 +169,11 @@ def _record(
         "rule": rule,
         "seed": seed,
         "epochs": len(epochs),
-        "accuracy": epochs[-1]["test_accuracy"],
-        "best_accuracy": max(epoch["test_accuracy"] for epoch in epochs),
+        "accuracy": epochs[-1].test_accuracy,
+        "best_accuracy": max(epoch.test_accuracy for epoch in epochs),
         "images": share,
         "passes": share * len(epochs),
-        "stopped_early": bool(epochs[-1].get("stopped") or epochs[-1].get("would_stop"))
-        and rule != "none",
-        "accuracies": [epoch["test_accuracy"] for epoch in epochs],
-        "stopped_channels": [epoch.get("stopped_channels") for epoch in epochs],
+        "stopped_early": bool(epochs[-1].stopped or epochs[-1].would_stop) and rule != "none",
+        "accuracies": [epoch.test_accuracy for epoch in epochs],
+        "stopped_channels": [epoch.stopped_channels for epoch in epochs],
     }

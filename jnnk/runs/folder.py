@@ -22,7 +22,7 @@ import pathlib
 import re
 import shutil
 import typing
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,15 +95,12 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     write_bytes(path, (json.dumps(to_json(value), indent=1, allow_nan=False) + "\n").encode())
 
 
-def read_json(
-    path: pathlib.Path, *, kind: Any = Any, check: Callable[[Any], None] = lambda value: None
-) -> Any:
+def read_json(path: pathlib.Path, *, kind: Any = Any) -> Any:
     """Reads a JSON file that may come from anyone.
 
     Args:
         path: the file.
         kind: what it must hold, an annotation that :func:`jnnk.files.schema.conform` understands.
-        check: raises a ValueError for what is of the kind and yet wrong.
 
     Returns:
         What it holds, as ``kind`` has it.
@@ -112,12 +109,7 @@ def read_json(
         InputError: if it is missing, no regular file, larger than 128 MiB, not JSON, deeper than
             any of ours, with numbers or characters that no record of ours has, or not of the kind.
     """
-    value = _from_json(path, read_file(path, limit=_LIMIT), kind, "JSON")
-    try:
-        check(value)
-    except ValueError as error:
-        raise InputError(f"{path}: {error}; delete it to make it anew") from None
-    return value
+    return _from_json(path, read_file(path, limit=_LIMIT), kind, "JSON")
 
 
 def read_settings(path: pathlib.Path, kind: type) -> dict[str, Any]:
@@ -160,13 +152,13 @@ def read_config(path: pathlib.Path, kind: type) -> Any:
         raise InputError(f"{path}: {error}") from None
 
 
-def write_json_lines(path: pathlib.Path, records: list[dict]) -> None:
+def write_json_lines(path: pathlib.Path, records: Sequence[Any]) -> None:
     """Writes records as JSON lines, atomically: a log cut short by a kill never has half a line."""
     lines = "".join(json.dumps(to_json(record), allow_nan=False) + "\n" for record in records)
     write_bytes(path, lines.encode())
 
 
-def read_json_lines(path: pathlib.Path, *, kind: Any = dict[str, Any]) -> list[dict]:
+def read_json_lines(path: pathlib.Path, *, kind: Any = dict[str, Any]) -> list[Any]:
     """The records of a JSON-lines file; none if it does not exist.
 
     Args:

@@ -15,6 +15,7 @@ from jnnk.experiments import channel_pruning as pruning
 from jnnk.experiments import early_stopping as stopping
 from jnnk.experiments import regularizer
 from jnnk.experiments.network import Network
+from jnnk.jobs.fit import Watched
 
 MEAN, STD = np.float32([0.5]), np.float32([0.25])
 
@@ -80,7 +81,7 @@ def test_early_stopping_study(dataset, tmp_path, monkeypatch):
             data = data._replace(
                 train_images=data.train_images[:48], train_labels=data.train_labels[:48]
             )
-        return data, lambda state, records: (state, {"stopped": len(records) + 1 >= ends})
+        return data, lambda state, epochs: (state, Watched({}, {}, len(epochs) + 1 >= ends))
 
     monkeypatch.setattr(stopping, "stopping", fake)
     settings = stopping.Settings(seeds=(0, 1), epochs=3, batch_size=16)

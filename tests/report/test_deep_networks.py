@@ -15,8 +15,8 @@ from jnnk.report.figures import pruning as pruning_figures
 from jnnk.report.figures.style import MOST_LINES, MOST_NAMES
 from jnnk.runs.folder import create_run, to_json, write_json
 from jnnk.runs.overlap_files import LayerArrays, last_epoch, layer_file, write_npz
-from jnnk.runs.records import LayerRecord
-from jnnk.runs.settings import TrainConfig
+from jnnk.runs.records import LayerRecord, PruningResult
+from jnnk.runs.settings import PruneConfig, TrainConfig
 
 LAYERS = {
     f"layer{stage}_{block}/conv{conv}": 8 * 2**stage
@@ -51,7 +51,7 @@ def pruning():
         {"share": s, "accuracy": 0.9 - s / 9, "params": 9, "score": s} for s in (0.0, 0.1, 0.5)
     ]
     counts = {name: [2000, 1000] for name in ("kernels", "filters", "params", "macs")}
-    return {
+    record = {
         "criterion": "det", "share_requested": 0.5, "compared_share": 0.5,
         "sweep": {"images": 100, "accuracy": 0.9, "criteria": dict.fromkeys(CRITERIA, points)},
         "pruned": {"accuracy_before": 0.9, "accuracy_pruned": 0.8, "accuracy_finetuned": 0.9,
@@ -75,8 +75,9 @@ def pruning():
             {"layer": layer, "size": 3, "kernels": 9, "real": 5, "kept": 7, "kept_real": 3}
             for layer in LAYERS
         ],
-        "history": [{"epoch": 80, "real": 0.5}],
+        "history": [{"epoch": 80, "real": 0.5, **dict.fromkeys(CRITERIA, 0.5)}],
     }  # fmt: skip
+    return conform(to_json(record), PruningResult)
 
 
 @pytest.mark.thorough
@@ -95,7 +96,7 @@ def test_the_report_stays_below_8_mib(tmp_path, overlap, pruning, monkeypatch):
             arrays = LayerArrays((matrix + matrix.T) / 2, matrix[0], matrix[1])
             write_npz(layer_file(*place, "npz"), arrays)
     write_json(run.path / "prune" / "result.json", pruning)
-    write_json(run.path / "prune" / "settings.json", {"share": 0.5, "tolerance": 1.0})
+    write_json(run.path / "prune" / "settings.json", PruneConfig(criteria=CRITERIA, share=0.5))
     page = report(run).read_text()
     assert len(page.encode()) < 7.5 * 2**20
     assert "in 12 of the 110 layers" in page and "bands are 95 %" in page
@@ -117,9 +118,9 @@ def test_no_more_names_than_an_axis_has_room_for(overlap, pruning):
         figures.measures_by_depth(overlap),
         overlap_figures.pair_by_depth([{"network": "a", **to_json(each)} for each in of_last]),
         compare_figures.overlap_by_depth({"a": of_last}),
-        pruning_figures.kernel_score_ranges(pruning["scores"], criterion="det"),
-        pruning_figures.eigenvalue_kinds(pruning["eigenvalues"], chance=0.3),
-        pruning_figures.pruned_by_layer(pruning["by_layer"]),
+        pruning_figures.kernel_score_ranges(pruning.analysis.scores, criterion="det"),
+        pruning_figures.eigenvalue_kinds(pruning.analysis.eigenvalues, chance=0.3),
+        pruning_figures.pruned_by_layer(pruning.analysis.by_layer, criteria=CRITERIA),
     ):
         named = [axis for axis in figure.axes if axis.get_xlabel().startswith("layer")]
         assert named and figure.get_size_inches()[0] <= 10

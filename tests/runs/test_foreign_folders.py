@@ -15,6 +15,7 @@ from jnnk.report.output import figure_bytes
 from jnnk.runs import cores
 from jnnk.runs.folder import NEWER, create_run, open_run, read_json, write_json_lines
 from jnnk.runs.progress import Silent
+from jnnk.runs.records import SweepPoint
 from jnnk.runs.settings import TrainConfig
 
 EPOCH = {
@@ -285,10 +286,10 @@ def test_labels_of_plotly_are_text():
     layer = '<a href="javascript:alert(1)">x</a>%{x}$a$'
     matrix = np.eye(3) + 0.5
     shown = overlap_explorer({layer: matrix}, first=layer)
-    points = [{"share": share, "accuracy": 1 - share} for share in (0.0, 0.5)]
+    points = [SweepPoint(share=x, accuracy=1 - x, params=9, score=0.5) for x in (0.0, 0.5)]
     pruned = threshold_explorer(
-        [0.1, 0.2], [{"criterion": layer, "layer": None, "shares": [0.1, 0.4]}],
-        {"criteria": {layer: points}}, criterion=layer, share=0.4, kernels=10,
+        [0.1, 0.2], {layer: np.array([0.1, 0.4])}, {layer: points},
+        criterion=layer, share=0.4, kernels=10,
     )  # fmt: skip
     for figure in (shown, pruned):
         texts = list(strings(figure.to_plotly_json()))

@@ -14,23 +14,23 @@ from jnnk.report.figures.style import (
     line_with_limits,
     make_axes,
 )
-from jnnk.runs.records import LayerRecord
+from jnnk.runs.records import EpochMetrics, LayerRecord, PruningResult
 
 _STYLES = ("-", "--", ":", "-.")
 
 
-def accuracy_by_epoch(runs: Mapping[str, Sequence[dict]]) -> Figure:
+def accuracy_by_epoch(runs: Mapping[str, Sequence[EpochMetrics]]) -> Figure:
     """Test accuracy against the epoch, a line a run.
 
     Args:
-        runs: name to the lines of its training.
+        runs: name to the epochs of its training.
     """
     with mpl.rc_context(STYLE):
         figure, axis = make_axes(1, 1, (8, 3.6))
         for index, (run, rows) in enumerate(runs.items()):
             axis.plot(
-                [row["epoch"] for row in rows],
-                [100 * row["test_accuracy"] for row in rows],
+                [row.epoch for row in rows],
+                [100 * row.test_accuracy for row in rows],
                 **_line(index, run),
             )
         axis.set_ylabel("test accuracy (%)")
@@ -66,19 +66,20 @@ def overlap_by_depth(runs: Mapping[str, Sequence[LayerRecord]]) -> Figure:
     return figure
 
 
-def sweep_by_run(runs: Mapping[str, Sequence[dict]]) -> Figure:
+def sweep_by_run(runs: Mapping[str, PruningResult]) -> Figure:
     """Test accuracy against the share of kernels pruned without fine-tuning, a line a run.
 
     Args:
-        runs: name to its points: ``criterion``, ``share`` and ``accuracy`` each.
+        runs: name to its pruning, of which the criterion pruned by is shown.
     """
     with mpl.rc_context(STYLE):
         figure, axis = make_axes(1, 1, (8, 4))
-        for index, (run, rows) in enumerate(runs.items()):
+        for index, (run, pruning) in enumerate(runs.items()):
+            points = pruning.sweep.criteria[pruning.criterion]
             axis.plot(
-                [100 * row["share"] for row in rows],
-                [100 * row["accuracy"] for row in rows],
-                **_line(index, f"{run} ({rows[0]['criterion']})"),
+                [100 * point.share for point in points],
+                [100 * point.accuracy for point in points],
+                **_line(index, f"{run} ({pruning.criterion})"),
             )
         axis.set(xlabel="conv kernels pruned (%)", ylabel="test accuracy (%)")
         axis.legend()

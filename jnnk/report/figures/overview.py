@@ -27,7 +27,7 @@ from jnnk.report.figures.style import (
     panels_by_depth,
     shades,
 )
-from jnnk.runs.records import LayerRecord
+from jnnk.runs.records import EpochMetrics, LayerRecord
 
 # Of each panel's y axis: what it shows.
 _BY_EPOCH = {
@@ -46,25 +46,21 @@ _BY_DEPTH = {
 }
 
 
-def training_curves(metrics: list[dict]) -> Figure:
+def training_curves(metrics: Sequence[EpochMetrics]) -> Figure:
     """Loss and accuracy against the epoch.
 
     Args:
-        metrics: the records of ``metrics.jsonl``.
+        metrics: an epoch each.
     """
     with mpl.rc_context(STYLE):
         figure, (left, right) = make_axes(1, 2, (9, 3.2))
-        epochs = [record["epoch"] for record in metrics]
-        left.plot(epochs, [record["cross_entropy"] for record in metrics], label="cross-entropy")
-        left.plot(epochs, [record["loss"] for record in metrics], "--", label="with penalties")
+        epochs = [line.epoch for line in metrics]
+        left.plot(epochs, [line.cross_entropy for line in metrics], label="cross-entropy")
+        left.plot(epochs, [line.loss for line in metrics], "--", label="with penalties")
         left.set_ylabel("training loss (nats)")
         left.legend()
-        right.plot(
-            epochs, [100 * record["accuracy"] for record in metrics], label="training batches"
-        )
-        right.plot(
-            epochs, [100 * record["test_accuracy"] for record in metrics], label="test images"
-        )
+        right.plot(epochs, [100 * line.accuracy for line in metrics], label="training batches")
+        right.plot(epochs, [100 * line.test_accuracy for line in metrics], label="test images")
         right.set_ylabel("accuracy (%)")
         label_epochs(left, right)
         right.legend()

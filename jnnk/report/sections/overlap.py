@@ -34,14 +34,16 @@ _HEADER = (
 )  # fmt: skip
 
 
-def overlap_sections(run: Run, results: dict[str, Any]) -> list[Section]:
+def overlap_sections(
+    run: Run, records: Sequence[LayerRecord], matrices: dict[str, np.ndarray]
+) -> list[Section]:
     """Figures and tables of the measurements, and what the report says of them.
 
     Args:
         run: the run folder.
-        results: of `jnnk.jobs.report.collect`.
+        records: of all epochs and layers measured.
+        matrices: layer name to (C, C), of the last epoch.
     """
-    records, matrices = results["overlap"], results["overlap_matrices"]
     if not records:
         return []
     save_tables(run, records, matrices)
