@@ -141,7 +141,10 @@ def changed(*keys, to):
         (changed("scores", 0, "criterion", to="x"), "by_layer does not belong to the rest"),
         (changed("scores", to="x"), "scores: expected a list, got 'x'"),
         (changed("sweep", "criteria", "det", to=[]), "sweep: criteria.det does not belong"),
-        (changed("sweep", "criteria", "det", to=POINTS[::-1]), "criteria.det does not belong"),
+        (
+            changed("sweep", "criteria", "det", to=POINTS[::-1]),
+            "sweep: criteria.det does not belong",
+        ),
         (changed("sweep", "criteria", to={"det": POINTS}), "sweep.criteria does not belong"),
         (changed("thresholds", to=[0.2, 0.1]), "thresholds does not belong"),
         (changed("by_threshold", 0, "shares", to=[0.5]), "by_threshold does not belong"),
