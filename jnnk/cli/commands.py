@@ -36,11 +36,12 @@ class _Reproduction(NamedTuple):
     """A study of the shared data.
 
     Attributes:
-        job: ``(progress) -> rows``: does what is left of it and returns the table to show.
+        job: ``(progress) -> rows``: does what is left of it and returns the table to show, dicts or
+            records.
         dataset: what it is of.
     """
 
-    job: Callable[..., list[dict]]
+    job: Callable[..., Sequence[Any]]
     dataset: Any
 
 
@@ -408,14 +409,14 @@ def _compare(runs: list[Run], path: pathlib.Path) -> Answer:
 def _reproduce(args: argparse.Namespace, progress: Progress) -> Answer:
     from jnnk.files.safe_files import resolved
     from jnnk.runs.data_record import record_study_data
-    from jnnk.runs.folder import locked, refuse_foreign
+    from jnnk.runs.folder import locked, refuse_foreign, to_json
 
     args.out = resolved(args.out)
     refuse_foreign(args.out)
     study = _REPRODUCTIONS[args.claim](args)  # before the folder: bad input should leave none
     with locked(args.out, say=progress.note):
         record_study_data(args.out, study.dataset, command=f"reproduce {args.claim}")
-        rows = study.job(progress=progress)
+        rows = to_json(study.job(progress=progress))
     return Answer({"out": args.out, "rows": rows}, [("results", str(args.out))], rows)
 
 
@@ -509,7 +510,7 @@ def _reproduce_overlap(args: argparse.Namespace) -> _Reproduction:
         trajectory_dataset=_normalized(dataset, 0.0, 1.0),
     )
     return _Reproduction(
-        lambda progress: reproduce_overlap(args.out, inputs, progress=progress)["last_errors"],
+        lambda progress: reproduce_overlap(args.out, inputs, progress=progress).last_errors,
         dataset,
     )
 

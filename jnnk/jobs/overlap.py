@@ -13,7 +13,6 @@ from jax.sharding import Mesh
 from jnnk._core.errors import InputError
 from jnnk.activations import capture, layer_shapes
 from jnnk.data import Dataset, epoch_order
-from jnnk.files.schema import conform
 from jnnk.graphs import NNKGraph, channelwise_nnk_graph, nnk_graph, sharded_nnk_graph
 from jnnk.graphs import _similarity as similarity
 from jnnk.jobs.channel_pictures import check_channels, default_channels, keep_pictures
@@ -40,10 +39,17 @@ from jnnk.parallel import gather, replicate
 from jnnk.parallel._mesh import shared_apply
 from jnnk.report.top_images import keep_images, keep_top_rows
 from jnnk.runs.divergence import refuse_diverged
-from jnnk.runs.folder import Run, read_json, require_settings, to_json, write_json
-from jnnk.runs.overlap_files import RANDOM, Epoch, LayerArrays, layer_file, write_npz
+from jnnk.runs.folder import Run, read_json, require_settings, write_json
+from jnnk.runs.overlap_files import (
+    RANDOM,
+    Epoch,
+    LayerArrays,
+    layer_file,
+    layer_measures,
+    write_npz,
+)
 from jnnk.runs.progress import Progress, Silent
-from jnnk.runs.records import LayerMeasures, LayerRecord
+from jnnk.runs.records import LayerRecord
 from jnnk.runs.settings import OverlapConfig
 from jnnk.training import Model, make_predict
 
@@ -117,7 +123,7 @@ def overlap(
                     epoch=epoch,
                     depth=layers[name],
                     layer=name,
-                    measures=conform(to_json(measures), LayerMeasures),
+                    measures=layer_measures(measures),
                 )
                 write_json(paths[name], record)
                 task.advance(overlap=np.nan_to_num(measures["overlap"]))

@@ -9,8 +9,9 @@ import numpy as np
 
 from jnnk._core.errors import InputError
 from jnnk.files.archives import check_axes, read_archive
-from jnnk.runs.folder import read_json, write_bytes
-from jnnk.runs.records import LayerRecord
+from jnnk.files.schema import conform
+from jnnk.runs.folder import read_json, to_json, write_bytes
+from jnnk.runs.records import LayerMeasures, LayerRecord
 
 Epoch = int | str
 RANDOM = "random"
@@ -53,6 +54,15 @@ def epoch_folder(folder: pathlib.Path, epoch: Epoch) -> pathlib.Path:
         epoch: a kept epoch, or ``RANDOM``.
     """
     return folder / "overlap" / (epoch if epoch == RANDOM else f"epoch{epoch:04d}")
+
+
+def layer_measures(measured: Any) -> LayerMeasures:
+    """The record of what was measured of a layer.
+
+    Args:
+        measured: by name, of `jnnk.jobs.overlap.measure_layer`.
+    """
+    return conform(to_json(measured), LayerMeasures)
 
 
 def read_records(folder: pathlib.Path) -> list[LayerRecord]:

@@ -1,5 +1,6 @@
 """Figures and the report's page of a network of 110 layers, from made-up results."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -17,6 +18,7 @@ from jnnk.runs.folder import create_run, to_json, write_json
 from jnnk.runs.overlap_files import LayerArrays, last_epoch, layer_file, write_npz
 from jnnk.runs.records import LayerRecord, PruningResult
 from jnnk.runs.settings import PruneConfig, TrainConfig
+from jnnk.runs.study_records import EpochErrors, NetworkEpoch, PairLayer
 
 LAYERS = {
     f"layer{stage}_{block}/conv{conv}": 8 * 2**stage
@@ -113,10 +115,11 @@ def test_no_more_names_than_an_axis_has_room_for(overlap, pruning):
     pruned = [
         figures.LayerOverview(each.layer, each.measures.redundancy.mean, 9, 5) for each in of_last
     ]
+    pair = [PairLayer(network="a", test_accuracy=0.5, layer=each) for each in of_last]
     for figure in (
         figures.redundancy_and_pruning(pruned),
         figures.measures_by_depth(overlap),
-        overlap_figures.pair_by_depth([{"network": "a", **to_json(each)} for each in of_last]),
+        overlap_figures.pair_by_depth(pair),
         compare_figures.overlap_by_depth({"a": of_last}),
         pruning_figures.kernel_score_ranges(pruning.analysis.scores, criterion="det"),
         pruning_figures.eigenvalue_kinds(pruning.analysis.eigenvalues, chance=0.3),
@@ -131,12 +134,17 @@ def test_no_more_names_than_an_axis_has_room_for(overlap, pruning):
 
 
 def test_lines_of_a_dozen_layers_reach_from_first_to_last(overlap):
-    layers = [to_json(record) for record in overlap]
     number = len(LAYERS)
+    errors = dict.fromkeys([each.name for each in dataclasses.fields(EpochErrors)])
     by_epoch = [
-        {"network": "a", "epoch": epoch, "layers": layers[number * n : number * (n + 1)]}
+        NetworkEpoch(
+            network="a", epoch=epoch,
+            errors=EpochErrors(
+                **{**errors, "layers": overlap[number * n : number * (n + 1)]}
+            ),
+        )
         for n, epoch in enumerate(EPOCHS)
-    ]
+    ]  # fmt: skip
     for figure in (figures.measures_by_epoch(overlap), overlap_figures.layers_by_epoch(by_epoch)):
         (legend,) = figure.legends
         names = [text.get_text() for text in legend.get_texts()]

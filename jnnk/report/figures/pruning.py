@@ -27,6 +27,7 @@ from jnnk.runs.records import (
     Sweep,
     TrialSummary,
 )
+from jnnk.runs.study_records import PruningCase
 
 
 def pruning_sweep(sweep: Sweep, *, criterion: str, share: float, tolerance: float) -> Figure:
@@ -221,25 +222,25 @@ def history(rows: Sequence[KernelHistory]) -> Figure:
     return figure
 
 
-def prunable_shares(records: list[dict]) -> Figure:
+def prunable_shares(records: Sequence[PruningCase]) -> Figure:
     """The largest share every criterion can prune, a panel a network, a bar a start.
 
     Args:
-        records: of :func:`jnnk.experiments.pruning.reproduce_pruning`.
+        records: a network, start and criterion each.
     """
-    networks = list(dict.fromkeys(record["network"] for record in records))
-    starts = list(dict.fromkeys(record["start"] for record in records))
-    criteria = list(dict.fromkeys(record["criterion"] for record in records))
+    networks = list(dict.fromkeys(record.network for record in records))
+    starts = list(dict.fromkeys(record.start for record in records))
+    criteria = list(dict.fromkeys(record.prunable.criterion for record in records))
     with mpl.rc_context(STYLE):
         figure, axes = make_axes(
             1, len(networks), (4.2 * len(networks) + 1, 4), squeeze=False, sharey=True
         )
         for axis, network in zip(axes.flat, networks, strict=True):
             for index, start in enumerate(starts):
-                rows = [r for r in records if (r["network"], r["start"]) == (network, start)]
+                rows = [r.prunable for r in records if (r.network, r.start) == (network, start)]
                 axis.barh(
-                    [criteria.index(r["criterion"]) + 0.4 * (index - 0.5) for r in rows],
-                    [100 * r["share"] for r in rows],
+                    [criteria.index(row.criterion) + 0.4 * (index - 0.5) for row in rows],
+                    [100 * row.share for row in rows],
                     0.4,
                     color=PALETTE[index],
                     label=start,

@@ -164,16 +164,6 @@ def numbers(values: Sequence[float | None]) -> np.ndarray:
     return np.array(values, np.float64)
 
 
-def values_of(records: Sequence[dict], field: str) -> np.ndarray:
-    """A field of all records, NaN where there is none: (number of records,) float64.
-
-    Args:
-        records: have the field.
-        field: its name.
-    """
-    return numbers([record[field] for record in records])
-
-
 def line_with_limits(
     axis: Axes, places: Sequence[Any], points: Sequence[Interval | float | None], **style
 ) -> None:
