@@ -2,9 +2,9 @@
 
 The annotations understood: ``Any``, ``None``, ``bool``, ``int``, ``float`` (whole numbers too),
 ``str``, ``Literal``, unions, ``list[X]``, ``tuple[X, ...]``, ``tuple[X, Y]``, ``dict[str, X]``,
-``NamedTuple``, ``TypedDict`` and records, which are frozen dataclasses. `conform` makes a record of
-a JSON object and `as_object` the object of a record. A record's field is an entry of the object
-under the field's name, except that
+``NamedTuple`` and records, which are frozen dataclasses. `conform` makes a record of a JSON object
+and `as_object` the object of a record. A record's field is an entry of the object under the field's
+name, except that
 
 - a field with a default may be missing, and one that is `OPTIONAL` is left out where it is None;
 - the entries of a field that is `BESIDE` lie in the record's object itself;
@@ -19,7 +19,7 @@ import contextlib
 import dataclasses
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 _NAMES = {
@@ -57,8 +57,7 @@ def conform(value: Any, kind: Any, *, where: str = "") -> Any:
 
     Args:
         value: as ``json.loads`` gives it.
-        kind: the annotation. Keys that it does not name are let through by a ``TypedDict`` and
-            left out by a ``NamedTuple`` or record; ``NotRequired`` ones may be missing.
+        kind: the annotation. Keys that a ``NamedTuple`` or record does not name are left out.
         where: path of the value, for the error.
 
     Raises:
@@ -77,8 +76,8 @@ def conform(value: Any, kind: Any, *, where: str = "") -> Any:
         raise _unlike(value, " or ".join(map(repr, options)), where)
     if dataclasses.is_dataclass(kind):
         return _record(value, kind, where)
-    if typing.is_typeddict(kind) or hasattr(kind, "_fields"):
-        return _named_entries(value, kind, where)
+    if hasattr(kind, "_fields"):
+        return _named_tuple(value, kind, where)
     base = origin or kind
     plain = list if base is tuple else base
     if plain is float and type(value) is int:
@@ -119,20 +118,17 @@ def _depth(error: ValueError) -> int:
     return place.count(".") + place.count("[") + 1 if colon else 0
 
 
-def _named_entries(value: Any, kind: Any, where: str) -> Any:
+def _named_tuple(value: Any, kind: Any, where: str) -> Any:
     if type(value) is not dict:
         raise _unlike(value, "an object", where)
     hints = typing.get_type_hints(kind)
-    required = kind.__required_keys__ if typing.is_typeddict(kind) else hints
-    missing = [name for name in hints if name in required and name not in value]
-    if missing:
-        raise ValueError(f"{_place(where)}{', '.join(missing)} missing")
-    found = {
-        name: conform(value[name], hint, where=f"{where}.{name}")
-        for name, hint in hints.items()
-        if name in value
-    }
-    return {**value, **found} if typing.is_typeddict(kind) else kind(**found)
+    _refuse_missing(hints, value, where)
+    return kind(
+        **{
+            name: conform(value[name], hint, where=f"{where}.{name}")
+            for name, hint in hints.items()
+        }
+    )
 
 
 def _record(value: Any, kind: Any, where: str) -> Any:
@@ -143,8 +139,7 @@ def _record(value: Any, kind: Any, where: str) -> Any:
             value = kind.nest(value)
     hints = typing.get_type_hints(kind)
     required = [key for field in dataclasses.fields(kind) for key in _keys(field, hints)]
-    if missing := [key for key in required if key not in value]:
-        raise ValueError(f"{_place(where)}{', '.join(missing)} missing")
+    _refuse_missing(required, value, where)
     found = {}
     for field in dataclasses.fields(kind):
         name, hint = field.name, hints[field.name]
@@ -156,6 +151,11 @@ def _record(value: Any, kind: Any, where: str) -> Any:
             found[name] = conform(value[name], hint, where=f"{where}.{name}")
     with _naming(where):
         return kind(**found)
+
+
+def _refuse_missing(required: Iterable[str], value: dict[str, Any], where: str) -> None:
+    if missing := [key for key in required if key not in value]:
+        raise ValueError(f"{_place(where)}{', '.join(missing)} missing")
 
 
 def _keys(field: dataclasses.Field, hints: dict[str, Any]) -> list[str]:

@@ -106,7 +106,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
 def _answer(name: str, numbers: Headline) -> Answer:
     said = []
     if numbers.overlap is not None:
-        said.append(f"redundancy up to {numbers.overlap.redundancy or 0:.2f}")
+        said.append(f"redundancy up to {numbers.overlap.redundancy_in_words}")
     if numbers.pruning is not None:
         said.append(f"{percent(numbers.pruning.share)} of its kernels pruned")
         said.append(f"{percent(numbers.pruning.finetuned)} after fine-tuning")

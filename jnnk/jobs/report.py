@@ -42,11 +42,11 @@ def report(run: Run, *, progress: Progress | None = None) -> pathlib.Path:
         InputError: if there is nothing to report yet.
     """
     progress = progress or Silent()
-    results = collect(run)
+    config, results = train_config(run), collect(run)
     sections: list[Section] = []
     for part in (
         lambda: _training_section(run, results.training),
-        lambda: overlap_sections(run, results.overlap, results.overlap_matrices),
+        lambda: overlap_sections(run, config, results.overlap, results.overlap_matrices),
         lambda: prune_sections(run, results.pruning, results.pruning_settings),
         lambda: _channels_section(results.channels),
         lambda: protocol_sections(run, results.protocols),
@@ -57,7 +57,6 @@ def report(run: Run, *, progress: Progress | None = None) -> pathlib.Path:
         raise InputError(f"{run.path} holds no results yet; run jnnk train, overlap or prune first")
     progress.check()
     write_json(run.path / "results.json", {"config": run.config, **as_object(results)})
-    config = train_config(run)
     numbers = headline(config, results)
     page = render(
         f"{config.model} on {config.dataset}: what is redundant, what can go, what it costs",
@@ -82,7 +81,6 @@ def collect(run: Run) -> Results:
     """
     diverged = divergences(run.path)
     training = read_metrics(run.path)
-    train_config(run)  # is it whole?
     if TRAINING in diverged:
         training = [line for line in training if line.epoch < diverged[TRAINING].epoch]
     layers = [] if TRAINING in diverged else read_records(run.path)

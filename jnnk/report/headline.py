@@ -6,7 +6,7 @@ from jnnk.files.schema import BESIDE, OPTIONAL
 from jnnk.report.output import percent, points
 from jnnk.report.page import Answer
 from jnnk.runs.divergence import TRAINING
-from jnnk.runs.overlap_files import last_epoch
+from jnnk.runs.overlap_files import by_redundancy, last_epoch
 from jnnk.runs.records import Divergence, Latency, PruningResult, Results
 from jnnk.runs.settings import PruneConfig, TrainConfig
 
@@ -30,6 +30,11 @@ class OverlapHeadline:
     overlap: float | None
     loo_error: float
     dead_channels: int
+
+    @property
+    def redundancy_in_words(self) -> str:
+        """Two digits; 0 where no layer has two live channels."""
+        return f"{self.redundancy or 0:.2f}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +128,7 @@ def answers(numbers: Headline) -> list[Answer]:
             f"two channels share neighbours, 1: all say the same); {overlap.dead_channels} "
             "channels are dead"
         )
-        told.append(Answer("What is redundant?", f"{overlap.redundancy or 0:.2f}", text))
+        told.append(Answer("What is redundant?", overlap.redundancy_in_words, text))
     if numbers.pruning is not None:
         told += [_what_can_go(numbers.pruning), _what_it_costs(numbers.pruning)]
     return told
@@ -140,8 +145,7 @@ def _what_diverged(parts: dict[str, Divergence]) -> Answer:
 
 def _of_overlap(results: Results) -> OverlapHeadline:
     last = last_epoch(results.overlap)
-    most = max(last, key=lambda record: record.measures.redundancy.mean or 0.0)
-    deepest = last[-1]
+    most, deepest = by_redundancy(last)[0], last[-1]
     return OverlapHeadline(
         most_redundant_layer=most.layer,
         redundancy=most.measures.redundancy.mean,

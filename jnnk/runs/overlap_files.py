@@ -87,6 +87,15 @@ def last_epoch(records: Sequence[LayerRecord]) -> list[LayerRecord]:
     return [record for record in records if record.epoch == records[-1].epoch]
 
 
+def by_redundancy(records: Sequence[LayerRecord]) -> list[LayerRecord]:
+    """The records of layers, those of the highest redundancy first; undefined ones count as 0.
+
+    Args:
+        records: of an epoch.
+    """
+    return sorted(records, key=lambda record: -(record.measures.redundancy.mean or 0.0))
+
+
 def read_arrays(folder: pathlib.Path, record: LayerRecord) -> LayerArrays:
     """The arrays that belong to a record.
 

@@ -1,16 +1,17 @@
 """What comes from JSON is of the form that an annotation names, or the error names the place."""
 
 import dataclasses
-from typing import Any, ClassVar, Literal, NamedTuple, NotRequired, TypedDict
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import pytest
 
 from jnnk.files.schema import BESIDE, OPTIONAL, as_object, conform
 
 
-class Point(TypedDict):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Point:
     x: float
-    name: NotRequired[str]
+    name: str = "origin"
 
 
 class Config(NamedTuple):
@@ -28,8 +29,8 @@ class Config(NamedTuple):
         ([], tuple[int, ...], ()),
         ([1, "a"], tuple[int, str], (1, "a")),
         ({"a": [1.5]}, dict[str, list[float]], {"a": [1.5]}),
-        ({"x": 1, "more": []}, Point, {"x": 1, "more": []}),
-        ({"sizes": [2], "kind": 1, "point": {"x": 0.5}}, Config, Config((2,), 1, {"x": 0.5})),
+        ({"x": 1, "more": []}, Point, Point(x=1)),
+        ({"sizes": [2], "kind": 1, "point": {"x": 0.5}}, Config, Config((2,), 1, Point(x=0.5))),
         ([{}], Any, [{}]),
     ],
 )

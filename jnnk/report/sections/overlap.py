@@ -16,9 +16,9 @@ from jnnk.report.page import Drawing, Section, click_pictures
 from jnnk.report.tables import to_csv
 from jnnk.report.top_images import Images, data_uri, read_top_images
 from jnnk.runs.folder import Run, read_config, to_json, write_bytes
-from jnnk.runs.overlap_files import RANDOM, last_epoch, layer_file, read_npz
+from jnnk.runs.overlap_files import RANDOM, by_redundancy, last_epoch, layer_file, read_npz
 from jnnk.runs.records import LayerRecord
-from jnnk.runs.settings import OverlapConfig
+from jnnk.runs.settings import OverlapConfig, TrainConfig
 
 # What keeps the page below 8 MiB, Plotly's 4.6 included.
 _CELL_BUDGET = 100_000  # of all layers' interactive heat maps
@@ -35,12 +35,16 @@ _HEADER = (
 
 
 def overlap_sections(
-    run: Run, records: Sequence[LayerRecord], matrices: dict[str, np.ndarray]
+    run: Run,
+    config: TrainConfig,
+    records: Sequence[LayerRecord],
+    matrices: dict[str, np.ndarray],
 ) -> list[Section]:
     """Figures and tables of the measurements, and what the report says of them.
 
     Args:
         run: the run folder.
+        config: how it was trained.
         records: of all epochs and layers measured.
         matrices: layer name to (C, C), of the last epoch.
     """
@@ -68,7 +72,7 @@ def overlap_sections(
             "The table shows the last epoch, its leave-one-out errors those of a channel on its "
             "own, of all channels' vote and of the whole layer. The layer with the lowest is "
             f"{lowest.layer}, with {percent(lowest.measures.loo_error)}.",
-            _measures(run, records),
+            _measures(run, config, records),
             (_HEADER, [_row(record) for record in last]),
         ),
     ]
@@ -125,10 +129,10 @@ def _row(record: LayerRecord) -> list[Any]:
     ]
 
 
-def _measures(run: Run, records: Sequence[LayerRecord]) -> list[Drawing]:
+def _measures(run: Run, config: TrainConfig, records: Sequence[LayerRecord]) -> list[Drawing]:
     """The measures against depth and, with more than one epoch of training, against the epoch."""
     epochs = list(dict.fromkeys(record.epoch for record in records))
-    has_own_start = run.config["weights"] is None and RANDOM not in epochs
+    has_own_start = config.weights is None and RANDOM not in epochs
     control = 0 if has_own_start else RANDOM
     layers = len({record.layer for record in records})
     limits = "bands" if layers > MOST_NAMES else "bars"
@@ -139,7 +143,7 @@ def _measures(run: Run, records: Sequence[LayerRecord]) -> list[Drawing]:
         "Mean overlap of channel pairs, redundancy of the layer's channels, NNK degrees, dimension "
         f"and leave-one-out error of the whole layer, against depth; {limits} are 95 % bootstrap "
         "intervals over images, and the dashed line is the same network with random weights (seed "
-        f"{run.config['seed']}) on the same images.",
+        f"{config.seed}) on the same images.",
         records,
     )
     trained = [record for record in records if record.epoch != RANDOM]
@@ -166,16 +170,11 @@ def _heat_maps(run: Run, last: Sequence[LayerRecord], matrices: dict[str, np.nda
     )
     shown = matrices
     if len(matrices) > _LAYERS_DRAWN:
-        shown = {layer: matrices[layer] for layer in _most_redundant(last)[:_LAYERS_DRAWN]}
+        most = by_redundancy(last)[:_LAYERS_DRAWN]
+        shown = {record.layer: matrices[record.layer] for record in most}
         caption += f" Here the {_LAYERS_DRAWN} most redundant layers; overlap/tables/ has all."
     figure = figures.overlap_heat_maps(shown)
     return draw(run, "overlap_heat_maps", figure, caption, _most_overlapping(matrices))
-
-
-def _most_redundant(last: Sequence[LayerRecord]) -> list[str]:
-    """The layers, those of the highest redundancy first."""
-    ranked = sorted(last, key=lambda record: -(record.measures.redundancy.mean or 0.0))
-    return [record.layer for record in ranked]
 
 
 def _explorer(
@@ -187,10 +186,10 @@ def _explorer(
     are all too large has none.
     """
     ranked, left = [], _CELL_BUDGET
-    for layer in _most_redundant(last):
-        if matrices[layer].size <= left:
-            ranked.append(layer)
-            left -= matrices[layer].size
+    for record in by_redundancy(last):
+        if matrices[record.layer].size <= left:
+            ranked.append(record.layer)
+            left -= matrices[record.layer].size
     if not ranked:
         return []
     most = ranked[0]
