@@ -15,7 +15,7 @@ from jnnk.report.sections.overlap import overlap_sections
 from jnnk.report.sections.protocol import protocol_sections
 from jnnk.report.sections.pruning import prune_sections
 from jnnk.runs.divergence import TRAINING, divergences, read_metrics
-from jnnk.runs.folder import Run, read_config, read_json, write_bytes, write_json
+from jnnk.runs.folder import Run, read_json, write_bytes, write_json
 from jnnk.runs.overlap_files import last_epoch, read_arrays, read_records
 from jnnk.runs.progress import Progress, Silent
 from jnnk.runs.records import (
@@ -106,7 +106,9 @@ def collect(run: Run) -> Results:
             record.layer: read_arrays(run.path, record).overlap for record in last_epoch(layers)
         },
         pruning=read_json(folder / "result.json", kind=PruningResult) if is_pruned else None,
-        pruning_settings=read_config(folder / "settings.json", PruneConfig) if is_pruned else None,
+        pruning_settings=read_json(folder / "settings.json", kind=PruneConfig)
+        if is_pruned
+        else None,
         finetuning=() if "prune" in diverged else tuple(read_metrics(folder)),
         channels=results_in("channels", ChannelPruningResult),
         protocols=results_in("protocol", ProtocolResult),

@@ -135,23 +135,6 @@ def read_settings(path: pathlib.Path, kind: type) -> dict[str, Any]:
         raise InputError(f"{path}: {error}") from None
 
 
-def read_config(path: pathlib.Path, kind: type) -> Any:
-    """The settings that a folder's results were made with.
-
-    Args:
-        path: the file, which must exist.
-        kind: NamedTuple of the settings. One that is newer than the file had its default's effect.
-
-    Raises:
-        InputError: as of :func:`read_json`, and if one without a default is missing.
-    """
-    found = {**to_json(kind._field_defaults), **read_json(path, kind=dict[str, Any])}
-    try:
-        return conform(found, kind)
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from None
-
-
 def write_json_lines(path: pathlib.Path, records: Sequence[Any]) -> None:
     """Writes records as JSON lines, atomically: a log cut short by a kill never has half a line."""
     lines = "".join(json.dumps(to_json(record), allow_nan=False) + "\n" for record in records)

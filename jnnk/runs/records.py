@@ -176,6 +176,15 @@ class LayerRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OverlapSettings:
+    """What the report says of ``overlap/settings.json``; see `jnnk.runs.settings.OverlapConfig`."""
+
+    images: int
+    neighbors: int
+    similarity: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class SweepPoint:
     """A network pruned by a criterion, without fine-tuning.
 

@@ -15,10 +15,10 @@ from jnnk.report.output import draw, percent, save_table
 from jnnk.report.page import Drawing, Section, click_pictures
 from jnnk.report.tables import to_csv
 from jnnk.report.top_images import Images, data_uri, read_top_images
-from jnnk.runs.folder import Run, read_config, to_json, write_bytes
+from jnnk.runs.folder import Run, read_json, to_json, write_bytes
 from jnnk.runs.overlap_files import RANDOM, by_redundancy, last_epoch, layer_file, read_npz
-from jnnk.runs.records import LayerRecord
-from jnnk.runs.settings import OverlapConfig, TrainConfig
+from jnnk.runs.records import LayerRecord, OverlapSettings
+from jnnk.runs.settings import TrainConfig
 
 # What keeps the page below 8 MiB, Plotly's 4.6 included.
 _CELL_BUDGET = 100_000  # of all layers' interactive heat maps
@@ -51,7 +51,7 @@ def overlap_sections(
     if not records:
         return []
     save_tables(run, records, matrices)
-    settings = read_config(run.path / "overlap" / "settings.json", OverlapConfig)
+    settings = read_json(run.path / "overlap" / "settings.json", kind=OverlapSettings)
     last = last_epoch(records)
     lowest = min(last, key=lambda record: record.measures.loo_error)
     return [
