@@ -2,7 +2,7 @@
 
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
 from jnnk._core.errors import InputError
 from jnnk.files.schema import as_object
@@ -26,6 +26,8 @@ from jnnk.runs.records import (
     Results,
 )
 from jnnk.runs.settings import PruneConfig
+
+Kind = TypeVar("Kind")
 
 
 def report(run: Run, *, progress: Progress | None = None) -> pathlib.Path:
@@ -91,7 +93,7 @@ def collect(run: Run) -> Results:
         of_part = (name for name in diverged if f"{name}/".startswith(f"{part}/"))
         return path.exists() and TRAINING not in diverged and not any(of_part)
 
-    def results_in(folder: str, kind: type) -> dict[str, Any]:
+    def results_in(folder: str, kind: type[Kind]) -> dict[str, Kind]:
         """The results of a folder's prunings by name."""
         paths = sorted(run.path.glob(f"{folder}/*/result.json"))
         return {path.parent.name: read_json(path, kind=kind) for path in paths if holds(path)}

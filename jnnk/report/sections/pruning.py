@@ -26,6 +26,17 @@ class _Tables(NamedTuple):
     history: Records
 
 
+_CAPTIONS = {
+    "sweep": "Pruning without fine-tuning: accuracy and score by criterion and share.",
+    "scores": "Quantiles of the kernels' scores in the unit of the weights.",
+    "pruned_by_threshold": "Share of kernels below a significance threshold.",
+    "pruned_by_layer": "Share of kernels pruned in every layer at {share} of the network.",
+    "agreement": "Kernels pruned by exactly these criteria.",
+    "eigenvalues": "Kernels with real eigenvalues only, before and after pruning.",
+    "history": "Share of kernels below the threshold, by epoch.",
+}
+
+
 def prune_sections(
     run: Run, pruning: PruningResult | None, settings: PruneConfig | None
 ) -> list[Section]:
@@ -39,26 +50,15 @@ def prune_sections(
     if pruning is None:
         return []
     tables = _tables(pruning)
-    for name, caption in _captions(pruning)._asdict().items():
-        if rows := getattr(tables, name):
+    share = percent(pruning.compared_share)
+    for name, rows in tables._asdict().items():
+        if rows:
+            caption = _CAPTIONS[name].format(share=share)
             save_table(run.path / "prune" / "tables", name, rows, caption=caption)
     sections = [_cost(run, pruning, settings, tables)]
     if pruning.analysis.criteria:  # nothing to say of the kernels where random is the only one
         sections = [_kernels(run, pruning, tables), *sections, _agreement(run, pruning, tables)]
     return sections
-
-
-def _captions(pruning: PruningResult) -> _Tables:
-    return _Tables(
-        sweep="Pruning without fine-tuning: accuracy and score by criterion and share.",
-        scores="Quantiles of the kernels' scores in the unit of the weights.",
-        pruned_by_threshold="Share of kernels below a significance threshold.",
-        pruned_by_layer=f"Share of kernels pruned in every layer at "
-        f"{percent(pruning.compared_share)} of the network.",
-        agreement="Kernels pruned by exactly these criteria.",
-        eigenvalues="Kernels with real eigenvalues only, before and after pruning.",
-        history="Share of kernels below the threshold, by epoch.",
-    )
 
 
 def _tables(pruning: PruningResult) -> _Tables:
