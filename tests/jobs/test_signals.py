@@ -194,7 +194,7 @@ def test_ignored_signals_stay_ignored():
 # A call into C that nothing interrupts, or a job of many steps.
 WAIT = """
 import sys, time
-from jnnk.signals import Signals, Stopped, exit_code
+from jnnk.runs.signals import Signals, Stopped, exit_code
 signals = Signals(lambda text: print(text, flush=True))
 with signals.noted():
     signals.check()
