@@ -24,7 +24,7 @@ from jnnk.experiments import channel_pruning, early_stopping, overlap, pruning, 
 from jnnk.experiments.network import Network
 from jnnk.experiments.overlap_epochs import Trajectory
 from jnnk.experiments.overlap_settings import Settings as OverlapSettings
-from jnnk.jobs.protocols import PROTOCOLS
+from jnnk.runs.protocols import PROTOCOLS
 
 pytestmark = pytest.mark.thorough
 

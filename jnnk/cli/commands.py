@@ -26,6 +26,7 @@ from jnnk._core.extras import require_extra
 from jnnk.cli import options
 from jnnk.cli.terminal import Answer, Terminal
 from jnnk.files.archives import read_folder
+from jnnk.files.schema import as_object
 from jnnk.runs.folder import Run
 from jnnk.runs.progress import Progress, Stoppable
 from jnnk.runs.settings import TrainConfig
@@ -39,11 +40,12 @@ class _Reproduction(NamedTuple):
     """A study of the shared data.
 
     Attributes:
-        job: ``(progress) -> rows``: does what is left of it and returns the table to show.
+        job: ``(progress) -> rows``: does what is left of it and returns the table to show, dicts or
+            records.
         dataset: what it is of.
     """
 
-    job: Callable[..., list[dict]]
+    job: Callable[..., Sequence[Any]]
     dataset: Any
 
 
@@ -351,10 +353,12 @@ def _prune(args: argparse.Namespace, progress: Progress) -> Answer:
             folder = run.path / "channels" / args.channels
             config, notes = _fit_graphs(config, args, folder, dataset)
             _say(notes, progress)
-            record = prune_channels(run, model, dataset, config, progress=progress)
-            shown = {k: v for k, v in record.items() if not isinstance(v, dict)}
+            result = prune_channels(run, model, dataset, config, progress=progress)
+            shown = {"criterion": result.criterion, "share": result.share}
+            shown |= as_object(result.pruned)
             where = run.path.absolute() / "channels" / args.channels
-            return Answer({"run": run.path, **record}, [("results", str(where))], [shown])
+            values = {"run": run.path, **as_object(result)}
+            return Answer(values, [("results", str(where))], [shown])
         if args.protocol is None:
             prune(run, model, dataset, options.prune_config(args, run.path), progress=progress)
         else:
@@ -403,20 +407,21 @@ def _compare(runs: list[Run], path: pathlib.Path) -> Answer:
     from jnnk.jobs.compare import compare
 
     path = resolved(path.parent) / path.name
-    return Answer({"report": path, "runs": compare(runs, path)}, [("report", str(path))])
+    compared = [{"run": run, **as_object(found)} for run, found in compare(runs, path)]
+    return Answer({"report": path, "runs": compared}, [("report", str(path))])
 
 
 def _reproduce(args: argparse.Namespace, progress: Progress) -> Answer:
     from jnnk.files.safe_files import resolved
     from jnnk.runs.data_record import record_study_data
-    from jnnk.runs.folder import locked, refuse_foreign
+    from jnnk.runs.folder import locked, refuse_foreign, to_json
 
     args.out = resolved(args.out)
     refuse_foreign(args.out)
     study = _REPRODUCTIONS[args.claim](args)  # before the folder: bad input should leave none
     with locked(args.out, say=progress.note):
         record_study_data(args.out, study.dataset, command=f"reproduce {args.claim}")
-        rows = study.job(progress=progress)
+        rows = to_json(study.job(progress=progress))
     return Answer({"out": args.out, "rows": rows}, [("results", str(args.out))], rows)
 
 
@@ -510,7 +515,7 @@ def _reproduce_overlap(args: argparse.Namespace) -> _Reproduction:
         trajectory_dataset=_normalized(dataset, 0.0, 1.0),
     )
     return _Reproduction(
-        lambda progress: reproduce_overlap(args.out, inputs, progress=progress)["last_errors"],
+        lambda progress: reproduce_overlap(args.out, inputs, progress=progress).last_errors,
         dataset,
     )
 
@@ -664,11 +669,13 @@ def _report_on(run: Run, progress: Progress) -> Answer:
 def _answer(run: Run, path: pathlib.Path) -> Answer:
     """The report's path and what one wants to know first."""
     from jnnk.jobs.report import collect
+    from jnnk.jobs.train import train_config
     from jnnk.report.headline import answers, headline
 
-    numbers, path = headline(collect(run)), path.absolute()
+    numbers, path = headline(train_config(run), collect(run)), path.absolute()
     facts = [(each.question, f"{each.number} {each.text}") for each in answers(numbers)]
-    return Answer({"run": run.path, "report": path, **numbers}, [*facts, ("report", str(path))])
+    values = {"run": run.path, "report": path, **as_object(numbers)}
+    return Answer(values, [*facts, ("report", str(path))])
 
 
 _REPRODUCTIONS = {

@@ -8,9 +8,9 @@ from typing import Any, NoReturn
 from jnnk._core.errors import InputError
 from jnnk._core.option_types import NUMBERS, check_numbers
 from jnnk.data import from_anywhere
-from jnnk.jobs.protocols import PROTOCOLS, ProtocolConfig
 from jnnk.pruning import CRITERIA
 from jnnk.runs.folder import read_settings
+from jnnk.runs.protocols import PROTOCOLS, ProtocolConfig
 from jnnk.runs.settings import (
     CHANNEL_CRITERIA,
     REGULARIZERS,

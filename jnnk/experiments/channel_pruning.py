@@ -6,7 +6,9 @@ of the compacted network, over seeds. Every accuracy measured and every fine-tun
 the command goes on where it was stopped.
 """
 
+import itertools
 import pathlib
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,13 +17,12 @@ import numpy as np
 
 from jnnk.data import Dataset, first_images
 from jnnk.experiments.network import Network
-from jnnk.experiments.parts import kept
 from jnnk.experiments.pruning import Accuracies
+from jnnk.experiments.runner import grouped, kept, run_cases
 from jnnk.jobs.channel_graphs import inner_graphs
 from jnnk.jobs.fit import fit
 from jnnk.jobs.latency import latency_gain
 from jnnk.jobs.train import mirrors
-from jnnk.measures import mean_and_std
 from jnnk.pruning import (
     CHANNEL_CRITERIA,
     channel_masks,
@@ -35,6 +36,8 @@ from jnnk.report.figures.levers import channel_pruning
 from jnnk.report.output import save_study
 from jnnk.runs.folder import require_settings
 from jnnk.runs.progress import Progress, Silent
+from jnnk.runs.records import spread
+from jnnk.runs.study_records import ChannelCase, ChannelSummary, CompactCost
 from jnnk.training import Model, make_evaluate, make_optimizer, make_train_step, start_state
 
 
@@ -75,7 +78,7 @@ def reproduce_channel_pruning(
     *,
     settings: Settings | None = None,
     progress: Progress | None = None,
-) -> list[dict[str, Any]]:
+) -> tuple[ChannelSummary, ...]:
     """Measures what is not measured yet; tables and figure are made of all.
 
     Args:
@@ -87,7 +90,7 @@ def reproduce_channel_pruning(
         progress: shows how far it is.
 
     Returns:
-        The summary: a record for each network, share and criterion; see :func:`summarize_cases`.
+        The summary: a record for each network, share and criterion.
 
     Raises:
         InputError: if the folder holds results made with other settings.
@@ -96,15 +99,19 @@ def reproduce_channel_pruning(
     progress = progress or Silent()
     require_settings(folder, settings)
     dataset = first_images(dataset, train=settings.tune_images, test=settings.test_images)
-    records = []
-    total = len(networks) * len(settings.keep_rates) * len(settings.criteria)
-    with progress.task("reproduce channel-pruning", total=total, unit="case") as task:
-        for network in networks:
-            case = _Case(folder / network.name, network, dataset, settings, progress)
-            for keep_rate in settings.keep_rates:
-                for criterion in settings.criteria:
-                    records += case.records(criterion, keep_rate)
-                    task.advance(accuracy=records[-1]["accuracy"])
+    studied = [
+        _StudiedNetwork(folder / network.name, network, dataset, settings, progress)
+        for network in networks
+    ]
+    measured = run_cases(
+        "reproduce channel-pruning",
+        list(itertools.product(studied, settings.keep_rates, settings.criteria)),
+        lambda case: case[0].records(keep_rate=case[1], criterion=case[2]),
+        unit="case",
+        progress=progress,
+        show=lambda found: {"accuracy": found[-1].accuracy},
+    )
+    records = list(itertools.chain.from_iterable(measured))
     summary = summarize_cases(records)
     caption = "Accuracy with inner channels removed, at once and after the same fine-tuning."
     figure = ("channel_pruning", channel_pruning(summary))
@@ -112,36 +119,31 @@ def reproduce_channel_pruning(
     return summary
 
 
-def summarize_cases(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def summarize_cases(records: Sequence[ChannelCase]) -> tuple[ChannelSummary, ...]:
     """Means over seeds, a record for each network, share and criterion.
 
     Args:
-        records: of single measurements: ``network``, ``keep_rate``, ``criterion``, ``stage``
-            (``"one-shot"`` or ``"fine-tuned"``), ``seed``, ``accuracy``, and what is the same for
-            all criteria: ``accuracy_before``, ``macs`` and ``latency`` as shares of the whole
-            network's.
-
-    Returns:
-        Records with those, and ``one_shot``, ``fine_tuned`` and their standard deviations over
-        seeds ``one_shot_std``, ``fine_tuned_std`` (n - 1); None where there is none.
+        records: single measurements.
     """
-    same = ("network", "keep_rate", "criterion", "macs", "latency", "accuracy_before")
     summary = []
-    for case in dict.fromkeys(tuple(record[name] for name in same) for record in records):
-        row = dict(zip(same, case, strict=True))
-        for stage in ("one-shot", "fine-tuned"):
-            values = [
-                record["accuracy"]
-                for record in records
-                if record["stage"] == stage and tuple(record[name] for name in same) == case
-            ]
-            name = stage.replace("-", "_")
-            row[name], row[f"{name}_std"] = mean_and_std(values)
-        summary.append(row)
-    return summary
+    groups = grouped(records, lambda record: (record.network, record.keep_rate, record.criterion))
+    for rows in groups.values():
+        stages = grouped(rows, lambda row: row.stage)
+        summary.append(
+            ChannelSummary(
+                network=rows[0].network,
+                keep_rate=rows[0].keep_rate,
+                criterion=rows[0].criterion,
+                cost=rows[0].cost,
+                accuracy_before=rows[0].accuracy_before,
+                one_shot=spread([row.accuracy for row in stages.get("one-shot", ())]),
+                fine_tuned=spread([row.accuracy for row in stages.get("fine-tuned", ())]),
+            )
+        )
+    return tuple(summary)
 
 
-class _Case:
+class _StudiedNetwork:
     """One network: its graphs and programs are made once, when first needed."""
 
     def __init__(
@@ -160,36 +162,35 @@ class _Case:
         self._graphs: dict | None = None
         self._programs: dict[Model, tuple] = {}
 
-    def records(self, criterion: str, keep_rate: float) -> list[dict[str, Any]]:
+    def records(self, *, criterion: str, keep_rate: float) -> tuple[ChannelCase, ...]:
         """All measurements of one criterion at one share, from their file where there is one."""
         path = self._folder / f"keep{keep_rate:g}" / f"{criterion}.json"
-        return kept(path, partial(self._measure, path, criterion, keep_rate))
+        measure = partial(self._measure, path.parent, criterion, keep_rate)
+        return kept(path, measure, kind=tuple[ChannelCase, ...])
 
-    def _measure(
-        self, path: pathlib.Path, criterion: str, keep_rate: float
-    ) -> list[dict[str, Any]]:
+    def _measure(self, folder: pathlib.Path, criterion: str, keep_rate: float) -> list[ChannelCase]:
+        """One-shot accuracy of every mask, and fine-tuned accuracy of every seed.
+
+        Only a random choice has a mask of its own for every seed.
+        """
         settings, images = self._settings, len(self._dataset.test_images)
-        is_tuned = keep_rate in settings.tuned_rates
-        common = {
-            "network": self._network.name,
-            "keep_rate": keep_rate,
-            "criterion": criterion,
-            "accuracy_before": self._accuracies(None, images),
-        }
+        before = self._accuracies(None, images)
         records = []
         for seed in settings.seeds:
-            if seed != settings.seeds[0] and criterion != "random" and not is_tuned:
-                break
+            is_new_mask = seed == settings.seeds[0] or criterion == "random"
+            is_tuned = keep_rate in settings.tuned_rates
+            if not (is_new_mask or is_tuned):
+                continue
             masks = self._masks(criterion, keep_rate, seed)
-            common |= self._cost(keep_rate, masks)
-            if seed == settings.seeds[0] or criterion == "random":
-                accuracy = self._accuracies(masks, images)
-                records.append({**common, "stage": "one-shot", "seed": seed, "accuracy": accuracy})
+            case = partial(
+                ChannelCase, network=self._network.name, keep_rate=keep_rate, criterion=criterion,
+                accuracy_before=before, cost=self._cost(keep_rate, masks), seed=seed,
+            )  # fmt: skip
+            if is_new_mask:
+                records.append(case(stage="one-shot", accuracy=self._accuracies(masks, images)))
             if is_tuned:
-                accuracy = self._tuned(path.with_name(f"{criterion}-{seed}"), masks, seed)
-                records.append(
-                    {**common, "stage": "fine-tuned", "seed": seed, "accuracy": accuracy}
-                )
+                accuracy = self._tuned(folder / f"{criterion}-{seed}", masks, seed)
+                records.append(case(stage="fine-tuned", accuracy=accuracy))
         return records
 
     def _masks(self, criterion: str, keep_rate: float, seed: int) -> Any:
@@ -204,10 +205,10 @@ class _Case:
             keep_rate=keep_rate, graphs=self._graphs, key=jax.random.key(seed),
         )  # fmt: skip
 
-    def _cost(self, keep_rate: float, masks: Any) -> dict[str, float]:
+    def _cost(self, keep_rate: float, masks: Any) -> CompactCost:
         """MACs and latency as shares of the whole network's; widths are the same for all masks."""
 
-        def measure() -> dict[str, float]:
+        def measure() -> CompactCost:
             model, variables = self._network.model, self._network.variables
             both = [(model, variables), compact(model, variables, masks)]
             shape = (self._settings.batch_size, *self._dataset.test_images.shape[1:])
@@ -215,9 +216,9 @@ class _Case:
             times = latency_gain(
                 model, variables, masks, self._dataset, batch_size=self._settings.batch_size
             )
-            return {"macs": small / whole, "latency": times["compacted"] / times["whole"]}
+            return CompactCost(macs=small / whole, latency=times.compacted / times.whole)
 
-        return kept(self._folder / f"keep{keep_rate:g}" / "cost.json", measure)
+        return kept(self._folder / f"keep{keep_rate:g}" / "cost.json", measure, kind=CompactCost)
 
     def _tuned(self, folder: pathlib.Path, masks: Any, seed: int) -> float:
         """Accuracy of the compacted network after fine-tuning."""

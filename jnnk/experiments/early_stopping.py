@@ -7,20 +7,26 @@ nothing before it ends a training, so it is read off the one to the end. Every t
 of its own, so the command goes on where it was stopped.
 """
 
+import itertools
 import pathlib
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
+import optax
 
 from jnnk.data import Dataset, first_images
-from jnnk.jobs.fit import Monitor, fit
+from jnnk.experiments.runner import grouped, run_cases
+from jnnk.jobs.fit import Monitor, Watched, fit
 from jnnk.jobs.stopping import stopping
-from jnnk.measures import mean_and_std
 from jnnk.report.figures.levers import stopping_rules
 from jnnk.report.output import save_study
-from jnnk.runs.folder import read_json_lines, require_settings
+from jnnk.runs.divergence import read_metrics
+from jnnk.runs.folder import require_settings
 from jnnk.runs.progress import Progress, Silent
+from jnnk.runs.records import EpochMetrics, spread
+from jnnk.runs.study_records import StoppedTraining, StoppingSummary
 from jnnk.training import (
     Model,
     TrainState,
@@ -34,7 +40,6 @@ from jnnk.training import (
 
 CLASSES = ("airplane", "ship")
 RULES = ("none", "channel-nnk", "nnk", "validation")
-MEASURES = ("epochs", "accuracy", "images", "passes")
 
 
 class Settings(NamedTuple):
@@ -64,7 +69,7 @@ def reproduce_early_stopping(
     *,
     settings: Settings | None = None,
     progress: Progress | None = None,
-) -> list[dict[str, Any]]:
+) -> tuple[StoppingSummary, ...]:
     """Trains what is not trained yet; tables and figure are made of all.
 
     Args:
@@ -93,24 +98,34 @@ def reproduce_early_stopping(
     evaluate = make_evaluate(model, normalization=dataset.normalization)
     rules = {name: stopping(name, model, dataset, patience=settings.patience) for name in RULES[1:]}
     rules["none"] = (dataset, _only_watched(rules.pop("nnk")[1]))
-    records = []
-    total = len(rules) * len(settings.seeds)
-    with progress.task("reproduce early-stopping", total=total, unit="training") as task:
-        for seed in settings.seeds:
-            for name, (data, monitor) in rules.items():
-                part = folder / name / f"seed{seed}"
-                start = partial(_start, model, optimizer, data, seed)
-                fit(
-                    start, step, data, evaluate=evaluate, epochs=settings.epochs,
-                    batch_size=settings.batch_size, seed=seed, folder=part,
-                    progress=progress.unseen(), description="", monitor=monitor,
-                )  # fmt: skip
-                epochs = read_json_lines(part / "metrics.jsonl")
-                records.append(_record(name, seed, epochs, data, dataset))
-                if name == "none":
-                    ended = next((n for n, e in enumerate(epochs, 1) if e["would_stop"]), None)
-                    records.append(_record("nnk", seed, epochs[:ended], data, dataset))
-                task.advance(accuracy=records[-1]["accuracy"])
+
+    def train(case: tuple[int, str]) -> list[StoppedTraining]:
+        """A training by a rule; of the one to the end, also where the last layer would stop."""
+        seed, name = case
+        data, monitor = rules[name]
+        part = folder / name / f"seed{seed}"
+        start = partial(_start, model, optimizer, data, seed)
+        fit(
+            start, step, data, evaluate=evaluate, epochs=settings.epochs,
+            batch_size=settings.batch_size, seed=seed, folder=part,
+            progress=progress.unseen(), description="", monitor=monitor,
+        )  # fmt: skip
+        epochs, share = read_metrics(part), len(data.train_images) / len(dataset.train_images)
+        found = [_record(name, seed, epochs, share)]
+        if name == "none":
+            ended = next((n for n, epoch in enumerate(epochs, 1) if epoch.would_stop), None)
+            found.append(_record("nnk", seed, epochs[:ended], share))
+        return found
+
+    trainings = run_cases(
+        "reproduce early-stopping",
+        [(seed, name) for seed in settings.seeds for name in rules],
+        train,
+        unit="training",
+        progress=progress,
+        show=lambda found: {"accuracy": found[-1].accuracy},
+    )
+    records = list(itertools.chain.from_iterable(trainings))
     summary = summarize_rules(records)
     caption = f"Early stopping on {' and '.join(dataset.class_names)}; means over seeds."
     figure = ("early_stopping", stopping_rules(records))
@@ -118,30 +133,30 @@ def reproduce_early_stopping(
     return summary
 
 
-def summarize_rules(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def summarize_rules(records: Sequence[StoppedTraining]) -> tuple[StoppingSummary, ...]:
     """Mean and standard deviation over seeds, a record for each rule in the order of ``RULES``.
 
     Args:
-        records: of single trainings, with ``rule`` and ``MEASURES``.
-
-    Returns:
-        Records with ``rule``, ``seeds`` (their number), ``stopped_early`` (how many ended before
-        the last epoch) and, for each of ``MEASURES``, its mean and under ``NAME_std`` its
-        standard deviation (n - 1; None for one seed).
+        records: single trainings.
     """
-    summary = []
-    for rule in RULES:
-        rows = [record for record in records if record["rule"] == rule]
-        early = sum(row["stopped_early"] for row in rows)
-        record: dict[str, Any] = {"rule": rule, "seeds": len(rows), "stopped_early": early}
-        for name in MEASURES:
-            values = [row[name] for row in rows]
-            record[name], record[f"{name}_std"] = mean_and_std(values)
-        summary.append(record)
-    return summary
+    groups = grouped(records, lambda record: record.rule)
+    return tuple(
+        StoppingSummary(
+            rule=rule,
+            seeds=len(groups[rule]),
+            stopped_early=sum(row.stopped_early for row in groups[rule]),
+            epochs=spread([row.epochs for row in groups[rule]]),
+            accuracy=spread([row.accuracy for row in groups[rule]]),
+            images=spread([row.images for row in groups[rule]]),
+            passes=spread([row.passes for row in groups[rule]]),
+        )
+        for rule in RULES
+    )
 
 
-def _start(model: Model, optimizer: Any, data: Dataset, seed: int) -> TrainState:
+def _start(
+    model: Model, optimizer: optax.GradientTransformationExtraArgs, data: Dataset, seed: int
+) -> TrainState:
     shape = data.train_images.shape[1:]
     return start_freezing(init_state(model, optimizer, jax.random.key(seed), image_shape=shape))
 
@@ -149,32 +164,25 @@ def _start(model: Model, optimizer: Any, data: Dataset, seed: int) -> TrainState
 def _only_watched(monitor: Monitor) -> Monitor:
     """The monitor without its say: whether it would stop is noted instead."""
 
-    def watch(state, records):
-        state, values = monitor(state, records)
-        return state, {**values, "stopped": False, "would_stop": values["stopped"]}
+    def watch(state: TrainState, epochs: Sequence[EpochMetrics]) -> tuple[TrainState, Watched]:
+        state, watched = monitor(state, epochs)
+        return state, watched._replace(stopped=False, would_stop=watched.stopped)
 
     return watch
 
 
-def _record(
-    rule: str, seed: int, epochs: list[dict[str, Any]], data: Dataset, whole: Dataset
-) -> dict[str, Any]:
-    """One training that ended after these epochs.
-
-    ``images`` is the share of the images trained on, ``passes`` the number of images seen, in
-    passes over all images.
-    """
-    share = len(data.train_images) / len(whole.train_images)
-    return {
-        "rule": rule,
-        "seed": seed,
-        "epochs": len(epochs),
-        "accuracy": epochs[-1]["test_accuracy"],
-        "best_accuracy": max(epoch["test_accuracy"] for epoch in epochs),
-        "images": share,
-        "passes": share * len(epochs),
-        "stopped_early": bool(epochs[-1].get("stopped") or epochs[-1].get("would_stop"))
-        and rule != "none",
-        "accuracies": [epoch["test_accuracy"] for epoch in epochs],
-        "stopped_channels": [epoch.get("stopped_channels") for epoch in epochs],
-    }
+def _record(rule: str, seed: int, epochs: Sequence[EpochMetrics], share: float) -> StoppedTraining:
+    """One training, on a share of the images, that ended after these epochs."""
+    last = epochs[-1]
+    return StoppedTraining(
+        rule=rule,
+        seed=seed,
+        epochs=len(epochs),
+        accuracy=last.test_accuracy,
+        best_accuracy=max(epoch.test_accuracy for epoch in epochs),
+        images=share,
+        passes=share * len(epochs),
+        stopped_early=bool(last.stopped or last.would_stop) and rule != "none",
+        accuracies=tuple(epoch.test_accuracy for epoch in epochs),
+        stopped_channels=tuple(epoch.stopped_channels for epoch in epochs),
+    )

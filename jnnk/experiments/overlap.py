@@ -6,8 +6,10 @@ Every run, network and epoch is kept, so the command goes on where it was stoppe
 """
 
 import pathlib
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from operator import attrgetter
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -17,22 +19,39 @@ from jnnk.experiments.overlap_epochs import Trajectory, measure_epochs
 from jnnk.experiments.overlap_pair import measure_pair
 from jnnk.experiments.overlap_runs import measure_runs
 from jnnk.experiments.overlap_settings import Settings
+from jnnk.experiments.runner import grouped
 from jnnk.measures import correlation
 from jnnk.report.figures import overlap as figures
 from jnnk.report.output import save_figure, save_markdown, save_table
+from jnnk.report.tables import Records
 from jnnk.runs.folder import require_settings, write_json
 from jnnk.runs.progress import Progress, Silent
+from jnnk.runs.study_records import (
+    CorrelationRow,
+    NetworkEpoch,
+    OverlapStudy,
+    PairLayer,
+    TableRow,
+    TrainedNetwork,
+)
 from jnnk.training import Model
 
-Records = list[dict[str, Any]]
-Controls = dict[str, Callable[[dict[str, Any]], Sequence[float]]]
+Record = TypeVar("Record")
+Number = Callable[[Record], float | None]
+Controls = Mapping[str, Callable[[Record], Sequence[float]]]
 
-_EPOCH_CONTROLS: Controls = {"": lambda r: (), "epoch": lambda r: (r["epoch"],)}
-_RUN_CONTROLS: Controls = {
+_EPOCH_CONTROLS: Controls[NetworkEpoch] = {"": lambda r: (), "epoch": lambda r: (r.epoch,)}
+_EPOCH_QUANTITIES: Mapping[str, Number[NetworkEpoch]] = {
+    "test_error": attrgetter("errors.test_error"), "gap": attrgetter("errors.gap")
+}  # fmt: skip
+_RUN_CONTROLS: Controls[TrainedNetwork] = {
     "": lambda r: (),
-    "log size": lambda r: (np.log(r["size"]),),
-    "log size, dropout, decay": lambda r: (np.log(r["size"]), r["dropout"], r["weight_decay"]),
+    "log size": lambda r: (np.log(r.size),),
+    "log size, dropout, decay": lambda r: (np.log(r.size), r.dropout, r.weight_decay),
 }
+_RUN_QUANTITIES: Mapping[str, Number[TrainedNetwork]] = {
+    "test_accuracy": attrgetter("test_accuracy"), "gap": attrgetter("gap")
+}  # fmt: skip
 
 
 class Inputs(NamedTuple):
@@ -61,7 +80,7 @@ def reproduce_overlap(
     *,
     settings: Settings | None = None,
     progress: Progress | None = None,
-) -> dict[str, Records]:
+) -> OverlapStudy:
     """Measures what is not measured yet; tables and figures are written after every study.
 
     Args:
@@ -72,9 +91,7 @@ def reproduce_overlap(
         progress: shows how far it is.
 
     Returns:
-        ``runs``, ``pair`` and ``epochs``, the records of the studies (see their modules), and
-        ``run_correlations``, ``epoch_correlations`` (see :func:`correlations`), ``pair_means``
-        and ``last_errors``.
+        The records of the three studies, their correlations and means.
 
     Raises:
         InputError: if the folder holds results made with other settings.
@@ -82,134 +99,141 @@ def reproduce_overlap(
     settings = settings or Settings()
     progress = progress or Silent()
     require_settings(folder, settings)
-    results: dict[str, Records] = {}
+
+    def write(results: OverlapStudy, name: str, table: Records, caption: str) -> None:
+        write_json(folder / "results.json", results)
+        save_table(folder, name, table, caption=caption)
+        save_markdown(folder, name, table)
 
     runs = measure_runs(folder / "runs", inputs.create, inputs.run_dataset, settings, progress)
-    results["runs"] = runs
-    results["run_correlations"] = correlations(
-        {"all runs": runs}, ("test_accuracy", "gap"), _RUN_CONTROLS
+    by_runs = correlations(
+        {"all runs": runs}, attrgetter("measures.overlap.mean"), _RUN_QUANTITIES, _RUN_CONTROLS
     )
+    results = OverlapStudy(runs=runs, run_correlations=by_runs)
     save_figure(folder, "runs", figures.overlap_of_runs(runs))
-    _write(folder, results, "run_correlations", "Last-layer overlap of networks trained here.")
+    write(results, "run_correlations", by_runs, "Last-layer overlap of networks trained here.")
 
     pair = measure_pair(folder / "pair", inputs.pair, inputs.pair_dataset, settings, progress)
-    results["pair"] = pair
-    results["pair_means"] = pair_means(pair)
+    means = pair_means(pair)
+    results = replace(results, pair=pair, pair_means=means)
     save_figure(folder, "pair", figures.pair_by_depth(pair))
-    _write(folder, results, "pair_means", "Means over the layers of the matched pair.")
+    write(results, "pair_means", means, "Means over the layers of the matched pair.")
 
     epochs = measure_epochs(
         folder / "epochs", inputs.trajectories, inputs.trajectory_dataset, settings, progress
     )
-    results["epochs"] = epochs
-    results["epoch_correlations"] = correlations(
-        by_network(epochs), ("test_error", "gap"), _EPOCH_CONTROLS
+    by_epochs = correlations(
+        by_network(epochs), attrgetter("errors.overlap"), _EPOCH_QUANTITIES, _EPOCH_CONTROLS
     )
-    results["last_errors"] = last_errors(epochs)
+    last = last_errors(epochs)
+    results = replace(results, epochs=epochs, epoch_correlations=by_epochs, last_errors=last)
     save_figure(folder, "errors", figures.errors_by_epoch(epochs))
     save_figure(folder, "layers", figures.layers_by_epoch(epochs))
     save_figure(folder, "epochs", figures.overlap_of_epochs(epochs))
-    _write(folder, results, "epoch_correlations", "Last-layer overlap over epochs.")
-    _write(folder, results, "last_errors", "Errors in percent after the last epoch.")
+    write(results, "epoch_correlations", by_epochs, "Last-layer overlap over epochs.")
+    write(results, "last_errors", last, "Errors in percent after the last epoch.")
     return results
 
 
 def correlations(
-    groups: dict[str, Records], quantities: tuple[str, ...], controls: Controls
-) -> Records:
+    groups: Mapping[str, Sequence[Record]],
+    overlap: Number[Record],
+    quantities: Mapping[str, Number[Record]],
+    controls: Controls[Record],
+) -> tuple[CorrelationRow, ...]:
     """Correlations of the last layer's overlap with other quantities, plain and partial.
 
     Args:
         groups: records by the name of their group.
-        quantities: fields to correlate ``overlap`` with.
+        overlap: of a record.
+        quantities: name to what of a record is correlated with the overlap.
         controls: name to the numbers of a record that are held fixed; no numbers for none.
 
     Returns:
-        A row a group, quantity, method and set of controls: ``group``, ``quantity``, ``method``,
-        ``given``, and ``correlation`` with its 95 % limits ``lower`` and ``upper`` (see
-        :func:`jnnk.measures.correlation`) and the ``number`` of records.
+        A row a group, quantity, method and set of controls; see
+        :func:`jnnk.measures.correlation`.
     """
     rows = []
     for group, records in groups.items():
-        overlap = _numbers(records, "overlap")
-        for quantity in quantities:
-            other = _numbers(records, quantity)
+        overlaps = _numbers(records, overlap)
+        for quantity, of_record in quantities.items():
+            other = _numbers(records, of_record)
             for method in ("pearson", "spearman"):
                 for name, control in controls.items():
                     given = np.array([control(record) for record in records], float)
-                    found = correlation(overlap, other, given=given, method=method)
+                    found = correlation(overlaps, other, given=given, method=method)
                     rows.append(
-                        {
-                            "group": group,
-                            "quantity": quantity,
-                            "method": method,
-                            "given": name,
-                            "correlation": _known(found.value),
-                            "lower": _known(found.lower),
-                            "upper": _known(found.upper),
-                            "number": found.number,
-                        }
+                        CorrelationRow(
+                            group=group,
+                            quantity=quantity,
+                            method=method,
+                            given=name,
+                            correlation=_known(found.value),
+                            lower=_known(found.lower),
+                            upper=_known(found.upper),
+                            number=found.number,
+                        )
                     )
-    return rows
+    return tuple(rows)
 
 
-def by_network(epochs: Records) -> dict[str, Records]:
+def by_network(epochs: Sequence[NetworkEpoch]) -> dict[str, Sequence[NetworkEpoch]]:
     """The records of each network, and of all together as ``"pooled"``."""
-    names = dict.fromkeys(record["network"] for record in epochs)
-    groups = {name: [r for r in epochs if r["network"] == name] for name in names}
-    return {**groups, "pooled": epochs}
+    return {**grouped(epochs, lambda record: record.network), "pooled": epochs}
 
 
-def pair_means(pair: Records) -> Records:
+def pair_means(pair: Sequence[PairLayer]) -> list[TableRow]:
     """Means over layers of each network of the pair.
 
     Args:
         pair: of :func:`jnnk.experiments.overlap_pair.measure_pair`.
     """
-    fields = ("overlap", "overlap_by_chance", "redundancy", "channel_degree", "mle_dimension")
+    measures = {
+        "overlap": attrgetter("overlap.mean"),
+        "overlap_by_chance": attrgetter("overlap_by_chance"),
+        "redundancy": attrgetter("redundancy.mean"),
+        "channel_degree": attrgetter("channel_degree.mean"),
+        "mle_dimension": attrgetter("mle_dimension.mean"),
+    }
     rows = []
-    for name in dict.fromkeys(record["network"] for record in pair):
-        layers = [record for record in pair if record["network"] == name]
-        means = {field: _known(float(np.nanmean(_numbers(layers, field)))) for field in fields}
-        dead = sum(record["dead_channels"] for record in layers)
-        accuracy = 100 * layers[0]["test_accuracy"]
-        rows.append(
-            {"network": name, "test accuracy (%)": accuracy, "dead channels": dead, **means}
-        )
+    for network, layers in grouped(pair, lambda record: record.network).items():
+        found = [record.layer.measures for record in layers]
+        row: TableRow = {
+            "network": network,
+            "test accuracy (%)": 100 * layers[0].test_accuracy,
+            "dead channels": sum(each.dead_channels for each in found),
+        }
+        for name, measure in measures.items():
+            row[name] = _known(float(np.nanmean(_numbers(found, measure))))
+        rows.append(row)
     return rows
 
 
-def last_errors(epochs: Records) -> Records:
+def last_errors(epochs: Sequence[NetworkEpoch]) -> list[TableRow]:
     """Errors in percent of each network after its last epoch.
 
     Args:
         epochs: of :func:`jnnk.experiments.overlap_epochs.measure_epochs`.
     """
-    last = {record["network"]: record for record in epochs}
-    fields = {
-        "softmax": "test_error",
-        "weighted kNN": "knn_error",
-        "NNK": "nnk_error",
-        "softmax, training": "train_error",
-        "weighted kNN, leave-one-out": "knn_loo_error",
-        "NNK, leave-one-out": "loo_error",
-    }
+    last = {record.network: record.errors for record in epochs}
     return [
-        {"network": name} | {label: 100 * record[field] for label, field in fields.items()}
-        for name, record in last.items()
+        {
+            "network": name,
+            "softmax": 100 * errors.test_error,
+            "weighted kNN": 100 * errors.knn_error,
+            "NNK": 100 * errors.nnk_error,
+            "softmax, training": 100 * errors.train_error,
+            "weighted kNN, leave-one-out": 100 * errors.knn_loo_error,
+            "NNK, leave-one-out": 100 * errors.loo_error,
+        }
+        for name, errors in last.items()
     ]
 
 
-def _numbers(records: Records, field: str) -> np.ndarray:
-    """A field of all records, NaN where it is missing."""
-    return np.array([record[field] for record in records], np.float64)
+def _numbers(records: Sequence[Record], number: Number[Record]) -> np.ndarray:
+    """A number of every record, NaN where it is missing."""
+    return np.array([number(record) for record in records], np.float64)
 
 
 def _known(value: float) -> float | None:
     return value if np.isfinite(value) else None
-
-
-def _write(folder: pathlib.Path, results: dict[str, Records], table: str, caption: str) -> None:
-    write_json(folder / "results.json", results)
-    save_table(folder, table, results[table], caption=caption)
-    save_markdown(folder, table, results[table])

@@ -4,7 +4,7 @@ import concurrent.futures
 import pathlib
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,10 +13,11 @@ from jax import Array
 from jnnk.activations import capture, layer_shapes
 from jnnk.data import Dataset
 from jnnk.experiments.overlap_settings import Settings, measure_layers
-from jnnk.experiments.parts import kept
+from jnnk.experiments.runner import kept, run_cases
 from jnnk.graphs import cosine, nnk_graph
 from jnnk.measures import error_rate, knn_graph, label_interpolation
 from jnnk.runs.progress import Progress
+from jnnk.runs.study_records import EpochErrors, NetworkEpoch
 from jnnk.training import Model, make_predict
 
 _CAPTURE_BATCH = 500
@@ -44,7 +45,7 @@ def measure_epochs(
     dataset: Dataset,
     settings: Settings,
     progress: Progress,
-) -> list[dict[str, Any]]:
+) -> tuple[NetworkEpoch, ...]:
     """Measures every network at every epoch, leaving out what is measured already.
 
     Args:
@@ -55,24 +56,36 @@ def measure_epochs(
         progress: shows how far it is.
 
     Returns:
-        A record a network and epoch; see :func:`measure_epoch`.
+        A record a network and epoch.
     """
-    records = []
-    total = sum(network.epochs for network in networks)
-    with progress.task("public networks", total=total, unit="epoch") as task:
-        for network in networks:
-            predict = make_predict(network.model, normalization=dataset.normalization)
-            for epoch in range(network.epochs):
-                measure = partial(measure_epoch, network, predict, epoch, dataset, settings)
-                record = kept(folder / network.name / f"epoch{epoch:04d}.json", measure)
-                records.append({"network": network.name, "epoch": epoch + 1, **record})
-                task.advance(test_error=record["test_error"], nnk_error=record["nnk_error"])
-    return records
+    predicts = {
+        network.name: make_predict(network.model, normalization=dataset.normalization)
+        for network in networks
+    }
+
+    def measured(case: tuple[Trajectory, int]) -> NetworkEpoch:
+        network, epoch = case
+        measure = partial(measure_epoch, network, predicts[network.name], epoch, dataset, settings)
+        path = folder / network.name / f"epoch{epoch:04d}.json"
+        errors = kept(path, measure, kind=EpochErrors)
+        return NetworkEpoch(network=network.name, epoch=epoch + 1, errors=errors)
+
+    found = run_cases(
+        "public networks",
+        [(network, epoch) for network in networks for epoch in range(network.epochs)],
+        measured,
+        unit="epoch",
+        progress=progress,
+        show=lambda record: {
+            "test_error": record.errors.test_error, "nnk_error": record.errors.nnk_error
+        },
+    )  # fmt: skip
+    return tuple(found)
 
 
 def measure_epoch(
     network: Trajectory, predict: Callable, epoch: int, dataset: Dataset, settings: Settings
-) -> dict[str, Any]:
+) -> EpochErrors:
     """One network at one epoch.
 
     Args:
@@ -81,13 +94,6 @@ def measure_epoch(
         epoch: which.
         dataset: the images.
         settings: what to measure.
-
-    Returns:
-        Errors in [0, 1]: ``train_error`` and ``test_error`` of the network itself on all images,
-        ``gap`` their difference; ``knn_error`` and ``nnk_error`` on all test images with the
-        training images as points; ``knn_loo_error`` and ``loo_error``, the same leaving out
-        training images one by one. ``overlap``, ``redundancy`` and ``mle_dimension`` of the last
-        layer, and all layers' measures in ``layers``.
     """
     variables = network.load(epoch)
     last = list(layer_shapes(predict, variables, dataset.train_images))[-1]
@@ -116,17 +122,20 @@ def measure_epoch(
     )
     del train, test
     layers = measure_layers(predict, variables, dataset, settings)
-    return {
-        "train_error": train_error,
-        "test_error": test_error,
-        "gap": test_error - train_error,
-        "knn_error": on_test[0],
-        "nnk_error": on_test[1],
-        "knn_loo_error": on_train[0],
-        "loo_error": on_train[1],
-        **{name: layers[-1][name] for name in ("overlap", "redundancy", "mle_dimension")},
-        "layers": layers,
-    }
+    of_last = layers[-1].measures
+    return EpochErrors(
+        train_error=train_error,
+        test_error=test_error,
+        gap=test_error - train_error,
+        knn_error=on_test[0],
+        nnk_error=on_test[1],
+        knn_loo_error=on_train[0],
+        loo_error=on_train[1],
+        overlap=of_last.overlap.mean,
+        redundancy=of_last.redundancy.mean,
+        mle_dimension=of_last.mle_dimension.mean,
+        layers=layers,
+    )
 
 
 def _interpolation_errors(

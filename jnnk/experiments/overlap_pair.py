@@ -2,13 +2,13 @@
 
 import pathlib
 from functools import partial
-from typing import Any
 
 from jnnk.data import Dataset
 from jnnk.experiments.network import Network
 from jnnk.experiments.overlap_settings import Settings, measure_layers
-from jnnk.experiments.parts import kept
+from jnnk.experiments.runner import kept, run_cases
 from jnnk.runs.progress import Progress
+from jnnk.runs.study_records import MeasuredNetwork, PairLayer
 from jnnk.training import make_evaluate, make_predict
 
 
@@ -18,7 +18,7 @@ def measure_pair(
     dataset: Dataset,
     settings: Settings,
     progress: Progress,
-) -> list[dict[str, Any]]:
+) -> tuple[PairLayer, ...]:
     """Measures every network, leaving out what is measured already.
 
     Args:
@@ -29,24 +29,32 @@ def measure_pair(
         progress: shows how far it is.
 
     Returns:
-        A record a network and layer: ``network``, its ``test_accuracy``, and what
-        :func:`jnnk.experiments.overlap_settings.measure_layers` gives.
+        A record a network and layer.
     """
-    records = []
-    with progress.task("matched pair", total=len(networks), unit="network") as task:
-        for network in networks:
-            measure = partial(_measure, network, dataset, settings)
-            record = kept(folder / f"{network.name}.json", measure)
-            shared = {"network": network.name, "test_accuracy": record["test_accuracy"]}
-            records += [{**shared, **layer} for layer in record["layers"]]
-            task.advance(test_accuracy=record["test_accuracy"])
-    return records
+
+    def measured(network: Network) -> MeasuredNetwork:
+        measure = partial(_measure, network, dataset, settings)
+        return kept(folder / f"{network.name}.json", measure, kind=MeasuredNetwork)
+
+    found = run_cases(
+        "matched pair",
+        networks,
+        measured,
+        unit="network",
+        progress=progress,
+        show=lambda record: {"test_accuracy": record.test_accuracy},
+    )
+    return tuple(
+        PairLayer(network=network.name, test_accuracy=record.test_accuracy, layer=layer)
+        for network, record in zip(networks, found, strict=True)
+        for layer in record.layers
+    )
 
 
-def _measure(network: Network, dataset: Dataset, settings: Settings) -> dict[str, Any]:
+def _measure(network: Network, dataset: Dataset, settings: Settings) -> MeasuredNetwork:
     evaluate = make_evaluate(network.model, normalization=dataset.normalization)
     predict = make_predict(network.model, normalization=dataset.normalization)
-    return {
-        "test_accuracy": evaluate(network.variables, dataset.test_images, dataset.test_labels),
-        "layers": measure_layers(predict, network.variables, dataset, settings),
-    }
+    return MeasuredNetwork(
+        test_accuracy=evaluate(network.variables, dataset.test_images, dataset.test_labels),
+        layers=measure_layers(predict, network.variables, dataset, settings),
+    )

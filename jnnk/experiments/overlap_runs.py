@@ -1,21 +1,21 @@
 """Many small networks trained here: does overlap tell which of them generalise?"""
 
-import concurrent.futures
 import itertools
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from jnnk.activations import capture, layer_shapes
-from jnnk.data import Dataset, epoch_order
+from jnnk.data import Dataset, epoch_order, only_classes
 from jnnk.experiments.overlap_settings import Settings
-from jnnk.experiments.parts import kept
+from jnnk.experiments.runner import kept, run_cases
 from jnnk.jobs.overlap import measure_layer
 from jnnk.runs.divergence import Diverged, first_not_finite
 from jnnk.runs.progress import Progress
+from jnnk.runs.study_records import TrainedNetwork
 from jnnk.training import (
     Batch,
     Model,
@@ -52,7 +52,7 @@ def measure_runs(
     dataset: Dataset,
     settings: Settings,
     progress: Progress,
-) -> list[dict[str, Any]]:
+) -> tuple[TrainedNetwork, ...]:
     """Trains and measures every case, leaving out what is done already.
 
     Args:
@@ -63,47 +63,29 @@ def measure_runs(
         progress: shows how far it is.
 
     Returns:
-        A record a case; see :meth:`Trainer.measure`.
+        A record a case.
     """
-    trainer = Trainer(create, choose_classes(dataset, settings.classes), settings)
+    trainer = Trainer(create, only_classes(dataset, settings.classes), settings)
     combinations = itertools.product(
         range(settings.repeats), settings.sizes, settings.dropouts, settings.weight_decays
     )
     cases = [Case(seed, *values) for seed, (_, *values) in enumerate(combinations)]
 
-    def record(case: Case) -> dict[str, Any]:
+    def record(case: Case) -> TrainedNetwork:
         seed, size, dropout, weight_decay = case
         name = f"{seed:03d}-size{size}-dropout{dropout:g}-decay{weight_decay:g}.json"
-        return kept(folder / name, lambda: trainer.measure(case))
+        return kept(folder / name, lambda: trainer.measure(case), kind=TrainedNetwork)
 
-    records = []
-    with progress.task("five-channel networks", total=len(cases), unit="run") as task:
-        # A few at a time, so that Ctrl-C waits for these alone.
-        for start in range(0, len(cases), _STREAMS):
-            with concurrent.futures.ThreadPoolExecutor(_STREAMS) as streams:
-                found = list(streams.map(record, cases[start : start + _STREAMS]))
-            records += found
-            task.advance(len(found), test_accuracy=found[-1]["test_accuracy"])
-    return records
-
-
-def choose_classes(dataset: Dataset, names: tuple[str, ...]) -> Dataset:
-    """The images of some classes, labelled anew in the order of their names.
-
-    Args:
-        dataset: the data set.
-        names: of classes it has.
-    """
-    label = np.full(len(dataset.class_names), -1, np.int32)
-    label[[dataset.class_names.index(name) for name in names]] = np.arange(len(names))
-    train, test = label[dataset.train_labels], label[dataset.test_labels]
-    return dataset._replace(
-        train_images=dataset.train_images[train >= 0],
-        train_labels=train[train >= 0],
-        test_images=dataset.test_images[test >= 0],
-        test_labels=test[test >= 0],
-        class_names=names,
+    found = run_cases(
+        "five-channel networks",
+        cases,
+        record,
+        unit="run",
+        progress=progress,
+        show=lambda record: {"test_accuracy": record.test_accuracy},
+        streams=_STREAMS,
     )
+    return tuple(found)
 
 
 class Trainer:
@@ -141,13 +123,12 @@ class Trainer:
             for decay, optimizer in self._optimizers.items()
         }
 
-    def measure(self, case: Case) -> dict[str, Any]:
+    def measure(self, case: Case) -> TrainedNetwork:
         """Trains one network and measures it.
 
-        Returns:
-            The case's fields; ``train_accuracy`` (on its own training images) and
-            ``test_accuracy`` in [0, 1], ``gap`` their difference; the measures of its last layer
-            on its first training images, as many as the smallest size has.
+        Args:
+            case: the training. The channels of its last layer are measured on its first training
+                images, as many as the smallest size has.
         """
         dataset, settings = self._dataset, self._settings
         order = epoch_order(len(dataset.train_images), seed=case.seed, epoch=0)[: case.size]
@@ -164,13 +145,13 @@ class Trainer:
             num_classes=len(dataset.class_names),
             config=settings.overlap_config,
         )
-        return {
+        return TrainedNetwork(
             **case._asdict(),
-            "train_accuracy": train_accuracy,
-            "test_accuracy": test_accuracy,
-            "gap": train_accuracy - test_accuracy,
-            **measures,
-        }
+            train_accuracy=train_accuracy,
+            test_accuracy=test_accuracy,
+            gap=train_accuracy - test_accuracy,
+            measures=measures,
+        )
 
     def _train(self, case: Case, images: np.ndarray, labels: np.ndarray) -> dict:
         settings = self._settings

@@ -1,7 +1,7 @@
 """What ``jnnk reproduce overlap`` measures, and what its three studies share."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from jnnk.activations import capture, layer_shapes
 from jnnk.data import Dataset, epoch_order
 from jnnk.jobs.overlap import measure_layer
 from jnnk.runs.settings import OverlapConfig
+from jnnk.runs.study_records import StudyLayer
 
 
 class Settings(NamedTuple):
@@ -56,7 +57,7 @@ class Settings(NamedTuple):
 
 def measure_layers(
     predict: Callable, variables: dict, dataset: Dataset, settings: Settings
-) -> list[dict[str, Any]]:
+) -> tuple[StudyLayer, ...]:
     """All measures of all layers on a fixed choice of training images.
 
     Args:
@@ -66,8 +67,7 @@ def measure_layers(
         settings: how many images, how layers are pooled.
 
     Returns:
-        A record a layer, in the network's order: ``depth``, ``layer`` and those of
-        :func:`jnnk.jobs.overlap.measure_layer`.
+        A record a layer, in the network's order.
     """
     rows = np.sort(epoch_order(len(dataset.train_images), seed=0, epoch=0)[: settings.images])
     images, labels = dataset.train_images[rows], dataset.train_labels[rows]
@@ -82,5 +82,5 @@ def measure_layers(
             num_classes=len(dataset.class_names),
             config=settings.overlap_config,
         )
-        records.append({"depth": depth, "layer": captured.name, **measures})
-    return records
+        records.append(StudyLayer(depth=depth, layer=captured.name, measures=measures))
+    return tuple(records)

@@ -7,7 +7,7 @@ test accuracy is lost. Every accuracy measured is kept, so the command goes on w
 
 import hashlib
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ import numpy as np
 from jnnk.data import Dataset
 from jnnk.experiments.bisection import last_true
 from jnnk.experiments.network import Network
+from jnnk.experiments.runner import grouped
 from jnnk.jobs.fit import fit
 from jnnk.jobs.train import mirrors
 from jnnk.pruning import CRITERIA, apply_masks, make_masks, pruning_score, summarize
@@ -25,6 +26,7 @@ from jnnk.report.figures.pruning import prunable_shares
 from jnnk.report.output import save_figure, save_markdown, save_table
 from jnnk.runs.folder import read_json, require_settings, write_json
 from jnnk.runs.progress import Progress, Silent
+from jnnk.runs.study_records import PrunableShare, PruningCase, TableRow
 from jnnk.training import make_evaluate, make_optimizer, make_train_step, start_state
 
 STARTS = ("one-shot", "L1 fine-tune")
@@ -65,7 +67,7 @@ def reproduce_pruning(
     *,
     settings: Settings | None = None,
     progress: Progress | None = None,
-) -> list[dict[str, Any]]:
+) -> list[PruningCase]:
     """Measures what is not measured yet; the tables are written anew after every number.
 
     Args:
@@ -77,7 +79,7 @@ def reproduce_pruning(
         progress: shows how far it is.
 
     Returns:
-        A record for each network, start and criterion; see :func:`measure`.
+        A record for each network, start and criterion.
 
     Raises:
         InputError: if the folder holds results made with other settings.
@@ -85,7 +87,7 @@ def reproduce_pruning(
     settings = settings or Settings()
     progress = progress or Silent()
     require_settings(folder, settings)
-    records: list[dict[str, Any]] = []
+    records: list[PruningCase] = []
     cases = [(start, network) for start in STARTS for network in networks]
     total = len(cases) * len(settings.criteria)
     with progress.task("reproduce pruning", total=total, unit="criterion") as task:
@@ -98,10 +100,10 @@ def reproduce_pruning(
             path = part / "accuracies.json"
             accuracies = Accuracies(path, variables, dataset, evaluate, progress)
             for criterion in settings.criteria:
-                measured = measure(accuracies, criterion, settings)
-                records.append({"network": network.name, "start": start, **measured})
+                prunable = measure(accuracies, criterion, settings)
+                records.append(PruningCase(network=network.name, start=start, prunable=prunable))
                 _write(folder, records)
-                task.advance(share=measured["share"])
+                task.advance(share=prunable.share)
             save_figure(folder, "prunable_shares", prunable_shares(records))
     return records
 
@@ -147,7 +149,7 @@ class Accuracies:
         return self._known[key]
 
 
-def measure(accuracies: Accuracies, criterion: str, settings: Settings) -> dict[str, Any]:
+def measure(accuracies: Accuracies, criterion: str, settings: Settings) -> PrunableShare:
     """The largest share one criterion can prune, searched on few images and settled on all.
 
     The share is a turning point: it keeps the accuracy within the tolerance and the next larger
@@ -158,10 +160,6 @@ def measure(accuracies: Accuracies, criterion: str, settings: Settings) -> dict[
         accuracies: of the network.
         criterion: a key of ``CRITERIA``.
         settings: tolerance, grid and images of the search.
-
-    Returns:
-        ``criterion``, ``share`` (in [0, 1]), ``accuracy`` at it and ``accuracy_before`` on all test
-        images, ``next_share`` and ``next_accuracy`` there, ``params`` and ``score`` (the paper's).
     """
     params = accuracies.variables["params"]
     key = jax.random.key(settings.seed) if criterion == "random" else None
@@ -187,34 +185,32 @@ def measure(accuracies: Accuracies, criterion: str, settings: Settings) -> dict[
     before = accuracies(None, accuracies.num_images)
     accuracy = accuracies(masks(step), accuracies.num_images)
     whole, kept = summarize(params, masks(step)).params
-    return {
-        "criterion": criterion,
-        "share": share(step),
-        "accuracy": accuracy,
-        "accuracy_before": before,
-        "next_share": share(step + 1),
-        "next_accuracy": accuracies(masks(step + 1), accuracies.num_images),
-        "params": kept / whole,
-        "score": pruning_score(accuracy, before, kept, whole),
-    }
+    return PrunableShare(
+        criterion=criterion,
+        share=share(step),
+        accuracy=accuracy,
+        accuracy_before=before,
+        next_share=share(step + 1),
+        next_accuracy=accuracies(masks(step + 1), accuracies.num_images),
+        params=kept / whole,
+        score=pruning_score(accuracy, before, kept, whole),
+    )
 
 
-def summary_table(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def summary_table(records: Sequence[PruningCase]) -> list[TableRow]:
     """A row a criterion, a column a network and start: the share pruned in percent.
 
     Args:
         records: of :func:`reproduce_pruning`.
     """
-    columns = dict.fromkeys((record["network"], record["start"]) for record in records)
-    share = {(r["network"], r["start"], r["criterion"]): 100 * r["share"] for r in records}
-    criteria = dict.fromkeys(record["criterion"] for record in records)
+    columns = grouped(records, lambda record: f"{record.network}, {record.start} (%)")
+    shares = {
+        name: {row.prunable.criterion: 100 * row.prunable.share for row in rows}
+        for name, rows in columns.items()
+    }
     return [
-        {"criterion": criterion}
-        | {
-            f"{network}, {start} (%)": share.get((network, start, criterion))
-            for network, start in columns
-        }
-        for criterion in criteria
+        {"criterion": criterion} | {name: column.get(criterion) for name, column in shares.items()}
+        for criterion in dict.fromkeys(record.prunable.criterion for record in records)
     ]
 
 
@@ -253,7 +249,7 @@ def _digest(masks: Any) -> str:
     return hashlib.sha256(np.concatenate(layers).tobytes()).hexdigest()[:16]
 
 
-def _write(folder: pathlib.Path, records: list[dict[str, Any]]) -> None:
+def _write(folder: pathlib.Path, records: Sequence[PruningCase]) -> None:
     caption = "Largest share of kernels pruned with at most half a point of accuracy lost."
     write_json(folder / "results.json", records)
     save_table(folder, "results", records, caption=caption)

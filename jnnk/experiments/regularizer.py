@@ -8,7 +8,7 @@ trained network has a folder of its own, so the command goes on where it was sto
 
 import itertools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,19 +17,20 @@ import numpy as np
 
 from jnnk.activations import capture, layer_shapes
 from jnnk.data import Dataset, first_images
-from jnnk.experiments.parts import kept
 from jnnk.experiments.pruning import Accuracies
 from jnnk.experiments.pruning import Settings as PruningSettings
 from jnnk.experiments.pruning import measure as measure_pruning
+from jnnk.experiments.runner import grouped, kept, run_cases
 from jnnk.jobs.fit import fit
 from jnnk.jobs.overlap import chosen_layers, measure_layer
-from jnnk.measures import mean_and_std
 from jnnk.penalties import make_regularizer
 from jnnk.report.figures.levers import regularizer_effects
 from jnnk.report.output import save_study
 from jnnk.runs.folder import require_settings
 from jnnk.runs.progress import Progress, Silent
+from jnnk.runs.records import LayerMeasures, spread
 from jnnk.runs.settings import OverlapConfig
+from jnnk.runs.study_records import RegularizedNetwork, RegularizerSummary
 from jnnk.training import (
     Batch,
     Model,
@@ -40,8 +41,6 @@ from jnnk.training import (
     make_predict,
     make_train_step,
 )
-
-MEASURES = ("overlap", "accuracy", "gap", "prunable", "channel_loo_error", "redundancy")
 
 # Settings that choose which networks are trained, not how.
 _FREE = ("seeds", "strengths", "baselines", "baseline_strengths")
@@ -98,7 +97,7 @@ def reproduce_regularizer(
     *,
     settings: Settings | None = None,
     progress: Progress | None = None,
-) -> list[dict[str, Any]]:
+) -> tuple[RegularizerSummary, ...]:
     """Trains and measures what is not there yet; tables and figure are made of all.
 
     Args:
@@ -124,14 +123,14 @@ def reproduce_regularizer(
         test_images=_pooled(dataset.test_images, settings.pool),
     )
     study = _Study(model, dataset, settings, progress)
-    records = []
-    cases = settings.cases()
-    total = len(cases) * len(settings.seeds)
-    with progress.task("reproduce regularizer", total=total, unit="network") as task:
-        for seed in settings.seeds:
-            for name, strength in cases:
-                records.append(study.record(folder, name, strength, seed))
-                task.advance(accuracy=records[-1]["accuracy"])
+    records = run_cases(
+        "reproduce regularizer",
+        [(*case, seed) for seed in settings.seeds for case in settings.cases()],
+        lambda case: study.record(folder, *case),
+        unit="network",
+        progress=progress,
+        show=lambda record: {"accuracy": record.accuracy},
+    )
     summary = summarize_cases(records)
     caption = "Means over seeds; the overlap is the hard Jaccard overlap of the penalised layers."
     figure = ("regularizer", regularizer_effects(summary))
@@ -139,26 +138,27 @@ def reproduce_regularizer(
     return summary
 
 
-def summarize_cases(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def summarize_cases(records: Sequence[RegularizedNetwork]) -> tuple[RegularizerSummary, ...]:
     """Mean and standard deviation over seeds, a record for each penalty and strength.
 
     Args:
-        records: of single networks, with ``penalty``, ``strength`` and ``MEASURES``.
-
-    Returns:
-        Records with ``penalty``, ``strength``, ``seeds`` (their number) and, for each of
-        ``MEASURES``, its mean and under ``NAME_std`` its standard deviation (n - 1; None for one).
-        None where no network has the measure, as the overlap of dead channels.
+        records: single networks.
     """
-    summary = []
-    for penalty, strength in dict.fromkeys((r["penalty"], r["strength"]) for r in records):
-        rows = [r for r in records if (r["penalty"], r["strength"]) == (penalty, strength)]
-        record: dict[str, Any] = {"penalty": penalty, "strength": strength, "seeds": len(rows)}
-        for name in MEASURES:
-            values = [row[name] for row in rows]  # None: all channels are dead
-            record[name], record[f"{name}_std"] = mean_and_std(values)
-        summary.append(record)
-    return summary
+    groups = grouped(records, lambda record: (record.penalty, record.strength))
+    return tuple(
+        RegularizerSummary(
+            penalty=penalty,
+            strength=strength,
+            seeds=len(rows),
+            overlap=spread([row.overlap for row in rows]),
+            accuracy=spread([row.accuracy for row in rows]),
+            gap=spread([row.gap for row in rows]),
+            prunable=spread([row.prunable for row in rows]),
+            channel_loo_error=spread([row.channel_loo_error for row in rows]),
+            redundancy=spread([row.redundancy for row in rows]),
+        )
+        for (penalty, strength), rows in groups.items()
+    )
 
 
 def _pooled(images: np.ndarray, side: int) -> np.ndarray:
@@ -184,15 +184,16 @@ class _Study:
         )
         self._steps: dict[str, Callable] = {}
 
-    def record(self, folder: pathlib.Path, name: str, strength: float, seed: int) -> dict[str, Any]:
+    def record(
+        self, folder: pathlib.Path, name: str, strength: float, seed: int
+    ) -> RegularizedNetwork:
         """The record of one network, from its file where there is one."""
         part = folder / f"{name}_{strength:+g}" / f"seed{seed}"
-
-        def measure() -> dict[str, Any]:
-            measured = self._measure(part, self._train(part, name, strength, seed))
-            return {"penalty": name, "strength": strength, "seed": seed, **measured}
-
-        return kept(part / "record.json", measure)
+        return kept(
+            part / "record.json",
+            partial(self._measure, part, name, strength, seed),
+            kind=RegularizedNetwork,
+        )
 
     def _step(self, name: str) -> Callable[[TrainState, Batch, float], Any]:
         """A training step whose strength is an argument, so that all strengths share it."""
@@ -226,8 +227,11 @@ class _Study:
             seed=seed, folder=part, progress=self._progress.unseen(), description="",
         )  # fmt: skip
 
-    def _measure(self, part: pathlib.Path, state: TrainState) -> dict[str, Any]:
+    def _measure(
+        self, part: pathlib.Path, name: str, strength: float, seed: int
+    ) -> RegularizedNetwork:
         settings, dataset = self._settings, self._dataset
+        state = self._train(part, name, strength, seed)
         self._progress.check()
         accuracy = self._evaluate(state.variables, dataset.test_images, dataset.test_labels)
         trained = self._evaluate(state.variables, dataset.train_images, dataset.train_labels)
@@ -240,18 +244,21 @@ class _Study:
             settings.criterion,
             PruningSettings(tolerance=settings.tolerance, steps=40, bracket_images=1000),
         )
-        mean = {}
-        for name in ("overlap", "channel_loo_error", "redundancy"):
-            mean[name], _ = mean_and_std([layer[name] for layer in layers.values()])
-        return {
-            **mean,
-            "accuracy": accuracy,
-            "gap": trained - accuracy,
-            "prunable": pruning["share"],
-            "layers": layers,
-        }
+        found = layers.values()
+        return RegularizedNetwork(
+            penalty=name,
+            strength=strength,
+            seed=seed,
+            overlap=spread([layer.overlap.mean for layer in found]).mean,
+            channel_loo_error=spread([layer.channel_loo_error for layer in found]).mean,
+            redundancy=spread([layer.redundancy.mean for layer in found]).mean,
+            accuracy=accuracy,
+            gap=trained - accuracy,
+            prunable=pruning.share,
+            layers=layers,
+        )
 
-    def _layers(self, state: TrainState) -> dict[str, dict[str, Any]]:
+    def _layers(self, state: TrainState) -> dict[str, LayerMeasures]:
         """What ``jnnk overlap`` measures of the penalised layers, by layer."""
         settings, dataset = self._settings, self._dataset
         images = dataset.train_images[: settings.overlap_images]

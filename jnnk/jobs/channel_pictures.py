@@ -12,6 +12,7 @@ from jnnk.graphs import channelwise_nnk_graph
 from jnnk.report.figures.channels import ChannelPictures, pick_pictures
 from jnnk.runs.folder import Run
 from jnnk.runs.overlap_files import Epoch, layer_file, read_arrays, read_npz, write_npz
+from jnnk.runs.records import LayerRecord
 
 
 def check_channels(
@@ -34,18 +35,18 @@ def check_channels(
             raise InputError(f"--channels {layer}: {beyond} are not among its {number} channels")
 
 
-def default_channels(run: Run, record: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+def default_channels(run: Run, record: LayerRecord) -> dict[str, tuple[int, ...]]:
     """Of one layer the two channels that overlap most and the two that overlap least.
 
     Args:
         run: the run folder.
-        record: the layer's, of `jnnk.jobs.overlap.overlap`.
+        record: of the layer.
 
     Returns:
         Layer name to channels; nothing where pictures of the layer are there already or where
         there are no two live channels.
     """
-    if layer_file(run.path, record["epoch"], record["layer"], "pictures.npz").exists():
+    if layer_file(run.path, record.epoch, record.layer, "pictures.npz").exists():
         return {}
     overlap = read_arrays(run.path, record).overlap
     first, second = np.triu_indices(len(overlap), 1)
@@ -54,7 +55,7 @@ def default_channels(run: Run, record: dict[str, Any]) -> dict[str, tuple[int, .
         return {}
     pairs = (np.nanargmax(of_pairs), np.nanargmin(of_pairs))
     chosen = [int(side[pair]) for pair in pairs for side in (first, second)]
-    return {record["layer"]: tuple(dict.fromkeys(chosen))}
+    return {record.layer: tuple(dict.fromkeys(chosen))}
 
 
 def keep_pictures(

@@ -1,44 +1,59 @@
 """``jnnk report A B``: one page on several runs side by side."""
 
 import pathlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
 from jnnk._core.errors import InputError
 from jnnk.jobs.report import collect
+from jnnk.jobs.train import train_config
 from jnnk.report.figures import comparison as figures
-from jnnk.report.headline import headline
+from jnnk.report.headline import Headline, OverlapHeadline, PruningHeadline, headline
 from jnnk.report.output import figure_bytes, percent
 from jnnk.report.page import Answer, Drawing, Section, check_page, picture, render
 from jnnk.report.tables import to_csv
 from jnnk.runs.data_record import read_note
-from jnnk.runs.divergence import Divergence
-from jnnk.runs.folder import DATA_RECORD, Run, read_json, write_bytes
+from jnnk.runs.folder import DATA_RECORD, Run, read_json, to_json, write_bytes
 from jnnk.runs.overlap_files import last_epoch
+from jnnk.runs.records import Latency, Results
 
-_ROWS = {
-    "test_accuracy": "test accuracy",
-    "most_redundant_layer": "most redundant layer",
-    "redundancy": "its redundancy",
-    "overlap": "overlap in the last layer measured",
-    "loo_error": "leave-one-out error there",
-    "dead_channels": "dead channels",
-    "criterion": "pruned by",
-    "share": "conv kernels pruned",
-    "best_criterion": "criterion that spares most",
-    "best_share": "conv kernels it spares",
-    "pruned": "test accuracy, pruned",
-    "finetuned": "test accuracy, fine-tuned",
-    "params": "parameters, before and after",
-    "macs": "MACs an image, before and after",
-    "latency": "latency, before and after",
+# What the table says of a run's channels and of its pruning.
+_OF_OVERLAP: dict[str, Callable[[OverlapHeadline], Any]] = {
+    "most redundant layer": lambda found: found.most_redundant_layer,
+    "its redundancy": lambda found: found.redundancy,
+    "overlap in the last layer measured": lambda found: found.overlap,
+    "leave-one-out error there": lambda found: percent(found.loo_error),
+    "dead channels": lambda found: found.dead_channels,
 }
-_SHARES = ("test_accuracy", "loo_error", "share", "best_share", "pruned", "finetuned")
+_OF_PRUNING: dict[str, Callable[[PruningHeadline], Any]] = {
+    "pruned by": lambda found: found.criterion,
+    "conv kernels pruned": lambda found: percent(found.share),
+    "criterion that spares most": lambda found: found.best_criterion,
+    "conv kernels it spares": lambda found: percent(found.best_share),
+    "test accuracy, pruned": lambda found: percent(found.pruned),
+    "test accuracy, fine-tuned": lambda found: percent(found.finetuned),
+    "parameters, before and after": lambda found: _counts(found.params),
+    "MACs an image, before and after": lambda found: _counts(found.macs),
+    "latency, before and after": lambda found: _latencies(found.latency),
+}
 
 
-def compare(runs: Sequence[Run], path: pathlib.Path) -> list[dict[str, Any]]:
+class RunHeadline(NamedTuple):
+    """A run of a comparison.
+
+    Attributes:
+        run: its folder.
+        headline: its numbers.
+    """
+
+    run: pathlib.Path
+    headline: Headline
+
+
+def compare(runs: Sequence[Run], path: pathlib.Path) -> list[RunHeadline]:
     """Writes a page that compares what the folders hold, without measuring anything.
 
     Args:
@@ -46,7 +61,7 @@ def compare(runs: Sequence[Run], path: pathlib.Path) -> list[dict[str, Any]]:
         path: of the page.
 
     Returns:
-        The headline of every run (see :func:`jnnk.report.headline.headline`) with its ``run``.
+        The headline of every run.
 
     Raises:
         InputError: if a run is given twice, or what lies at ``path`` is not a page of jnnk's.
@@ -55,12 +70,13 @@ def compare(runs: Sequence[Run], path: pathlib.Path) -> list[dict[str, Any]]:
     check_page(path)
     names = _names(runs)
     results = dict(zip(names, map(collect, runs), strict=True))
-    numbers = {name: headline(found) for name, found in results.items()}
+    numbers = {
+        name: headline(train_config(run), results[name])
+        for name, run in zip(names, runs, strict=True)
+    }
     page = render(
         f"{' and '.join(names)} compared",
-        ", ".join(
-            f"{name}: {found['model']} on {found['dataset']}" for name, found in numbers.items()
-        ),
+        ", ".join(f"{name}: {found.model} on {found.dataset}" for name, found in numbers.items()),
         [_answer(name, found) for name, found in numbers.items()],
         None,
         [
@@ -70,9 +86,7 @@ def compare(runs: Sequence[Run], path: pathlib.Path) -> list[dict[str, Any]]:
         ],
     )
     write_bytes(path, page.encode())
-    return [
-        {"run": str(run.path), **found} for run, found in zip(runs, numbers.values(), strict=True)
-    ]
+    return [RunHeadline(run.path, found) for run, found in zip(runs, numbers.values(), strict=True)]
 
 
 def _check_different(runs: Sequence[Run]) -> None:
@@ -89,36 +103,40 @@ def _names(runs: Sequence[Run]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
 
 
-def _answer(name: str, numbers: dict[str, Any]) -> Answer:
+def _answer(name: str, numbers: Headline) -> Answer:
     said = []
-    if "redundancy" in numbers:
-        said.append(f"redundancy up to {numbers['redundancy'] or 0:.2f}")
-    if "share" in numbers:
-        said.append(f"{percent(numbers['share'])} of its kernels pruned")
-        said.append(f"{percent(numbers['finetuned'])} after fine-tuning")
-    for part, at in numbers.get("diverged", {}).items():
-        said.append(f"{part} diverged at {Divergence(**at)} and is left out")
-    accuracy = percent(numbers["test_accuracy"]) if "test_accuracy" in numbers else "-"
+    if numbers.overlap is not None:
+        said.append(f"redundancy up to {numbers.overlap.redundancy_in_words}")
+    if numbers.pruning is not None:
+        said.append(f"{percent(numbers.pruning.share)} of its kernels pruned")
+        said.append(f"{percent(numbers.pruning.finetuned)} after fine-tuning")
+    for part, at in (numbers.diverged or {}).items():
+        said.append(f"{part} diverged at {at} and is left out")
+    accuracy = "-" if numbers.test_accuracy is None else percent(numbers.test_accuracy)
     return Answer(name, accuracy, ", ".join(["of the test images", *said]))
 
 
-def _numbers_section(numbers: dict[str, dict[str, Any]]) -> Section:
-    rows = [
-        [meaning, *(_in_words(field, found.get(field)) for found in numbers.values())]
-        for field, meaning in _ROWS.items()
-        if any(found.get(field) is not None for found in numbers.values())
-    ]
+def _numbers_section(numbers: Mapping[str, Headline]) -> Section:
+    """A row for each number that any of the runs has."""
+    found = list(numbers.values())
+    accuracies = [each.test_accuracy for each in found]
+    table = {"test accuracy": [None if each is None else percent(each) for each in accuracies]}
+    for meaning, tell in _OF_OVERLAP.items():
+        table[meaning] = [each.overlap and tell(each.overlap) for each in found]
+    for meaning, tell in _OF_PRUNING.items():
+        table[meaning] = [each.pruning and tell(each.pruning) for each in found]
+    rows = [[meaning, *cells] for meaning, cells in table.items() if set(cells) != {None}]
     return Section("How do they compare?", "", table=(["", *numbers], rows))
 
 
-def _in_words(field: str, value: Any) -> Any:
-    if value is None:
+def _counts(pair: tuple[int, int] | None) -> str | None:
+    return None if pair is None else " to ".join(f"{count:,}" for count in pair)
+
+
+def _latencies(times: Latency | None) -> str | None:
+    if times is None:
         return None
-    if field in _SHARES:
-        return percent(value)
-    if field == "latency":
-        return f"{value['whole']:.2f} to {value['compacted']:.2f} ms for {value['images']} images"
-    return " to ".join(f"{count:,}" for count in value) if isinstance(value, list) else value
+    return f"{times.whole:.2f} to {times.compacted:.2f} ms for {times.images} images"
 
 
 def _settings_section(runs: dict[str, Run]) -> list[Section]:
@@ -153,37 +171,48 @@ def _setting(value: Any) -> Any:
     return " ".join(map(str, value)) if isinstance(value, list) else value
 
 
-def _curves(results: dict[str, dict[str, Any]]) -> list[Section]:
+def _curves(results: Mapping[str, Results]) -> list[Section]:
     """A section for every part that more than one run has."""
-    training = {name: found["training"] for name, found in results.items()}
-    measured = {n: last_epoch(found["overlap"]) for n, found in results.items() if found["overlap"]}
-    swept = {
-        name: [
-            {"criterion": found["pruning"]["criterion"], **point}
-            for point in found["pruning"]["sweep"]["criteria"][found["pruning"]["criterion"]]
-        ]
-        for name, found in results.items()
-        if found["pruning"]
-    }
-    parts = (
-        ("How do they learn?", training, "accuracy_by_epoch", figures.accuracy_by_epoch,
-         "Test accuracy as training goes on."),
-        ("Where is each redundant?", measured, "overlap_by_depth", figures.overlap_by_depth,
-         "Mean overlap of channel pairs and redundancy by layer, last epoch; bars or "
-         "bands are 95 % bootstrap intervals over images."),
-        ("What does pruning cost each?", swept, "sweep_by_run", figures.sweep_by_run,
-         "Accuracy without fine-tuning by the share of conv kernels pruned, each run by its own "
-         "criterion."),
-    )  # fmt: skip
+    training = {name: found.training for name, found in results.items() if found.training}
+    measured = {name: last_epoch(found.overlap) for name, found in results.items() if found.overlap}
+    pruned = {name: found.pruning for name, found in results.items() if found.pruning}
     sections = []
-    for title, found, name, function, caption in parts:
-        records = [{"run": run, **record} for run, rows in found.items() for record in rows]
-        if len({record["run"] for record in records}) > 1:
-            sections.append(
-                Section(title, "", [_drawing(name, function(records), caption, records)])
-            )
+    if len(training) > 1:
+        drawing = _drawing(
+            "accuracy_by_epoch",
+            figures.accuracy_by_epoch(training),
+            "Test accuracy as training goes on.",
+            training,
+        )
+        sections.append(Section("How do they learn?", "", [drawing]))
+    if len(measured) > 1:
+        drawing = _drawing(
+            "overlap_by_depth",
+            figures.overlap_by_depth(measured),
+            "Mean overlap of channel pairs and redundancy by layer, last epoch; bars or "
+            "bands are 95 % bootstrap intervals over images.",
+            measured,
+        )
+        sections.append(Section("Where is each redundant?", "", [drawing]))
+    if len(pruned) > 1:
+        drawing = _drawing(
+            "sweep_by_run",
+            figures.sweep_by_run(pruned),
+            "Accuracy without fine-tuning by the share of conv kernels pruned, each run by its own "
+            "criterion.",
+            {
+                name: [
+                    {"criterion": found.criterion, **asdict(point)}
+                    for point in found.sweep.criteria[found.criterion]
+                ]
+                for name, found in pruned.items()
+            },
+        )
+        sections.append(Section("What does pruning cost each?", "", [drawing]))
     return sections
 
 
-def _drawing(name: str, figure: Figure, caption: str, records: list[dict]) -> Drawing:
-    return Drawing(name, picture(figure_bytes(figure, "svg"), caption), caption, to_csv(records))
+def _drawing(name: str, figure: Figure, caption: str, runs: Mapping[str, Sequence]) -> Drawing:
+    """A figure, its numbers a row for each record of a run."""
+    table = [{"run": run, **to_json(row)} for run, rows in runs.items() for row in rows]
+    return Drawing(name, picture(figure_bytes(figure, "svg"), caption), caption, to_csv(table))

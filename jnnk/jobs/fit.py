@@ -3,8 +3,8 @@
 import math
 import pathlib
 import time
-from collections.abc import Callable, Collection
-from typing import Any, NoReturn
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple, NoReturn
 
 import jax
 import numpy as np
@@ -16,22 +16,32 @@ from jnnk.parallel import local_rows, one_device, replicate, shard_batch
 from jnnk.runs.checkpoints import Checkpoints
 from jnnk.runs.divergence import (
     Diverged,
-    Divergence,
-    diverged_line,
     divergence,
     first_not_finite,
+    read_metrics,
     refuse_diverged,
 )
-from jnnk.runs.folder import read_json_lines, write_json_lines
+from jnnk.runs.folder import write_json_lines
 from jnnk.runs.progress import Progress
-from jnnk.runs.records import MetricsLine
+from jnnk.runs.records import DivergedEpoch, Divergence, EpochMetrics
 from jnnk.runs.signals import Stopped
 from jnnk.runs.unfinished import discard_unfinished, load_unfinished, save_unfinished
 from jnnk.training import Batch, Metrics, TrainState
 
-# (state, records of the epochs before) -> (state, values for this epoch's record); a true value
-# "stopped" ends the training. What it needs to remember it finds in those records.
-Monitor = Callable[[TrainState, list[dict]], tuple[TrainState, dict[str, Any]]]
+
+class Watched(NamedTuple):
+    """What a monitor notes of an epoch; see the fields of `EpochMetrics` of the same names."""
+
+    errors: dict[str, tuple[float | None, ...]]
+    stopped_channels: dict[str, int]
+    stopped: bool
+    would_stop: bool | None = None
+
+
+Monitor = Callable[[TrainState, Sequence[EpochMetrics]], tuple[TrainState, Watched]]
+"""``(state, the epochs before) -> (state, what it notes)``; ``stopped`` ends the training. What a
+monitor needs to remember it finds in the epochs before.
+"""
 
 _SHOW_EVERY = 5  # steps; reading a metric waits for the device
 
@@ -100,17 +110,15 @@ def fit(
         else:
             state = replicate(checkpoints.restore(done, jax.eval_shape(start)), mesh)
         # A line may have been written for an epoch whose checkpoint was not.
-        records = [
-            line
-            for line in read_json_lines(metrics_path, kind=MetricsLine)
-            if line["epoch"] <= done
-        ]
+        records = [line for line in read_metrics(folder) if line.epoch <= done]
         if divergence(records) is not None:  # an earlier version trained on
             refuse_diverged(folder)
 
         def stop(epoch: int, step: int | None, what: str) -> NoReturn:
             found = Divergence(epoch, step)
-            write_json_lines(metrics_path, [*records, diverged_line(found)])
+            write_json_lines(
+                metrics_path, [*records, DivergedEpoch(epoch=epoch, diverged_at_step=step)]
+            )
             raise Diverged(
                 f"{description or folder}: {what} at {found}; try {remedy} ({folder} keeps what "
                 f"was before: epoch {epoch - 1})"
@@ -122,7 +130,7 @@ def fit(
         ):
             task.advance(done * num_batches)
             for epoch in range(done + 1, epochs + 1):
-                if records and records[-1].get("stopped", False):
+                if records and records[-1].stopped:
                     break
                 started = time.perf_counter()
                 order = epoch_order(len(dataset.train_images), seed=seed, epoch=epoch)
@@ -161,17 +169,18 @@ def fit(
                 test_accuracy = evaluate(state.variables, dataset.test_images, dataset.test_labels)
                 if math.isnan(test_accuracy):
                     stop(epoch, None, "the network's answers to test images are not finite")
-                values = {}
+                noted = {}
                 if monitor is not None:
-                    state, values = monitor(state, records)
+                    state, watched = monitor(state, records)
+                    noted = watched._asdict()
                 records.append(
-                    {
-                        "epoch": epoch,
+                    EpochMetrics(
+                        epoch=epoch,
                         **mean._asdict(),
-                        "test_accuracy": test_accuracy,
-                        "seconds": seconds,
-                        **values,
-                    }
+                        test_accuracy=test_accuracy,
+                        seconds=seconds,
+                        **noted,
+                    )
                 )
                 write_json_lines(metrics_path, records)
                 checkpoints.save(epoch, state)

@@ -1,6 +1,6 @@
 """The record of what the criteria say of a network's kernels; see :mod:`jnnk.pruning`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,18 @@ from jnnk.pruning import (
 )
 from jnnk.pruning._analysis import Magnitudes
 from jnnk.pruning._conv_leaves import conv_kernels
+from jnnk.runs.records import (
+    BelowThresholds,
+    KernelAnalysis,
+    KernelHistory,
+    PrunedLayer,
+    ScoreQuantiles,
+)
 
-THRESHOLDS = np.geomspace(1e-6, 1, 61).tolist()
+THRESHOLDS = tuple(np.geomspace(1e-6, 1, 61).tolist())
 
 
-def analyse(params: Any, masks_by_criterion: dict[str, Any], masks: Any) -> dict[str, Any]:
+def analyse(params: Any, masks_by_criterion: Mapping[str, Any], masks: Any) -> KernelAnalysis:
     """Everything the paper looks at in one network.
 
     Args:
@@ -29,28 +36,25 @@ def analyse(params: Any, masks_by_criterion: dict[str, Any], masks: Any) -> dict
         masks: the one the network is pruned by.
 
     Returns:
-        ``scores``: quantiles by criterion and layer; ``thresholds`` and ``by_threshold``: the share
-        of kernels below each, by criterion and layer (None: the network); ``by_layer``: the share
-        every mask prunes; ``agreement``: which kernels which masks prune; ``eigenvalues``: real
-        against complex, before and after pruning. ``random`` is left out: it says nothing of the
-        network.
+        The analysis; ``random`` is left out: it says nothing of the network.
     """
     masks_by_criterion = {k: v for k, v in masks_by_criterion.items() if k != "random"}
     magnitudes = network_magnitudes(params, tuple(masks_by_criterion))
     pruned = {name: _pruned(params, found) for name, found in masks_by_criterion.items()}
-    return {
-        "scores": _quantiles(magnitudes),
-        "thresholds": THRESHOLDS,
-        "by_threshold": _by_threshold(magnitudes),
-        "by_layer": _by_layer(params, pruned),
-        "agreement": agreement({name: whole_network(found) for name, found in pruned.items()}),
-        "eigenvalues": eigenvalue_kinds(params, masks),
-    }
+    together = {name: whole_network(found) for name, found in pruned.items()}
+    return KernelAnalysis(
+        scores=_quantiles(magnitudes),
+        thresholds=THRESHOLDS,
+        by_threshold=_by_threshold(magnitudes),
+        by_layer=_by_layer(params, pruned),
+        agreement=tuple(agreement(together)),
+        eigenvalues=tuple(eigenvalue_kinds(params, masks)),
+    )
 
 
 def history(
-    params_by_epoch: dict[int, Any], criteria: Sequence[str], *, threshold: float | None = None
-) -> list[dict[str, Any]]:
+    params_by_epoch: Mapping[int, Any], criteria: Sequence[str], *, threshold: float | None = None
+) -> tuple[KernelHistory, ...]:
     """How kernels weaken in training.
 
     Args:
@@ -60,8 +64,7 @@ def history(
             over the kernels of the last epoch.
 
     Returns:
-        A record an epoch: ``epoch``, ``real`` (the share of kernels with real eigenvalues only) and
-        for every criterion the share of kernels below its threshold.
+        A record an epoch.
     """
     criteria = tuple(name for name in criteria if name != "random")
     flat = {}
@@ -72,14 +75,16 @@ def history(
     thresholds = {
         name: np.median(scores) if threshold is None else threshold for name, scores in last.items()
     }
-    return [
-        {
-            "epoch": epoch,
-            "real": _real_share(params_by_epoch[epoch]),
-            **{name: float(pruned_share(scores[name], [thresholds[name]])[0]) for name in criteria},
-        }
+    return tuple(
+        KernelHistory(
+            epoch=epoch,
+            real=_real_share(params_by_epoch[epoch]),
+            shares={
+                name: float(pruned_share(scores[name], [thresholds[name]])[0]) for name in criteria
+            },
+        )
         for epoch, scores in flat.items()
-    ]
+    )
 
 
 def _pruned(params: Any, masks: Any) -> dict[str, np.ndarray]:
@@ -87,37 +92,42 @@ def _pruned(params: Any, masks: Any) -> dict[str, np.ndarray]:
     return {layer: np.asarray(keep[layer][0, 0]) == 0 for layer in pruned_kernels(params)}
 
 
-def _quantiles(magnitudes: Magnitudes) -> list[dict[str, Any]]:
-    """0, 25, 50, 75 and 100 % quantiles of the scores, in the unit of the weights."""
-    return [
-        {
-            "layer": layer,
-            "criterion": criterion,
-            "kernels": scores.size,
-            "quantiles": np.quantile(scores, [0, 0.25, 0.5, 0.75, 1]).tolist(),
-        }
+def _quantiles(magnitudes: Magnitudes) -> tuple[ScoreQuantiles, ...]:
+    return tuple(
+        ScoreQuantiles(
+            layer=layer,
+            criterion=criterion,
+            kernels=scores.size,
+            quantiles=tuple(np.quantile(scores, [0, 0.25, 0.5, 0.75, 1]).tolist()),
+        )
         for criterion, layers in magnitudes.items()
         for layer, scores in layers.items()
-    ]
+    )
 
 
-def _by_threshold(magnitudes: Magnitudes) -> list[dict[str, Any]]:
-    return [
-        {"criterion": criterion, "layer": layer, "shares": pruned_share(scores, THRESHOLDS)}
+def _by_threshold(magnitudes: Magnitudes) -> tuple[BelowThresholds, ...]:
+    return tuple(
+        BelowThresholds(
+            criterion=criterion,
+            layer=layer,
+            shares=tuple(pruned_share(scores, THRESHOLDS).tolist()),
+        )
         for criterion, layers in magnitudes.items()
         for layer, scores in {None: whole_network(layers), **layers}.items()
-    ]
+    )
 
 
-def _by_layer(params: Any, pruned: dict[str, dict[str, np.ndarray]]) -> list[dict[str, Any]]:
-    return [
-        {
-            "layer": layer,
-            "kernels": kernel.shape[2] * kernel.shape[3],
-            **{criterion: float(found[layer].mean()) for criterion, found in pruned.items()},
-        }
+def _by_layer(
+    params: Any, pruned: Mapping[str, Mapping[str, np.ndarray]]
+) -> tuple[PrunedLayer, ...]:
+    return tuple(
+        PrunedLayer(
+            layer=layer,
+            kernels=kernel.shape[2] * kernel.shape[3],
+            shares={criterion: float(found[layer].mean()) for criterion, found in pruned.items()},
+        )
         for layer, kernel in pruned_kernels(params).items()
-    ]
+    )
 
 
 def _real_share(params: Any) -> float:

@@ -7,12 +7,13 @@ import jax
 from jnnk._core.timing import latencies
 from jnnk.data import Dataset
 from jnnk.pruning import compact
+from jnnk.runs.records import Latency
 from jnnk.training import Model, make_predict
 
 
 def latency_gain(
     model: Model, variables: dict, masks: Any, dataset: Dataset, *, batch_size: int = 64
-) -> dict[str, Any] | None:
+) -> Latency | None:
     """Times logits of a batch of test images, before and after compaction, in one run.
 
     Args:
@@ -23,8 +24,7 @@ def latency_gain(
         batch_size: images a batch, at most.
 
     Returns:
-        ``device``, ``images`` a batch, and ``whole`` and ``compacted`` in milliseconds a batch;
-        None where the network does not tell its wiring.
+        Both latencies; None where the network does not tell its wiring.
     """
     if not hasattr(model, "convs"):
         return None
@@ -38,4 +38,4 @@ def latency_gain(
         return lambda: logits(variables, images)
 
     times = latencies({name: caller(*network) for name, network in networks.items()})
-    return {"device": jax.devices()[0].device_kind, "images": len(images), **times}
+    return Latency(device=jax.devices()[0].device_kind, images=len(images), **times)

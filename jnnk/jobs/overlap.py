@@ -29,15 +29,22 @@ from jnnk.jobs.train import (
     random_state,
     train_config,
 )
-from jnnk.measures import LayerMeasures, MeanInterval, measure_graphs
+from jnnk.measures import LayerMeasures, measure_graphs
 from jnnk.parallel import gather, replicate
 from jnnk.parallel._mesh import shared_apply
 from jnnk.report.top_images import keep_images, keep_top_rows
 from jnnk.runs.divergence import refuse_diverged
 from jnnk.runs.folder import Run, read_json, require_settings, write_json
-from jnnk.runs.overlap_files import RANDOM, Epoch, LayerArrays, layer_file, write_npz
+from jnnk.runs.overlap_files import (
+    RANDOM,
+    Epoch,
+    LayerArrays,
+    layer_file,
+    layer_measures,
+    write_npz,
+)
 from jnnk.runs.progress import Progress, Silent
-from jnnk.runs.records import OverlapRecord
+from jnnk.runs.records import LayerRecord
 from jnnk.runs.settings import OverlapConfig
 from jnnk.training import Model, make_predict
 
@@ -53,7 +60,7 @@ def overlap(
     channels: Mapping[str, Sequence[int]] | None = None,
     progress: Progress | None = None,
     mesh: Mesh | None = None,
-) -> list[dict[str, Any]]:
+) -> list[LayerRecord]:
     """Measures every chosen layer at every chosen epoch, leaving out what is measured already.
 
     A network with random weights is measured first, as the control: the run's own start, or, where
@@ -72,7 +79,7 @@ def overlap(
             processes it must be given. The same results on any, to rounding.
 
     Returns:
-        One record an epoch and layer, in that order (see :func:`measure_layer`).
+        One record an epoch and layer, in that order.
 
     Raises:
         InputError: for epochs that are not kept, layers or channels that do not exist, or a folder
@@ -109,11 +116,11 @@ def overlap(
                 name = captured.name
                 write_npz(layer_file(run.path, epoch, name, "npz"), arrays)
                 keep_top_rows(run, epoch, name, captured.values)
-                record = {"epoch": epoch, "depth": layers[name], "layer": name, **measures}
+                record = LayerRecord(epoch=epoch, depth=layers[name], layer=name, measures=measures)
                 write_json(layer_file(run.path, epoch, name, "json"), record)
-                task.advance(overlap=np.nan_to_num(measures["overlap"]))
+                task.advance(overlap=measures.overlap.mean or 0.0)
     records = [
-        read_json(layer_file(run.path, epoch, name, "json"), kind=OverlapRecord)
+        read_json(layer_file(run.path, epoch, name, "json"), kind=LayerRecord)
         for epoch in epochs
         for name in layers
     ]
@@ -229,7 +236,7 @@ def measure_layer(
     num_classes: int,
     config: OverlapConfig,
     mesh: Mesh | None = None,
-) -> tuple[dict[str, Any], LayerArrays]:
+) -> tuple[LayerMeasures, LayerArrays]:
     """All measures of one layer.
 
     Args:
@@ -240,23 +247,11 @@ def measure_layer(
         mesh: devices that share the graphs, see :func:`overlap`.
 
     Returns:
-        The fields of `jnnk.measures.LayerMeasures` by name, those of intervals with ``_lower`` and
-        ``_upper`` added to it, and the measures by channel.
+        The record of the layer's measures, and the arrays of those by channel.
     """
     channels, whole = layer_graphs(activations, mesh=mesh, **graph_options(config))
     measures, by_channel = measure_graphs(channels, whole, labels, num_classes=num_classes)
-    return _fields(measures), LayerArrays(**by_channel._asdict())
-
-
-def _fields(measures: LayerMeasures) -> dict[str, Any]:
-    """The measures as a record holds them: an interval as ``x``, ``x_lower`` and ``x_upper``."""
-    fields = {}
-    for name, value in measures._asdict().items():
-        if isinstance(value, MeanInterval):
-            fields |= {name: value.mean, f"{name}_lower": value.lower, f"{name}_upper": value.upper}
-        else:
-            fields[name] = value
-    return fields
+    return layer_measures(measures), LayerArrays(**by_channel._asdict())
 
 
 def layer_graphs(

@@ -5,18 +5,16 @@ stopped goes on where it was.
 """
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import jax
-import numpy as np
 
 from jnnk._core.errors import InputError
 from jnnk.data import Dataset
 from jnnk.jobs.fit import fit
 from jnnk.jobs.kernel_analysis import history
-from jnnk.jobs.protocols import PAPER_NETWORKS, THRESHOLD_CRITERIA, ProtocolConfig
 from jnnk.jobs.prune import count_revived
 from jnnk.jobs.train import load_state, mirrors, require_trained, train_config
 from jnnk.pruning import Threshold, apply_masks, make_masks, pruning_score, summarize
@@ -24,7 +22,8 @@ from jnnk.runs.checkpoints import Checkpoints
 from jnnk.runs.divergence import refuse_diverged
 from jnnk.runs.folder import Run, read_json, require_settings, write_json
 from jnnk.runs.progress import Progress, Silent
-from jnnk.runs.records import Trial
+from jnnk.runs.protocols import PAPER_NETWORKS, THRESHOLD_CRITERIA, ProtocolConfig
+from jnnk.runs.records import KernelHistory, ProtocolResult, Trial, TrialSummary, spread
 from jnnk.runs.settings import spread_epochs
 from jnnk.training import (
     Model,
@@ -36,8 +35,6 @@ from jnnk.training import (
     start_state,
 )
 
-MEASURES = ("pruned", "accuracy_l1", "accuracy_pruned", "accuracy_retrained", "score")
-
 
 def protocol(
     run: Run,
@@ -47,7 +44,7 @@ def protocol(
     config: ProtocolConfig,
     *,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> ProtocolResult:
     """Trains with L1, prunes by every criterion, retrains; does only what is not done yet.
 
     Args:
@@ -59,9 +56,7 @@ def protocol(
         progress: shows how far it is.
 
     Returns:
-        The record that ``protocol/NAME/result.json`` holds: ``settings``; ``in_paper``, whether the
-        paper tried this network so; ``trials``, a record a seed and criterion; ``summary``, mean
-        and standard deviation over seeds by criterion; ``history`` of the first seed's L1 training.
+        What ``protocol/NAME/result.json`` holds.
 
     Raises:
         InputError: for a criterion without a threshold, a batch larger than the training set, no
@@ -82,42 +77,43 @@ def protocol(
         require_trained(run)
     require_settings(folder, config, free=("seeds", "criteria"))
     trials = _Trials(run, model, dataset, config, folder, progress)
-    records = []
+    done = []
     for seed in config.seeds:
         trained = trials.l1_train(seed)
-        records += [trials.prune_and_retrain(seed, trained, each) for each in config.criteria]
+        done += [trials.prune_and_retrain(seed, trained, each) for each in config.criteria]
     settings = train_config(run)
-    record = {
-        "settings": config,
-        "in_paper": (settings.model, settings.dataset, name) in PAPER_NETWORKS,
-        "trials": records,
-        "summary": summarize_trials(records),
-        "history": trials.history(config.seeds[0]),
-    }
-    write_json(folder / "result.json", record)
-    return record
+    result = ProtocolResult(
+        settings=config,
+        in_paper=(settings.model, settings.dataset, name) in PAPER_NETWORKS,
+        trials=tuple(done),
+        summary=summarize_trials(done),
+        history=trials.history(config.seeds[0]),
+    )
+    write_json(folder / "result.json", result)
+    return result
 
 
-def summarize_trials(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def summarize_trials(trials: Sequence[Trial]) -> tuple[TrialSummary, ...]:
     """Mean and standard deviation over seeds, a record a criterion.
 
     Args:
-        trials: records of one seed and criterion each.
-
-    Returns:
-        Records with ``criterion``, ``seeds`` (their number) and, for each of ``MEASURES``, its mean
-        and under ``NAME_std`` its standard deviation (n - 1; None for a single seed).
+        trials: a seed and criterion each.
     """
-    records = []
-    for criterion in dict.fromkeys(trial["criterion"] for trial in trials):
-        rows = [trial for trial in trials if trial["criterion"] == criterion]
-        record = {"criterion": criterion, "seeds": len(rows)}
-        for measure in MEASURES:
-            values = [row[measure] for row in rows]
-            record[measure] = float(np.mean(values))
-            record[f"{measure}_std"] = float(np.std(values, ddof=1)) if len(rows) > 1 else None
-        records.append(record)
-    return records
+    summary = []
+    for criterion in dict.fromkeys(trial.criterion for trial in trials):
+        rows = [trial for trial in trials if trial.criterion == criterion]
+        summary.append(
+            TrialSummary(
+                criterion=criterion,
+                seeds=len(rows),
+                pruned=spread([row.pruned for row in rows]),
+                accuracy_l1=spread([row.accuracy_l1 for row in rows]),
+                accuracy_pruned=spread([row.accuracy_pruned for row in rows]),
+                accuracy_retrained=spread([row.accuracy_retrained for row in rows]),
+                score=spread([row.score for row in rows]),
+            )
+        )
+    return tuple(summary)
 
 
 class _Trials:
@@ -152,7 +148,7 @@ class _Trials:
             description=f"L1 training, seed {seed}",
         )
 
-    def prune_and_retrain(self, seed: int, trained: TrainState, criterion: str) -> dict[str, Any]:
+    def prune_and_retrain(self, seed: int, trained: TrainState, criterion: str) -> Trial:
         folder = self._folder / f"seed{seed}" / criterion
         path = folder / "result.json"
         if path.exists():
@@ -180,21 +176,21 @@ class _Trials:
         )
         retrained = self._evaluate(state.variables, dataset.test_images, dataset.test_labels)
         kept = summarize(trained.params, masks)
-        record = {
-            "seed": seed,
-            "criterion": criterion,
-            "pruned": 1 - kept.kernels[1] / kept.kernels[0],
-            "params": kept.params[1] / kept.params[0],
-            "accuracy_l1": accuracies[0],
-            "accuracy_pruned": accuracies[1],
-            "accuracy_retrained": retrained,
-            "score": pruning_score(retrained, accuracies[0], kept.params[1], kept.params[0]),
-            "revived_weights": count_revived(state.params, state.masks),
-        }
-        write_json(path, record)
-        return record
+        trial = Trial(
+            seed=seed,
+            criterion=criterion,
+            pruned=1 - kept.kernels[1] / kept.kernels[0],
+            params=kept.params[1] / kept.params[0],
+            accuracy_l1=accuracies[0],
+            accuracy_pruned=accuracies[1],
+            accuracy_retrained=retrained,
+            score=pruning_score(retrained, accuracies[0], kept.params[1], kept.params[0]),
+            revived_weights=count_revived(state.params, state.masks),
+        )
+        write_json(path, trial)
+        return trial
 
-    def history(self, seed: int) -> list[dict[str, Any]]:
+    def history(self, seed: int) -> tuple[KernelHistory, ...]:
         with Checkpoints(self._l1_folder(seed) / "checkpoints", keep=self._kept) as checkpoints:
             like = jax.eval_shape(partial(self._start, seed))
             params = {

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jnnk._core.errors import InputError
 from jnnk.data import Dataset
 from jnnk.jobs.fit import fit
 from jnnk.jobs.kernel_analysis import analyse, history
@@ -18,7 +19,6 @@ from jnnk.pruning import (
     CRITERIA,
     apply_masks,
     conv_output_sizes,
-    largest_share,
     make_masks,
     pruning_score,
     summarize,
@@ -28,7 +28,7 @@ from jnnk.runs.divergence import refuse_diverged
 from jnnk.runs.folder import Run, read_json, require_settings, write_json
 from jnnk.runs.mask_files import save_masks
 from jnnk.runs.progress import Progress, Silent
-from jnnk.runs.records import Pruning, Sweep, check_pruning, check_sweep
+from jnnk.runs.records import FineTuned, PruningResult, Sweep, SweepPoint
 from jnnk.runs.settings import PruneConfig
 from jnnk.training import (
     Model,
@@ -50,7 +50,7 @@ def prune(
     config: PruneConfig,
     *,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> PruningResult:
     """Scores, sweeps, prunes and fine-tunes the trained network of a run.
 
     Args:
@@ -61,10 +61,7 @@ def prune(
         progress: shows how far it is.
 
     Returns:
-        The record that ``prune/result.json`` holds: ``sweep`` (accuracy by criterion and share),
-        ``pruned`` (the network in the end), ``kept`` (a :class:`jnnk.pruning.MaskSummary`),
-        ``latency`` (of :func:`jnnk.jobs.latency.latency_gain`) and what
-        :mod:`jnnk.jobs.kernel_analysis` makes of the kernels.
+        What ``prune/result.json`` holds.
 
     Raises:
         InputError: if the folder holds a pruning made with other settings.
@@ -76,7 +73,7 @@ def prune(
     result_path = folder / "result.json"
     if result_path.exists():
         refuse_diverged(folder)
-        return read_json(result_path, kind=Pruning, check=check_pruning)
+        return read_json(result_path, kind=PruningResult)
     state = load_state(run, model, dataset)
     # The sweep is most of the work: its images should fill the batches.
     batch_size = min(500, config.sweep_images, len(dataset.test_images))
@@ -86,9 +83,14 @@ def prune(
     sweep_path = folder / "sweep.json"
     if not sweep_path.exists():
         write_json(sweep_path, _sweep(state.variables, dataset, evaluate, config, make, progress))
-    sweep = read_json(sweep_path, kind=Sweep, check=partial(check_sweep, criteria=config.criteria))
-
-    share = config.share if config.share is not None else choose_share(sweep, config)
+    sweep = read_json(sweep_path, kind=Sweep)
+    if missing := [name for name in config.criteria if name not in sweep.criteria]:
+        raise InputError(
+            f"{sweep_path}: criteria: {', '.join(missing)} missing; delete it to make it anew"
+        )
+    share = config.share
+    if share is None:
+        share = sweep.largest_share(config.criterion, tolerance=config.tolerance)
     masks = make(config.criterion, share)
     save_masks(folder / "masks.safetensors", masks)
     tuned, pruned = finetune(
@@ -97,27 +99,31 @@ def prune(
         progress=progress,
     )  # fmt: skip
     progress.check()
-    record = {
-        "criterion": config.criterion,
-        "share_requested": share,
-        "sweep": sweep,
-        "pruned": {
-            "accuracy_before": evaluate(state.variables, dataset.test_images, dataset.test_labels),
-            **pruned,
-            "revived_weights": count_revived(tuned.params, tuned.masks),
-        },
-        "kept": summarize(state.params, masks, output_sizes=_output_sizes(model, state, dataset)),
-        "latency": latency_gain(model, tuned.variables, masks, dataset),
-        **_analysis(run, model, dataset, state.params, masks, share, config, make),
+    compared = share or 0.5  # where nothing is pruned, half of the kernels
+    # Criteria of the weights alone: Taylor scores depend on images, and have no unit of weights.
+    criteria = [name for name in config.criteria if name in CRITERIA]
+    result = PruningResult(
+        criterion=config.criterion,
+        share_requested=share,
+        sweep=sweep,
+        pruned=pruned,
+        kept=summarize(
+            state.params, masks, output_sizes=output_sizes(model, state.variables, dataset)
+        ),
+        latency=latency_gain(model, tuned.variables, masks, dataset),
+        compared_share=compared,
+        analysis=analyse(state.params, {name: make(name, compared) for name in criteria}, masks),
+        history=history(_params_by_epoch(run, model, dataset), criteria),
+    )
+    write_json(result_path, result)
+    return result
+
+
+def _params_by_epoch(run: Run, model: Model, dataset: Dataset) -> dict[int, Any]:
+    """The parameters of every epoch kept, ascending."""
+    return {
+        epoch: load_state(run, model, dataset, epoch=epoch).params for epoch in kept_epochs(run)
     }
-    write_json(result_path, record)
-    return record
-
-
-def choose_share(sweep: dict[str, Any], config: PruneConfig) -> float:
-    """The largest swept share up to which the criterion never loses more than the tolerance."""
-    points = sweep["criteria"][config.criterion]
-    return largest_share(points, sweep["accuracy"], tolerance=config.tolerance)
 
 
 def _masks(params: Any, criterion: str, share: float, *, run: Run, taylor: Any) -> Any:
@@ -134,64 +140,47 @@ def _taylor(model: Model, state: TrainState, dataset: Dataset, config: PruneConf
     return jax.jit(partial(taylor_scores, loss))(state.params, batches)
 
 
-def _output_sizes(model: Model, state: TrainState, dataset: Dataset) -> dict:
-    image = jax.ShapeDtypeStruct((1, *dataset.train_images.shape[1:]), np.float32)
-    return conv_output_sizes(model, state.variables, image)
+def output_sizes(model: Model, variables: dict, dataset: Dataset) -> dict[str, Any]:
+    """The sizes of every convolution's outputs for an image of a data set.
 
+    Args:
+        model: the network.
+        variables: its variables.
+        dataset: the images that it is for.
 
-def _analysis(
-    run: Run,
-    model: Model,
-    dataset: Dataset,
-    params: Any,
-    masks: Any,
-    share: float,
-    config: PruneConfig,
-    make: Callable[[str, float], Any],
-) -> dict[str, Any]:
-    """What the criteria say, compared at the share pruned (half of the kernels where that is 0).
-
-    Those of the weights alone: Taylor scores depend on images, and have no unit of weights.
+    Returns:
+        As `jnnk.pruning.conv_output_sizes` gives them.
     """
-    compared = share or 0.5
-    criteria = [name for name in config.criteria if name in CRITERIA]
-    others = {name: make(name, compared) for name in criteria}
-    epochs = {
-        epoch: load_state(run, model, dataset, epoch=epoch).params for epoch in kept_epochs(run)
-    }
-    return {
-        "compared_share": compared,
-        **analyse(params, others, masks),
-        "history": history(epochs, criteria),
-    }
+    image = jax.ShapeDtypeStruct((1, *dataset.train_images.shape[1:]), np.float32)
+    return conv_output_sizes(model, variables, image)
 
 
 def _sweep(
-    variables, dataset, evaluate, config: PruneConfig, make: Callable, progress: Progress
-) -> dict:
+    variables: dict,
+    dataset: Dataset,
+    evaluate: Callable[[dict, np.ndarray, np.ndarray], float],
+    config: PruneConfig,
+    make: Callable[[str, float], Any],
+    progress: Progress,
+) -> Sweep:
     images = dataset.test_images[: config.sweep_images]
     labels = dataset.test_labels[: config.sweep_images]
-    criteria: dict[str, list] = {}
+    criteria = {}
     whole = evaluate(variables, images, labels)
     total = len(config.criteria) * len(config.shares)
     with progress.task("prune: sweep", total=total, unit="mask") as task:
         for criterion in config.criteria:
-            criteria[criterion] = []
+            points = []
             for share in config.shares:
                 masks = make(criterion, share)
                 params = apply_masks(variables["params"], masks)
                 accuracy = evaluate({**variables, "params": params}, images, labels)
                 all_params, kept = summarize(params, masks).params
                 score = pruning_score(accuracy, whole, kept, all_params)
-                criteria[criterion].append(
-                    {"share": share, "accuracy": accuracy, "params": kept, "score": score}
-                )
+                points.append(SweepPoint(share=share, accuracy=accuracy, params=kept, score=score))
                 task.advance(accuracy=accuracy)
-    return {
-        "images": len(images),
-        "accuracy": whole,
-        "criteria": criteria,
-    }
+            criteria[criterion] = tuple(points)
+    return Sweep(images=len(images), accuracy=whole, criteria=criteria)
 
 
 def finetune(
@@ -206,7 +195,7 @@ def finetune(
     epochs: int | None,
     learning_rate: float,
     progress: Progress,
-) -> tuple[TrainState, dict[str, Any]]:
+) -> tuple[TrainState, FineTuned]:
     """Trains under a mask, as the run's config trains but for what is given here.
 
     Args:
@@ -222,7 +211,7 @@ def finetune(
         progress: shows how far it is.
 
     Returns:
-        The last state, and ``accuracy_pruned``, ``accuracy_finetuned``, ``finetune_epochs``.
+        The last state, and the accuracies before and after.
     """
     settings = train_config(run)
     if epochs is None:
@@ -236,7 +225,11 @@ def finetune(
     )
     key = jax.random.key(settings.seed + 1)
     params = apply_masks(variables["params"], masks)
-    accuracy = evaluate({**variables, "params": params}, dataset.test_images, dataset.test_labels)
+
+    def accuracy(variables: dict) -> float:
+        return evaluate(variables, dataset.test_images, dataset.test_labels)
+
+    before, pruned = accuracy(variables), accuracy({**variables, "params": params})
     state = fit(
         partial(start_state, optimizer, key, variables, masks=masks),
         make_train_step(
@@ -256,11 +249,13 @@ def finetune(
         description="fine-tune",
         remedy=f"a smaller --finetune-learning-rate than {learning_rate:g}, {folder} deleted",
     )
-    return state, {
-        "accuracy_pruned": accuracy,
-        "accuracy_finetuned": evaluate(state.variables, dataset.test_images, dataset.test_labels),
-        "finetune_epochs": epochs,
-    }
+    return state, FineTuned(
+        accuracy_before=before,
+        accuracy_pruned=pruned,
+        accuracy_finetuned=accuracy(state.variables),
+        finetune_epochs=epochs,
+        revived_weights=count_revived(state.params, state.masks),
+    )
 
 
 def count_revived(params: Any, masks: Any) -> int:

@@ -2,7 +2,6 @@
 
 import fnmatch
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
@@ -11,13 +10,12 @@ from jnnk._core.errors import InputError
 from jnnk.data import Dataset
 from jnnk.jobs.channel_graphs import inner_graphs
 from jnnk.jobs.latency import latency_gain
-from jnnk.jobs.prune import TAYLOR, count_revived, finetune
+from jnnk.jobs.prune import TAYLOR, finetune, output_sizes
 from jnnk.jobs.taylor import training_loss
 from jnnk.jobs.train import load_state, require_trained, train_config
 from jnnk.pruning import (
     channel_masks,
     compact,
-    conv_output_sizes,
     inner_convs,
     summarize,
     taylor_channel_scores,
@@ -27,7 +25,7 @@ from jnnk.runs.divergence import refuse_diverged
 from jnnk.runs.folder import Run, read_json, require_settings, write_json
 from jnnk.runs.mask_files import save_masks
 from jnnk.runs.progress import Progress, Silent
-from jnnk.runs.records import ChannelPruning
+from jnnk.runs.records import ChannelPruningResult, Compacted
 from jnnk.runs.settings import ChannelConfig
 from jnnk.training import Model, make_evaluate
 
@@ -39,7 +37,7 @@ def prune_channels(
     config: ChannelConfig,
     *,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> ChannelPruningResult:
     """Removes channels from the trained network of a run, and goes on with what is not done yet.
 
     Args:
@@ -50,10 +48,7 @@ def prune_channels(
         progress: shows how far it is.
 
     Returns:
-        The record that ``result.json`` there holds: accuracies before, at once and fine-tuned,
-        ``kept`` (a :class:`jnnk.pruning.MaskSummary`), ``latency`` (of
-        :func:`jnnk.jobs.latency.latency_gain`) and ``compacted``, how far the logits of the
-        compacted network differ.
+        What ``result.json`` there holds.
 
     Raises:
         InputError: if the network does not tell its wiring or has no inner channels, or the folder
@@ -69,7 +64,7 @@ def prune_channels(
     path = folder / "result.json"
     if path.exists():
         refuse_diverged(folder)
-        return read_json(path, kind=ChannelPruning)
+        return read_json(path, kind=ChannelPruningResult)
     variables = load_state(run, model, dataset).variables
     evaluate = make_evaluate(model, normalization=dataset.normalization)
     progress.check()
@@ -89,8 +84,7 @@ def prune_channels(
         graphs=graphs, key=jax.random.key(train_config(run).seed),
     )  # fmt: skip
     save_masks(folder / "masks.safetensors", masks)
-    before = evaluate(variables, dataset.test_images, dataset.test_labels)
-    tuned, measured = finetune(
+    tuned, pruned = finetune(
         run, model, dataset, variables, masks, evaluate, folder=folder,
         epochs=config.finetune_epochs, learning_rate=config.finetune_learning_rate,
         progress=progress,
@@ -103,23 +97,20 @@ def prune_channels(
         return model.apply(variables, images)[0], small.apply(small_variables, images)[0]
 
     whole_logits, small_logits = jax.jit(both_logits)(tuned.variables, small_variables)
-    image = jax.ShapeDtypeStruct((1, *dataset.train_images.shape[1:]), np.float32)
-    record = {
-        "criterion": config.channels,
-        "share": config.share,
-        "accuracy_before": before,
-        **measured,
-        "revived_weights": count_revived(tuned.params, masks),
-        "kept": summarize(
-            variables["params"], masks, output_sizes=conv_output_sizes(model, variables, image)
+    result = ChannelPruningResult(
+        criterion=config.channels,
+        share=config.share,
+        pruned=pruned,
+        kept=summarize(
+            variables["params"], masks, output_sizes=output_sizes(model, variables, dataset)
         ),
-        "latency": latency_gain(model, tuned.variables, masks, dataset),
-        "compacted": {
-            "largest_difference_of_logits": float(np.abs(small_logits - whole_logits).max())
-        },
-    }
-    write_json(path, record)
-    return read_json(path, kind=ChannelPruning)
+        latency=latency_gain(model, tuned.variables, masks, dataset),
+        compacted=Compacted(
+            largest_difference_of_logits=float(np.abs(small_logits - whole_logits).max())
+        ),
+    )
+    write_json(path, result)
+    return result
 
 
 def _keep_rates(config: ChannelConfig, convs: list[str]) -> dict[str, float]:

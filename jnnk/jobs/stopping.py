@@ -1,7 +1,6 @@
 """``jnnk train --stop``: when a training ends early, by one of three rules."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +9,9 @@ from jnnk._core.errors import InputError
 from jnnk.activations import capture
 from jnnk.data import Dataset, first_images
 from jnnk.graphs import channelwise_nnk_graph, cosine, nnk_graph
-from jnnk.jobs.fit import Monitor
+from jnnk.jobs.fit import Monitor, Watched
 from jnnk.measures import loo_error
+from jnnk.runs.records import EpochMetrics
 from jnnk.training import (
     Model,
     TrainState,
@@ -43,9 +43,8 @@ def stopping(
 
     Returns:
         The data set, without a fifth of its training images for ``"validation"``, and a monitor for
-        :func:`jnnk.jobs.fit.fit`: it adds ``errors`` and ``stopped_channels`` by what is watched,
-        and ``stopped``, whether all of them are. ``"channel-nnk"`` also freezes the channels,
-        in the state's ``trainable``; see :func:`jnnk.training.freezable`.
+        :func:`jnnk.jobs.fit.fit`. ``"channel-nnk"`` also freezes the channels, in the state's
+        ``trainable``; see :func:`jnnk.training.freezable`.
 
     Raises:
         InputError: for an unknown name, or a model that does not tell its convs.
@@ -56,18 +55,18 @@ def stopping(
         raise InputError(f"--stop: expected one of {', '.join(STOPPING)}, got {name!r}")
     dataset, error = STOPPING[name](model, dataset)
 
-    def monitor(state: TrainState, records: list[dict]) -> tuple[TrainState, dict[str, Any]]:
-        errors = error(state)
-        history = [record["errors"] for record in records] + [errors]
+    def monitor(state: TrainState, epochs: Sequence[EpochMetrics]) -> tuple[TrainState, Watched]:
+        errors = {layer: tuple(each.tolist()) for layer, each in error(state).items()}
+        history = [epoch.errors for epoch in epochs] + [errors]
         stopped = {layer: _stopped([each[layer] for each in history], patience) for layer in errors}
         if name == "channel-nnk":
             trainable = trainable_masks(state.params, model.convs(), stopped)
             state = freeze(state, trainable)
-        return state, {
-            "errors": errors,
-            "stopped_channels": {layer: int(each.sum()) for layer, each in stopped.items()},
-            "stopped": bool(all(each.all() for each in stopped.values())),
-        }
+        return state, Watched(
+            errors=errors,
+            stopped_channels={layer: int(each.sum()) for layer, each in stopped.items()},
+            stopped=bool(all(each.all() for each in stopped.values())),
+        )
 
     return dataset, monitor
 
@@ -87,7 +86,8 @@ def _stopped(history: list, patience: int) -> np.ndarray:
     """Which are out of patience after a history of errors, each (C,)."""
     state = start_patience(np.shape(history[0]))
     for errors in history:
-        state = update_patience(state, jnp.asarray(errors, jnp.float32), patience=patience)
+        errors = np.asarray(errors, np.float32)  # None is NaN, which jax.numpy refuses
+        state = update_patience(state, jnp.asarray(errors), patience=patience)
     return np.asarray(state.stopped)
 
 

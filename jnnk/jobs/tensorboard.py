@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from jnnk.files.safe_files import open_new
+from jnnk.files.schema import as_object
 from jnnk.parallel import is_first
+from jnnk.runs.records import EpochMetrics
 
 
 @contextlib.contextmanager
-def scalars(folder: pathlib.Path, *, after: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function that adds the numbers of an epoch's record; does nothing without tensorboardX.
+def scalars(folder: pathlib.Path, *, after: int) -> Iterator[Callable[[EpochMetrics], None]]:
+    """A function that adds the numbers of an epoch; does nothing without tensorboardX.
 
     Its ``SummaryWriter`` is not used: it opens whatever lies in its place, and writes in a thread,
     where a full disk ends in a traceback.
@@ -32,10 +34,10 @@ def scalars(folder: pathlib.Path, *, after: int) -> Iterator[Callable[[dict[str,
         from tensorboardX.proto.event_pb2 import Event, SessionLog
         from tensorboardX.proto.summary_pb2 import Summary
     except ImportError:
-        yield lambda record: None
+        yield lambda epoch: None
         return
     if not is_first():
-        yield lambda record: None
+        yield lambda epoch: None
         return
     name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{secrets.token_hex(4)}"
     path = folder / name
@@ -55,13 +57,13 @@ def scalars(folder: pathlib.Path, *, after: int) -> Iterator[Callable[[dict[str,
             except OSError as error:
                 raise OSError(error.errno, error.strerror, str(path)) from error
 
-        def write(record: dict[str, Any]) -> None:
+        def write(epoch: EpochMetrics) -> None:
             values = [
                 Summary.Value(tag=name, simple_value=value)
-                for name, value in record.items()
+                for name, value in as_object(epoch).items()
                 if name != "epoch" and isinstance(value, int | float)
             ]
-            append(step=record["epoch"], summary=Summary(value=values))
+            append(step=epoch.epoch, summary=Summary(value=values))
 
         append(file_version="brain.Event:2")
         append(step=after + 1, session_log=SessionLog(status=SessionLog.START))

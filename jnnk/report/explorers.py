@@ -1,7 +1,7 @@
 """The report's interactive figures, each a function from numbers to a figure of Plotly."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from jnnk.measures import cluster_channels
 from jnnk.report.figures.style import PALETTE
+from jnnk.runs.records import SweepPoint
 
 _COLOURS = [mpl.colors.to_hex(colour) for colour in PALETTE]
 _TELLS = (0.005, 0.995)  # shares between which a threshold tells criteria apart
@@ -84,10 +85,24 @@ def overlap_explorer(matrices: dict[str, np.ndarray], *, first: str) -> go.Figur
     return figure
 
 
+class _Stop(NamedTuple):
+    """Where the points lie when the slider stands at a threshold.
+
+    Attributes:
+        threshold: in the unit of the weights.
+        pruned: the share of kernels below it in percent, a number a criterion.
+        accuracies: in percent, likewise; None beyond the last share swept.
+    """
+
+    threshold: float
+    pruned: list[float]
+    accuracies: list[float | None]
+
+
 def threshold_explorer(
     thresholds: Sequence[float],
-    by_threshold: Sequence[dict[str, Any]],
-    sweep: dict[str, Any],
+    shares: Mapping[str, np.ndarray],
+    sweep: Mapping[str, Sequence[SweepPoint]],
     *,
     criterion: str,
     share: float,
@@ -100,53 +115,55 @@ def threshold_explorer(
 
     Args:
         thresholds: T, in the unit of the weights, ascending.
-        by_threshold: records of ``criterion``, ``layer`` and ``shares`` (T,); those of the network,
-            whose layer is None, are shown.
-        sweep: of :func:`jnnk.jobs.prune.prune`.
+        shares: criterion to the shares (T,) of the network's kernels below them.
+        sweep: criterion to points of ascending share, those of ``shares`` among others.
         criterion: the one whose numbers the title tells.
         share: where its slider stands at first.
         kernels: number of kernels the shares are of.
     """
-    shares = {
-        record["criterion"]: np.array(record["shares"])
-        for record in by_threshold
-        if record["layer"] is None
+    lines = {
+        name: np.array([(point.share, point.accuracy) for point in points]).T
+        for name, points in sweep.items()
     }
-    figure, lines = _figure(), {}
-    for index, (name, points) in enumerate(sweep["criteria"].items()):
-        lines[name] = np.array([(point["share"], point["accuracy"]) for point in points]).T
+    colours = {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(lines)}
+    figure = _figure()
+    for name, (pruned, accuracies) in lines.items():
         figure.add_scatter(
-            x=100 * lines[name][0], y=100 * lines[name][1], name=plain(name), mode="lines",
-            line={"color": _COLOURS[index % len(_COLOURS)], "dash": _dash(name)},
+            x=100 * pruned, y=100 * accuracies, name=plain(name), mode="lines",
+            line={"color": colours[name], "dash": _dash(name)},
             hovertemplate="%{x:.0f} % pruned, accuracy %{y:.2f} %",
         )  # fmt: skip
-    colours = {name: trace.line.color for name, trace in zip(lines, figure.data, strict=True)}
-    steps = []
-    for step in _telling(shares, len(thresholds)):
-        x, y = _at({name: float(shares[name][step]) for name in shares}, lines)
-        of_criterion = list(shares).index(criterion)
-        left = y[of_criterion]
-        title = (
-            f"{plain(criterion)} below {thresholds[step]:.2g}:<br>"
-            f"{round(x[of_criterion] / 100 * kernels):,} kernels ({x[of_criterion]:.1f} %) pruned,"
-            "<br>accuracy " + ("not swept" if left is None else f"{left:.2f} % without fine-tuning")
-        )
-        arguments = [{"x": [x], "y": [y]}, {"title.text": title}, [len(lines)]]
-        label = f"{thresholds[step]:.2g}"
-        steps.append({"method": "update", "label": label, "args": arguments})
-    pruned = [step["args"][0]["x"][0][of_criterion] for step in steps]
-    active = int(np.argmin(np.abs(np.array(pruned) - 100 * share)))
-    points, layout, _ = steps[active]["args"]
+    stops = [
+        _Stop(thresholds[n], *_at({name: float(each[n]) for name, each in shares.items()}, lines))
+        for n in _telling(shares, len(thresholds))
+    ]
+    told = list(shares).index(criterion)
+    titles = [
+        f"{plain(criterion)} below {stop.threshold:.2g}:<br>"
+        + _title(stop.pruned[told], stop.accuracies[told], kernels)
+        for stop in stops
+    ]
+    steps = [
+        {
+            "method": "update",
+            "label": f"{stop.threshold:.2g}",
+            "args": [
+                {"x": [stop.pruned], "y": [stop.accuracies]}, {"title.text": title}, [len(lines)]
+            ],
+        }
+        for stop, title in zip(stops, titles, strict=True)
+    ]  # fmt: skip
+    active = int(np.argmin([abs(stop.pruned[told] - 100 * share) for stop in stops]))
     figure.add_scatter(
-        x=points["x"][0], y=points["y"][0], name="at the threshold", mode="markers",
-        text=[plain(name) for name in shares],
+        x=stops[active].pruned, y=stops[active].accuracies, name="at the threshold",
+        mode="markers", text=[plain(name) for name in shares],
         marker={"size": 11, "color": [colours[name] for name in shares],
                 "line": {"width": 1.5, "color": "#808890"}},
         hovertemplate="%{text}: %{x:.1f} % pruned, accuracy %{y:.2f} %<extra></extra>",
     )  # fmt: skip
     current = {"prefix": "threshold ", "font": {"size": 13}, "xanchor": "left"}
     figure.update_layout(
-        title={"text": layout["title.text"], "font": {"size": 14}, "x": 0, "xref": "paper"},
+        title={"text": titles[active], "font": {"size": 14}, "x": 0, "xref": "paper"},
         sliders=[{"steps": steps, "active": active, "currentvalue": current, "pad": {"t": 60},
                   "font": {"size": 11}}],
         legend={"orientation": "h", "y": -0.6, "yanchor": "top", "x": 0, "font": {"size": 12}},
@@ -160,7 +177,13 @@ def threshold_explorer(
     return figure
 
 
-def _telling(shares: dict[str, np.ndarray], number: int) -> range:
+def _title(pruned: float, accuracy: float | None, kernels: int) -> str:
+    """What a threshold prunes, in percent and in kernels, and the accuracy left."""
+    left = "not swept" if accuracy is None else f"{accuracy:.2f} % without fine-tuning"
+    return f"{round(pruned / 100 * kernels):,} kernels ({pruned:.1f} %) pruned,<br>accuracy {left}"
+
+
+def _telling(shares: Mapping[str, np.ndarray], number: int) -> range:
     """The thresholds that tell the criteria apart, and one beyond at either end."""
     every = np.array(list(shares.values()))
     telling = np.flatnonzero(((every > _TELLS[0]) & (every < _TELLS[1])).any(axis=0))

@@ -2,7 +2,6 @@
 
 import io
 import pathlib
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -51,8 +50,8 @@ def save_markdown(folder: pathlib.Path, name: str, records: Records) -> None:
 
 def save_study(
     folder: pathlib.Path,
-    records: list[dict[str, Any]],
-    summary: list[dict[str, Any]],
+    records: Records,
+    summary: Records,
     *,
     caption: str,
     figure: tuple[str, Figure],

@@ -100,12 +100,12 @@ def picture(svg: bytes, alt: str) -> str:
     return f'<div class="wide"><img alt="{_text(alt)}" src="{source}"></div>'
 
 
-def click_pictures(images: dict[str, str], layers: dict[str, Any]) -> str:
+def click_pictures(images: dict[str, str], layers: dict[str, list[list[int]]]) -> str:
     """Where a click on the figure ``overlap_explorer`` shows the images of two channels.
 
     Args:
         images: a key each to its data URI.
-        layers: layer name to the keys of each of its channels' images, a list of lists.
+        layers: layer name to the keys of each of its channels' images.
     """
     data = json.dumps({"images": images, "layers": layers}, separators=(",", ":"))
     return (

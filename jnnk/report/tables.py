@@ -1,17 +1,22 @@
 """Records as tables for papers and spreadsheets: CSV, LaTeX and Markdown.
 
-A table is a list of records, dicts; the keys of the first head the columns, and what another lacks
-is an empty cell.
+A table is a list of rows, each a dict or a record (a dataclass, which lies in its row as it lies in
+JSON); the keys of the first head the columns, and what another lacks is an empty cell.
 """
 
 import csv
+import dataclasses
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jnnk.runs.folder import to_json
+
 _OF_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
-Records = Sequence[dict[str, Any]]
+Records = Sequence[Any]
+"""Rows of a table, dicts or records."""
+_Rows = Sequence[Mapping[str, Any]]
 
 # A bracket or star at the start of a row would belong to the line break before it.
 _LATEX = {
@@ -38,11 +43,12 @@ def to_csv(records: Records, *, digits: int | None = None) -> str:
             return f"'{text}" if value.startswith(_OF_FORMULAS) else text
         return value if digits is None or not isinstance(value, float) else f"{value:.{digits}g}"
 
-    columns = _columns(records)
+    rows = _rows(records)
+    columns = _columns(rows)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(map(cell, columns))
-    writer.writerows([cell(record.get(name)) for name in columns] for record in records)
+    writer.writerows([cell(row.get(name)) for name in columns] for row in rows)
     return out.getvalue()
 
 
@@ -53,9 +59,9 @@ def to_latex(records: Records, *, caption: str) -> str:
         records: the table.
         caption: plain text.
     """
-    rows = [[_escape(cell) for cell in row] for row in _cells(records)]
-    columns = "".join("r" if _is_numeric(records, name) else "l" for name in _columns(records))
-    head, *body = [" & ".join(row) + r" \\" for row in rows]
+    rows = _rows(records)
+    columns = "".join("r" if _is_numeric(rows, name) else "l" for name in _columns(rows))
+    head, *body = [" & ".join(map(_escape, cells)) + r" \\" for cells in _cells(rows)]
     return "\n".join(
         [
             r"\begin{table}",
@@ -76,20 +82,25 @@ def to_latex(records: Records, *, caption: str) -> str:
 
 def to_markdown(records: Records) -> str:
     """A GitHub table, numbers to the right; names are plain text, whatever they hold."""
-    head, *body = ["| " + " | ".join(map(_plain, row)) + " |" for row in _cells(records)]
-    rule = ("---:" if _is_numeric(records, name) else "---" for name in _columns(records))
+    rows = _rows(records)
+    head, *body = ["| " + " | ".join(map(_plain, cells)) + " |" for cells in _cells(rows)]
+    rule = ("---:" if _is_numeric(rows, name) else "---" for name in _columns(rows))
     return "\n".join([head, "| " + " | ".join(rule) + " |", *body, ""])
 
 
-def _columns(records: Records) -> list[str]:
-    if not records:
+def _rows(records: Records) -> _Rows:
+    return [to_json(each) if dataclasses.is_dataclass(each) else each for each in records]
+
+
+def _columns(rows: _Rows) -> list[str]:
+    if not rows:
         raise ValueError("records: expected at least one record, got none")
-    return list(records[0])
+    return list(rows[0])
 
 
-def _cells(records: Records) -> list[list[str]]:
-    columns = _columns(records)
-    return [[*map(_cell, columns)], *([_cell(r.get(name)) for name in columns] for r in records)]
+def _cells(rows: _Rows) -> list[list[str]]:
+    columns = _columns(rows)
+    return [[*map(_cell, columns)], *([_cell(row.get(name)) for name in columns] for row in rows)]
 
 
 def _cell(value: Any) -> str:
@@ -98,8 +109,8 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else " ".join(str(value).splitlines())
 
 
-def _is_numeric(records: Records, column: str) -> bool:
-    return all(isinstance(record.get(column), int | float | None) for record in records)
+def _is_numeric(rows: _Rows, column: str) -> bool:
+    return all(isinstance(row.get(column), int | float | None) for row in rows)
 
 
 def _plain(text: str) -> str:

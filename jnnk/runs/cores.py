@@ -1,7 +1,7 @@
 """How many processor cores a run was made with: the last digits of sums depend on it."""
 
 import os
-from typing import TypedDict
+from dataclasses import dataclass
 
 import jax
 
@@ -9,10 +9,15 @@ from jnnk.runs.folder import Run, read_json, write_json
 from jnnk.runs.progress import Progress
 
 
-class Cores(TypedDict):
-    """What ``cores.json`` holds: the numbers of cores, in the order in which they worked."""
+@dataclass(frozen=True)
+class Cores:
+    """What ``cores.json`` holds.
 
-    cores: list[int]
+    Attributes:
+        cores: numbers of cores, in the order in which they worked.
+    """
+
+    cores: tuple[int, ...]
 
 
 def note_cores(run: Run, progress: Progress) -> None:
@@ -28,14 +33,14 @@ def note_cores(run: Run, progress: Progress) -> None:
     if jax.default_backend() != "cpu" or jax.process_count() > 1:
         return
     path, number = run.path / "cores.json", _cores()
-    known = read_json(path, kind=Cores)["cores"] if path.exists() else []
+    known = read_json(path, kind=Cores).cores if path.exists() else ()
     if known and known[-1] != number:
         progress.note(
             f"{run.path} was made with {_in_words(known[-1])} and goes on with "
             f"{_in_words(number)}: last digits may differ from those of a run in one go"
         )
-    if known[-1:] != [number]:
-        write_json(path, {"cores": [*known, number]})
+    if known[-1:] != (number,):
+        write_json(path, Cores((*known, number)))
 
 
 def _cores() -> int:

@@ -4,16 +4,14 @@ A training whose loss is not finite ends. Its ``metrics.jsonl`` then ends with a
 null, as do those of earlier versions, which trained on; its checkpoints are those of before.
 """
 
-import math
 import pathlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from jnnk._core.errors import InputError
 from jnnk.runs.folder import read_json_lines
-from jnnk.runs.records import MetricsLine
+from jnnk.runs.records import DivergedEpoch, Divergence, MetricsLine
 
 TRAINING = "training"
 """Name of a run's own training among its parts; the others have their folder's."""
@@ -22,23 +20,6 @@ _PARTS = ("prune", "channels/*", "protocol/*/seed*/*")
 
 class Diverged(InputError):
     """A training whose loss, or whose network's answers, were not finite."""
-
-
-class Divergence(NamedTuple):
-    """Where a training diverged.
-
-    Attributes:
-        epoch: counted from 1.
-        step: of that epoch, counted from 1; None where the loss of every step was finite and the
-            network's answers were not, or an earlier version noted no step.
-    """
-
-    epoch: int
-    step: int | None
-
-    def __str__(self) -> str:
-        step = "" if self.step is None else f"step {self.step} of "
-        return f"{step}epoch {self.epoch}"
 
 
 def first_not_finite(losses: Sequence[float]) -> tuple[int, float] | None:
@@ -52,18 +33,26 @@ def first_not_finite(losses: Sequence[float]) -> tuple[int, float] | None:
     return (int(steps[0]) + 1, float(values[steps[0]])) if steps.size else None
 
 
-def divergence(records: list[dict[str, Any]]) -> Divergence | None:
-    """Where the training of these lines of ``metrics.jsonl`` diverged, if it did."""
-    for record in records:
-        loss = record.get("loss", 0.0)
-        if loss is None or not math.isfinite(loss):
-            return Divergence(record["epoch"], record.get("diverged_at_step"))
+def divergence(lines: Sequence[MetricsLine]) -> Divergence | None:
+    """Where the training of these lines diverged, if it did."""
+    for line in lines:
+        if isinstance(line, DivergedEpoch):
+            return Divergence(line.epoch, line.diverged_at_step)
+        if line.loss is None:
+            return Divergence(line.epoch, None)
     return None
 
 
-def diverged_line(found: Divergence) -> dict[str, Any]:
-    """The line of ``metrics.jsonl`` that :func:`divergence` reads."""
-    return {"epoch": found.epoch, "loss": None, "diverged_at_step": found.step}
+def read_metrics(folder: pathlib.Path) -> list[MetricsLine]:
+    """The lines of a training's ``metrics.jsonl``; none if it does not exist.
+
+    Args:
+        folder: of the training.
+
+    Raises:
+        InputError: if the file is damaged.
+    """
+    return read_json_lines(folder / "metrics.jsonl", kind=MetricsLine)
 
 
 def divergences(run: pathlib.Path) -> dict[str, Divergence]:
@@ -75,10 +64,7 @@ def divergences(run: pathlib.Path) -> dict[str, Divergence]:
     folders = {TRAINING: run}
     for pattern in _PARTS:
         folders |= {str(path.relative_to(run)): path for path in sorted(run.glob(pattern))}
-    found = {
-        name: divergence(read_json_lines(folder / "metrics.jsonl", kind=MetricsLine))
-        for name, folder in folders.items()
-    }
+    found = {name: divergence(read_metrics(folder)) for name, folder in folders.items()}
     return {name: where for name, where in found.items() if where is not None}
 
 
@@ -92,7 +78,7 @@ def refuse_diverged(folder: pathlib.Path, *, epoch: int | None = None) -> None:
     Raises:
         Diverged: if the training diverged before.
     """
-    found = divergence(read_json_lines(folder / "metrics.jsonl", kind=MetricsLine))
+    found = divergence(read_metrics(folder))
     if found is not None and (epoch is None or epoch >= found.epoch):
         raise Diverged(
             f"{folder}: its training diverged (no finite loss at {found}), so its network says "

@@ -15,13 +15,14 @@ Layout of a run folder::
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
 import re
 import shutil
 import typing
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +30,7 @@ import numpy as np
 from jnnk._core.errors import InputError
 from jnnk.files.file_lock import file_lock
 from jnnk.files.safe_files import read_file, refuse_links, remove_partial, replace_file, resolved
-from jnnk.files.schema import conform
+from jnnk.files.schema import as_object, conform
 from jnnk.parallel import is_first, on_first
 
 FORMAT = 1
@@ -56,7 +57,9 @@ class Run(NamedTuple):
 
 def to_json(value: Any) -> Any:
     """The value in JSON's terms: arrays become lists, NaN and infinities become null."""
-    if hasattr(value, "_asdict"):
+    if dataclasses.is_dataclass(value):
+        value = as_object(value)
+    elif hasattr(value, "_asdict"):
         value = value._asdict()
     if isinstance(value, dict):
         return {str(key): to_json(item) for key, item in value.items()}
@@ -92,15 +95,12 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     write_bytes(path, (json.dumps(to_json(value), indent=1, allow_nan=False) + "\n").encode())
 
 
-def read_json(
-    path: pathlib.Path, *, kind: Any = Any, check: Callable[[Any], None] = lambda value: None
-) -> Any:
+def read_json(path: pathlib.Path, *, kind: Any = Any) -> Any:
     """Reads a JSON file that may come from anyone.
 
     Args:
         path: the file.
         kind: what it must hold, an annotation that :func:`jnnk.files.schema.conform` understands.
-        check: raises a ValueError for what is of the kind and yet wrong.
 
     Returns:
         What it holds, as ``kind`` has it.
@@ -109,12 +109,7 @@ def read_json(
         InputError: if it is missing, no regular file, larger than 128 MiB, not JSON, deeper than
             any of ours, with numbers or characters that no record of ours has, or not of the kind.
     """
-    value = _from_json(path, read_file(path, limit=_LIMIT), kind, "JSON")
-    try:
-        check(value)
-    except ValueError as error:
-        raise InputError(f"{path}: {error}; delete it to make it anew") from None
-    return value
+    return _from_json(path, read_file(path, limit=_LIMIT), kind, "JSON")
 
 
 def read_settings(path: pathlib.Path, kind: type) -> dict[str, Any]:
@@ -140,13 +135,13 @@ def read_settings(path: pathlib.Path, kind: type) -> dict[str, Any]:
         raise InputError(f"{path}: {error}") from None
 
 
-def write_json_lines(path: pathlib.Path, records: list[dict]) -> None:
+def write_json_lines(path: pathlib.Path, records: Sequence[Any]) -> None:
     """Writes records as JSON lines, atomically: a log cut short by a kill never has half a line."""
     lines = "".join(json.dumps(to_json(record), allow_nan=False) + "\n" for record in records)
     write_bytes(path, lines.encode())
 
 
-def read_json_lines(path: pathlib.Path, *, kind: Any = dict[str, Any]) -> list[dict]:
+def read_json_lines(path: pathlib.Path, *, kind: Any = dict[str, Any]) -> list[Any]:
     """The records of a JSON-lines file; none if it does not exist.
 
     Args:

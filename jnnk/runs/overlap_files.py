@@ -1,15 +1,18 @@
 """The files of ``overlap/`` in a run folder: one .npz and .json per epoch and layer measured."""
 
 import io
+import math
 import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jnnk import measures
 from jnnk._core.errors import InputError
 from jnnk.files.archives import check_axes, read_archive
 from jnnk.runs.folder import read_json, write_bytes
-from jnnk.runs.records import OverlapRecord
+from jnnk.runs.records import Interval, LayerMeasures, LayerRecord
 
 Epoch = int | str
 RANDOM = "random"
@@ -54,50 +57,75 @@ def epoch_folder(folder: pathlib.Path, epoch: Epoch) -> pathlib.Path:
     return folder / "overlap" / (epoch if epoch == RANDOM else f"epoch{epoch:04d}")
 
 
-def read_records(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """All records of `jnnk.jobs.overlap.overlap`: ``RANDOM`` first, then by epoch and depth.
+def layer_measures(measured: measures.LayerMeasures) -> LayerMeasures:
+    """The record of what was measured of a layer, in which None stands for what is undefined.
+
+    Args:
+        measured: of `jnnk.measures.measure_graphs`.
+    """
+    return LayerMeasures(
+        **{
+            name: Interval(**{part: _defined(x) for part, x in value._asdict().items()})
+            if isinstance(value, measures.MeanInterval)
+            else _defined(value)
+            for name, value in measured._asdict().items()
+        }
+    )
+
+
+def _defined(value: float | None) -> float | None:
+    return value if value is None or math.isfinite(value) else None
+
+
+def read_records(folder: pathlib.Path) -> list[LayerRecord]:
+    """All records of a run's layers: ``RANDOM`` first, then by epoch and depth.
 
     Args:
         folder: the run folder.
     """
-    records = [
-        read_json(path, kind=OverlapRecord) for path in (folder / "overlap").glob("*/*.json")
-    ]
+    records = [read_json(path, kind=LayerRecord) for path in (folder / "overlap").glob("*/*.json")]
     return sorted(
         records,
-        key=lambda record: (
-            -1 if record["epoch"] == RANDOM else record["epoch"],
-            record["depth"],
-        ),
+        key=lambda record: (-1 if record.epoch == RANDOM else record.epoch, record.depth),
     )
 
 
-def last_epoch(records: list[dict]) -> list[dict]:
+def last_epoch(records: Sequence[LayerRecord]) -> list[LayerRecord]:
     """The records of the epoch that comes last.
 
     Args:
         records: in the order of training.
     """
-    return [record for record in records if record["epoch"] == records[-1]["epoch"]]
+    return [record for record in records if record.epoch == records[-1].epoch]
 
 
-def read_arrays(folder: pathlib.Path, record: dict[str, Any]) -> LayerArrays:
+def by_redundancy(records: Sequence[LayerRecord]) -> list[LayerRecord]:
+    """The records of layers, those of the highest redundancy first; undefined ones count as 0.
+
+    Args:
+        records: of an epoch.
+    """
+    return sorted(records, key=lambda record: -(record.measures.redundancy.mean or 0.0))
+
+
+def read_arrays(folder: pathlib.Path, record: LayerRecord) -> LayerArrays:
     """The arrays that belong to a record.
 
     Args:
         folder: the run folder.
-        record: has ``epoch`` and ``layer``.
+        record: of a layer.
 
     Raises:
         InputError: if the file is missing, damaged or of another layer.
     """
-    path = layer_file(folder, record["epoch"], record["layer"], "npz")
+    path = layer_file(folder, record.epoch, record.layer, "npz")
     arrays = read_npz(path, LayerArrays)
     live = np.isfinite(np.diagonal(arrays.overlap))
     of_live = arrays.overlap[np.ix_(live, live)]
-    if len(live) != record["channels"] or not np.isfinite(of_live).all():
+    channels = record.measures.channels
+    if len(live) != channels or not np.isfinite(of_live).all():
         raise InputError(
-            f"{path}: not the overlap of the {record['channels']} channels of {record['layer']}; "
+            f"{path}: not the overlap of the {channels} channels of {record.layer}; "
             "delete it to measure it again"
         )
     return arrays

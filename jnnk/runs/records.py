@@ -1,80 +1,199 @@
-"""The records that a run folder keeps as JSON, as they are read back; more keys may be there.
+"""The records that a run folder keeps as JSON; in a file more keys may be there.
 
 Files are written by this program and read as if by anyone: a key that is missing or of another type
-is an error that names the file.
+is an error that names the file, and so are parts that do not belong together.
+`jnnk.files.schema` tells how a record lies in a JSON object.
 """
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, Literal, NotRequired, TypedDict
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal, NamedTuple
 
-Pair = tuple[int, int]
-"""Whole, and kept by a mask."""
+import numpy as np
+
+from jnnk.files.schema import BESIDE, OPTIONAL, conform
+from jnnk.measures import mean_and_std
+from jnnk.pruning import EigenvalueKinds, Intersection, MaskSummary, largest_share
+from jnnk.runs.protocols import ProtocolConfig
+from jnnk.runs.settings import PruneConfig
 
 
-class Epoch(TypedDict):
-    """A line of ``metrics.jsonl``."""
+@dataclass(frozen=True)
+class Spread:
+    """A mean over repetitions and their standard deviation (n - 1); None where there are too few.
+
+    In JSON ``NAME`` and ``NAME_std``.
+    """
+
+    mean: float | None
+    std: float | None
+
+    SUFFIXES: ClassVar = {"mean": "", "std": "_std"}
+
+
+def spread(values: Sequence[float | None]) -> Spread:
+    """Mean and standard deviation of what is not None.
+
+    Args:
+        values: one a repetition.
+    """
+    return Spread(*mean_and_std(list(values)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochMetrics:
+    """A line of ``metrics.jsonl``: an epoch of training.
+
+    Attributes:
+        epoch: from 1.
+        loss: mean over the steps; None where it was not finite and an earlier version trained on.
+        cross_entropy: its first term, likewise.
+        accuracy: in [0, 1], of the training batches.
+        penalty: L1 penalty plus the regulariser's value.
+        test_accuracy: in [0, 1], after the epoch.
+        seconds: wall clock.
+        errors: with early stopping, by what is watched: the errors of its channels, or one.
+        stopped_channels: likewise, how many of them are out of patience.
+        stopped: whether training ended here.
+        would_stop: the same of a rule that is only watched.
+    """
 
     epoch: int
     loss: float | None
     cross_entropy: float | None
     accuracy: float
+    penalty: float | None = field(default=None, metadata=OPTIONAL)
     test_accuracy: float
-    errors: NotRequired[dict[str, list[float | None]]]
-    stopped: NotRequired[bool]
+    seconds: float | None = field(default=None, metadata=OPTIONAL)
+    errors: dict[str, tuple[float | None, ...]] | None = field(default=None, metadata=OPTIONAL)
+    stopped_channels: dict[str, int] | None = field(default=None, metadata=OPTIONAL)
+    stopped: bool | None = field(default=None, metadata=OPTIONAL)
+    would_stop: bool | None = field(default=None, metadata=OPTIONAL)
 
 
-class DivergedEpoch(TypedDict):
-    """The last line of ``metrics.jsonl`` of a training that diverged."""
+@dataclass(frozen=True, kw_only=True)
+class DivergedEpoch:
+    """The last line of ``metrics.jsonl`` of a training that diverged.
+
+    Attributes:
+        epoch: from 1.
+        loss: None.
+        diverged_at_step: see `Divergence`.
+    """
 
     epoch: int
-    loss: None
+    loss: None = None
     diverged_at_step: int | None
 
 
-MetricsLine = Epoch | DivergedEpoch
+MetricsLine = EpochMetrics | DivergedEpoch
 
 
-class OverlapRecord(TypedDict):
-    """An epoch and layer of ``overlap/``; see `jnnk.jobs.overlap.measure_layer`."""
+class Divergence(NamedTuple):
+    """Where a training diverged.
 
-    epoch: int | Literal["random"]
-    depth: int
-    layer: str
+    Attributes:
+        epoch: counted from 1.
+        step: of that epoch, counted from 1; None where the loss of every step was finite and the
+            network's answers were not, or an earlier version noted no step.
+    """
+
+    epoch: int
+    step: int | None
+
+    def __str__(self) -> str:
+        step = "" if self.step is None else f"step {self.step} of "
+        return f"{step}epoch {self.epoch}"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over images and the limits of its 95 % bootstrap interval; None where undefined.
+
+    In JSON ``NAME``, ``NAME_lower`` and ``NAME_upper``.
+    """
+
+    mean: float | None
+    lower: float | None
+    upper: float | None
+
+    SUFFIXES: ClassVar = {"mean": "", "lower": "_lower", "upper": "_upper"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerMeasures:
+    """What `jnnk.jobs.overlap.measure_layer` measures of a layer.
+
+    Attributes:
+        channels: their number, C.
+        dead_channels: those whose activation is 0 on every image.
+        overlap: mean over the pairs of different live channels.
+        overlap_by_chance: its expectation if neighbours were drawn at random.
+        redundancy: of the layer's channels.
+        channel_degree: NNK neighbours an image, mean over the live channels' graphs.
+        degree: the same of the graph of the layer's whole vectors.
+        mle_dimension: intrinsic dimension of the whole vectors, by maximum likelihood.
+        two_nn_dimension: the same, by the two nearest neighbours.
+        channel_loo_error: leave-one-out error, mean over the live channels.
+        vote_loo_error: of the channels' common vote.
+        loo_error: of the whole vectors.
+        converged: share of the channels' NNK problems; None in records of earlier versions.
+        ambiguous: share of the channels' neighbourhoods; None also where there are none.
+    """
+
     channels: int
     dead_channels: int
-    overlap: float | None
-    overlap_lower: float | None
-    overlap_upper: float | None
+    overlap: Interval
     overlap_by_chance: float | None
-    redundancy: float | None
-    redundancy_lower: float | None
-    redundancy_upper: float | None
-    channel_degree: float | None
-    channel_degree_lower: float | None
-    channel_degree_upper: float | None
-    degree: float | None
-    degree_lower: float | None
-    degree_upper: float | None
-    mle_dimension: float | None
-    mle_dimension_lower: float | None
-    mle_dimension_upper: float | None
+    redundancy: Interval
+    channel_degree: Interval
+    degree: Interval
+    mle_dimension: Interval
     two_nn_dimension: float | None
     channel_loo_error: float | None
     vote_loo_error: float
     loo_error: float
+    converged: float | None = None
+    ambiguous: float | None = None
 
 
-class OverlapSettings(TypedDict):
-    """What the report says of ``overlap/settings.json``."""
+@dataclass(frozen=True, kw_only=True)
+class LayerRecord:
+    """A JSON file of ``overlap/``: a layer at an epoch.
+
+    Attributes:
+        epoch: ``"random"`` for the control with random weights.
+        depth: place of the layer in the network, from 0.
+        layer: its name.
+        measures: what was measured of it.
+    """
+
+    epoch: int | Literal["random"]
+    depth: int
+    layer: str
+    measures: LayerMeasures = field(metadata=BESIDE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverlapSettings:
+    """What the report says of ``overlap/settings.json``; see `jnnk.runs.settings.OverlapConfig`."""
 
     images: int
     neighbors: int
     similarity: str
 
 
-class SweepPoint(TypedDict):
-    """A criterion at a share."""
+@dataclass(frozen=True, kw_only=True)
+class SweepPoint:
+    """A network pruned by a criterion, without fine-tuning.
+
+    Attributes:
+        share: of the conv kernels pruned.
+        accuracy: in [0, 1].
+        params: parameters left.
+        score: `jnnk.pruning.pruning_score`.
+    """
 
     share: float
     accuracy: float
@@ -82,16 +201,46 @@ class SweepPoint(TypedDict):
     score: float
 
 
-class Sweep(TypedDict):
-    """``prune/sweep.json``."""
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """``prune/sweep.json``: accuracy by criterion and share.
+
+    Attributes:
+        images: number of test images.
+        accuracy: of the whole network on them.
+        criteria: name to points of ascending share, one or more.
+    """
 
     images: int
     accuracy: float
-    criteria: dict[str, list[SweepPoint]]
+    criteria: dict[str, tuple[SweepPoint, ...]]
+
+    def __post_init__(self) -> None:
+        for name, points in self.criteria.items():
+            shares = [point.share for point in points]
+            _require(f"criteria.{name}", bool(shares) and shares == sorted(shares))
+
+    def largest_share(self, criterion: str, *, tolerance: float) -> float:
+        """The largest share up to which no more accuracy is lost than the tolerance.
+
+        Args:
+            criterion: one that was swept.
+            tolerance: in percentage points.
+        """
+        points = [asdict(point) for point in self.criteria[criterion]]
+        return largest_share(points, self.accuracy, tolerance=tolerance)
 
 
-class Latency(TypedDict):
-    """See `jnnk.jobs.latency.latency_gain`."""
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """What a pruning gains in time.
+
+    Attributes:
+        device: its kind.
+        images: a batch.
+        whole: milliseconds a batch of the whole network.
+        compacted: the same of the compacted one.
+    """
 
     device: str
     images: int
@@ -99,25 +248,17 @@ class Latency(TypedDict):
     compacted: float
 
 
-class KeptLayer(TypedDict):
-    """See `jnnk.pruning.LayerSummary`."""
+@dataclass(frozen=True, kw_only=True)
+class FineTuned:
+    """A network before and after it was pruned and fine-tuned, on all test images.
 
-    path: str
-    kernels: Pair
-
-
-class Kept(TypedDict):
-    """See `jnnk.pruning.MaskSummary`."""
-
-    layers: list[KeptLayer]
-    kernels: Pair
-    filters: Pair
-    params: Pair
-    macs: Pair | None
-
-
-class Pruned(TypedDict):
-    """The network in the end."""
+    Attributes:
+        accuracy_before: in [0, 1], of the whole network.
+        accuracy_pruned: without fine-tuning.
+        accuracy_finetuned: after fine-tuning under the mask.
+        finetune_epochs: its epochs.
+        revived_weights: pruned weights that are not zero after it; 0 unless something is wrong.
+    """
 
     accuracy_before: float
     accuracy_pruned: float
@@ -126,8 +267,16 @@ class Pruned(TypedDict):
     revived_weights: int
 
 
-class Scores(TypedDict):
-    """Quantiles of a layer's scores by a criterion."""
+@dataclass(frozen=True, kw_only=True)
+class ScoreQuantiles:
+    """The scores of a layer's kernels by a criterion, in the unit of the weights.
+
+    Attributes:
+        layer: path of the convolution.
+        criterion: name.
+        kernels: their number.
+        quantiles: least, first quartile, median, third quartile, largest.
+    """
 
     layer: str
     criterion: str
@@ -135,202 +284,310 @@ class Scores(TypedDict):
     quantiles: tuple[float, float, float, float, float]
 
 
-class BelowThresholds(TypedDict):
-    """Shares of the kernels below each threshold; of the whole network where the layer is null."""
+@dataclass(frozen=True, kw_only=True)
+class BelowThresholds:
+    """Shares of the kernels whose score by a criterion is below each threshold.
 
-    layer: str | None
+    Attributes:
+        criterion: name.
+        layer: path of the convolution; None for the whole network.
+        shares: (T,) in [0, 1].
+    """
+
     criterion: str
-    shares: list[float]
+    layer: str | None
+    shares: tuple[float, ...]
 
 
-class Agreement(TypedDict):
-    """Kernels that exactly these criteria prune."""
+@dataclass(frozen=True, kw_only=True)
+class PrunedLayer:
+    """A layer when all criteria prune the same share of the network.
 
-    criteria: list[str]
-    kernels: int
-
-
-class Eigenvalues(TypedDict):
-    """See `jnnk.pruning.EigenvalueKinds`."""
+    Attributes:
+        layer: path of the convolution.
+        kernels: their number.
+        shares: criterion to the share of them that it prunes; each an entry of its own in JSON.
+    """
 
     layer: str
-    size: int
     kernels: int
-    real: int
-    kept: int
-    kept_real: int
+    shares: dict[str, float] = field(metadata=BESIDE)
 
 
-class Pruning(TypedDict):
-    """``prune/result.json``; see `jnnk.jobs.prune.prune`."""
+@dataclass(frozen=True, kw_only=True)
+class KernelHistory:
+    """The kernels of a network at an epoch of training.
+
+    Attributes:
+        epoch: from 0.
+        real: share of the kernels that have real eigenvalues only.
+        shares: criterion to the share of the kernels below its threshold; each an entry of its own
+            in JSON.
+    """
+
+    epoch: int
+    real: float
+    shares: dict[str, float] = field(metadata=BESIDE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelAnalysis:
+    """What the criteria say of a network's kernels.
+
+    Attributes:
+        scores: a row a criterion and layer. ``random`` and ``taylor`` are in none of these: they
+            have no scores in the unit of the weights.
+        thresholds: (T,) ascending.
+        by_threshold: for each criterion the network's row and one for each layer.
+        by_layer: a row a layer.
+        agreement: kernels that exactly these criteria prune, those of most kernels first.
+        eigenvalues: a row for each layer of square kernels.
+    """
+
+    scores: tuple[ScoreQuantiles, ...]
+    thresholds: tuple[float, ...]
+    by_threshold: tuple[BelowThresholds, ...]
+    by_layer: tuple[PrunedLayer, ...]
+    agreement: tuple[Intersection, ...]
+    eigenvalues: tuple[EigenvalueKinds, ...]
+
+    @staticmethod
+    def nest(value: dict[str, Any]) -> dict[str, Any]:
+        """The shares by criterion in an object of their own; ``scores`` name the criteria."""
+        return _nest_shares(value, "by_layer", _criteria_of(value, "scores", ScoreQuantiles))
+
+    @property
+    def criteria(self) -> tuple[str, ...]:
+        """The criteria compared, none where the network was pruned by others alone."""
+        return tuple(dict.fromkeys(row.criterion for row in self.scores))
+
+    @property
+    def of_network(self) -> dict[str, np.ndarray]:
+        """Criterion to the shares (T,) of the whole network's kernels below each threshold."""
+        return {r.criterion: np.array(r.shares) for r in self.by_threshold if r.layer is None}
+
+    def __post_init__(self) -> None:
+        criteria = set(self.criteria)
+        _require("by_layer", bool(self.by_layer))
+        _require("by_layer", all(row.shares.keys() == criteria for row in self.by_layer))
+        _require("agreement", bool(self.agreement) == bool(criteria))
+        _require("agreement", all(set(row.criteria) <= criteria for row in self.agreement))
+        _require("eigenvalues", all(row.kernels > 0 for row in self.eigenvalues))
+        if not criteria:
+            return
+        of_network = [row.criterion for row in self.by_threshold if row.layer is None]
+        _require("by_threshold", sorted(of_network) == sorted(criteria))
+        layers = {
+            name: [r for r in self.by_threshold if r.criterion == name and r.layer is not None]
+            for name in criteria
+        }
+        _require("by_threshold", len({len(rows) for rows in layers.values()}) == 1)
+        _require("by_threshold", all(layers.values()))
+        _require("by_threshold", all(row.criterion in criteria for row in self.by_threshold))
+        lengths = {len(row.shares) for row in self.by_threshold}
+        _require("by_threshold", lengths == {len(self.thresholds)} and bool(self.thresholds))
+        _require("thresholds", all(0 < a < b for a, b in itertools.pairwise(self.thresholds)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruningResult:
+    """``prune/result.json``; see `jnnk.jobs.prune.prune`.
+
+    Attributes:
+        criterion: by which the network was pruned.
+        share_requested: of its conv kernels.
+        sweep: accuracy by criterion and share, without fine-tuning.
+        pruned: the network in the end.
+        kept: what the mask keeps.
+        latency: None where the network does not tell its wiring, and in records of earlier
+            versions.
+        compared_share: of the network's kernels, at which the criteria are compared.
+        analysis: what they say.
+        history: the kernels of the epochs kept, ascending.
+    """
 
     criterion: str
     share_requested: float
     sweep: Sweep
-    pruned: Pruned
-    kept: Kept
-    latency: NotRequired[Latency | None]  # runs of an earlier version did not time it
+    pruned: FineTuned
+    kept: MaskSummary
+    latency: Latency | None = None
     compared_share: float
-    scores: list[Scores]
-    thresholds: list[float]
-    by_threshold: list[BelowThresholds]
-    by_layer: list[dict[str, str | float]]
-    agreement: list[Agreement]
-    eigenvalues: list[Eigenvalues]
-    history: list[dict[str, float]]
+    analysis: KernelAnalysis = field(metadata=BESIDE)
+    history: tuple[KernelHistory, ...]
+
+    @staticmethod
+    def nest(value: dict[str, Any]) -> dict[str, Any]:
+        """The shares by criterion in an object of their own; ``scores`` name the criteria."""
+        return _nest_shares(value, "history", _criteria_of(value, "scores", ScoreQuantiles))
+
+    def __post_init__(self) -> None:
+        criteria = self.analysis.criteria
+        _require("sweep.criteria", {self.criterion, *criteria} <= self.sweep.criteria.keys())
+        _require("scores", not criteria or self.criterion in ("random", "taylor", *criteria))
+        _require_history(self.history, criteria)
+        _require_kept(self.kept)
 
 
-class PruneSettings(TypedDict):
-    """What the report says of ``prune/settings.json``."""
+@dataclass(frozen=True, kw_only=True)
+class Compacted:
+    """A network whose pruned channels were removed from its arrays.
 
-    share: float | None
-    tolerance: float
+    Attributes:
+        largest_difference_of_logits: between it and the masked one.
+    """
+
+    largest_difference_of_logits: float
 
 
-class ChannelPruning(TypedDict):
-    """``channels/CRITERION/result.json``; see `jnnk.jobs.prune_channels.prune_channels`."""
+@dataclass(frozen=True, kw_only=True)
+class ChannelPruningResult:
+    """``channels/CRITERION/result.json``; see `jnnk.jobs.prune_channels.prune_channels`.
+
+    Attributes:
+        criterion: by which channels were chosen.
+        share: of the inner channels that were removed.
+        pruned: the network before and after.
+        kept: what the mask keeps.
+        latency: None where the network does not tell its wiring, and in records of earlier
+            versions.
+        compacted: the network without these channels.
+    """
 
     criterion: str
     share: float
-    accuracy_before: float
-    accuracy_pruned: float
-    accuracy_finetuned: float
-    kept: Kept
-    latency: NotRequired[Latency | None]
+    pruned: FineTuned = field(metadata=BESIDE)
+    kept: MaskSummary
+    latency: Latency | None = None
+    compacted: Compacted
+
+    def __post_init__(self) -> None:
+        _require_kept(self.kept)
 
 
-class ProtocolSettings(TypedDict):
-    """What the report says of a protocol's settings."""
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A seed and criterion of a protocol; accuracies are in [0, 1].
 
-    scratch: bool
-    epochs: int
-    retrain_epochs: int
-    l1: float
-    threshold: float
-
-
-class Trial(TypedDict):
-    """A seed and criterion of a protocol."""
+    Attributes:
+        seed: of initialisation and order.
+        criterion: name.
+        pruned: share of the conv kernels pruned.
+        params: share of the parameters kept.
+        accuracy_l1: after the L1 training.
+        accuracy_pruned: without retraining.
+        accuracy_retrained: after retraining under the mask.
+        score: `jnnk.pruning.pruning_score`.
+        revived_weights: pruned weights that are not zero in the end.
+    """
 
     seed: int
     criterion: str
     pruned: float
+    params: float
     accuracy_l1: float
     accuracy_pruned: float
     accuracy_retrained: float
     score: float
+    revived_weights: int
 
 
-class TrialSummary(TypedDict):
-    """A criterion over the seeds of a protocol."""
+@dataclass(frozen=True, kw_only=True)
+class TrialSummary:
+    """A criterion over the seeds of a protocol; see `Trial`."""
 
     criterion: str
     seeds: int
-    pruned: float
-    pruned_std: float | None
-    accuracy_l1: float
-    accuracy_l1_std: float | None
-    accuracy_pruned: float
-    accuracy_pruned_std: float | None
-    accuracy_retrained: float
-    accuracy_retrained_std: float | None
-    score: float
-    score_std: float | None
+    pruned: Spread
+    accuracy_l1: Spread
+    accuracy_pruned: Spread
+    accuracy_retrained: Spread
+    score: Spread
 
 
-class Protocol(TypedDict):
-    """``protocol/NAME/result.json``; see `jnnk.jobs.protocol.protocol`."""
+@dataclass(frozen=True, kw_only=True)
+class ProtocolResult:
+    """``protocol/NAME/result.json``; see `jnnk.jobs.protocol.protocol`.
 
-    settings: ProtocolSettings
+    Attributes:
+        settings: of the protocol.
+        in_paper: whether the paper tried this network so.
+        trials: a row a seed and criterion.
+        summary: a row a criterion.
+        history: the kernels of the first seed's L1 training.
+    """
+
+    settings: ProtocolConfig
     in_paper: bool
-    trials: list[Trial]
-    summary: list[TrialSummary]
-    history: list[dict[str, float]]
+    trials: tuple[Trial, ...]
+    summary: tuple[TrialSummary, ...]
+    history: tuple[KernelHistory, ...]
+
+    @staticmethod
+    def nest(value: dict[str, Any]) -> dict[str, Any]:
+        """The shares by criterion in an object of their own; ``summary`` names the criteria."""
+        return _nest_shares(value, "history", _criteria_of(value, "summary", TrialSummary))
+
+    def __post_init__(self) -> None:
+        _require("trials", bool(self.trials))
+        _require("summary", bool(self.summary))
+        _require_history(self.history, [row.criterion for row in self.summary])
 
 
-def check_sweep(sweep: dict[str, Any], *, criteria: Sequence[str]) -> None:
-    """Refuses a `Sweep` that lacks one of the criteria.
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """Everything a run folder knows, as ``results.json`` holds it beside ``config``.
 
-    Args:
-        sweep: of that form.
-        criteria: those that were asked for.
-
-    Raises:
-        ValueError: naming them.
+    Attributes:
+        diverged: the trainings that diverged, by part; their results are left out, and all that was
+            made of their networks.
+        training: lines of metrics.jsonl.
+        overlap: the layers measured, ``"random"`` first, then by epoch and depth.
+        overlap_matrices: layer to (C, C) of the last epoch measured.
+        pruning: None where the network was not pruned.
+        pruning_settings: likewise.
+        finetuning: lines of metrics.jsonl of that pruning.
+        channels: criterion to the pruning of whole channels.
+        protocols: by name.
     """
-    if missing := [name for name in criteria if not sweep["criteria"].get(name)]:
-        raise ValueError(f"criteria: {', '.join(missing)} missing")
+
+    diverged: dict[str, Divergence]
+    training: tuple[EpochMetrics, ...]
+    overlap: tuple[LayerRecord, ...]
+    overlap_matrices: dict[str, np.ndarray]
+    pruning: PruningResult | None
+    pruning_settings: PruneConfig | None
+    finetuning: tuple[EpochMetrics, ...]
+    channels: dict[str, ChannelPruningResult]
+    protocols: dict[str, ProtocolResult]
 
 
-def check_pruning(record: dict[str, Any]) -> None:
-    """Refuses a `Pruning` whose parts do not belong together.
-
-    Args:
-        record: of that form.
-
-    Raises:
-        ValueError: naming the part.
-    """
-    swept, thresholds = record["sweep"]["criteria"], record["thresholds"]
-    told = [row["criterion"] for row in record["scores"]]
-    criterion = record["criterion"]
-    _require("sweep.criteria", criterion in swept and all(swept.values()))
-    for name, points in swept.items():
-        shares = [point["share"] for point in points]
-        _require(f"sweep.criteria.{name}", shares == sorted(shares))
-    _require("by_layer", bool(record["by_layer"]))
-    first = record["by_layer"][0]
-    criteria = [name for name in first if name not in ("layer", "kernels")]
-    for row in record["by_layer"]:
-        _require("by_layer", row.keys() == first.keys() and isinstance(row.get("layer"), str))
-        numbers = [value for name, value in row.items() if name != "layer"]
-        _require("by_layer", "kernels" in row and not any(isinstance(v, str) for v in numbers))
-    _require(
-        "agreement", bool(record["agreement"]) == bool(criteria)
-    )  # none of Taylor scores alone
-    _require("agreement", all(set(row["criteria"]) <= set(criteria) for row in record["agreement"]))
-    _require("eigenvalues", all(row["kernels"] > 0 for row in record["eigenvalues"]))
-    _require_history(record["history"])
-    _require("kept", all(whole >= kept >= 0 for whole, kept in _pairs(record["kept"])))
-    if not told:
-        return
-    # These two have no scores in the unit of the weights.
-    _require("scores", criterion in ("random", "taylor", *told))
-    network = [row["criterion"] for row in record["by_threshold"] if row["layer"] is None]
-    _require("by_threshold", sorted(network) == sorted(set(told)) and set(network) <= swept.keys())
-    layered = {name: 0 for name in network}
-    for row in record["by_threshold"]:
-        _require("by_threshold", len(row["shares"]) == len(thresholds) > 0)
-        if row["layer"] is not None:
-            _require("by_threshold", row["criterion"] in layered)
-            layered[row["criterion"]] += 1
-    _require("by_threshold", len(set(layered.values())) == 1 and min(layered.values()) > 0)
-    _require("thresholds", all(0 < a < b for a, b in itertools.pairwise(thresholds)))
+def _criteria_of(value: dict[str, Any], key: str, kind: type) -> tuple[str, ...]:
+    """The criteria that the rows under a key of a JSON object name."""
+    rows = conform(value.get(key, []), tuple[kind, ...], where=key)
+    return tuple(dict.fromkeys(row.criterion for row in rows))
 
 
-def check_protocol(record: dict[str, Any]) -> None:
-    """Refuses a `Protocol` whose parts do not belong together.
-
-    Args:
-        record: of that form.
-
-    Raises:
-        ValueError: naming the part.
-    """
-    _require("summary", bool(record["summary"]))
-    _require("trials", bool(record["trials"]))
-    _require_history(record["history"])
+def _nest_shares(value: dict[str, Any], key: str, criteria: Sequence[str]) -> dict[str, Any]:
+    """The JSON object with the shares of each row under a key in ``shares``, by criterion."""
+    rows = value.get(key)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        return value  # refused by its type
+    shares = [{name: row[name] for name in criteria if name in row} for row in rows]
+    return {
+        **value,
+        key: [{**row, "shares": each} for row, each in zip(rows, shares, strict=True)],
+    }
 
 
-def _require_history(records: Sequence[dict]) -> None:
-    _require("history", bool(records))
-    for row in records:
-        _require("history", {"epoch", "real"} <= row.keys() == records[0].keys())
+def _require_history(rows: Sequence[KernelHistory], criteria: Sequence[str]) -> None:
+    _require("history", bool(rows) and all(row.shares.keys() == set(criteria) for row in rows))
 
 
-def _pairs(kept: dict[str, Any]) -> list[Pair]:
-    pairs = [kept[name] for name in ("kernels", "filters", "params", "macs")]
-    return [pair for pair in (*pairs, *(row["kernels"] for row in kept["layers"])) if pair]
+def _require_kept(kept: MaskSummary) -> None:
+    pairs = [kept.kernels, kept.filters, kept.params, kept.macs]
+    pairs += [layer.kernels for layer in kept.layers]
+    _require("kept", all(whole >= left >= 0 for whole, left in filter(None, pairs)))
 
 
 def _require(part: str, fits: bool) -> None:

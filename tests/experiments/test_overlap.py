@@ -1,5 +1,6 @@
 import csv
 import json
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +9,12 @@ import pytest
 
 from jnnk import InputError
 from jnnk.cli import main
-from jnnk.data import Dataset, Normalization
+from jnnk.data import Dataset, Normalization, only_classes
 from jnnk.experiments import overlap as job
 from jnnk.experiments import overlap_epochs, overlap_pair, overlap_runs
 from jnnk.experiments.overlap_settings import Settings
 from jnnk.models.convnet import ConvNet, LayerSpec
+from jnnk.runs.folder import to_json
 
 pytestmark = pytest.mark.thorough
 
@@ -33,6 +35,14 @@ SETTINGS = Settings(
 LAYERS = (LayerSpec(3, 1, False), LayerSpec(3, 1, True))
 MODEL = ConvNet(num_classes=3, layers=LAYERS, channels=3)
 SAME = Normalization(np.zeros(1, np.float32), np.ones(1, np.float32))
+
+
+class Measured(NamedTuple):
+    network: str
+    epoch: int
+    overlap: float
+    test_error: float
+    gap: float
 
 
 def create(rate):
@@ -84,72 +94,75 @@ def done(inputs, tmp_path_factory):
 
 
 def test_errors_of_an_epoch_are_the_networks(done, dataset):
-    record = done[1]["epochs"][1]
-    assert (record["network"], record["epoch"]) == ("net", 2)
-    for field, images, labels in (
-        ("train_error", dataset.train_images, dataset.train_labels),
-        ("test_error", dataset.test_images, dataset.test_labels),
+    record = done[1].epochs[1]
+    assert (record.network, record.epoch) == ("net", 2)
+    errors = record.errors
+    for error, images, labels in (
+        (errors.train_error, dataset.train_images, dataset.train_labels),
+        (errors.test_error, dataset.test_images, dataset.test_labels),
     ):
         logits, _ = MODEL.apply(weights(1), images.astype(np.float32) / 255)
-        assert record[field] == pytest.approx(np.mean(np.asarray(logits).argmax(1) != labels))
-    assert record["gap"] == record["test_error"] - record["train_error"]
+        assert error == pytest.approx(np.mean(np.asarray(logits).argmax(1) != labels))
+    assert errors.gap == errors.test_error - errors.train_error
     # Chance is 2 in 3; a random network keeps the grounds apart.
-    assert max(record["nnk_error"], record["knn_error"], record["loo_error"]) < 0.3
-    assert [layer["layer"] for layer in record["layers"]] == ["conv0", "conv1"]
-    assert record["overlap"] == record["layers"][1]["overlap"]
+    assert max(errors.nnk_error, errors.knn_error, errors.loo_error) < 0.3
+    assert [layer.layer for layer in errors.layers] == ["conv0", "conv1"]
+    assert errors.overlap == errors.layers[1].measures.overlap.mean
 
 
 def test_equal_networks_have_equal_channels(done):
     one, same = (
-        [{**r, "network": None} for r in done[1]["pair"] if r["network"] == name]
+        [record.layer for record in done[1].pair if record.network == name]
         for name in ("one", "same")
     )
     assert one == same
-    assert [record["layer"] for record in one] == ["conv0", "conv1"]
-    for record in one:
-        for field in ("overlap", "redundancy", "degree"):
-            assert record[f"{field}_lower"] <= record[field] <= record[f"{field}_upper"]
+    assert [layer.layer for layer in one] == ["conv0", "conv1"]
+    for found in (layer.measures for layer in one):
+        for interval in (found.overlap, found.redundancy, found.degree):
+            assert interval.lower <= interval.mean <= interval.upper
 
 
 def test_a_run_is_measured_as_it_was_trained(done):
-    (record,) = done[1]["runs"]
-    assert (record["seed"], record["size"], record["dropout"]) == (0, 40, 0.0)
-    assert record["gap"] == record["train_accuracy"] - record["test_accuracy"]
-    assert record["channels"] == 3
-    assert record["test_accuracy"] > 0.5  # bright from dark
+    (record,) = done[1].runs
+    assert (record.seed, record.size, record.dropout) == (0, 40, 0.0)
+    assert record.gap == record.train_accuracy - record.test_accuracy
+    assert record.measures.channels == 3
+    assert record.test_accuracy > 0.5  # bright from dark
 
 
 def test_correlations_are_of_the_records(done, inputs):
     rng = np.random.default_rng(3)
     records = [
-        {"network": name, "epoch": epoch, "overlap": -epoch, "test_error": epoch + noise, "gap": 1}
+        Measured(name, epoch, -epoch, epoch + noise, 1)
         for name in ("a", "b")
         for epoch, noise in enumerate(rng.normal(size=8))
     ]
     rows = job.correlations(
         job.by_network(records),
-        ("test_error", "gap"),
-        {"": lambda r: (), "epoch": lambda r: (r["epoch"],)},
+        lambda r: r.overlap,
+        {"test_error": lambda r: r.test_error, "gap": lambda r: r.gap},
+        {"": lambda r: (), "epoch": lambda r: (r.epoch,)},
     )
-    by_case = {(r["group"], r["quantity"], r["method"], r["given"]): r for r in rows}
+    by_case = {(r.group, r.quantity, r.method, r.given): r for r in rows}
     assert len(by_case) == len(rows) == 3 * 2 * 2 * 2
     row = by_case["a", "test_error", "pearson", ""]
-    expected = np.corrcoef([(r["overlap"], r["test_error"]) for r in records[:8]], rowvar=False)
-    assert row["correlation"] == pytest.approx(expected[0, 1])
-    assert row["lower"] < row["correlation"] < row["upper"]
-    assert by_case["pooled", "test_error", "spearman", ""]["number"] == 16
+    expected = np.corrcoef([(r.overlap, r.test_error) for r in records[:8]], rowvar=False)
+    assert row.correlation == pytest.approx(expected[0, 1])
+    assert row.lower < row.correlation < row.upper
+    assert by_case["pooled", "test_error", "spearman", ""].number == 16
     # Overlap is the epoch's mirror here, so nothing is left of it; the gap is constant.
-    assert by_case["a", "test_error", "pearson", "epoch"]["correlation"] is None
-    assert by_case["b", "gap", "spearman", ""]["correlation"] is None
+    assert by_case["a", "test_error", "pearson", "epoch"].correlation is None
+    assert by_case["b", "gap", "spearman", ""].correlation is None
 
 
 def test_the_files_hold_the_records(done):
     folder, results = done
-    assert json.loads((folder / "results.json").read_text()) == results
+    assert json.loads((folder / "results.json").read_text()) == to_json(results)
     rows = list(csv.DictReader((folder / "last_errors.csv").read_text().splitlines()))
-    assert float(rows[0]["NNK"]) == 100 * results["epochs"][-1]["nnk_error"]
+    assert float(rows[0]["NNK"]) == 100 * results.epochs[-1].errors.nnk_error
     for name in ("run_correlations", "epoch_correlations", "pair_means"):
-        assert (folder / f"{name}.md").read_text().count("\n") == len(results[name]) + 2
+        rows = getattr(results, name)
+        assert (folder / f"{name}.md").read_text().count("\n") == len(rows) + 2
     for name in ("runs", "pair", "errors", "layers", "epochs"):
         assert (folder / f"{name}.svg").stat().st_size > 0
 
@@ -172,7 +185,7 @@ def test_other_settings_are_refused(done, inputs):
 
 
 def test_classes_are_chosen_by_name(dataset):
-    chosen = overlap_runs.choose_classes(dataset, ("ship", "plane"))
+    chosen = only_classes(dataset, ("ship", "plane"))
     assert chosen.class_names == ("ship", "plane")
     assert len(chosen.train_images) == 80
     bright = chosen.train_images.mean((1, 2, 3)) > 128

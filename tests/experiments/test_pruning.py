@@ -63,36 +63,36 @@ def done(network, dataset, tmp_path_factory):
 
 def test_every_case_is_measured_at_its_turning_point(done):
     _, records = done
-    assert [(r["start"], r["criterion"]) for r in records] == [
+    assert [(r.start, r.prunable.criterion) for r in records] == [
         (start, criterion) for start in job.STARTS for criterion in SETTINGS.criteria
     ]
-    for record in records:
-        assert 100 * (record["accuracy_before"] - record["accuracy"]) <= 0.5 + 1e-9
-        assert 100 * (record["accuracy_before"] - record["next_accuracy"]) > 0.5
-        roots = np.sqrt([record["share"], record["next_share"]])
+    for record in (case.prunable for case in records):
+        assert 100 * (record.accuracy_before - record.accuracy) <= 0.5 + 1e-9
+        assert 100 * (record.accuracy_before - record.next_accuracy) > 0.5
+        roots = np.sqrt([record.share, record.next_share])
         np.testing.assert_allclose(roots[1] - roots[0], 1 / SETTINGS.steps)
-        kept = 1 - record["share"]
-        assert record["score"] == pytest.approx(
-            record["accuracy"] / record["accuracy_before"] * (1 - record["params"])
+        kept = 1 - record.share
+        assert record.score == pytest.approx(
+            record.accuracy / record.accuracy_before * (1 - record.params)
         )
-        assert record["params"] == pytest.approx(kept, abs=0.15)
+        assert record.params == pytest.approx(kept, abs=0.15)
 
 
 def test_accuracies_are_those_of_the_masked_network(done, network, dataset):
-    record = done[1][0]
+    record = done[1][0].prunable
     params = network.variables["params"]
-    masks = make_masks(params, criterion="weight", keep_rate=1 - record["share"])
+    masks = make_masks(params, criterion="weight", keep_rate=1 - record.share)
     expected = np.mean(
         predict({"params": apply_masks(params, masks)}).argmax(1) == dataset.test_labels
     )
-    assert record["accuracy"] == pytest.approx(expected)
+    assert record.accuracy == pytest.approx(expected)
 
 
 def test_the_tables_hold_the_records(done):
     folder, records = done
     rows = list(csv.DictReader((folder / "table.csv").read_text().splitlines()))
     assert [row["criterion"] for row in rows] == list(SETTINGS.criteria)
-    assert float(rows[0]["net, one-shot (%)"]) == pytest.approx(100 * records[0]["share"])
+    assert float(rows[0]["net, one-shot (%)"]) == pytest.approx(100 * records[0].prunable.share)
     assert (folder / "table.md").read_text().count("\n") == 4
     for name in ("results.json", "table.tex", "prunable_shares.svg"):
         assert (folder / name).stat().st_size > 0

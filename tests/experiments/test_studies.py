@@ -15,7 +15,17 @@ from jnnk.experiments import channel_pruning as pruning
 from jnnk.experiments import early_stopping as stopping
 from jnnk.experiments import regularizer
 from jnnk.experiments.network import Network
+from jnnk.jobs.fit import Watched
+from jnnk.runs.records import Interval, LayerMeasures
 
+# What measures a layer is tested elsewhere.
+UNDEFINED = Interval(mean=None, lower=None, upper=None)
+MEASURED = LayerMeasures(
+    channels=4, dead_channels=0, overlap=Interval(mean=0.25, lower=None, upper=None),
+    overlap_by_chance=None, redundancy=Interval(mean=0.5, lower=None, upper=None),
+    channel_degree=UNDEFINED, degree=UNDEFINED, mle_dimension=UNDEFINED, two_nn_dimension=None,
+    channel_loo_error=None, vote_loo_error=0.5, loo_error=0.5,
+)  # fmt: skip
 NORMALIZATION = Normalization(np.float32([0.5]), np.float32([0.25]))
 
 
@@ -40,7 +50,7 @@ def test_regularizer_study(dataset, tmp_path, monkeypatch):
 
     def measure_layer(values, labels, **_):
         measured.append(values.shape)
-        return {"overlap": 0.25, "channel_loo_error": None, "redundancy": 0.5}, None
+        return MEASURED, None
 
     monkeypatch.setattr(regularizer, "measure_layer", measure_layer)
     settings = regularizer.Settings(
@@ -55,19 +65,19 @@ def test_regularizer_study(dataset, tmp_path, monkeypatch):
             )
 
     summary = study()
-    assert [(row["penalty"], row["strength"]) for row in summary] == [
+    assert [(row.penalty, row.strength) for row in summary] == [
         ("none", 0), ("cka", 0.5), ("cka", 2.0)
     ]  # fmt: skip
     assert measured == [(20, 4, 4, 4)] * 3
     for row in summary:
-        assert row["overlap"] == 0.25 and row["channel_loo_error"] is None
-        assert 0 <= row["accuracy"] <= 1 and 0 <= row["prunable"] < 1 and row["seeds"] == 1
+        assert row.overlap.mean == 0.25 and row.channel_loo_error.mean is None
+        assert 0 <= row.accuracy.mean <= 1 and 0 <= row.prunable.mean < 1 and row.seeds == 1
     rows = list(csv.DictReader((tmp_path / "summary.csv").read_text().splitlines()))
-    assert [float(row["accuracy"]) for row in rows] == [row["accuracy"] for row in summary]
+    assert [float(row["accuracy"]) for row in rows] == [row.accuracy.mean for row in summary]
     assert (tmp_path / "regularizer.png").stat().st_size > 0
     twice = study(seeds=(0, 1))
-    assert len(measured) == 6 and all(row["seeds"] == 2 for row in twice)
-    assert twice[0]["accuracy_std"] is not None
+    assert len(measured) == 6 and all(row.seeds == 2 for row in twice)
+    assert twice[0].accuracy.std is not None
     with pytest.raises(InputError, match="epochs"):
         study(epochs=2)
 
@@ -80,18 +90,19 @@ def test_early_stopping_study(dataset, tmp_path, monkeypatch):
             data = data._replace(
                 train_images=data.train_images[:48], train_labels=data.train_labels[:48]
             )
-        return data, lambda state, records: (state, {"stopped": len(records) + 1 >= ends})
+        return data, lambda state, epochs: (state, Watched({}, {}, len(epochs) + 1 >= ends))
 
     monkeypatch.setattr(stopping, "stopping", fake)
     settings = stopping.Settings(seeds=(0, 1), epochs=3, batch_size=16)
     with jax.numpy_dtype_promotion("standard"):  # Optax's Adam
         summary = stopping.reproduce_early_stopping(tmp_path, Net(), dataset, settings=settings)
-    by_rule = {row["rule"]: row for row in summary}
+    by_rule = {row.rule: row for row in summary}
     assert tuple(by_rule) == stopping.RULES
-    epochs = {rule: row["epochs"] for rule, row in by_rule.items()}
+    epochs = {rule: row.epochs.mean for rule, row in by_rule.items()}
     assert epochs == {"none": 3, "channel-nnk": 2, "nnk": 1, "validation": 3}
-    assert by_rule["validation"]["images"] == 0.75 and by_rule["validation"]["passes"] == 2.25
-    assert by_rule["none"]["stopped_early"] == 0 and by_rule["nnk"]["stopped_early"] == 2
+    validation = by_rule["validation"]
+    assert validation.images.mean == 0.75 and validation.passes.mean == 2.25
+    assert by_rule["none"].stopped_early == 0 and by_rule["nnk"].stopped_early == 2
     assert (tmp_path / "early_stopping.png").stat().st_size > 0
 
 
@@ -105,11 +116,11 @@ def test_channel_pruning_study(dataset, tmp_path):
     )  # fmt: skip
     network = [Network("net", model, variables)]
     summary = pruning.reproduce_channel_pruning(tmp_path, network, dataset, settings=settings)
-    assert [row["criterion"] for row in summary] == ["l1_norm", "random"]
+    assert [row.criterion for row in summary] == ["l1_norm", "random"]
     for row in summary:
-        assert 0.4 < row["macs"] < 0.7 and row["latency"] > 0
-        assert 0 <= row["one_shot"] <= 1 and row["fine_tuned_std"] is not None
-    assert summary[0]["one_shot_std"] is None and summary[1]["one_shot_std"] is not None
+        assert 0.4 < row.cost.macs < 0.7 and row.cost.latency > 0
+        assert 0 <= row.one_shot.mean <= 1 and row.fine_tuned.std is not None
+    assert summary[0].one_shot.std is None and summary[1].one_shot.std is not None
     assert (tmp_path / "channel_pruning.png").stat().st_size > 0
     before = (tmp_path / "net/keep0.5/l1_norm.json").stat().st_mtime_ns
     assert pruning.reproduce_channel_pruning(

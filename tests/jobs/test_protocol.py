@@ -1,5 +1,3 @@
-import json
-
 import flax.linen as nn
 import numpy as np
 import pytest
@@ -8,9 +6,10 @@ from jnnk import InputError, models
 from jnnk.cli import options
 from jnnk.data import load
 from jnnk.jobs import protocol as job
-from jnnk.jobs import protocols
 from jnnk.report.sections.protocol import protocol_sections
-from jnnk.runs.folder import create_run, read_json_lines
+from jnnk.runs import protocols
+from jnnk.runs.folder import create_run, read_json, read_json_lines
+from jnnk.runs.records import ProtocolResult
 from jnnk.runs.settings import TrainConfig
 
 CONFIG = protocols.ProtocolConfig(
@@ -43,24 +42,24 @@ def done(run, dataset):
 
 
 def test_every_criterion_prunes_the_same_network(done):
-    trials = done["trials"]
-    assert [(t["seed"], t["criterion"]) for t in trials] == [
+    trials = done.trials
+    assert [(t.seed, t.criterion) for t in trials] == [
         (seed, criterion) for seed in CONFIG.seeds for criterion in CONFIG.criteria
     ]
-    starts = {(t["seed"], t["accuracy_l1"]) for t in trials}
+    starts = {(t.seed, t.accuracy_l1) for t in trials}
     assert len(starts) == 2 and len({accuracy for _, accuracy in starts}) == 2
     for trial in trials:
-        assert 0 < trial["pruned"] < 1 and trial["revived_weights"] == 0
-        assert trial["accuracy_retrained"] > 0.3
-        assert trial["score"] == pytest.approx(
-            trial["accuracy_retrained"] / trial["accuracy_l1"] * (1 - trial["params"])
+        assert 0 < trial.pruned < 1 and trial.revived_weights == 0
+        assert trial.accuracy_retrained > 0.3
+        assert trial.score == pytest.approx(
+            trial.accuracy_retrained / trial.accuracy_l1 * (1 - trial.params)
         )
 
 
 def test_history_ends_where_pruning_begins(done):
-    last, trial = done["history"][-1], done["trials"][0]
-    assert (last["epoch"], trial["criterion"]) == (CONFIG.epochs, "det")
-    assert last["det"] == pytest.approx(trial["pruned"])
+    last, trial = done.history[-1], done.trials[0]
+    assert (last.epoch, trial.criterion) == (CONFIG.epochs, "det")
+    assert last.shares["det"] == pytest.approx(trial.pruned)
 
 
 def test_the_l1_penalty_is_on_in_training_and_off_in_retraining(run, done):
@@ -70,13 +69,13 @@ def test_the_l1_penalty_is_on_in_training_and_off_in_retraining(run, done):
 
 
 def test_mean_and_spread_over_seeds(done):
-    values = [t["pruned"] for t in done["trials"] if t["criterion"] == "weight"]
-    (row,) = [each for each in done["summary"] if each["criterion"] == "weight"]
-    assert row["seeds"] == 2
-    assert row["pruned"] == pytest.approx(np.mean(values))
-    assert row["pruned_std"] == pytest.approx(abs(values[0] - values[1]) / np.sqrt(2))
-    single = job.summarize_trials(done["trials"][:2])
-    assert [each["pruned_std"] for each in single] == [None, None]
+    values = [t.pruned for t in done.trials if t.criterion == "weight"]
+    (row,) = [each for each in done.summary if each.criterion == "weight"]
+    assert row.seeds == 2
+    assert row.pruned.mean == pytest.approx(np.mean(values))
+    assert row.pruned.std == pytest.approx(abs(values[0] - values[1]) / np.sqrt(2))
+    single = job.summarize_trials(done.trials[:2])
+    assert [each.pruned.std for each in single] == [None, None]
 
 
 def test_a_second_run_does_only_what_is_new(run, dataset, done, monkeypatch):
@@ -85,7 +84,7 @@ def test_a_second_run_does_only_what_is_new(run, dataset, done, monkeypatch):
         job, "make_masks", lambda *_, criterion, **__: calls.append(criterion) or 1 / 0
     )
     again = job.protocol(run, Net(), dataset, "tiny", CONFIG)
-    assert again["trials"] == done["trials"] and calls == []
+    assert again.trials == done.trials and calls == []
     more = CONFIG._replace(criteria=(*CONFIG.criteria, "min_eig"))
     with pytest.raises(ZeroDivisionError):
         job.protocol(run, Net(), dataset, "tiny", more)
@@ -93,8 +92,9 @@ def test_a_second_run_does_only_what_is_new(run, dataset, done, monkeypatch):
 
 
 def test_the_report_shows_it(run, done):
-    record = json.loads((run.path / "protocol" / "tiny" / "result.json").read_text())
-    (section,) = protocol_sections(run, {"tiny": record})
+    result = read_json(run.path / "protocol" / "tiny" / "result.json", kind=ProtocolResult)
+    assert result == done
+    (section,) = protocol_sections(run, {"tiny": result})
     header, rows = section.table
     assert len(rows) == 2 and all(len(row) == len(header) for row in rows)
     assert (run.path / "protocol" / "tiny" / "tables" / "summary.tex").exists()

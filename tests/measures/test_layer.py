@@ -14,6 +14,7 @@ from jnnk.measures import (
     nnk_degree,
     redundancy,
 )
+from jnnk.runs.folder import to_json
 from jnnk.runs.settings import OverlapConfig
 
 N, C, K = 60, 4, 5
@@ -65,7 +66,8 @@ def test_a_layer_of_dead_channels_has_no_measures_of_live_ones(activations):
 
 def test_a_record_spreads_intervals_over_three_fields(activations):
     config = OverlapConfig(images=N, neighbors=K)
-    fields, _ = measure_layer(activations, LABELS, num_classes=3, config=config)
+    record, _ = measure_layer(activations, LABELS, num_classes=3, config=config)
     layer, _ = measure_graphs(*graphs_of(activations), LABELS, num_classes=3)
+    fields = to_json(record)
     limits = (fields["overlap"], fields["overlap_lower"], fields["overlap_upper"])
     assert limits == tuple(layer.overlap) and fields["loo_error"] == layer.loo_error

@@ -1,10 +1,12 @@
 """Figures and the report's page of a network of 110 layers, from made-up results."""
 
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
 
+from jnnk.files.schema import conform
 from jnnk.jobs.report import report
 from jnnk.report import output
 from jnnk.report.figures import comparison as compare_figures
@@ -12,9 +14,11 @@ from jnnk.report.figures import overlap as overlap_figures
 from jnnk.report.figures import overview as figures
 from jnnk.report.figures import pruning as pruning_figures
 from jnnk.report.figures.style import MOST_LINES, MOST_NAMES
-from jnnk.runs.folder import create_run, write_json
-from jnnk.runs.overlap_files import LayerArrays, layer_file, write_npz
-from jnnk.runs.settings import TrainConfig
+from jnnk.runs.folder import create_run, to_json, write_json
+from jnnk.runs.overlap_files import LayerArrays, last_epoch, layer_file, write_npz
+from jnnk.runs.records import LayerRecord, PruningResult
+from jnnk.runs.settings import PruneConfig, TrainConfig
+from jnnk.runs.study_records import EpochErrors, NetworkEpoch, PairLayer
 
 LAYERS = {
     f"layer{stage}_{block}/conv{conv}": 8 * 2**stage
@@ -36,7 +40,8 @@ def overlap():
         for name in MEASURES:
             lower, mean, upper = sorted(draw.random(3))
             record |= {name: mean, f"{name}_lower": lower, f"{name}_upper": upper}
-        records.append(record | dict(zip(ERRORS, draw.random(3), strict=True)))
+        record |= dict(zip(ERRORS, draw.random(3), strict=True))
+        records.append(conform(to_json(record), LayerRecord))
     return records
 
 
@@ -48,7 +53,7 @@ def pruning():
         {"share": s, "accuracy": 0.9 - s / 9, "params": 9, "score": s} for s in (0.0, 0.1, 0.5)
     ]
     counts = {name: [2000, 1000] for name in ("kernels", "filters", "params", "macs")}
-    return {
+    record = {
         "criterion": "det", "share_requested": 0.5, "compared_share": 0.5,
         "sweep": {"images": 100, "accuracy": 0.9, "criteria": dict.fromkeys(CRITERIA, points)},
         "pruned": {"accuracy_before": 0.9, "accuracy_pruned": 0.8, "accuracy_finetuned": 0.9,
@@ -72,8 +77,9 @@ def pruning():
             {"layer": layer, "size": 3, "kernels": 9, "real": 5, "kept": 7, "kept_real": 3}
             for layer in LAYERS
         ],
-        "history": [{"epoch": 80, "real": 0.5}],
+        "history": [{"epoch": 80, "real": 0.5, **dict.fromkeys(CRITERIA, 0.5)}],
     }  # fmt: skip
+    return conform(to_json(record), PruningResult)
 
 
 @pytest.mark.thorough
@@ -84,15 +90,15 @@ def test_the_report_stays_below_8_mib(tmp_path, overlap, pruning, monkeypatch):
     write_json(run.path / "overlap" / "settings.json", settings)
     draw = np.random.default_rng(2)
     for record in overlap:
-        place = (run.path, record["epoch"], record["layer"])
+        place = (run.path, record.epoch, record.layer)
         write_json(layer_file(*place, "json"), record)
-        channels = record["channels"]
-        if record["epoch"] == EPOCHS[-1]:
+        channels = record.measures.channels
+        if record.epoch == EPOCHS[-1]:
             matrix = draw.random((channels, channels))
             arrays = LayerArrays((matrix + matrix.T) / 2, matrix[0], matrix[1])
             write_npz(layer_file(*place, "npz"), arrays)
     write_json(run.path / "prune" / "result.json", pruning)
-    write_json(run.path / "prune" / "settings.json", {"share": 0.5, "tolerance": 1.0})
+    write_json(run.path / "prune" / "settings.json", PruneConfig(criteria=CRITERIA, share=0.5))
     page = report(run).read_text()
     assert len(page.encode()) < 7.5 * 2**20
     assert "in 12 of the 110 layers" in page and "bands are 95 %" in page
@@ -105,16 +111,19 @@ def _only_vectors(figure, kind, whole=output.figure_bytes):
 
 
 def test_no_more_names_than_an_axis_has_room_for(overlap, pruning):
-    of_last = [record for record in overlap if record["epoch"] == EPOCHS[-1]]
-    pruned = [{**record, "kernels": 9, "kernels_kept": 5} for record in of_last]
+    of_last = last_epoch(overlap)
+    pruned = [
+        figures.LayerOverview(each.layer, each.measures.redundancy.mean, 9, 5) for each in of_last
+    ]
+    pair = [PairLayer(network="a", test_accuracy=0.5, layer=each) for each in of_last]
     for figure in (
         figures.redundancy_and_pruning(pruned),
         figures.measures_by_depth(overlap),
-        overlap_figures.pair_by_depth([{"network": "a", **record} for record in of_last]),
-        compare_figures.overlap_by_depth([{"run": "a", **record} for record in of_last]),
-        pruning_figures.kernel_score_ranges(pruning["scores"], criterion="det"),
-        pruning_figures.eigenvalue_kinds(pruning["eigenvalues"], chance=0.3),
-        pruning_figures.pruned_by_layer(pruning["by_layer"]),
+        overlap_figures.pair_by_depth(pair),
+        compare_figures.overlap_by_depth({"a": of_last}),
+        pruning_figures.kernel_score_ranges(pruning.analysis.scores, criterion="det"),
+        pruning_figures.eigenvalue_kinds(pruning.analysis.eigenvalues, chance=0.3),
+        pruning_figures.pruned_by_layer(pruning.analysis.by_layer, criteria=CRITERIA),
     ):
         named = [axis for axis in figure.axes if axis.get_xlabel().startswith("layer")]
         assert named and figure.get_size_inches()[0] <= 10
@@ -125,12 +134,17 @@ def test_no_more_names_than_an_axis_has_room_for(overlap, pruning):
 
 
 def test_lines_of_a_dozen_layers_reach_from_first_to_last(overlap):
-    layers = [{name: record[name] for name in ("layer", *MEASURES)} for record in overlap]
     number = len(LAYERS)
+    errors = dict.fromkeys([each.name for each in dataclasses.fields(EpochErrors)])
     by_epoch = [
-        {"network": "a", "epoch": epoch, "layers": layers[number * n : number * (n + 1)]}
+        NetworkEpoch(
+            network="a", epoch=epoch,
+            errors=EpochErrors(
+                **{**errors, "layers": overlap[number * n : number * (n + 1)]}
+            ),
+        )
         for n, epoch in enumerate(EPOCHS)
-    ]
+    ]  # fmt: skip
     for figure in (figures.measures_by_epoch(overlap), overlap_figures.layers_by_epoch(by_epoch)):
         (legend,) = figure.legends
         names = [text.get_text() for text in legend.get_texts()]

@@ -19,10 +19,11 @@ from jnnk.jobs.fit import fit
 from jnnk.jobs.overlap import chosen_epochs
 from jnnk.jobs.report import collect
 from jnnk.runs.checkpoints import Checkpoints
-from jnnk.runs.divergence import Diverged, Divergence, divergence, first_not_finite
+from jnnk.runs.divergence import Diverged, divergence, first_not_finite, read_metrics
 from jnnk.runs.folder import open_run, read_json_lines, write_json, write_json_lines
 from jnnk.runs.overlap_files import layer_file
 from jnnk.runs.progress import Silent
+from jnnk.runs.records import Divergence
 from jnnk.runs.settings import OverlapConfig
 from jnnk.training import Metrics, make_evaluate
 
@@ -68,8 +69,8 @@ def test_the_step_of_the_first_loss_that_is_not_finite(broken, value, tmp_path):
     epoch, step = (broken - 1) // 10 + 1, (broken - 1) % 10 + 1
     with pytest.raises(Diverged, match=f"loss is {value} at step {step} of epoch {epoch}; try pat"):
         counting(tmp_path, loss=loss)
-    lines = read_json_lines(tmp_path / "metrics.jsonl")
-    assert [line["epoch"] for line in lines] == list(range(1, epoch + 1))
+    lines = read_metrics(tmp_path)
+    assert [line.epoch for line in lines] == list(range(1, epoch + 1))
     assert divergence(lines) == Divergence(epoch, step)
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         assert checkpoints.latest() == epoch - 1
@@ -77,7 +78,7 @@ def test_the_step_of_the_first_loss_that_is_not_finite(broken, value, tmp_path):
     with pytest.raises(Diverged, match=f"step {step} of epoch {epoch}"):
         counting(tmp_path, loss=loss)
     assert int(counting(tmp_path, loss=lambda step: 1.0).count) == 30
-    assert divergence(read_json_lines(tmp_path / "metrics.jsonl")) is None
+    assert divergence(read_metrics(tmp_path)) is None
 
 
 def test_losses_are_looked_at_where_they_are_fetched_anyway(tmp_path):
@@ -172,7 +173,8 @@ CHANNELS = {
     "criterion": "l1_norm",
     "share": 0.5, **dict.fromkeys(("accuracy_before", "accuracy_pruned", "accuracy_finetuned"), 1),
     "kept": {"layers": [], "kernels": [2, 1], "filters": [2, 1], "params": [2, 1], "macs": [2, 1]},
-    "latency": None,
+    "finetune_epochs": 1, "revived_weights": 0, "latency": None,
+    "compacted": {"largest_difference_of_logits": 0.0},
 }  # fmt: skip
 SMALL = ["--batch-size", "8", "--epochs", "2", "--measure-epochs", "0", "1", "2"]
 
@@ -264,7 +266,7 @@ def test_a_comparison_says_which_run_diverged(run, tmp_path, capsys):
 )
 def test_a_fine_tuning_that_diverged_is_left_out(part, words, title, run, tmp_path, capsys):
     whole = collect(open_run(run))
-    assert whole["pruning"] and whole["channels"]
+    assert whole.pruning and whole.channels
     folder = old(run, tmp_path, part, epoch=1)
     capsys.readouterr()
     assert f"{folder / part}: its training diverged" in fails(main, capsys, "prune", folder, *words)
@@ -285,4 +287,4 @@ def test_a_fine_tuning_that_diverges_leaves_no_result(run, tmp_path, capsys):
     assert "a smaller --finetune-learning-rate than 1e+30" in line
     assert not (folder / "prune" / "result.json").exists()
     results = collect(open_run(folder))
-    assert "prune" in results["diverged"] and results["pruning"] is None
+    assert "prune" in results.diverged and results.pruning is None

@@ -10,11 +10,12 @@ import pytest
 
 from jnnk.cli import main
 from jnnk.report.explorers import overlap_explorer, threshold_explorer
-from jnnk.report.figures.overview import redundancy_and_pruning
+from jnnk.report.figures.overview import LayerOverview, redundancy_and_pruning
 from jnnk.report.output import figure_bytes
 from jnnk.runs import cores
 from jnnk.runs.folder import NEWER, create_run, open_run, read_json, write_json_lines
 from jnnk.runs.progress import Silent
+from jnnk.runs.records import SweepPoint
 from jnnk.runs.settings import TrainConfig
 
 EPOCH = {
@@ -276,10 +277,7 @@ def test_another_number_of_cores_is_said_and_kept(tmp_path, monkeypatch):
 
 def test_the_same_figure_is_the_same_file():
     """Without a salt the ids of an SVG are drawn anew for every file."""
-    records = [
-        {"layer": f"conv{n}", "redundancy": 0.1 * n, "kernels": 9, "kernels_kept": 4 + n}
-        for n in range(4)
-    ]
+    records = [LayerOverview(f"conv{n}", 0.1 * n, 9, 4 + n) for n in range(4)]
     once, twice = (figure_bytes(redundancy_and_pruning(records), "svg") for _ in range(2))
     assert once == twice and once.count(b"clip-path") > 0 and b"<dc:date>" not in once
 
@@ -288,10 +286,10 @@ def test_labels_of_plotly_are_text():
     layer = '<a href="javascript:alert(1)">x</a>%{x}$a$'
     matrix = np.eye(3) + 0.5
     shown = overlap_explorer({layer: matrix}, first=layer)
-    points = [{"share": share, "accuracy": 1 - share} for share in (0.0, 0.5)]
+    points = [SweepPoint(share=x, accuracy=1 - x, params=9, score=0.5) for x in (0.0, 0.5)]
     pruned = threshold_explorer(
-        [0.1, 0.2], [{"criterion": layer, "layer": None, "shares": [0.1, 0.4]}],
-        {"criteria": {layer: points}}, criterion=layer, share=0.4, kernels=10,
+        [0.1, 0.2], {layer: np.array([0.1, 0.4])}, {layer: points},
+        criterion=layer, share=0.4, kernels=10,
     )  # fmt: skip
     for figure in (shown, pruned):
         texts = list(strings(figure.to_plotly_json()))

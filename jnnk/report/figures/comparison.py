@@ -1,5 +1,8 @@
 """Pictures of several runs side by side, each a function from records to a figure."""
 
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
+
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
@@ -11,22 +14,23 @@ from jnnk.report.figures.style import (
     line_with_limits,
     make_axes,
 )
+from jnnk.runs.records import EpochMetrics, LayerRecord, PruningResult
 
 _STYLES = ("-", "--", ":", "-.")
 
 
-def accuracy_by_epoch(records: list[dict]) -> Figure:
+def accuracy_by_epoch(runs: Mapping[str, Sequence[EpochMetrics]]) -> Figure:
     """Test accuracy against the epoch, a line a run.
 
     Args:
-        records: ``run``, ``epoch`` and ``test_accuracy`` each.
+        runs: name to the epochs of its training.
     """
     with mpl.rc_context(STYLE):
         figure, axis = make_axes(1, 1, (8, 3.6))
-        for index, (run, rows) in enumerate(_by_run(records).items()):
+        for index, (run, rows) in enumerate(runs.items()):
             axis.plot(
-                [row["epoch"] for row in rows],
-                [100 * row["test_accuracy"] for row in rows],
+                [row.epoch for row in rows],
+                [100 * row.test_accuracy for row in rows],
                 **_line(index, run),
             )
         axis.set_ylabel("test accuracy (%)")
@@ -35,58 +39,51 @@ def accuracy_by_epoch(records: list[dict]) -> Figure:
     return figure
 
 
-def overlap_by_depth(records: list[dict]) -> Figure:
+def overlap_by_depth(runs: Mapping[str, Sequence[LayerRecord]]) -> Figure:
     """Mean overlap and redundancy against depth with 95 % limits, a line a run.
 
     Args:
-        records: of `jnnk.jobs.overlap.overlap`, each with its ``run``. Layers stand by name where
-            all runs have the same ones, and else by their place.
+        runs: name to the layers at one epoch. They stand by name where all runs have the same
+            ones, and else by their place.
     """
-    runs = _by_run(records)
-    layers = {tuple(row["layer"] for row in rows) for rows in runs.values()}
-    x = "layer" if len(layers) == 1 else "depth"
+    layers = {tuple(row.layer for row in rows) for rows in runs.values()}
+    place = attrgetter("layer" if len(layers) == 1 else "depth")
     with mpl.rc_context(STYLE):
         figure, axes = make_axes(1, 2, (10, 4))
-        for axis, field, label in zip(
-            axes,
-            ("overlap", "redundancy"),
-            ("mean channel overlap (Jaccard)", "redundancy (0 disjoint, 1 equal)"),
-            strict=True,
+        for axis, measure, label in (
+            (axes[0], attrgetter("overlap"), "mean channel overlap (Jaccard)"),
+            (axes[1], attrgetter("redundancy"), "redundancy (0 disjoint, 1 equal)"),
         ):
             for index, (run, rows) in enumerate(runs.items()):
-                line_with_limits(axis, rows, x, field, **{**_line(index, run), "linewidth": 1.5})
+                points = [measure(row.measures) for row in rows]
+                style = {**_line(index, run), "linewidth": 1.5}
+                line_with_limits(axis, [place(row) for row in rows], points, **style)
             axis.set(xlabel="layer, from the input on", ylabel=label)
             axis.set_ylim(bottom=0)
-            if x == "layer":
+            if len(layers) == 1:
                 label_layers(axis, *layers, rotation=90)
         axes[0].legend()
     return figure
 
 
-def sweep_by_run(records: list[dict]) -> Figure:
+def sweep_by_run(runs: Mapping[str, PruningResult]) -> Figure:
     """Test accuracy against the share of kernels pruned without fine-tuning, a line a run.
 
     Args:
-        records: ``run``, ``criterion``, ``share`` and ``accuracy`` each.
+        runs: name to its pruning, of which the criterion pruned by is shown.
     """
     with mpl.rc_context(STYLE):
         figure, axis = make_axes(1, 1, (8, 4))
-        for index, (run, rows) in enumerate(_by_run(records).items()):
+        for index, (run, pruning) in enumerate(runs.items()):
+            points = pruning.sweep.criteria[pruning.criterion]
             axis.plot(
-                [100 * row["share"] for row in rows],
-                [100 * row["accuracy"] for row in rows],
-                **_line(index, f"{run} ({rows[0]['criterion']})"),
+                [100 * point.share for point in points],
+                [100 * point.accuracy for point in points],
+                **_line(index, f"{run} ({pruning.criterion})"),
             )
         axis.set(xlabel="conv kernels pruned (%)", ylabel="test accuracy (%)")
         axis.legend()
     return figure
-
-
-def _by_run(records: list[dict]) -> dict[str, list[dict]]:
-    runs: dict[str, list[dict]] = {}
-    for record in records:
-        runs.setdefault(record["run"], []).append(record)
-    return runs
 
 
 def _line(index: int, label: str) -> dict:

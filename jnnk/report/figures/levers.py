@@ -1,47 +1,51 @@
 """Pictures of the studies of overlap as a lever, each a function from records to a figure."""
 
 import itertools
+from collections.abc import Sequence
+from operator import attrgetter
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from jnnk.report.figures.style import PALETTE, STYLE, label_epochs, make_axes
+from jnnk.report.figures.style import PALETTE, STYLE, label_epochs, make_axes, numbers
+from jnnk.runs.study_records import ChannelSummary, RegularizerSummary, StoppedTraining
 
 _PANELS = (
-    ("overlap", "hard Jaccard overlap", 1),
-    ("accuracy", "test accuracy (%)", 100),
-    ("gap", "training - test accuracy (points)", 100),
-    ("prunable", "kernels prunable (%)", 100),
+    ("hard Jaccard overlap", attrgetter("overlap"), 1),
+    ("test accuracy (%)", attrgetter("accuracy"), 100),
+    ("training - test accuracy (points)", attrgetter("gap"), 100),
+    ("kernels prunable (%)", attrgetter("prunable"), 100),
 )
 
 
-def regularizer_effects(summary: list[dict]) -> Figure:
+def regularizer_effects(summary: Sequence[RegularizerSummary]) -> Figure:
     """Overlap, accuracy, gap and prunability against the strength of each penalty.
 
     Args:
-        summary: of :func:`jnnk.experiments.regularizer.summarize_cases`.
+        summary: a penalty and strength each.
     """
-    none = next((record for record in summary if record["penalty"] == "none"), None)
-    penalties = dict.fromkeys(r["penalty"] for r in summary if r["penalty"] != "none")
+    none = next((row for row in summary if row.penalty == "none"), None)
+    penalties = dict.fromkeys(row.penalty for row in summary if row.penalty != "none")
     with mpl.rc_context(STYLE):
         figure, axes = make_axes(1, 4, (13, 3.4))
-        for axis, (name, label, factor) in zip(axes, _PANELS, strict=True):
+        for axis, (label, measure, factor) in zip(axes, _PANELS, strict=True):
             for marker, penalty in zip("osD^v", penalties, strict=False):
-                rows = [record for record in summary if record["penalty"] == penalty]
+                rows = [row for row in summary if row.penalty == penalty]
                 axis.errorbar(
-                    [row["strength"] for row in rows],
-                    [_scaled(factor, row[name]) for row in rows],
-                    yerr=[factor * (row[f"{name}_std"] or 0) for row in rows],
+                    [row.strength for row in rows],
+                    factor * numbers([measure(row).mean for row in rows]),
+                    yerr=[factor * (measure(row).std or 0) for row in rows],
                     marker=marker, markersize=5, capsize=2, linewidth=1, label=penalty,
                 )  # fmt: skip
             if none is not None:
-                middle, spread = _scaled(factor, none[name]), factor * (none[f"{name}_std"] or 0)
+                (middle,) = factor * numbers([measure(none).mean])
+                spread = factor * (measure(none).std or 0)
                 axis.axhline(middle, color="grey", linestyle="--", linewidth=1, label="no penalty")
                 axis.axhspan(
                     middle - spread, middle + spread, color="grey", alpha=0.15, linewidth=0
                 )
-            strengths = sorted({record["strength"] for record in summary})
+            strengths = sorted({row.strength for row in summary})
             least = min((abs(strength) for strength in strengths if strength), default=1)
             axis.set_xscale("symlog", linthresh=least)
             axis.set_xticks(strengths, [f"{strength:g}" for strength in strengths], minor=False)
@@ -52,19 +56,19 @@ def regularizer_effects(summary: list[dict]) -> Figure:
     return figure
 
 
-def stopping_rules(records: list[dict]) -> Figure:
+def stopping_rules(records: Sequence[StoppedTraining]) -> Figure:
     """Test accuracy against the images seen, and the accuracy over epochs, by stopping rule.
 
     Args:
-        records: of :func:`jnnk.experiments.early_stopping.reproduce_early_stopping`.
+        records: a training each.
     """
-    rules = dict.fromkeys(record["rule"] for record in records)
+    rules = dict.fromkeys(record.rule for record in records)
     with mpl.rc_context(STYLE):
         figure, (left, right) = make_axes(1, 2, (10, 3.8))
         for number, rule in enumerate(rules):
-            rows = [record for record in records if record["rule"] == rule]
+            rows = [record for record in records if record.rule == rule]
             color = PALETTE[number]
-            points = [(row["passes"], 100 * row["accuracy"]) for row in rows]
+            points = [(row.passes, 100 * row.accuracy) for row in rows]
             left.plot(*zip(*points, strict=True), "o", markersize=4, alpha=0.5, color=color)
             left.plot(
                 *np.mean(points, axis=0), "D", markersize=9, color=color,
@@ -73,11 +77,11 @@ def stopping_rules(records: list[dict]) -> Figure:
             if rule == "nnk":  # the same trainings as "none", cut short
                 continue
             for row in rows:
-                epochs = np.arange(1, len(row["accuracies"]) + 1)
+                epochs = np.arange(1, len(row.accuracies) + 1)
                 right.plot(
-                    epochs, 100 * np.array(row["accuracies"]), color=color, linewidth=0.8, alpha=0.6
+                    epochs, 100 * np.array(row.accuracies), color=color, linewidth=0.8, alpha=0.6
                 )
-                right.plot(epochs[-1], 100 * row["accuracies"][-1], "|", color=color)
+                right.plot(epochs[-1], 100 * row.accuracies[-1], "|", color=color)
         left.set(xlabel="images seen (passes over all)", ylabel="test accuracy (%)")
         left.legend(title="stopping")
         right.set_ylabel("test accuracy (%)")
@@ -85,44 +89,41 @@ def stopping_rules(records: list[dict]) -> Figure:
     return figure
 
 
-def channel_pruning(summary: list[dict]) -> Figure:
+def channel_pruning(summary: Sequence[ChannelSummary]) -> Figure:
     """Accuracy at once and fine-tuned against MACs and against latency, by criterion.
 
     Args:
-        summary: of :func:`jnnk.experiments.channel_pruning.summarize_cases`.
+        summary: a network, share and criterion each.
     """
-    networks = dict.fromkeys(record["network"] for record in summary)
-    criteria = dict.fromkeys(record["criterion"] for record in summary)
-    panels = list(itertools.product(("one_shot", "fine_tuned"), ("macs", "latency")))
+    networks = dict.fromkeys(row.network for row in summary)
+    criteria = dict.fromkeys(row.criterion for row in summary)
+    stages = {"one-shot": attrgetter("one_shot"), "fine-tuned": attrgetter("fine_tuned")}
+    costs = {"MACs": attrgetter("cost.macs"), "measured latency": attrgetter("cost.latency")}
+    panels = list(itertools.product(stages.items(), costs.items()))
     with mpl.rc_context(STYLE):
         figure, axes = make_axes(len(networks), 4, (15, 3.5 * len(networks)), squeeze=False)
         for row, network in zip(axes, networks, strict=True):
-            for axis, (stage, cost) in zip(row, panels, strict=True):
+            for axis, ((stage, accuracy), (what, cost)) in zip(row, panels, strict=True):
                 for number, criterion in enumerate(criteria):
                     rows = [
                         r
                         for r in summary
-                        if (r["network"], r["criterion"]) == (network, criterion)
-                        and r[stage] is not None
+                        if (r.network, r.criterion) == (network, criterion)
+                        and accuracy(r).mean is not None
                     ]
                     axis.errorbar(
-                        [100 * r[cost] for r in rows],
-                        [100 * r[stage] for r in rows],
-                        yerr=[100 * (r[f"{stage}_std"] or 0) for r in rows],
+                        [100 * cost(r) for r in rows],
+                        [100 * accuracy(r).mean for r in rows],
+                        yerr=[100 * (accuracy(r).std or 0) for r in rows],
                         marker="osD^vPX"[number % 7], markersize=5, capsize=2,
                         linewidth=2 if "redundancy" in criterion else 1, label=criterion,
                     )  # fmt: skip
-                before = next(r["accuracy_before"] for r in summary if r["network"] == network)
+                before = next(r.accuracy_before for r in summary if r.network == network)
                 axis.axhline(100 * before, color="grey", linestyle="--", linewidth=1)
-                what = {"macs": "MACs", "latency": "measured latency"}[cost]
                 axis.set(
                     xlabel=f"{what} (% of the whole)",
                     ylabel="test accuracy (%)",
-                    title=f"{network}, {stage.replace('_', '-')}",
+                    title=f"{network}, {stage}",
                 )
             row[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
-
-
-def _scaled(factor: float, value: float | None) -> float:
-    return float("nan") if value is None else factor * value

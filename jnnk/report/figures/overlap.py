@@ -1,8 +1,13 @@
 """Pictures of ``jnnk reproduce overlap`` from its records, and of overlap between networks."""
 
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import NamedTuple, TypeVar
+
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.optimize import linear_sum_assignment
@@ -10,49 +15,53 @@ from scipy.optimize import linear_sum_assignment
 from jnnk.report.figures.style import (
     PALETTE,
     STYLE,
+    Measure,
     label_epochs,
     legend_of_layers,
     line_with_limits,
     lines_of,
     make_axes,
+    numbers,
     panels_by_depth,
-    values_of,
 )
+from jnnk.runs.records import Interval, LayerMeasures
+from jnnk.runs.study_records import NetworkEpoch, PairLayer, TrainedNetwork
+
+Row = TypeVar("Row", NetworkEpoch, PairLayer)
 
 _OVERLAP = "mean channel overlap (Jaccard)"
 _MARKERS = "osD^vP*X"
-_MEASURES = {
-    "overlap": _OVERLAP,
-    "redundancy": "redundancy\n(0 disjoint, 1 equal)",
-    "channel_degree": "NNK degree of a channel\n(neighbours an image)",
-    "mle_dimension": "dimension of the layer\n(maximum likelihood)",
+_MEASURES: dict[str, Callable[[LayerMeasures], Interval]] = {
+    _OVERLAP: attrgetter("overlap"),
+    "redundancy\n(0 disjoint, 1 equal)": attrgetter("redundancy"),
+    "NNK degree of a channel\n(neighbours an image)": attrgetter("channel_degree"),
+    "dimension of the layer\n(maximum likelihood)": attrgetter("mle_dimension"),
 }
 
 
-def errors_by_epoch(records: list[dict]) -> Figure:
+def errors_by_epoch(records: Sequence[NetworkEpoch]) -> Figure:
     """Errors of a network and of label interpolation against the epoch, a panel a network.
 
     Args:
-        records: of :func:`jnnk.experiments.overlap_epochs.measure_epochs`.
+        records: a network and epoch each.
     """
-    lines = {
-        "test_error": ("softmax, test", PALETTE[0], "-"),
-        "knn_error": ("weighted kNN, test", PALETTE[1], "-"),
-        "nnk_error": ("NNK, test", PALETTE[2], "-"),
-        "loo_error": ("NNK, leave-one-out on training images", PALETTE[2], "--"),
-        "train_error": ("softmax, training images", PALETTE[0], "--"),
-    }
-    networks = _names(records, "network")
+    lines = (
+        ("softmax, test", attrgetter("test_error"), PALETTE[0], "-"),
+        ("weighted kNN, test", attrgetter("knn_error"), PALETTE[1], "-"),
+        ("NNK, test", attrgetter("nnk_error"), PALETTE[2], "-"),
+        ("NNK, leave-one-out on training images", attrgetter("loo_error"), PALETTE[2], "--"),
+        ("softmax, training images", attrgetter("train_error"), PALETTE[0], "--"),
+    )
+    networks = _by_network(records)
     with mpl.rc_context(STYLE):
         figure, axes = make_axes(
             1, len(networks), (4.6 * len(networks), 4), sharey=True, squeeze=False
         )
-        for axis, network in zip(axes[0], networks, strict=True):
-            rows = [record for record in records if record["network"] == network]
-            for field, (label, colour, style) in lines.items():
+        for axis, (network, rows) in zip(axes[0], networks.items(), strict=True):
+            for label, error, colour, style in lines:
                 axis.plot(
-                    values_of(rows, "epoch"),
-                    100 * values_of(rows, field),
+                    [row.epoch for row in rows],
+                    100 * numbers([error(row.errors) for row in rows]),
                     style,
                     color=colour,
                     label=label,
@@ -65,26 +74,25 @@ def errors_by_epoch(records: list[dict]) -> Figure:
     return figure
 
 
-def layers_by_epoch(records: list[dict]) -> Figure:
+def layers_by_epoch(records: Sequence[NetworkEpoch]) -> Figure:
     """Overlap, redundancy and dimension against the epoch, a line a layer, up to ``MOST_LINES``.
 
     Args:
-        records: of :func:`jnnk.experiments.overlap_epochs.measure_epochs`.
+        records: a network and epoch each; all networks have the same layers.
     """
-    networks = _names(records, "network")
-    layers = [layer["layer"] for layer in records[0]["layers"]]
+    networks = _by_network(records)
+    layers = [layer.layer for layer in records[0].errors.layers]
     with mpl.rc_context(STYLE):
         figure, axes = make_axes(
             len(_MEASURES), len(networks), (4.6 * len(networks), 10),
             sharex=True, sharey="row", squeeze=False,
         )  # fmt: skip
-        for row, (field, label) in zip(axes, _MEASURES.items(), strict=True):
-            for axis, network in zip(row, networks, strict=True):
-                rows = [record for record in records if record["network"] == network]
+        for row, (label, measure) in zip(axes, _MEASURES.items(), strict=True):
+            for axis, epochs in zip(row, networks.values(), strict=True):
                 for layer, colour in lines_of(layers).items():
-                    depth = layers.index(layer)
-                    values = values_of([record["layers"][depth] for record in rows], field)
-                    axis.plot(values_of(rows, "epoch"), values, color=colour, label=layer)
+                    measured = [each.errors.layers[layers.index(layer)] for each in epochs]
+                    values = numbers([measure(each.measures).mean for each in measured])
+                    axis.plot([each.epoch for each in epochs], values, color=colour, label=layer)
             row[0].set_ylabel(label)
             row[0].set_ylim(bottom=0)
         for axis, network in zip(axes[0], networks, strict=True):
@@ -94,61 +102,70 @@ def layers_by_epoch(records: list[dict]) -> Figure:
     return figure
 
 
-def overlap_of_epochs(records: list[dict]) -> Figure:
+def overlap_of_epochs(records: Sequence[NetworkEpoch]) -> Figure:
     """Test error and generalisation gap against the last layer's overlap, a point an epoch.
 
     Args:
-        records: of :func:`jnnk.experiments.overlap_epochs.measure_epochs`.
+        records: a network and epoch each.
     """
+    points = [_Point(row.errors.overlap, row.epoch, row.network) for row in records]
     with mpl.rc_context(STYLE):
         figure, axes = make_axes(1, 2, (9.5, 4))
-        for axis, field, label in (
-            (axes[0], "test_error", "softmax error on test images (%)"),
-            (axes[1], "gap", "test minus training error (points)"),
+        for axis, heights, label in (
+            (
+                axes[0],
+                [row.errors.test_error for row in records],
+                "softmax error on test images (%)",
+            ),
+            (axes[1], [r.errors.gap for r in records], "test minus training error (points)"),
         ):
-            points = _scatter(axis, records, field, colour="epoch", marker="network")
+            drawn = _scatter(axis, points, heights)
             axis.set(xlabel=f"{_OVERLAP}, last layer", ylabel=label)
             axis.locator_params(axis="x", nbins=6)
             axis.legend(title="network")
-        figure.colorbar(points, ax=axes, label="epoch", ticks=MaxNLocator(integer=True))
+        figure.colorbar(drawn, ax=axes, label="epoch", ticks=MaxNLocator(integer=True))
     return figure
 
 
-def overlap_of_runs(records: list[dict]) -> Figure:
+def overlap_of_runs(records: Sequence[TrainedNetwork]) -> Figure:
     """Test accuracy and generalisation gap against the last layer's overlap, a point a run.
 
     Args:
-        records: of :func:`jnnk.experiments.overlap_runs.measure_runs`.
+        records: a run each.
     """
+    points = [_Point(row.measures.overlap.mean, row.size, str(row.dropout)) for row in records]
     with mpl.rc_context(STYLE):
         figure, axes = make_axes(1, 2, (9.5, 4))
-        for axis, field, label in (
-            (axes[0], "test_accuracy", "accuracy on test images (%)"),
-            (axes[1], "gap", "training minus test accuracy (points)"),
+        for axis, heights, label in (
+            (axes[0], [row.test_accuracy for row in records], "accuracy on test images (%)"),
+            (axes[1], [row.gap for row in records], "training minus test accuracy (points)"),
         ):
-            points = _scatter(axis, records, field, colour="size", marker="dropout", log=True)
+            drawn = _scatter(axis, points, heights, log=True)
             axis.set(xlabel=f"{_OVERLAP}, last layer", ylabel=label)
         axes[0].legend(title="dropout")
-        bar = figure.colorbar(points, ax=axes, label="training images")
-        sizes = sorted({record["size"] for record in records})
+        bar = figure.colorbar(drawn, ax=axes, label="training images")
+        sizes = sorted({row.size for row in records})
         bar.set_ticks(sizes, labels=[str(size) for size in sizes])
         bar.minorticks_off()
     return figure
 
 
-def pair_by_depth(records: list[dict]) -> Figure:
+def pair_by_depth(records: Sequence[PairLayer]) -> Figure:
     """Overlap, redundancy and dimension of networks layer by layer, with 95 % limits.
 
     Args:
-        records: of :func:`jnnk.experiments.overlap_pair.measure_pair`.
+        records: a network and layer each.
     """
+    networks = _by_network(records)
 
-    def draw(axis, field):
-        for network, colour in zip(_names(records, "network"), PALETTE, strict=False):
-            rows = [record for record in records if record["network"] == network]
-            line_with_limits(axis, rows, "layer", field, color=colour, label=network)
+    def draw(axis: Axes, measure: Measure) -> None:
+        for (network, rows), colour in zip(networks.items(), PALETTE, strict=False):
+            layers = [row.layer.layer for row in rows]
+            points = [measure(row.layer.measures) for row in rows]
+            line_with_limits(axis, layers, points, color=colour, label=network)
 
-    return panels_by_depth(_MEASURES, _names(records, "layer"), draw, size=(10, 7))
+    layers = list(dict.fromkeys(record.layer.layer for record in records))
+    return panels_by_depth(_MEASURES, layers, draw, size=(10, 7))
 
 
 def cross_overlap_map(matrix: np.ndarray, *, names: tuple[str, str]) -> Figure:
@@ -184,26 +201,45 @@ def cross_overlap_map(matrix: np.ndarray, *, names: tuple[str, str]) -> Figure:
     return figure
 
 
+class _Point(NamedTuple):
+    """A point of a scatter plot without its height.
+
+    Attributes:
+        overlap: along the x axis; None where undefined.
+        shade: number that its colour tells.
+        name: that its marker tells.
+    """
+
+    overlap: float | None
+    shade: float
+    name: str
+
+
 def _scatter(
-    axis: Axes, records: list[dict], field: str, *, colour: str, marker: str, log: bool = False
-):
-    """Points of ``field`` (in percent) against overlap, coloured and marked by other fields."""
-    values = values_of(records, colour)
-    scale = (mpl.colors.LogNorm if log else mpl.colors.Normalize)(values.min(), values.max())
-    for name, symbol in zip(_names(records, marker), _MARKERS, strict=False):
-        rows = [record for record in records if record[marker] == name]
-        points = axis.scatter(
-            values_of(rows, "overlap"),
-            100 * values_of(rows, field),
-            c=values_of(rows, colour),
+    axis: Axes, points: Sequence[_Point], heights: Sequence[float], *, log: bool = False
+) -> PathCollection:
+    """Draws points at their overlap and at their heights in percent."""
+    shades = numbers([point.shade for point in points])
+    scale = (mpl.colors.LogNorm if log else mpl.colors.Normalize)(shades.min(), shades.max())
+    names = dict.fromkeys(point.name for point in points)
+    for name, symbol in zip(names, _MARKERS, strict=False):
+        chosen = np.array([point.name == name for point in points])
+        drawn = axis.scatter(
+            numbers([point.overlap for point in points])[chosen],
+            100 * numbers(heights)[chosen],
+            c=shades[chosen],
             norm=scale,
             marker=symbol,
             edgecolors="black",
             linewidths=0.4,
-            label=str(name),
+            label=name,
         )
-    return points
+    return drawn
 
 
-def _names(records: list[dict], field: str) -> list:
-    return list(dict.fromkeys(record[field] for record in records))
+def _by_network(records: Sequence[Row]) -> dict[str, list[Row]]:
+    """The records of each network, in the order in which they appear."""
+    networks: dict[str, list[Row]] = {}
+    for record in records:
+        networks.setdefault(record.network, []).append(record)
+    return networks

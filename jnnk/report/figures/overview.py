@@ -1,6 +1,9 @@
 """The report's pictures, each a function from the content of ``results.json`` to a figure."""
 
 import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import attrgetter
 
 import matplotlib as mpl
 import numpy as np
@@ -12,6 +15,7 @@ from jnnk.measures import ChannelTree, cluster_channels, tree_lines
 from jnnk.report.figures.style import (
     PALETTE,
     STYLE,
+    Measure,
     by_layer,
     label_epochs,
     label_layers,
@@ -19,55 +23,77 @@ from jnnk.report.figures.style import (
     line_with_limits,
     lines_of,
     make_axes,
+    numbers,
     panels_by_depth,
     shades,
-    values_of,
 )
+from jnnk.runs.records import EpochMetrics, LayerRecord
 
-_MEASURES = {
-    "overlap": "mean channel overlap (Jaccard)",
-    "redundancy": "redundancy (0 disjoint, 1 equal)",
-    "channel_degree": "NNK degree of a channel\n(neighbours an image)",
-    "degree": "NNK degree of the layer\n(neighbours an image)",
-    "mle_dimension": "dimension of the layer\n(maximum likelihood)",
+# Of each panel's y axis: what it shows.
+_BY_EPOCH = {
+    "mean channel overlap (Jaccard)": attrgetter("overlap"),
+    "redundancy (0 disjoint, 1 equal)": attrgetter("redundancy"),
+    "NNK degree of the layer\n(neighbours an image)": attrgetter("degree"),
+    "dimension of the layer\n(maximum likelihood)": attrgetter("mle_dimension"),
+}
+_BY_DEPTH = {
+    "mean channel overlap (Jaccard)": attrgetter("overlap"),
+    "redundancy (0 disjoint, 1 equal)": attrgetter("redundancy"),
+    "NNK degree of a channel\n(neighbours an image)": attrgetter("channel_degree"),
+    "NNK degree of the layer\n(neighbours an image)": attrgetter("degree"),
+    "dimension of the layer\n(maximum likelihood)": attrgetter("mle_dimension"),
+    "leave-one-out error (%)": lambda measures: 100 * measures.loo_error,
 }
 
 
-def training_curves(metrics: list[dict]) -> Figure:
+def training_curves(metrics: Sequence[EpochMetrics]) -> Figure:
     """Loss and accuracy against the epoch.
 
     Args:
-        metrics: the records of ``metrics.jsonl``.
+        metrics: an epoch each.
     """
     with mpl.rc_context(STYLE):
         figure, (left, right) = make_axes(1, 2, (9, 3.2))
-        epochs = [record["epoch"] for record in metrics]
-        left.plot(epochs, [record["cross_entropy"] for record in metrics], label="cross-entropy")
-        left.plot(epochs, [record["loss"] for record in metrics], "--", label="with penalties")
+        epochs = [line.epoch for line in metrics]
+        left.plot(epochs, [line.cross_entropy for line in metrics], label="cross-entropy")
+        left.plot(epochs, [line.loss for line in metrics], "--", label="with penalties")
         left.set_ylabel("training loss (nats)")
         left.legend()
-        right.plot(
-            epochs, [100 * record["accuracy"] for record in metrics], label="training batches"
-        )
-        right.plot(
-            epochs, [100 * record["test_accuracy"] for record in metrics], label="test images"
-        )
+        right.plot(epochs, [100 * line.accuracy for line in metrics], label="training batches")
+        right.plot(epochs, [100 * line.test_accuracy for line in metrics], label="test images")
         right.set_ylabel("accuracy (%)")
         label_epochs(left, right)
         right.legend()
     return figure
 
 
-def redundancy_and_pruning(records: list[dict]) -> Figure:
+@dataclass(frozen=True)
+class LayerOverview:
+    """How redundant a layer is, and what pruning left of it.
+
+    Attributes:
+        layer: its name.
+        redundancy: of its channels, None where undefined.
+        kernels: their number; None where the layer has none or nothing was pruned.
+        kernels_kept: those that the mask keeps, likewise.
+    """
+
+    layer: str
+    redundancy: float | None
+    kernels: int | None
+    kernels_kept: int | None
+
+
+def redundancy_and_pruning(rows: Sequence[LayerOverview]) -> Figure:
     """Redundancy of every layer, and below it the share of its kernels that were pruned.
 
     Args:
-        records: ``layer``, ``redundancy``, ``kernels`` and ``kernels_kept``; None where unknown.
+        rows: the layers, from the input on.
     """
-    layers = [record["layer"] for record in records]
-    panels = {"redundancy\n(0 disjoint, 1 equal)": values_of(records, "redundancy")}
-    if any(record["kernels"] for record in records):
-        kept = values_of(records, "kernels_kept") / values_of(records, "kernels")
+    layers = [row.layer for row in rows]
+    panels = {"redundancy\n(0 disjoint, 1 equal)": numbers([row.redundancy for row in rows])}
+    if any(row.kernels for row in rows):
+        kept = numbers([row.kernels_kept for row in rows]) / numbers([row.kernels for row in rows])
         panels["kernels pruned (%)"] = 100 * (1 - kept)
     size = by_layer(len(layers), 1.0 + 1.6 * len(panels), least=7)
     with mpl.rc_context(STYLE):
@@ -81,17 +107,16 @@ def redundancy_and_pruning(records: list[dict]) -> Figure:
     return figure
 
 
-def measures_by_depth(records: list[dict], *, control: int | str = 0) -> Figure:
+def measures_by_depth(records: Sequence[LayerRecord], *, control: int | str = 0) -> Figure:
     """Overlap, redundancy, dimensions and leave-one-out error against depth, a line an epoch.
 
     Args:
-        records: of :func:`jnnk.jobs.overlap.overlap`.
+        records: of every epoch and layer.
         control: the epoch at which the network had random weights, drawn as a line of its own
             kind; where it is another than 0, training started from given weights.
     """
-    panels = {**_MEASURES, "loo_error": "leave-one-out error (%)"}
-    epochs = dict.fromkeys(record["epoch"] for record in records)
-    layers = list(dict.fromkeys(record["layer"] for record in records))
+    epochs = dict.fromkeys(record.epoch for record in records)
+    layers = list(dict.fromkeys(record.layer for record in records))
     trained = [epoch for epoch in epochs if epoch != control]
     colours = shades(len(trained))
     styles = {
@@ -105,29 +130,31 @@ def measures_by_depth(records: list[dict], *, control: int | str = 0) -> Figure:
         "label": "random weights (control)",
     }
 
-    def draw(axis, field):
+    def draw(axis: Axes, measure: Measure) -> None:
         for epoch in epochs:
-            rows = [record for record in records if record["epoch"] == epoch]
-            factor = 100 if field == "loo_error" else 1
-            line_with_limits(axis, rows, "layer", field, factor=factor, **styles[epoch])
+            rows = [record for record in records if record.epoch == epoch]
+            points = [measure(row.measures) for row in rows]
+            line_with_limits(axis, [row.layer for row in rows], points, **styles[epoch])
 
-    return panels_by_depth(panels, layers, draw, size=(10, 9))
+    return panels_by_depth(_BY_DEPTH, layers, draw, size=(10, 9))
 
 
-def measures_by_epoch(records: list[dict]) -> Figure:
+def measures_by_epoch(records: Sequence[LayerRecord]) -> Figure:
     """Overlap, redundancy and dimensions against the epoch, a line a layer, up to ``MOST_LINES``.
 
     Args:
-        records: of :func:`jnnk.jobs.overlap.overlap`, of epochs that are numbers.
+        records: of every layer and of epochs that are numbers.
     """
-    panels = {field: label for field, label in _MEASURES.items() if field != "channel_degree"}
-    layers = list(dict.fromkeys(record["layer"] for record in records))
+    layers = list(dict.fromkeys(record.layer for record in records))
     with mpl.rc_context(STYLE):
         figure, axes = make_axes(2, 2, (10, 6.4), sharex=True)
-        for axis, (field, label) in zip(axes.flat, panels.items(), strict=True):
+        for axis, (label, measure) in zip(axes.flat, _BY_EPOCH.items(), strict=True):
             for layer, colour in lines_of(layers).items():
-                rows = [record for record in records if record["layer"] == layer]
-                line_with_limits(axis, rows, "epoch", field, color=colour, label=layer)
+                rows = [record for record in records if record.layer == layer]
+                points = [measure(row.measures) for row in rows]
+                line_with_limits(
+                    axis, [row.epoch for row in rows], points, color=colour, label=layer
+                )
             axis.set_ylabel(label)
             axis.set_ylim(bottom=0)
         label_epochs(*axes[-1])

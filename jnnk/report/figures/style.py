@@ -1,6 +1,7 @@
 """The look that all figures share."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.ticker
@@ -8,6 +9,11 @@ import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from jnnk.runs.records import Interval, LayerMeasures
+
+Measure = Callable[[LayerMeasures], Interval | float | None]
+"""What a panel shows of a layer's measures."""
 
 # Petroff's ten colours, chosen to be told apart with any colour vision.
 PALETTE = mpl.color_sequences["petroff10"]
@@ -96,24 +102,24 @@ def label_epochs(*axes: Axes) -> None:
 
 
 def panels_by_depth(
-    fields: Mapping[str, str],
+    panels: Mapping[str, Measure],
     layers: Sequence[str],
-    draw: Callable[[Axes, str], None],
+    draw: Callable[[Axes, Measure], None],
     *,
     size: tuple[float, float],
 ) -> Figure:
-    """A panel for each field against depth, two in a row, and one legend of their lines.
+    """A panel for each measure against depth, two in a row, and one legend of their lines.
 
     Args:
-        fields: their labels.
+        panels: label of the y axis to measure.
         layers: names of all layers, from the input on.
-        draw: draws a field's lines, at 0, 1, ... for the layers.
+        draw: draws a measure's lines, at 0, 1, ... for the layers.
         size: (width, height) in inches.
     """
     with mpl.rc_context(STYLE):
-        figure, axes = make_axes(len(fields) // 2, 2, size, sharex=True)
-        for axis, (field, label) in zip(axes.flat, fields.items(), strict=True):
-            draw(axis, field)
+        figure, axes = make_axes(len(panels) // 2, 2, size, sharex=True)
+        for axis, (label, measure) in zip(axes.flat, panels.items(), strict=True):
+            draw(axis, measure)
             axis.set_ylabel(label)
             axis.set_ylim(bottom=0)
         for axis in axes[-1]:
@@ -149,36 +155,34 @@ def legend_of_layers(figure: Figure, axis: Axes, layers: int) -> None:
     figure.legend(handles, names, title=title, loc="outside right upper")
 
 
-def values_of(records: Sequence[dict], field: str) -> np.ndarray:
-    """A field of all records, NaN where there is none: (number of records,) float64.
+def numbers(values: Sequence[float | None]) -> np.ndarray:
+    """The values as an array (number of values,) float64, NaN for None.
 
     Args:
-        records: have the field.
-        field: its name.
+        values: numbers or None.
     """
-    return np.array([record[field] for record in records], np.float64)
+    return np.array(values, np.float64)
 
 
 def line_with_limits(
-    axis: Axes, records: Sequence[dict], x: str, y: str, *, factor: float = 1, **style
+    axis: Axes, places: Sequence[Any], points: Sequence[Interval | float | None], **style
 ) -> None:
-    """A line of ``y`` against ``x``, with bars up to ``y_lower`` and ``y_upper`` where they exist.
+    """A line of points, those that are intervals with bars up to their limits.
 
     Many points are a line without markers, their limits a band around it.
 
     Args:
         axis: to draw on.
-        records: a point each.
-        x: field of numbers or names.
-        y: field of numbers, None for missing.
-        factor: multiplies ``y`` and its limits.
+        places: numbers or names along the x axis.
+        points: all intervals or all numbers, None for missing.
         **style: of ``Axes.errorbar``.
     """
-    places, values = [record[x] for record in records], factor * values_of(records, y)
     limits = None
-    if records and f"{y}_lower" in records[0]:
-        limits = [factor * values_of(records, f"{y}_{end}") for end in ("lower", "upper")]
-    if len(records) > MOST_NAMES:
+    if points and isinstance(points[0], Interval):
+        limits = [numbers([getattr(point, end) for point in points]) for end in ("lower", "upper")]
+        points = [point.mean for point in points]
+    values = numbers(points)
+    if len(points) > MOST_NAMES:
         line = axis.errorbar(places, values, **{**style, "marker": ""})
         if limits is not None:
             colour = line.lines[0].get_color()

@@ -1,5 +1,7 @@
 """The report's section on channel overlap, and the tables beside it in ``overlap/tables/``."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,9 @@ from jnnk.report.page import Drawing, Section, click_pictures
 from jnnk.report.tables import to_csv
 from jnnk.report.top_images import Images, data_uri, read_top_images
 from jnnk.runs.folder import Run, read_json, to_json, write_bytes
-from jnnk.runs.overlap_files import RANDOM, last_epoch, layer_file, read_npz
-from jnnk.runs.records import OverlapSettings
+from jnnk.runs.overlap_files import RANDOM, by_redundancy, last_epoch, layer_file, read_npz
+from jnnk.runs.records import LayerRecord, OverlapSettings
+from jnnk.runs.settings import TrainConfig
 
 # What keeps the page below 8 MiB, Plotly's 4.6 included.
 _CELL_BUDGET = 100_000  # of all layers' interactive heat maps
@@ -25,41 +28,37 @@ _PICTURE_BUDGET = 2**18  # characters of the pictures of chosen channels; figure
 _AMBIGUOUS = 0.05  # share of a layer's neighbourhoods from which on the report says it
 _PAIRS = 2000  # rows of the table of pairs; overlap/tables/ has them all
 
-_COLUMNS = {
-    "layer": "layer",
-    "channels": "channels",
-    "dead_channels": "dead",
-    "overlap": "overlap",
-    "overlap_by_chance": "by chance",
-    "redundancy": "redundancy",
-    "channel_degree": "degree, channel",
-    "degree": "degree, layer",
-    "mle_dimension": "dimension",
-    "channel_loo_error": "error (%), channel",
-    "vote_loo_error": "error (%), vote",
-    "loo_error": "error (%), layer",
-}
+_HEADER = (
+    "layer", "channels", "dead", "overlap", "by chance", "redundancy", "degree, channel",
+    "degree, layer", "dimension", "error (%), channel", "error (%), vote", "error (%), layer",
+)  # fmt: skip
 
 
-def overlap_sections(run: Run, results: dict[str, Any]) -> list[Section]:
+def overlap_sections(
+    run: Run,
+    config: TrainConfig,
+    records: Sequence[LayerRecord],
+    matrices: dict[str, np.ndarray],
+) -> list[Section]:
     """Figures and tables of the measurements, and what the report says of them.
 
     Args:
         run: the run folder.
-        results: of `jnnk.jobs.report.collect`.
+        config: how it was trained.
+        records: of all epochs and layers measured.
+        matrices: layer name to (C, C), of the last epoch.
     """
-    records, matrices = results["overlap"], results["overlap_matrices"]
     if not records:
         return []
     save_tables(run, records, matrices)
     settings = read_json(run.path / "overlap" / "settings.json", kind=OverlapSettings)
     last = last_epoch(records)
-    lowest = min(last, key=lambda record: record["loo_error"])
+    lowest = min(last, key=lambda record: record.measures.loo_error)
     return [
         Section(
             "Which channels say the same?",
-            f"NNK graphs of {settings['images']} training images (all, where there are fewer) a "
-            f"channel, {settings['similarity']} similarity, K = {settings['neighbors']}. Overlap "
+            f"NNK graphs of {settings.images} training images (all, where there are fewer) a "
+            f"channel, {settings.similarity} similarity, K = {settings.neighbors}. Overlap "
             "is the mean Jaccard index of two channels' neighbourhoods, 0 where they share none."
             f"{_ambiguity(last)}",
             [
@@ -72,14 +71,14 @@ def overlap_sections(run: Run, results: dict[str, Any]) -> list[Section]:
             "How does redundancy change with depth and training?",
             "The table shows the last epoch, its leave-one-out errors those of a channel on its "
             "own, of all channels' vote and of the whole layer. The layer with the lowest is "
-            f"{lowest['layer']}, with {percent(lowest['loo_error'])}.",
-            _measures(run, records),
-            (list(_COLUMNS.values()), [_row(record) for record in last]),
+            f"{lowest.layer}, with {percent(lowest.measures.loo_error)}.",
+            _measures(run, config, records),
+            (_HEADER, [_row(record) for record in last]),
         ),
     ]
 
 
-def save_tables(run: Run, records: list[dict], matrices: dict[str, np.ndarray]) -> None:
+def save_tables(run: Run, records: Sequence[LayerRecord], matrices: dict[str, np.ndarray]) -> None:
     """Writes all records as CSV and LaTeX, and the matrices of the last epoch as CSV.
 
     Args:
@@ -98,10 +97,9 @@ def save_tables(run: Run, records: list[dict], matrices: dict[str, np.ndarray]) 
         write_bytes(folder / f"overlap_{layer.replace('/', '-')}.csv", to_csv(rows).encode())
 
 
-def _ambiguity(last: list[dict]) -> str:
+def _ambiguity(last: Sequence[LayerRecord]) -> str:
     """What the report says of ambiguous neighbourhoods, nothing where there are few."""
-    # Records of earlier versions do not say.
-    shares = {record["layer"]: record.get("ambiguous") or 0.0 for record in last}
+    shares = {record.layer: record.measures.ambiguous or 0.0 for record in last}
     most = max(shares, key=shares.__getitem__)
     if shares[most] < _AMBIGUOUS:
         return ""
@@ -111,21 +109,32 @@ def _ambiguity(last: list[dict]) -> str:
     )
 
 
-def _row(record: dict) -> list[Any]:
+def _row(record: LayerRecord) -> list[Any]:
     """A layer's cells of the table, errors in percent."""
+    found = record.measures
+    channel_error = found.channel_loo_error
     return [
-        100 * record[field] if field.endswith("error") and record[field] is not None
-        else record[field]
-        for field in _COLUMNS
-    ]  # fmt: skip
+        record.layer,
+        found.channels,
+        found.dead_channels,
+        found.overlap.mean,
+        found.overlap_by_chance,
+        found.redundancy.mean,
+        found.channel_degree.mean,
+        found.degree.mean,
+        found.mle_dimension.mean,
+        None if channel_error is None else 100 * channel_error,
+        100 * found.vote_loo_error,
+        100 * found.loo_error,
+    ]
 
 
-def _measures(run: Run, records: list[dict]) -> list[Drawing]:
+def _measures(run: Run, config: TrainConfig, records: Sequence[LayerRecord]) -> list[Drawing]:
     """The measures against depth and, with more than one epoch of training, against the epoch."""
-    epochs = list(dict.fromkeys(record["epoch"] for record in records))
-    has_own_start = run.config["weights"] is None and RANDOM not in epochs
+    epochs = list(dict.fromkeys(record.epoch for record in records))
+    has_own_start = config.weights is None and RANDOM not in epochs
     control = 0 if has_own_start else RANDOM
-    layers = len({record["layer"] for record in records})
+    layers = len({record.layer for record in records})
     limits = "bands" if layers > MOST_NAMES else "bars"
     by_depth = draw(
         run,
@@ -134,10 +143,10 @@ def _measures(run: Run, records: list[dict]) -> list[Drawing]:
         "Mean overlap of channel pairs, redundancy of the layer's channels, NNK degrees, dimension "
         f"and leave-one-out error of the whole layer, against depth; {limits} are 95 % bootstrap "
         "intervals over images, and the dashed line is the same network with random weights (seed "
-        f"{run.config['seed']}) on the same images.",
+        f"{config.seed}) on the same images.",
         records,
     )
-    trained = [record for record in records if record["epoch"] != RANDOM]
+    trained = [record for record in records if record.epoch != RANDOM]
     if len(set(epochs) - {RANDOM}) < 2:
         return [by_depth]
     by_epoch = draw(
@@ -153,44 +162,41 @@ def _measures(run: Run, records: list[dict]) -> list[Drawing]:
     return [by_depth, by_epoch]
 
 
-def _heat_maps(run: Run, last: list[dict], matrices: dict[str, np.ndarray]) -> Drawing:
+def _heat_maps(run: Run, last: Sequence[LayerRecord], matrices: dict[str, np.ndarray]) -> Drawing:
     caption = (
-        f"Overlap of every pair of channels at epoch {last[0]['epoch']}, channels in the order of "
+        f"Overlap of every pair of channels at epoch {last[0].epoch}, channels in the order of "
         "their average-linkage clustering, whose tree stands at the left; dead channels come last, "
         "in grey."
     )
     shown = matrices
     if len(matrices) > _LAYERS_DRAWN:
-        shown = {layer: matrices[layer] for layer in _most_redundant(last)[:_LAYERS_DRAWN]}
+        most = by_redundancy(last)[:_LAYERS_DRAWN]
+        shown = {record.layer: matrices[record.layer] for record in most}
         caption += f" Here the {_LAYERS_DRAWN} most redundant layers; overlap/tables/ has all."
     figure = figures.overlap_heat_maps(shown)
     return draw(run, "overlap_heat_maps", figure, caption, _most_overlapping(matrices))
 
 
-def _most_redundant(last: list[dict]) -> list[str]:
-    """The layers, those of the highest redundancy first."""
-    ranked = sorted(last, key=lambda record: -(record["redundancy"] or 0.0))
-    return [record["layer"] for record in ranked]
-
-
-def _explorer(run: Run, last: list[dict], matrices: dict[str, np.ndarray]) -> list[Drawing]:
+def _explorer(
+    run: Run, last: Sequence[LayerRecord], matrices: dict[str, np.ndarray]
+) -> list[Drawing]:
     """The interactive heat map, with the images of every channel where the folder has them.
 
     Of a large network it has the most redundant layers there is room for; a network whose layers
     are all too large has none.
     """
     ranked, left = [], _CELL_BUDGET
-    for layer in _most_redundant(last):
-        if matrices[layer].size <= left:
-            ranked.append(layer)
-            left -= matrices[layer].size
+    for record in by_redundancy(last):
+        if matrices[record.layer].size <= left:
+            ranked.append(record.layer)
+            left -= matrices[record.layer].size
     if not ranked:
         return []
     most = ranked[0]
     shown = {layer: matrix for layer, matrix in matrices.items() if layer in ranked}
     content = to_html(overlap_explorer(shown, first=most), "overlap_explorer")
     caption = "Hover to see which two channels a cell compares"
-    found = read_top_images(run, last[0]["epoch"], list(shown))
+    found = read_top_images(run, last[0].epoch, list(shown))
     if found is not None:
         content += click_pictures(*_within_budget(*found))
         caption += ", click to see what they answer to most"
@@ -220,26 +226,37 @@ def _within_budget(
     return {row: encoded[row] for row in sorted(needed, key=int)}, layers
 
 
-def _most_overlapping(matrices: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class _ChannelPair:
+    """A row of the table of pairs; nothing but None where no layer has two live channels."""
+
+    layer: str | None = None
+    channel: int | None = None
+    other: int | None = None
+    overlap: float | None = None
+
+
+def _most_overlapping(matrices: dict[str, np.ndarray]) -> list[_ChannelPair]:
     """The pairs of live channels of all layers, those that overlap most first, up to a limit."""
-    records = []
+    found = []
     for layer, matrix in matrices.items():
         pairs = np.argwhere(np.triu(np.isfinite(matrix), 1))
         values = matrix[tuple(pairs.T)]
         for index in np.argsort(-values, kind="stable")[:_PAIRS]:
             first, second = pairs[index].tolist()
-            overlap = round(float(values[index]), 6)
-            records.append({"layer": layer, "channel": first, "other": second, "overlap": overlap})
-    records.sort(key=lambda record: -record["overlap"])
-    return records[:_PAIRS] or [{"layer": None, "channel": None, "other": None, "overlap": None}]
+            found.append(_ChannelPair(layer, first, second, round(float(values[index]), 6)))
+    found.sort(key=lambda pair: -pair.overlap)
+    return found[:_PAIRS] or [_ChannelPair()]
 
 
-def _pictures(run: Run, last: list[dict], matrices: dict[str, np.ndarray]) -> list[Drawing]:
+def _pictures(
+    run: Run, last: Sequence[LayerRecord], matrices: dict[str, np.ndarray]
+) -> list[Drawing]:
     """A picture for each layer of which channels were chosen."""
     drawn = []
     for record in last:
-        layer = record["layer"]
-        path = layer_file(run.path, record["epoch"], layer, "pictures.npz")
+        layer = record.layer
+        path = layer_file(run.path, record.epoch, layer, "pictures.npz")
         if path.exists():
             pictures = read_npz(path, ChannelPictures)
             if not np.isin(pictures.channels, np.arange(len(matrices[layer]))).all():
