@@ -30,7 +30,15 @@ from jnnk.training import Batch, Metrics, TrainState
 
 
 class Watched(NamedTuple):
-    """What a monitor notes of an epoch; see the fields of `EpochMetrics` of the same names."""
+    """What a monitor notes of an epoch.
+
+    Attributes:
+        errors: what is watched (a channel's layer, or a name) to its errors, as
+            `EpochMetrics.errors`.
+        stopped_channels: the same to how many of them have stopped.
+        stopped: whether all have, which ends the training.
+        would_stop: whether a monitor that is only watched would end it; None for others.
+    """
 
     errors: dict[str, tuple[float | None, ...]]
     stopped_channels: dict[str, int]

@@ -176,27 +176,6 @@ def agreement(pruned: Mapping[str, np.ndarray]) -> list[Intersection]:
     return sorted(found, key=lambda each: (-each.kernels, each.criteria))
 
 
-def largest_share(
-    points: Sequence[Mapping[str, Any]], accuracy: float, *, tolerance: float
-) -> float:
-    """The largest swept share up to which no more accuracy is lost than the tolerance.
-
-    Args:
-        points: ``share`` and ``accuracy`` each, by ascending share.
-        accuracy: of the whole network, in [0, 1].
-        tolerance: in percentage points.
-
-    Returns:
-        The share, 0 where the first one already loses more.
-    """
-    chosen = 0.0
-    for point in points:
-        if 100 * (accuracy - point["accuracy"]) > tolerance + 1e-9:
-            break
-        chosen = point["share"]
-    return chosen
-
-
 def pruning_score(
     accuracy: float, accuracy_before: float, params: float, params_before: float
 ) -> float:

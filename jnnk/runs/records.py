@@ -7,14 +7,14 @@ is an error that names the file, and so are parts that do not belong together.
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
 from jnnk.files.schema import BESIDE, OPTIONAL, conform
 from jnnk.measures import mean_and_std
-from jnnk.pruning import EigenvalueKinds, Intersection, MaskSummary, largest_share
+from jnnk.pruning import EigenvalueKinds, Intersection, MaskSummary
 from jnnk.runs.protocols import ProtocolConfig
 from jnnk.runs.settings import PruneConfig
 
@@ -226,9 +226,16 @@ class Sweep:
         Args:
             criterion: one that was swept.
             tolerance: in percentage points.
+
+        Returns:
+            The share, 0 where the first one already loses more.
         """
-        points = [asdict(point) for point in self.criteria[criterion]]
-        return largest_share(points, self.accuracy, tolerance=tolerance)
+        chosen = 0.0
+        for point in self.criteria[criterion]:
+            if 100 * (self.accuracy - point.accuracy) > tolerance + 1e-9:
+                break
+            chosen = point.share
+        return chosen
 
 
 @dataclass(frozen=True, kw_only=True)

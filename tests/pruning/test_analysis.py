@@ -7,6 +7,7 @@ from jnnk import pruning
 from jnnk.jobs import kernel_analysis
 from jnnk.pruning import Threshold, make_masks
 from jnnk.report.figures import pruning as figures
+from jnnk.runs.records import KernelHistory, Sweep, SweepPoint
 
 CRITERIA = ("det", "det_gram", "weight")
 
@@ -105,38 +106,30 @@ def test_pruning_score_is_the_papers():
     assert pruning.pruning_score(0.9, 0.9, 1000, 1000) == 0
 
 
-def test_the_largest_share_ends_where_too_much_is_lost_once():
-    lost = {0.0: 0.0, 0.1: 0.5, 0.2: 1.0, 0.3: 1.2, 0.4: 0.9}
-    points = [{"share": share, "accuracy": 0.9 - points / 100} for share, points in lost.items()]
-    assert pruning.largest_share(points, 0.9, tolerance=1) == 0.2
-    assert pruning.largest_share(points, 0.9, tolerance=2) == 0.4
-    assert pruning.largest_share(points[1:], 0.9, tolerance=0.1) == 0
-
-
 def test_determinants_of_one_rank_prune_the_same_kernels(record):
-    for each in record["agreement"]:
+    for each in record.agreement:
         assert ("det" in each.criteria) == ("det_gram" in each.criteria)
-    layers = {each["layer"]: each for each in record["by_layer"]}
-    total = sum(each["kernels"] for each in layers.values())
+    total = sum(layer.kernels for layer in record.by_layer)
     for criterion in CRITERIA:
-        pruned = sum(each[criterion] * each["kernels"] for each in layers.values())
+        pruned = sum(layer.shares[criterion] * layer.kernels for layer in record.by_layer)
         assert pruned == pytest.approx(total // 2)
 
 
 def test_random_alone_has_nothing_to_analyse(params):
     masks = make_masks(params, criterion="random", keep_rate=0.5, key=jax.random.key(0))
     record = kernel_analysis.analyse(params, {"random": masks}, masks)
-    assert record["scores"] == [] and record["agreement"] == []
+    assert record.scores == () and record.agreement == ()
 
 
 def test_history_starts_from_the_median_of_the_last_epoch(params):
     weaker = jax.tree.map(lambda leaf: leaf / 100, params)
     records = kernel_analysis.history({0: weaker, 5: params}, ("det", "weight", "random"))
-    assert [record["epoch"] for record in records] == [0, 5]
-    assert set(records[0]) == {"epoch", "real", "det", "weight"}
-    assert records[0]["weight"] == 1 and records[1]["weight"] == pytest.approx(0.5, abs=0.01)
-    assert records[0]["real"] == records[1]["real"]
-    below = kernel_analysis.history({5: params}, ("weight",), threshold=0.6)[0]["weight"]
+    assert [record.epoch for record in records] == [0, 5]
+    assert set(records[0].shares) == {"det", "weight"}
+    first, last = (record.shares["weight"] for record in records)
+    assert first == 1 and last == pytest.approx(0.5, abs=0.01)
+    assert records[0].real == records[1].real
+    below = kernel_analysis.history({5: params}, ("weight",), threshold=0.6)[0].shares["weight"]
     layers = pruning.network_magnitudes(params, ("weight",))["weight"]
     assert below == pytest.approx(np.mean(pruning.whole_network(layers) < 0.6))
 
@@ -148,17 +141,18 @@ def test_every_record_can_be_drawn(record):
 
 
 def _draw(record):
-    thresholds, by_threshold = record["thresholds"], record["by_threshold"]
-    kinds = [kind._asdict() for kind in record["eigenvalues"]]
-    sets = [each._asdict() for each in record["agreement"]]
-    yield figures.kernel_score_ranges(record["scores"], criterion="det")
-    yield figures.pruned_by_threshold(thresholds, by_threshold)
+    thresholds, by_threshold = record.thresholds, record.by_threshold
+    yield figures.kernel_score_ranges(record.scores, criterion="det")
+    yield figures.pruned_by_threshold(thresholds, record.of_network)
     yield figures.pruned_by_threshold_and_layer(thresholds, by_threshold)
-    yield figures.eigenvalue_kinds(kinds, chance=pruning.chance_of_real(3))
-    yield figures.pruned_by_layer(record["by_layer"])
-    yield figures.agreement(sets, criteria=list(CRITERIA), most=2)
-    yield figures.history([{"epoch": e, "real": 0.3, "det": 0.5, "weight": 0.4} for e in (0, 1)])
-    points = [{"share": s, "accuracy": 1 - s, "score": s * (1 - s)} for s in (0.0, 0.5)]
-    yield figures.pruning_sweep(
-        {"accuracy": 1.0, "criteria": {"det": points}}, criterion="det", share=0.5, tolerance=1
+    yield figures.eigenvalue_kinds(record.eigenvalues, chance=pruning.chance_of_real(3))
+    yield figures.pruned_by_layer(record.by_layer, criteria=CRITERIA)
+    yield figures.agreement(record.agreement, criteria=CRITERIA, most=2)
+    shares = {"det": 0.5, "weight": 0.4}
+    yield figures.history([KernelHistory(epoch=e, real=0.3, shares=shares) for e in (0, 1)])
+    points = tuple(
+        SweepPoint(share=share, accuracy=1 - share, params=1, score=share * (1 - share))
+        for share in (0.0, 0.5)
     )
+    sweep = Sweep(images=1, accuracy=1.0, criteria={"det": points})
+    yield figures.pruning_sweep(sweep, criterion="det", share=0.5, tolerance=1)

@@ -6,7 +6,14 @@ import pytest
 
 from jnnk import InputError
 from jnnk.runs.folder import read_json, to_json, write_json
-from jnnk.runs.records import ChannelPruningResult, LayerRecord, ProtocolResult, PruningResult
+from jnnk.runs.records import (
+    ChannelPruningResult,
+    LayerRecord,
+    ProtocolResult,
+    PruningResult,
+    Sweep,
+    SweepPoint,
+)
 
 CRITERIA = ("det", "weight")
 PAIR = [9, 4]
@@ -158,3 +165,15 @@ def changed(*keys, to):
 def test_what_does_not_belong_together_is_named(value, said, tmp_path):
     with pytest.raises(InputError, match=f"file.json: {said}"):
         read(value, PruningResult, tmp_path)
+
+
+def test_the_largest_share_ends_where_too_much_is_lost_once():
+    lost = {0.0: 0.0, 0.1: 0.5, 0.2: 1.0, 0.3: 1.2, 0.4: 0.9}
+    points = tuple(
+        SweepPoint(share=share, accuracy=0.9 - points / 100, params=1, score=None)
+        for share, points in lost.items()
+    )
+    sweep = Sweep(images=1, accuracy=0.9, criteria={"weight": points, "det": points[1:]})
+    assert sweep.largest_share("weight", tolerance=1) == 0.2
+    assert sweep.largest_share("weight", tolerance=2) == 0.4
+    assert sweep.largest_share("det", tolerance=0.1) == 0
