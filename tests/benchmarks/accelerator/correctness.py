@@ -31,8 +31,7 @@ from jnnk import (
 )
 from jnnk.data import Normalization
 from jnnk.graphs import cosine, gaussian
-from jnnk.penalties import SOFT_OVERLAP_KINDS
-from jnnk.penalties import _overlap_penalty as overlap_penalty
+from jnnk.penalties import SOFT_OVERLAP_KINDS, overlap_penalty
 from jnnk.pruning import CRITERIA, KeepRate
 from jnnk.pruning._conv_leaves import conv_kernels
 from jnnk.pruning._scores import kernel_magnitudes, score_degree
