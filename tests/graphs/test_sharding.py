@@ -152,11 +152,12 @@ def _answers(apply_fn, place=lambda variables: variables):
     return layer.values
 
 
-def _start(num_devices, *arguments):
+def _start(num_devices, *arguments, **environment):
     flags = os.environ.get("XLA_FLAGS", "")
     environment = os.environ | {
         "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={num_devices}",
         "JAX_PLATFORMS": "cpu",
+        **environment,
     }
     command = [sys.executable, __file__, *map(str, arguments)]
     return subprocess.Popen(
