@@ -142,6 +142,7 @@ def overlap_of_runs(records: Sequence[TrainedNetwork]) -> Figure:
         ):
             drawn = _scatter(axis, points, heights, log=True)
             axis.set(xlabel=f"{_OVERLAP}, last layer", ylabel=label)
+            axis.xaxis.set_major_locator(MaxNLocator(5))
         axes[0].legend(title="dropout")
         bar = figure.colorbar(drawn, ax=axes, label="training images")
         sizes = sorted({row.size for row in records})
