@@ -294,16 +294,19 @@ def extremes_compared(jaxpr):
     is equal to the maximum, and the derivative is 0/0.
     """
     made, found = {}, []
+
+    def source_of(operand):
+        return None if hasattr(operand, "val") else made.get(operand)  # literals are not hashable
+
     for equation in jaxpr.eqns:
         made |= dict.fromkeys(equation.outvars, equation)
         for value in jax.tree.leaves(equation.params):
             inner = getattr(value, "jaxpr", value)
             found += extremes_compared(inner) if hasattr(inner, "eqns") else []
         if equation.primitive.name == "eq":
-            for operand in equation.invars:
-                source = None if hasattr(operand, "val") else made.get(operand)
+            for source in map(source_of, equation.invars):
                 while source and source.primitive.name in ("broadcast_in_dim", "reshape"):
-                    source = made.get(source.invars[0])
+                    source = source_of(source.invars[0])
                 if source and source.primitive.name in ("reduce_max", "reduce_min"):
                     found.append(equation)
     return found
