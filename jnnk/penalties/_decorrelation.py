@@ -18,7 +18,7 @@ def decorrelation_penalty(
     """Mean squared correlation of every two channels, over all images and positions of a batch.
 
     Args:
-        activations: (B, H, W, C) or (B, D, C), see `_channel_pairs.channel_points`.
+        activations: (B, H, W, C) or (B, D, C).
         num_channels: the most channels compared.
         key: PRNG key that draws them where the layer has more.
 
@@ -48,7 +48,7 @@ def cka_penalty(
     channels' B x B Gram matrices, which take ``4 B^2`` bytes a channel.
 
     Args:
-        activations: (B, H, W, C) or (B, D, C), see `_channel_pairs.channel_points`.
+        activations: (B, H, W, C) or (B, D, C).
         num_channels: the most channels compared.
         key: PRNG key that draws them where the layer has more.
 
