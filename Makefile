@@ -6,6 +6,7 @@ PYTEST := --numprocesses auto --dist loadfile --no-loadscope-reorder
 OLDEST := .venv-oldest
 LIBRARY := $(addprefix tests/,core graphs activations measures penalties pruning training \
     test_lowering.py test_whole_numbers.py)
+TYPES := $(BIN)/basedpyright --pythonpath $(BIN)/python
 SOURCES := pyproject.toml $(shell find jnnk models -type f -not -name '*.pyc')
 
 .PHONY: demo test test-all test-oldest docs clean
@@ -16,12 +17,16 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(TYPES)
+	$(TYPES) --project tests/strict_types.json
 	JNNK_QUICK_COMPILE=1 $(BIN)/pytest $(PYTEST) -m 'not thorough'
 
 # With what takes too long for every change; what hangs on the last bits is compiled as by a user.
 test-all: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(TYPES)
+	$(TYPES) --project tests/strict_types.json
 	JNNK_QUICK_COMPILE=1 $(BIN)/pytest $(PYTEST) -m 'not user_compile'
 	$(BIN)/pytest $(PYTEST) -m user_compile
 

@@ -2,6 +2,7 @@
 
 import html
 import importlib.metadata
+import importlib.util
 import json
 import os
 import pathlib
@@ -34,6 +35,14 @@ if os.environ.get("JNNK_QUICK_COMPILE") == "1":
 
 import jax
 import pytest
+from typed_calls import check_calls_of
+
+#: The packages whose annotations are checked where tests call them.
+CHECKED = ("graphs", "activations", "measures", "penalties", "pruning")
+# Before a test takes a function from them. The oldest versions are tried without.
+if importlib.util.find_spec("beartype"):
+    for _package in CHECKED:
+        check_calls_of(importlib.import_module(f"jnnk.{_package}"))
 
 TESTS = pathlib.Path(__file__).parent
 #: The files that take longest, the longest first.

@@ -1,0 +1,66 @@
+"""Public functions whose annotations are checked at every call of a test."""
+
+import functools
+import inspect
+from types import ModuleType
+from typing import Any
+
+from beartype.door import is_bearable
+from jaxtyping import jaxtyped
+
+
+def _hints(of: object) -> dict[str, Any]:
+    """Annotations; those in quotes name what is imported only where a type checker looks."""
+    written = inspect.get_annotations(of)
+    return {name: hint for name, hint in written.items() if not isinstance(hint, str)}
+
+
+def _misfit(name: str, value: object, hint: object) -> list[str]:
+    """What is wrong with one value, and with the fields of a result of ours; mostly nothing."""
+    if not is_bearable(value, hint):
+        return [f"{name}: {getattr(value, 'shape', value)!r} is not {hint}"]
+    kind = type(value)
+    if not kind.__module__.startswith("jnnk") or not isinstance(value, tuple):
+        return []
+    return [
+        misfit
+        for field, field_hint in _hints(kind).items()
+        for misfit in _misfit(f"{name}.{field}", getattr(value, field), field_hint)
+    ]
+
+
+def checked(function: Any) -> Any:
+    """The function with its annotations checked: one letter, one length, in the whole call.
+
+    What an annotation refuses, the function has to refuse as well, with an error of its own: where
+    it does not, one of the two is wrong.
+    """
+    signature = inspect.signature(function)
+    hints = _hints(inspect.unwrap(function))
+    result_hint = hints.pop("return", object)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with jaxtyped("context"):
+            bound = signature.bind(*args, **kwargs)
+            misfits = [
+                misfit
+                for name, value in bound.arguments.items()
+                if name in hints
+                for misfit in _misfit(name, value, hints[name])
+            ]
+            result = function(*args, **kwargs)
+            misfits += _misfit("result", result, result_hint)
+        if misfits:
+            raise AssertionError(f"{function.__name__}: {'; '.join(misfits)}")
+        return result
+
+    return call
+
+
+def check_calls_of(package: ModuleType) -> None:
+    """Puts checked functions in the place of those that a package's ``__all__`` names."""
+    for name in package.__all__:
+        value = getattr(package, name)
+        if inspect.isfunction(inspect.unwrap(value)) and not inspect.isclass(value):
+            setattr(package, name, checked(value))
