@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jnnk.graphs import solve_nnk
-from jnnk.graphs._qp.chunks import chunk_size
+from jnnk.graphs._qp.chunks import chunk_size, queries_of_device
 
 pytestmark = pytest.mark.user_compile
 
@@ -176,6 +176,14 @@ def test_the_size_of_chunks_elsewhere_changes_no_support(monkeypatch):
     assert size < 300 < chunk_size(SIZE)
     np.testing.assert_array_equal(there.weights > 0, here.weights > 0)
     np.testing.assert_allclose(there.weights, here.weights, atol=1e-5)
+
+
+def test_no_device_idles_where_chunks_are_long(monkeypatch):
+    shares = {"num_queries": 10_000, "num_devices": 8, "num_neighbors": 25}
+    assert queries_of_device(**shares) == 1344  # seven chunks of 192
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert queries_of_device(**shares) == 1250 < chunk_size(25)
+
 
 
 def test_large_problems_with_few_and_with_many_neighbors():

@@ -54,7 +54,7 @@ def test_manifolds_of_known_dimension(dimension):
 def test_values_of_scikit_dimension():
     """Those of its release 0.5.0, after the correction of pull request 28, and of the one before.
 
-    `skdim.id.TwoNN(dist=True)` and `skdim.id.MLE()` on these ten points.
+    `skdim.id.TwoNN().fit(points)` and `skdim.id.MLE().fit(points, n_neighbors=3)`, ten points.
     """
     rng = np.random.default_rng(0)
     distances = distances_of(rng.random((10, 2)), 3)

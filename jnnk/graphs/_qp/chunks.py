@@ -1,7 +1,7 @@
 """How queries are cut into parts that are solved together.
 
 Problems of one chunk share their number of steps, so rounding depends on which ones share it.
-Blocks of memory and the shares of devices therefore consist of whole chunks.
+Blocks of memory, and on CPUs the shares of devices, therefore consist of whole chunks.
 """
 
 import jax
@@ -34,5 +34,12 @@ def gram_queries(num_neighbors: int) -> int:
 
 
 def queries_of_device(num_queries: int, num_devices: int, *, num_neighbors: int) -> int:
-    """Queries of each of several devices; the first one has all where they make up one chunk."""
-    return min(num_queries, in_chunks(-(-num_queries // num_devices), num_neighbors=num_neighbors))
+    """Queries of each of several devices; the last ones may have fewer, or none.
+
+    On a CPU these are whole chunks, so that rounding does not depend on the number of devices.
+    Elsewhere a chunk is long enough to leave devices idle, and the queries are shared evenly.
+    """
+    share = -(-num_queries // num_devices)
+    if jax.default_backend() != "cpu":
+        return share
+    return min(num_queries, in_chunks(share, num_neighbors=num_neighbors))
