@@ -185,7 +185,6 @@ def test_no_device_idles_where_chunks_are_long(monkeypatch):
     assert queries_of_device(**shares) == 1250 < chunk_size(25)
 
 
-
 def test_large_problems_with_few_and_with_many_neighbors():
     """Those that are cut down to the most promising candidates, and those beside them that lose."""
     few, many = problems(120, 40, dim=2, width=0.4), problems(6, 40, dim=12, width=1.0)
