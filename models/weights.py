@@ -113,9 +113,15 @@ def save_safetensors(
         metadata: what the file's header says besides.
 
     Raises:
-        WeightsError: the file cannot be written.
+        WeightsError: the file cannot be written, or the weights are of a dtype that is not read.
     """
     arrays = {key: np.asarray(value) for key, value in flatten_dict(dict(variables)).items()}
+    for key, value in arrays.items():
+        if value.dtype.name not in _FLOATS:
+            raise WeightsError(
+                f"{path}: cannot be written: {'/'.join(key)} is {value.dtype.name}, expected "
+                "float32, float16, bfloat16 or float64"
+            )
     channels = _flattened_channels(model, arrays, axis=3)
     tensors = {
         torch_name(model, key): np.ascontiguousarray(_to_torch(value, channels))

@@ -65,11 +65,13 @@ def _whole(least: int, most: int = MOST) -> Number:
 
 
 def _real(what: str, is_meant: Callable[[float], bool]) -> Number:
-    """A number that is meant as it is computed with, in float32."""
+    """A number that is meant as it is computed with: in float32, where tiny ones count as 0."""
 
     def is_meant_in_float32(value: float) -> bool:
         with np.errstate(over="ignore"):
             value = float(np.float32(value))
+        if abs(value) < np.finfo(np.float32).tiny:
+            value = 0.0
         return math.isfinite(value) and is_meant(value)
 
     return Number(what, float, is_meant_in_float32)

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 from jnnk._core.errors import InputError
 from jnnk._core.memory import gib, machine_memory
+from jnnk.files.safe_files import open_file
 
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".pbm",
@@ -45,6 +46,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Tags of TIFF files: bits of each channel, and how they are meant.
+_BITS_PER_SAMPLE, _SAMPLE_FORMAT, _UNSIGNED = 258, 339, 1
 # What Pillow raises for a file that is no image, is cut short, had bytes changed or is a bomb.
 _DAMAGED = (
     OSError, ValueError, SyntaxError, IndexError, KeyError, TypeError, EOFError, OverflowError,
@@ -145,7 +148,7 @@ def _decode(
 ) -> np.ndarray | None:
     """The pixels (H, W, C) uint8; None for a palette of greys where nothing says how to read it."""
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with open_file(path) as file, Image.open(file, formats=_FORMATS) as image:
             problem = _problem(image)
             if problem is None:
                 image.load()  # first: what is damaged shows here
@@ -171,9 +174,10 @@ def _problem(image: Image.Image) -> str | None:
     if image.mode not in _READ_AS:
         return f"got Pillow's mode {image.mode!r}"
     # Pillow reads these as 8 bits, silently. (A BMP's BGR;16 has five or six bits a channel.)
-    raw = str([tile.args for tile in _tiles(image)]) if image.format in ("PNG", "TIFF") else ""
-    if ";16" in raw or (image.format == "PPM" and _largest_value(image) > 255):
+    if _is_deep(image):
         return "got 16 bits a channel"
+    if image.format == "TIFF" and set(_tag(image, _SAMPLE_FORMAT)) - {_UNSIGNED}:
+        return "got signed numbers"
     number = getattr(image, "n_frames", 1) if image.format != "JPEG" else 1  # an MPO's are previews
     if number > 1:
         return f"it holds {number} pictures, expected one"
@@ -182,6 +186,24 @@ def _problem(image: Image.Image) -> str | None:
         if lowest < 255:
             return "it has transparent pixels: put it on a background"
     return None
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether an opened file holds more than 8 bits a channel."""
+    match image.format:
+        case "PNG":
+            return any(";16" in str(tile.args) for tile in _tiles(image))
+        case "TIFF":
+            return max(_tag(image, _BITS_PER_SAMPLE)) > 8
+        case "PPM":
+            return _largest_value(image) > 255
+    return False
+
+
+def _tag(image: Image.Image, number: int) -> tuple[int, ...]:
+    """The values of a tag of a TIFF file, one a channel; 1 is the default of those asked for."""
+    values = getattr(image, "tag_v2", {}).get(number, 1)
+    return values if isinstance(values, tuple) else (values,)
 
 
 def _largest_value(image: Image.Image) -> int:

@@ -14,7 +14,8 @@ from jnnk.data._image_files import SUFFIXES, UNREADABLE
 _TRAIN = ("train", "training")
 _TEST = ("test", "testing", "val", "valid", "validation", "dev", "eval", "holdout")
 _ENDING = re.compile(r"[ _-]?(set|data|dataset|images|split)$")  # of training_set or test-data
-_NOT_MEANT = ("__macosx",)  # what macOS puts beside the files of an archive
+# What macOS puts beside the files of an archive, and a NAS beside images.
+_NOT_MEANT = ("__macosx", "@eadir")
 # Files that describe images or their folder, and hold none.
 _COMPANIONS = (
     ".txt", ".md", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".html", ".xmp",
@@ -178,7 +179,7 @@ def _below(folder: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> Iterat
 
 
 def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
-    """What lies in a folder, is not hidden and no leftover of an archiver, by name."""
+    """What lies in a folder, is not hidden and no leftover of a machine, by name."""
     try:
         return sorted(
             path

@@ -6,6 +6,7 @@ from jax import Array
 
 from jnnk._core.precision import contract, working_dtype
 from jnnk.graphs import NNKGraph, RadialSimilarity
+from jnnk.graphs._search.differences import power_of_two
 from jnnk.measures._labels import labels_of_neighbors, labels_of_points
 
 
@@ -200,6 +201,8 @@ def standardised(x: Array) -> Array:
     as constant in derivatives, which would overflow through it.
     """
     x = x.astype(working_dtype(x.dtype))
+    # No sum leaves the range of the dtype in this unit, and nothing rounds otherwise.
+    x = x / power_of_two(jax.lax.stop_gradient(jnp.abs(x).max(initial=0)))
     centred = x - x.mean(0, keepdims=True)
     # A constant column leaves rounding behind, which would pass for a signal.
     constant = (x == x[:1]).all(0)

@@ -59,13 +59,17 @@ def contributes(scores: jax.Array, contribution: float | jax.Array) -> jax.Array
 
     Args:
         scores: raw scores ``(Cin, Cout)``.
-        contribution: the share, a scalar in [0, 1].
+        contribution: the share, a scalar in [0, 1]. A score that holds it but for what the sum, the
+            quotient and the share itself round counts as holding it: of ten equal kernels each
+            holds a tenth.
 
     Returns:
         bool ``(Cin, Cout)``; all False for a filter whose scores are all zero.
     """
     total = jnp.nansum(scores, axis=0, keepdims=True)
-    return (total > 0) & (scores / jnp.where(total > 0, total, 1) >= contribution)
+    rounding = (len(scores) + 2) * float(jnp.finfo(scores.dtype).eps)
+    shares = scores / jnp.where(total > 0, total, 1) * (1 + rounding)
+    return (total > 0) & (shares >= contribution)
 
 
 def keep_largest(scores: jax.Array, num_pruned: int | jax.Array) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import shutil
 import struct
@@ -197,7 +198,8 @@ def test_folder_with_a_test_split(tmp_path, mode, test_split):
     test = write_images(tmp_path / test_split, {"wasp": 1, "ant": 2}, mode=mode, suffix=".BMP")
     (tmp_path / "train" / ".hidden").mkdir()
     harmless = ("ant/Thumbs.db", "ant/.0.png", "ant/.DS_Store", "ant/0.json", "ant/boxes.XML",
-                "wasp/0.txt", "labels.csv", "../LICENSE", ".x.png")  # fmt: skip
+                "wasp/0.txt", "labels.csv", "ant/@eaDir/0.png", "../LICENSE", ".x.png")  # fmt: skip
+    (tmp_path / "train" / "ant" / "@eaDir").mkdir()
     for stray in harmless:
         (tmp_path / "train" / stray).write_text("no image")
     loaded = data.load(tmp_path)
@@ -455,6 +457,27 @@ def deep(colour_type, values):
     return lambda path: path.write_bytes(content)
 
 
+def tiff(values, *, sample_format=1):
+    """3 x 2 pixels of red, green and blue, one plane after the other, by TIFF 6.0."""
+    planes = [np.full(6, value).astype(values.dtype).tobytes() for value in values]
+    size, bits = len(planes[0]), 8 * values.dtype.itemsize
+    tags = [
+        (256, [3]), (257, [2]), (258, [bits] * 3), (259, [1]), (262, [2]),
+        (273, [8 + size * plane for plane in range(3)]), (277, [3]), (278, [2]), (279, [size] * 3),
+        (284, [2]), (339, [sample_format] * 3),
+    ]  # fmt: skip
+    behind, entries, outside = 8 + 3 * size, b"", b""
+    for number, numbers in tags:
+        content = np.asarray(numbers, "<u2").tobytes()
+        if len(content) > 4:
+            place = behind + 2 + 12 * len(tags) + 4 + len(outside)
+            outside, content = outside + content, struct.pack("<I", place)
+        entries += struct.pack("<HHI4s", number, 3, len(numbers), content)
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4) + outside
+    content = b"II*\0" + struct.pack("<I", behind) + b"".join(planes) + directory
+    return lambda path: path.write_bytes(content)
+
+
 def palette(colours, *, index=0, transparency=None):
     def save(path):
         image = Image.new("P", (3, 2), index)
@@ -487,6 +510,8 @@ def pages(path):
         (plain("RGB", (1, 2, 3), transparency=(1, 2, 3)), "it has transparent pixels"),
         (plain("RGBA", (1, 2, 3, 254)), "it has transparent pixels"),
         (plain("LA", (7, 0)), "it has transparent pixels"),
+        (tiff(np.array([300, 19_000, 38_000], "<u2")), "got 16 bits a channel"),
+        (tiff(np.array([-3, 5, 7], "i1"), sample_format=2), "got signed numbers"),
         (plain("F", 0.5, "TIFF"), "got Pillow's mode 'F'"),
         (pages, "it holds 2 pictures, expected one"),
     ],
@@ -506,6 +531,7 @@ def test_pixels_that_would_be_read_otherwise_than_meant(tmp_path, save, said):
         (palette([(255, 0, 255), (1, 2, 3)], index=1, transparency=0), [1, 2, 3]),
         (palette([(5, 5, 5), (1, 2, 3)]), [5, 5, 5]),  # nothing says grey
         (lambda path: path.write_bytes(b"P6 3 2 51 " + bytes([10] * 18)), [50, 50, 50]),
+        (tiff(np.array([1, 75, 150], "u1")), [1, 75, 150]),
     ],
 )
 def test_pixels_that_are_read(tmp_path, save, pixel):
@@ -524,6 +550,12 @@ def test_palettes_of_greys_are_what_the_others_are(tmp_path, mode, channels):
     images = np.concatenate([loaded.train_images, loaded.test_images])
     assert images.shape == (8, 2, 3, channels)
     assert (images == 9).all(axis=(1, 2, 3)).sum() == 2
+
+
+def test_an_image_that_is_no_file_is_not_waited_for(tmp_path):
+    write_images(tmp_path, {"a": 3, "b": 3})
+    os.mkfifo(tmp_path / "a" / "z.png")
+    assert "z.png: expected a file, found a FIFO" in error_of(tmp_path)
 
 
 def test_images_of_two_sizes(tmp_path):

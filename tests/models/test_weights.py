@@ -118,6 +118,14 @@ def test_a_round_trip_is_exact(tmp_path, name, options):
     assert same(models.load_safetensors(model, tmp_path / "net.safetensors"), variables)
 
 
+def test_what_would_not_be_read_is_not_written(tmp_path):
+    model = models.create("convnet5", num_classes=3)
+    tiny = jax.tree.map(lambda value: value.astype(jnp.float8_e4m3fn), draws(model, (32, 32, 1)))
+    with pytest.raises(models.WeightsError, match=r"is float8_e4m3fn, expected float32, float16"):
+        models.save_safetensors(model, tiny, tmp_path / "net.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_thinned_network_makes_the_round_trip(tmp_path):
     model = models.create("resnet8", num_classes=3).with_thin(
         {

@@ -23,6 +23,10 @@ def test_decorrelation_is_the_mean_squared_correlation():
     batch = _batch()
     expected = np.corrcoef(batch.reshape(-1, 5).astype(np.float64).T)[_OTHERS] ** 2
     np.testing.assert_allclose(decorrelation_penalty(batch), expected.mean(), rtol=1e-4)
+    large = jnp.asarray(batch * (3e38 / np.abs(batch).max()))
+    value, gradient = jax.value_and_grad(decorrelation_penalty)(large)
+    np.testing.assert_allclose(value, expected.mean(), rtol=1e-4)
+    assert jnp.isfinite(gradient).all()
 
 
 def test_cka_is_that_of_the_baselines():

@@ -31,6 +31,7 @@ from jnnk.pruning import (
     summarize,
 )
 from jnnk.pruning._conv_leaves import conv_kernels
+from jnnk.pruning._kept import contributes
 from jnnk.pruning._selection import num_pruned
 from jnnk.runs.mask_files import load_masks, save_masks
 
@@ -147,6 +148,14 @@ def test_contribution(params):
     keep = kept(masks)["block_0/conv1/kernel"]
     np.testing.assert_array_equal(keep, scores / scores.sum(axis=0) >= 0.12)
     assert authors_mode("weight_contrib", 0.12) == ("weight", Contribution(0.12))
+
+
+@pytest.mark.parametrize("weight", [0.1, 0.3, 0.7, 1e-3])
+@pytest.mark.parametrize("number", [*range(2, 52), 100, 511, 2048])
+def test_of_n_equal_kernels_each_contributes_its_share(number, weight):
+    scores = jnp.full((number, 2), weight)
+    assert contributes(scores, 1 / number).all()
+    assert not contributes(scores, 1.001 / number).any()
 
 
 @pytest.mark.parametrize("scope", ["layer", "network"])
