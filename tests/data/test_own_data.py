@@ -14,7 +14,8 @@ from PIL import Image
 from tiny import error_of
 
 from jnnk import InputError, data
-from jnnk.cli import main, options
+from jnnk.cli import configs, main
+from jnnk.cli.parser import make_parser
 
 # --- an .npz file
 
@@ -654,10 +655,10 @@ def test_a_run_knows_its_data_from_anywhere(tmp_path, monkeypatch, capsys):
     assert (config["dataset"], config["data_dir"]) == ("mine.npz", str(tmp_path))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    parse = options.parser().parse_args
+    parse = make_parser().parse_args
     resumed = ["train", "--resume", "--out", "../run"]
-    known = options.train_config(parse(resumed))
-    assert known == options.train_config(parse([*resumed, "--dataset", "../mine.npz"]))
+    known = configs.train_config(parse(resumed))
+    assert known == configs.train_config(parse([*resumed, "--dataset", "../mine.npz"]))
     assert known.dataset == "mine.npz" and known.data_dir == str(tmp_path)
     assert main(["export", "../run", "--out", "torch"]) == 0
     (tmp_path / "mine.npz").rename("mine.npz")
