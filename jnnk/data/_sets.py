@@ -294,6 +294,7 @@ def _own_path(
 
 
 def _own_name(path: pathlib.Path) -> str:
+    """The name of one's own data: the file's, or the folder's with a ``/``."""
     return path.name if path.suffix == ".npz" else f"{path.name}/"
 
 
@@ -310,6 +311,7 @@ def _folder(name: str, data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
 
 
 def _read_digits():
+    """Images and labels (no test split), and class names, of scikit-learn's digits."""
     with extra("study"):
         from sklearn.datasets import load_digits  # slow to import
 
@@ -336,6 +338,7 @@ def _stratified_split(images: np.ndarray, labels: np.ndarray, class_names: Seque
 
 
 def _check_labels(name: str, split: str, labels: np.ndarray, num_classes: int) -> None:
+    """Refuses a half without images, or labels that are no numbers of classes."""
     if not labels.size:
         raise InputError(f"data set {name!r} has no {split} images")
     if labels.min() < 0 or labels.max() >= num_classes:
