@@ -1,10 +1,11 @@
 """Pictures of the studies of overlap as a lever, each a function from records to a figure."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jnnk.report.figures.style import (
@@ -15,6 +16,7 @@ from jnnk.report.figures.style import (
     means_and_deviations,
     panels,
 )
+from jnnk.runs.records import Spread
 from jnnk.runs.study_records import ChannelSummary, RegularizerSummary, StoppedTraining
 
 _PANELS = (
@@ -23,6 +25,8 @@ _PANELS = (
     ("training - test accuracy (points)", attrgetter("gap"), 100),
     ("kernels prunable (%)", attrgetter("prunable"), 100),
 )
+_STAGES = {"one-shot": attrgetter("one_shot"), "fine-tuned": attrgetter("fine_tuned")}
+_COSTS = {"MACs": attrgetter("cost.macs"), "measured latency": attrgetter("cost.latency")}
 
 
 def regularizer_effects(summary: Sequence[RegularizerSummary]) -> Figure:
@@ -31,24 +35,9 @@ def regularizer_effects(summary: Sequence[RegularizerSummary]) -> Figure:
     Args:
         summary: a penalty and strength each.
     """
-    none = next((row for row in summary if row.penalty == "none"), None)
-    penalties = dict.fromkeys(row.penalty for row in summary if row.penalty != "none")
     with panels(1, 4, (13, 3.4)) as (figure, axes):
         for axis, (label, measure, factor) in zip(axes[0], _PANELS, strict=True):
-            for marker, penalty in zip("osD^v", penalties, strict=False):
-                rows = [row for row in summary if row.penalty == penalty]
-                line_with_deviations(
-                    axis,
-                    [row.strength for row in rows],
-                    [measure(row) for row in rows],
-                    factor=factor, marker=marker, linewidth=1, label=penalty,
-                )  # fmt: skip
-            if none is not None:
-                (middle,), (spread,) = means_and_deviations([measure(none)], factor=factor)
-                axis.axhline(middle, color="grey", linestyle="--", linewidth=1, label="no penalty")
-                axis.axhspan(
-                    middle - spread, middle + spread, color="grey", alpha=0.15, linewidth=0
-                )
+            _lines_of_penalties(axis, summary, measure, factor)
             strengths = sorted({row.strength for row in summary})
             least = min((abs(strength) for strength in strengths if strength), default=1)
             axis.set_xscale("symlog", linthresh=least)
@@ -58,6 +47,27 @@ def regularizer_effects(summary: Sequence[RegularizerSummary]) -> Figure:
             axis.set(xlabel="strength", ylabel=label)
         legend_beside(axes[0, -1])
     return figure
+
+
+def _lines_of_penalties(
+    axis: Axes,
+    summary: Sequence[RegularizerSummary],
+    measure: Callable[[RegularizerSummary], Spread],
+    factor: float,
+) -> None:
+    """A measure against strength, a line a penalty, and a band where there is no penalty."""
+    penalties = dict.fromkeys(row.penalty for row in summary if row.penalty != "none")
+    for marker, penalty in zip("osD^v", penalties, strict=False):
+        rows = [row for row in summary if row.penalty == penalty]
+        line_with_deviations(
+            axis, [row.strength for row in rows], [measure(row) for row in rows],
+            factor=factor, marker=marker, linewidth=1, label=penalty,
+        )  # fmt: skip
+    none = next((row for row in summary if row.penalty == "none"), None)
+    if none is not None:
+        (middle,), (spread,) = means_and_deviations([measure(none)], factor=factor)
+        axis.axhline(middle, color="grey", linestyle="--", linewidth=1, label="no penalty")
+        axis.axhspan(middle - spread, middle + spread, color="grey", alpha=0.15, linewidth=0)
 
 
 def stopping_rules(records: Sequence[StoppedTraining]) -> Figure:
@@ -101,27 +111,13 @@ def channel_pruning(summary: Sequence[ChannelSummary]) -> Figure:
     """
     networks = dict.fromkeys(row.network for row in summary)
     criteria = dict.fromkeys(row.criterion for row in summary)
-    stages = {"one-shot": attrgetter("one_shot"), "fine-tuned": attrgetter("fine_tuned")}
-    costs = {"MACs": attrgetter("cost.macs"), "measured latency": attrgetter("cost.latency")}
-    columns = list(itertools.product(stages.items(), costs.items()))
+    columns = list(itertools.product(_STAGES.items(), _COSTS.items()))
     with panels(len(networks), 4, (15, 3.5 * len(networks))) as (figure, axes):
         for row, network in zip(axes, networks, strict=True):
+            of_network = [each for each in summary if each.network == network]
             for axis, ((stage, accuracy), (what, cost)) in zip(row, columns, strict=True):
-                for number, criterion in enumerate(criteria):
-                    rows = [
-                        r
-                        for r in summary
-                        if (r.network, r.criterion) == (network, criterion)
-                        and accuracy(r).mean is not None
-                    ]
-                    line_with_deviations(
-                        axis,
-                        [100 * cost(r) for r in rows],
-                        [accuracy(r) for r in rows],
-                        factor=100, marker="osD^vPX"[number % 7], label=criterion,
-                        linewidth=2 if "redundancy" in criterion else 1,
-                    )  # fmt: skip
-                before = next(r.accuracy_before for r in summary if r.network == network)
+                _lines_of_criteria(axis, of_network, criteria, cost, accuracy)
+                before = of_network[0].accuracy_before
                 axis.axhline(100 * before, color="grey", linestyle="--", linewidth=1)
                 axis.set(
                     xlabel=f"{what} (% of the whole)",
@@ -130,3 +126,22 @@ def channel_pruning(summary: Sequence[ChannelSummary]) -> Figure:
                 )
             legend_beside(row[-1])
     return figure
+
+
+def _lines_of_criteria(
+    axis: Axes,
+    summary: Sequence[ChannelSummary],
+    criteria: Iterable[str],
+    cost: Callable[[ChannelSummary], float],
+    accuracy: Callable[[ChannelSummary], Spread],
+) -> None:
+    """Accuracy against a cost, a line a criterion, those of redundancy drawn thick."""
+    for number, criterion in enumerate(criteria):
+        rows = [
+            row for row in summary if row.criterion == criterion and accuracy(row).mean is not None
+        ]
+        line_with_deviations(
+            axis, [100 * cost(row) for row in rows], [accuracy(row) for row in rows],
+            factor=100, marker="osD^vPX"[number % 7], label=criterion,
+            linewidth=2 if "redundancy" in criterion else 1,
+        )  # fmt: skip
