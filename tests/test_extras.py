@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jnnk.cli.commands import STUDY
+from jnnk.cli.program import STUDY
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

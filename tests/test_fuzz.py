@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from jnnk import InputError, make_masks, models
-from jnnk.cli import commands as cli
+from jnnk.cli import networks
 from jnnk.data import _own_data as own_data
 from jnnk.data._image_files import read_images
 from jnnk.data._tfds_features import check_features
@@ -61,7 +61,7 @@ def convnet_archive(path, variables):
     arrays = {name.replace("_fc", "_fc1"): np.asarray(value) for name, value in arrays.items()}
     with path.open("wb") as file:
         np.savez_compressed(file, **arrays)
-    return lambda: cli.load_epoch(MODEL, path, 0)
+    return lambda: networks.load_epoch(MODEL, path, 0)
 
 
 def masks_file(path, variables):
@@ -192,7 +192,7 @@ def test_a_header_that_never_ends(tmp_path, variables):
     npy = np.lib.format.magic(1, 0) + struct.pack("<H", 64) + b"{'descr': (".ljust(63) + b"\n"
     for names, load in (
         (LayerArrays._fields, lambda: read_npz(path, LayerArrays)),
-        (["epoch00/W_conv0"], lambda: cli.load_epoch(MODEL, path, 0)),
+        (["epoch00/W_conv0"], lambda: networks.load_epoch(MODEL, path, 0)),
     ):
         with zipfile.ZipFile(path, "w") as archive:
             for name in names:
@@ -222,7 +222,7 @@ def test_nothing_pickled_is_read(tmp_path, variables):
     with path.open("wb") as file:
         np.savez(file, allow_pickle=True, **{"epoch00/W_conv0": trap})
     with pytest.raises(InputError, match="file"):
-        cli.load_epoch(MODEL, path, 0)
+        networks.load_epoch(MODEL, path, 0)
     assert not made.exists()
 
 

@@ -89,12 +89,12 @@ def test_the_reader_of_imports_sees_them():
     expected = {"jnnk._core.errors", "jnnk.data._tiny_imagenet", "jnnk.data._tfds_sets"}
     assert expected <= graph()["jnnk.data._sets"]
     assert "jnnk.models.resnet" in graph()["jnnk.models"]
-    assert "jnnk.models" in graph()["jnnk.cli.commands"]
+    assert "jnnk.models" in graph()["jnnk.cli.networks"]
 
 
 def test_only_the_command_line_imports_the_models():
     users = {name for name, targets in graph().items() if any(map(is_model, targets))}
-    assert {name for name in users if not is_model(name)} == {"jnnk.cli.commands"}
+    assert {name for name in users if not is_model(name)} == {"jnnk.cli.networks"}
 
 
 def test_models_import_nothing_of_jnnk():
@@ -163,7 +163,7 @@ def test_only_the_command_line_prints():
     """It makes the consoles; the terminal's module prints on those it is given."""
     assert [name for name, tree in trees().items() if "print" in calls(tree)] == []
     makers = [name for name, tree in trees().items() if "Console" in calls(tree)]
-    assert makers == ["jnnk.cli.commands"]
+    assert makers == ["jnnk.cli.program"]
     of_rich = {
         name
         for name, tree in trees().items()
@@ -173,6 +173,6 @@ def test_only_the_command_line_prints():
                        [alias.name for alias in node.names])
         if module.split(".")[0] == "rich"
     }  # fmt: skip
-    assert of_rich == {"jnnk.cli.commands", "jnnk.cli.terminal"}
+    assert of_rich == {"jnnk.cli.program", "jnnk.cli.terminal"}
     users = {name for name in graph() if "jnnk.cli.terminal" in graph()[name]}
-    assert users == {"jnnk.cli.commands"}
+    assert users == {"jnnk.cli.program"}

@@ -31,11 +31,14 @@ def error_of(name, **options):
     return message
 
 
-def fails(main, capsys, *words):
-    """The one line that a command with bad input says."""
+def fails(capsys, *words, has_notes=False):
+    """The one line that a command with bad input says, alone but for notes where it has some."""
+    from jnnk.cli import main  # here: it needs more than the library does
+
     assert main([str(word) for word in words]) == 2
     said = capsys.readouterr()
     assert said.out == ""
-    line = said.err.splitlines()[-1]
+    *notes, line = said.err.splitlines()
     assert line.startswith("error: ")
+    assert has_notes or not notes
     return line

@@ -1,6 +1,6 @@
 """How answers and progress look: tables by rich or JSON, bars on a terminal or lines in a log.
 
-Prints only on the consoles that ``cli.py`` hands it.
+Prints only on the consoles that ``program.py`` hands it.
 """
 
 import contextlib
@@ -8,31 +8,18 @@ import json
 import re
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import rich.progress
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from jnnk.cli.answers import Answer
 from jnnk.runs.folder import to_json
 from jnnk.runs.progress import Display, Silent
 
 _TABLE_WIDTH = 140  # characters, at least
-
-
-class Answer(NamedTuple):
-    """What a command found.
-
-    Attributes:
-        values: for machines, in JSON's terms but for arrays and NamedTuples.
-        facts: for people, (meaning, value in words) each.
-        table: for people, records with the same keys; shown above the facts.
-    """
-
-    values: dict[str, Any]
-    facts: list[tuple[str, str]]
-    table: Sequence[dict[str, Any]] = ()
 
 
 class Terminal:

@@ -7,10 +7,10 @@ import struct
 import warnings
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from jnnk._core.errors import InputError
 from jnnk._core.memory import gib, machine_memory
@@ -94,6 +94,7 @@ def read_images(
             decode = functools.partial(_decode, mode=mode)
         for index, path in enumerate(paths):
             pixels = decode(path, image_size=image_size)
+            assert pixels is not None, "a palette of greys is read by grey_palette"
             shape = shape or pixels.shape
             if pixels.shape != shape:
                 said = f"{path}: expected {_text(shape)}{like}, got {_text(pixels.shape)}"
@@ -162,6 +163,8 @@ def _decode(
                 if image_size is not None:
                     upright = _square(upright, image_size)
                 pixels = np.asarray(upright)
+    except UnidentifiedImageError:
+        raise InputError(f"cannot read the image {path} (of no kind that is read)") from None
     except _DAMAGED as error:
         raise InputError(f"cannot read the image {path} ({error})") from error
     if problem is not None:
@@ -182,7 +185,8 @@ def _problem(image: Image.Image) -> str | None:
     if number > 1:
         return f"it holds {number} pictures, expected one"
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
-        *_, (lowest, _) = image.convert(_WITH_ALPHA.get(image.mode, "RGBA")).getextrema()
+        extrema = image.convert(_WITH_ALPHA.get(image.mode, "RGBA")).getextrema()
+        lowest, _ = cast(tuple[tuple[int, int], ...], extrema)[-1]  # a pair for each of the bands
         if lowest < 255:
             return "it has transparent pixels: put it on a background"
     return None

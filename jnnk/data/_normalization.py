@@ -2,9 +2,11 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Num
+
+from jnnk._core.arrays import ArrayLike
 
 
 class Normalization(NamedTuple):
@@ -15,11 +17,13 @@ class Normalization(NamedTuple):
         std: (C,) what is divided by, likewise.
     """
 
-    mean: np.ndarray
-    std: np.ndarray
+    mean: Float[np.ndarray, " C"]
+    std: Float[np.ndarray, " C"]
 
 
-def normalize(images: jax.Array, normalization: Normalization) -> jax.Array:
+def normalize(
+    images: Num[ArrayLike, "... C"], normalization: Normalization
+) -> Float[Array, "... C"]:
     """Scale images to zero mean and unit deviation a channel.
 
     Args:

@@ -8,9 +8,10 @@ import json
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Int32, UInt8
 
 from jnnk._core.errors import InputError
 from jnnk._core.extras import extra
@@ -43,10 +44,10 @@ class Dataset(NamedTuple):
     """
 
     name: str
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray
+    train_images: UInt8[np.ndarray, "N H W C"]
+    train_labels: Int32[np.ndarray, " N"]
+    test_images: UInt8[np.ndarray, "M H W C"]
+    test_labels: Int32[np.ndarray, " M"]
     class_names: tuple[str, ...]
     normalization: Normalization
     test_split: str = ""
@@ -238,7 +239,7 @@ def fingerprint(dataset: Dataset) -> dict[str, str]:
     for field in ("train_images", "train_labels", "test_images", "test_labels"):
         array = np.ascontiguousarray(getattr(dataset, field))
         digest = hashlib.blake2b(f"{array.dtype.str} {array.shape} ".encode(), digest_size=16)
-        digest.update(array.reshape(-1).view(np.uint8))
+        digest.update(array.reshape(-1).view(np.uint8).data)
         digests[field] = digest.hexdigest()
     return digests
 
@@ -257,7 +258,7 @@ def prepare(name: str, data_dir: str | os.PathLike[str]) -> None:
     tfds_sets.prepare(name, data_dir)
 
 
-def epoch_order(num_examples: int, *, seed: int, epoch: int) -> np.ndarray:
+def epoch_order(num_examples: int, *, seed: int, epoch: int) -> Int32[np.ndarray, " num_examples"]:
     """Order in which an epoch visits the training examples.
 
     It sorts raw output of NumPy's PCG64, which NumPy keeps stable between versions and machines
@@ -293,6 +294,7 @@ def _own_path(
 
 
 def _own_name(path: pathlib.Path) -> str:
+    """The name of one's own data: the file's, or the folder's with a ``/``."""
     return path.name if path.suffix == ".npz" else f"{path.name}/"
 
 
@@ -309,10 +311,11 @@ def _folder(name: str, data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
 
 
 def _read_digits():
+    """Images and labels (no test split), and class names, of scikit-learn's digits."""
     with extra("study"):
         from sklearn.datasets import load_digits  # slow to import
 
-    digits = load_digits()
+    digits: Any = load_digits()  # a Bunch; sklearn's annotation has the tuple too
     images = np.round(digits.images[..., None] * (255 / 16)).astype(np.uint8)
     class_names = tuple(str(name) for name in digits.target_names)
     return (images, digits.target.astype(np.int32)), None, class_names
@@ -326,13 +329,16 @@ def _stratified_split(images: np.ndarray, labels: np.ndarray, class_names: Seque
         members = order[labels[order] == label]
         is_test[members[: round(len(members) / 5)]] = True
     said = "a fifth of every class, held out"
-    untested = [class_names[label] for label in np.unique(labels) if label not in labels[is_test]]
+    untested = [
+        class_names[int(label)] for label in np.unique(labels) if label not in labels[is_test]
+    ]
     if untested:
         said += f"; none of {', '.join(untested)}, which have too few images"
     return (images[~is_test], labels[~is_test]), (images[is_test], labels[is_test]), said
 
 
 def _check_labels(name: str, split: str, labels: np.ndarray, num_classes: int) -> None:
+    """Refuses a half without images, or labels that are no numbers of classes."""
     if not labels.size:
         raise InputError(f"data set {name!r} has no {split} images")
     if labels.min() < 0 or labels.max() >= num_classes:

@@ -17,7 +17,7 @@ from jnnk.data._tfds_features import check_features
 _CHUNK = 1000  # records decoded at a time: faster than one by one, and little memory
 
 
-def read(name: str, data_dir: pathlib.Path | None):
+def read(name: str, data_dir: str | os.PathLike[str] | None):
     """Read a set that was prepared as array_record.
 
     Args:

@@ -3,15 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 import plotly.graph_objects as go
+from matplotlib.colors import to_hex
 
 from jnnk.measures import cluster_channels
 from jnnk.report.figures.style import PALETTE
 from jnnk.runs.records import SweepPoint
 
-_COLOURS = [mpl.colors.to_hex(colour) for colour in PALETTE]
+_COLOURS = [to_hex(colour) for colour in PALETTE]
 _TELLS = (0.005, 0.995)  # shares between which a threshold tells criteria apart
 _MARGIN = {"l": 60, "r": 10, "t": 50, "b": 40}
 

@@ -98,6 +98,7 @@ def headline(config: TrainConfig, results: Results) -> Headline:
         config: how the run was trained.
         results: of :func:`jnnk.jobs.report.collect`.
     """
+    pruning, settings = results.pruning, results.pruning_settings
     return Headline(
         model=config.model,
         dataset=config.dataset,
@@ -106,7 +107,7 @@ def headline(config: TrainConfig, results: Results) -> Headline:
         if results.training and TRAINING not in results.diverged
         else None,
         overlap=_of_overlap(results) if results.overlap else None,
-        pruning=_of_pruning(results.pruning, results.pruning_settings) if results.pruning else None,
+        pruning=None if pruning is None or settings is None else _of_pruning(pruning, settings),
     )
 
 
@@ -135,6 +136,7 @@ def answers(numbers: Headline) -> list[Answer]:
 
 
 def _what_diverged(parts: dict[str, Divergence]) -> Answer:
+    """Which trainings diverged, and what is therefore left out."""
     where = "; ".join(f"{name}: no finite loss at {at}" for name, at in parts.items())
     if TRAINING in parts:
         text = "this network is no result, and nothing measured on it is shown"
@@ -144,6 +146,7 @@ def _what_diverged(parts: dict[str, Divergence]) -> Answer:
 
 
 def _of_overlap(results: Results) -> OverlapHeadline:
+    """The most redundant and the last layer, at the last epoch measured."""
     last = last_epoch(results.overlap)
     most, deepest = by_redundancy(last)[0], last[-1]
     return OverlapHeadline(
@@ -157,11 +160,12 @@ def _of_overlap(results: Results) -> OverlapHeadline:
 
 
 def _of_pruning(result: PruningResult, settings: PruneConfig) -> PruningHeadline:
+    """What was pruned and at which accuracy, and the criterion that would spare most."""
     sweep = result.sweep
     spared = {
         name: sweep.largest_share(name, tolerance=settings.tolerance) for name in sweep.criteria
     }
-    best = max(spared, key=spared.get)
+    best = max(spared, key=spared.__getitem__)
     if spared[best] == spared[result.criterion]:
         best = result.criterion
     return PruningHeadline(
@@ -183,6 +187,7 @@ def _of_pruning(result: PruningResult, settings: PruneConfig) -> PruningHeadline
 
 
 def _what_can_go(numbers: PruningHeadline) -> Answer:
+    """The share of kernels pruned, and why that one."""
     whole, kept = numbers.kernels
     within = f"at most {points(numbers.tolerance)} lost"
     why = "the share asked for" if numbers.is_share_given else within
@@ -193,6 +198,7 @@ def _what_can_go(numbers: PruningHeadline) -> Answer:
 
 
 def _what_it_costs(numbers: PruningHeadline) -> Answer:
+    """The change of test accuracy after fine-tuning, in points."""
     change = 100 * (numbers.finetuned - numbers.before)
     text = (
         f"points of test accuracy after fine-tuning, {percent(numbers.before)} to "

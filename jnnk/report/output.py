@@ -93,9 +93,9 @@ def draw(run: Run, name: str, figure: Figure, caption: str, records: Records) ->
     return Drawing(name, content, caption, to_csv(records, digits=6))
 
 
-def percent(share: float) -> str:
-    """A share in words, such as ``"12.30 %"``."""
-    return f"{100 * share:.2f} %"
+def percent(share: float | None) -> str:
+    """A share in words, such as ``"12.30 %"``; ``"-"`` where there is none."""
+    return "-" if share is None else f"{100 * share:.2f} %"
 
 
 def points(tolerance: float) -> str:

@@ -1,6 +1,5 @@
 """``report.html``: one self-contained page of questions, answers, figures and their numbers."""
 
-import contextlib
 import functools
 import html
 import importlib.resources
@@ -167,8 +166,10 @@ def check_page(path: pathlib.Path) -> None:
     """
     try:
         is_file = stat.S_ISREG(path.lstat().st_mode)
-        with path.open("rb") if is_file else contextlib.nullcontext() as file:
-            begin = file.read(len(_START)) if is_file else b""
+        begin = b""
+        if is_file:
+            with path.open("rb") as file:
+                begin = file.read(len(_START))
     except FileNotFoundError:
         return
     except OSError as error:
@@ -178,11 +179,13 @@ def check_page(path: pathlib.Path) -> None:
 
 
 def _answer(answer: Answer) -> str:
+    """A question and its answer at the top of the page, as HTML."""
     question, number, text = map(_text, answer)
     return f'<div class="answer"><h3>{question}</h3><b>{number}</b><p>{text}</p></div>'
 
 
 def _content(section: Section) -> str:
+    """A section's text, figures and table, as HTML."""
     parts = [f"<p>{_text(section.text)}</p>"] if section.text else []
     parts += map(_figure, section.drawings)
     if section.table is not None:
@@ -191,6 +194,7 @@ def _content(section: Section) -> str:
 
 
 def _figure(drawing: Drawing) -> str:
+    """A figure with its caption and a link to its numbers, as HTML."""
     name, csv = _text(drawing.name), urllib.parse.quote(drawing.csv, safe=" ,./+-=()")
     return (
         f'<figure id="figure-{name}">{drawing.content}<figcaption>{_text(drawing.caption)} '
@@ -200,7 +204,9 @@ def _figure(drawing: Drawing) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    def row(cells, tag):
+    """A table as HTML."""
+
+    def row(cells: Sequence[Any], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{_cell(cell)}</{tag}>" for cell in cells) + "</tr>"
 
     return (
@@ -213,16 +219,19 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
+    """A value of a table: three digits of a float, a dash for None."""
     if value is None:
         return "-"
     return f"{value:.3g}" if isinstance(value, float) else _text(value)
 
 
 def _anchor(number: int) -> str:
+    """The id of the section of that number."""
     return f"question-{number + 1}"
 
 
 def _text(value: Any) -> str:
+    """A value as plain text of HTML."""
     return html.escape(str(value))
 
 
@@ -232,6 +241,7 @@ def _in_script(text: str) -> str:
 
 
 def _resource(name: str) -> str:
+    """A file that lies beside this module."""
     return importlib.resources.files("jnnk.report").joinpath(name).read_text(encoding="utf-8")
 
 

@@ -37,7 +37,7 @@ def to_csv(records: Records, *, digits: int | None = None) -> str:
         digits: significant digits of floats; full precision where None.
     """
 
-    def cell(value):
+    def cell(value: Any) -> Any:
         if isinstance(value, str):
             text = re.sub(r"[\r\n]", " ", value)  # readers differ on which of them end a row
             return f"'{text}" if value.startswith(_OF_FORMULAS) else text
@@ -89,33 +89,40 @@ def to_markdown(records: Records) -> str:
 
 
 def _rows(records: Records) -> _Rows:
+    """The records as dicts."""
     return [to_json(each) if dataclasses.is_dataclass(each) else each for each in records]
 
 
 def _columns(rows: _Rows) -> list[str]:
+    """The keys of the first row."""
     if not rows:
         raise ValueError("records: expected at least one record, got none")
     return list(rows[0])
 
 
 def _cells(rows: _Rows) -> list[list[str]]:
+    """The table as texts, its head first."""
     columns = _columns(rows)
     return [[*map(_cell, columns)], *([_cell(row.get(name)) for name in columns] for row in rows)]
 
 
 def _cell(value: Any) -> str:
+    """A value as text: four digits of a float, a dash for None."""
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else " ".join(str(value).splitlines())
 
 
 def _is_numeric(rows: _Rows, column: str) -> bool:
+    """Whether a column holds nothing but numbers and None."""
     return all(isinstance(row.get(column), int | float | None) for row in rows)
 
 
 def _plain(text: str) -> str:
+    """A text without what Markdown would take for its own."""
     return re.sub(r"([\\`*\[\]<>|&])", r"\\\1", text)
 
 
 def _escape(text: str) -> str:
+    """A text without what LaTeX would take for its own."""
     return "".join(_LATEX.get(character, character) for character in text)

@@ -103,10 +103,12 @@ def data_uri(image: np.ndarray) -> str:
 
 
 def _as_picture(image: np.ndarray) -> Image.Image:
+    """An image (H, W, D) uint8, D 1 or 3, as one of Pillow's."""
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
 def _small(image: np.ndarray) -> np.ndarray:
+    """An image (H, W, D) uint8 with no side longer than ``_SIDE``."""
     picture = _as_picture(image)
     picture.thumbnail((_SIDE, _SIDE))
     return np.asarray(picture).reshape(picture.height, picture.width, image.shape[-1])

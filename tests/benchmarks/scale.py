@@ -15,7 +15,6 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
 import timing
 
@@ -25,7 +24,7 @@ from jnnk.data import Normalization, load
 from jnnk.graphs import channelwise_nnk_graph
 from jnnk.jobs.overlap_plan import rectified_points
 from jnnk.measures import channel_overlap
-from jnnk.report.figures.style import STYLE, make_axes
+from jnnk.report.figures.style import panels
 from jnnk.training import make_predict
 
 LAYER = "layer3_2/conv2"  # 64 channels of 8 x 8
@@ -114,18 +113,17 @@ def growth(path):
 
 
 def draw(seconds, path):
-    matplotlib.rcParams.update(STYLE)
-    figure, axes = make_axes(1, 4, (13, 3), sharey=True)
-    for axis, (name, values) in zip(axes, RANGES.items(), strict=True):
-        axis.loglog(values, seconds[name], "o-")
-        slope = np.polyfit(*np.log([values, seconds[name]]), 1)[0]
-        axis.set(xlabel=name, title=f"mean slope {slope:.2f}")
-        axis.set_xticks(values, labels=[f"{value:,}" for value in values])
-        axis.set_yticks(TICKS, labels=map(str, TICKS))
-        axis.minorticks_off()
-    axes[0].set_ylabel("processor seconds")
-    figure.suptitle(", ".join(f"{name} = {value:,}" for name, value in BASE.items()))
-    figure.savefig(path, metadata={"Software": None})
+    with panels(1, 4, (13, 3), sharey=True) as (figure, axes):
+        for axis, (name, values) in zip(axes[0], RANGES.items(), strict=True):
+            axis.loglog(values, seconds[name], "o-")
+            slope = np.polyfit(*np.log([values, seconds[name]]), 1)[0]
+            axis.set(xlabel=name, title=f"mean slope {slope:.2f}")
+            axis.set_xticks(values, labels=[f"{value:,}" for value in values])
+            axis.set_yticks(TICKS, labels=map(str, TICKS))
+            axis.minorticks_off()
+        axes[0, 0].set_ylabel("processor seconds")
+        figure.suptitle(", ".join(f"{name} = {value:,}" for name, value in BASE.items()))
+        figure.savefig(path, metadata={"Software": None})
 
 
 def main():

@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import pytest
 import safetensors.numpy
+from tiny import fails
 
 from jnnk.cli import main
 from jnnk.report.top_images import Images, TopRows
@@ -31,16 +32,6 @@ def run(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "study"
     assert main([*STUDY, "--out", str(path)]) == 0
     return path
-
-
-def fails(capsys, *argv):
-    """The one line that a command with bad input says."""
-    assert main([str(word) for word in argv]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    (line,) = said.err.splitlines()
-    assert line.startswith("error: ")
-    return line
 
 
 def test_study_leaves_everything_it_promises(run):

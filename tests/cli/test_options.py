@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from jnnk.cli import main, options
+from jnnk.cli import configs, main
+from jnnk.cli.parser import make_parser
 from jnnk.runs.folder import create_run
 from jnnk.runs.settings import TrainConfig
 
@@ -43,7 +44,7 @@ NEVER_WHOLE = ["1.5", "1e3", "9" * 5000]
 def commands():
     (action,) = (
         action
-        for action in options.parser()._actions
+        for action in make_parser()._actions
         if isinstance(action, argparse._SubParsersAction)
     )
     return action.choices
@@ -134,11 +135,11 @@ def test_words_that_are_no_command_or_option(words, said, capsys):
 
 
 def test_what_is_given_twice_counts_once():
-    parse = options.parser().parse_args
+    parse = make_parser().parse_args
     args = parse(["prune", "run", "--protocol", "short", "--seeds", "1", "0", "1", "--criteria",
                   "weight", "det", "weight"])  # fmt: skip
-    config = options.protocol_config(args)
+    config = configs.protocol_config(args)
     assert (config.seeds, config.criteria) == ((1, 0), ("weight", "det"))
     args = parse(["train", "--out", "new", "--mean", "0.5", "0.5", "--measure-epochs", "1", "1"])
-    config = options.train_config(args)
+    config = configs.train_config(args)
     assert (config.mean, config.measure_epochs) == ((0.5, 0.5), (1,))

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from jnnk.cli import options, terminal
-from jnnk.cli.terminal import Answer, Terminal
+from jnnk.cli import terminal
+from jnnk.cli.answers import Answer
+from jnnk.cli.commands import COMMANDS
+from jnnk.cli.parser import EXIT_CODES, make_parser
+from jnnk.cli.terminal import Terminal
 
 ANSWER = Answer(
     {"share": np.float32(0.5), "path": "/runs/[a]"},
@@ -26,29 +29,29 @@ def shown(**how) -> str:
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:
-    (action,) = (a for a in options.parser()._actions if isinstance(a, argparse._SubParsersAction))
+    (action,) = (a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction))
     return action.choices
 
 
 def test_help_fits_a_screen_and_shows_an_example_a_command(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    lines = options.parser().format_help().splitlines()
+    lines = make_parser().format_help().splitlines()
     assert len(lines) <= 40 and max(map(len, lines)) <= 80
     for name, sub in commands().items():
         (example,) = (line.strip() for line in lines if line.strip().startswith(f"jnnk {name} "))
         assert example in " ".join(sub.format_help().split())
-    for code, meaning in options.EXIT_CODES.items():
+    for code, meaning in EXIT_CODES.items():
         assert any(str(code) in line and meaning in line for line in lines)
 
 
 def test_examples_are_accepted():
-    for name, example in options.EXAMPLES.items():
-        assert options.parser().parse_args([name, *example.split()]).command == name
+    for name, command in COMMANDS.items():
+        assert make_parser().parse_args([name, *command.example.split()]).command == name
 
 
 def test_completion_is_a_script_that_the_shell_accepts(capsys):
     with pytest.raises(SystemExit, match="0"):
-        options.parser().parse_args(["--print-completion", "bash"])
+        make_parser().parse_args(["--print-completion", "bash"])
     script = capsys.readouterr().out
     assert "--tolerance" in script
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)

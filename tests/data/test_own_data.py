@@ -15,7 +15,8 @@ from PIL import Image
 from tiny import error_of
 
 from jnnk import InputError, data
-from jnnk.cli import main, options
+from jnnk.cli import configs, main
+from jnnk.cli.parser import make_parser
 
 # --- an .npz file
 
@@ -458,15 +459,15 @@ def deep(colour_type, values):
 
 
 def tiff(values, *, sample_format=1):
-    """3 x 2 pixels of red, green and blue, one plane after the other, by TIFF 6.0."""
+    """3 x 2 pixels, the channels' planes one after the other, by TIFF 6.0; grey or colour."""
     planes = [np.full(6, value).astype(values.dtype).tobytes() for value in values]
-    size, bits = len(planes[0]), 8 * values.dtype.itemsize
+    channels, size, bits = len(planes), len(planes[0]), 8 * values.dtype.itemsize
     tags = [
-        (256, [3]), (257, [2]), (258, [bits] * 3), (259, [1]), (262, [2]),
-        (273, [8 + size * plane for plane in range(3)]), (277, [3]), (278, [2]), (279, [size] * 3),
-        (284, [2]), (339, [sample_format] * 3),
+        (256, [3]), (257, [2]), (258, [bits] * channels), (259, [1]), (262, [1 + channels // 3]),
+        (273, [8 + size * plane for plane in range(channels)]), (277, [channels]), (278, [2]),
+        (279, [size] * channels), (284, [2]), (339, [sample_format] * channels),
     ]  # fmt: skip
-    behind, entries, outside = 8 + 3 * size, b"", b""
+    behind, entries, outside = 8 + channels * size, b"", b""
     for number, numbers in tags:
         content = np.asarray(numbers, "<u2").tobytes()
         if len(content) > 4:
@@ -511,7 +512,7 @@ def pages(path):
         (plain("RGBA", (1, 2, 3, 254)), "it has transparent pixels"),
         (plain("LA", (7, 0)), "it has transparent pixels"),
         (tiff(np.array([300, 19_000, 38_000], "<u2")), "got 16 bits a channel"),
-        (tiff(np.array([-3, 5, 7], "i1"), sample_format=2), "got signed numbers"),
+        (tiff(np.array([-3], "i1"), sample_format=2), "got signed numbers"),
         (plain("F", 0.5, "TIFF"), "got Pillow's mode 'F'"),
         (pages, "it holds 2 pictures, expected one"),
     ],
@@ -686,10 +687,10 @@ def test_a_run_knows_its_data_from_anywhere(tmp_path, monkeypatch, capsys):
     assert (config["dataset"], config["data_dir"]) == ("mine.npz", str(tmp_path))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    parse = options.parser().parse_args
+    parse = make_parser().parse_args
     resumed = ["train", "--resume", "--out", "../run"]
-    known = options.train_config(parse(resumed))
-    assert known == options.train_config(parse([*resumed, "--dataset", "../mine.npz"]))
+    known = configs.train_config(parse(resumed))
+    assert known == configs.train_config(parse([*resumed, "--dataset", "../mine.npz"]))
     assert known.dataset == "mine.npz" and known.data_dir == str(tmp_path)
     assert main(["export", "../run", "--out", "torch"]) == 0
     (tmp_path / "mine.npz").rename("mine.npz")

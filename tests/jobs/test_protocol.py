@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from jnnk import InputError, models
-from jnnk.cli import options
+from jnnk.cli import configs
+from jnnk.cli.parser import make_parser
 from jnnk.data import load
 from jnnk.jobs import protocol as job
 from jnnk.report.sections.protocol import protocol_sections
@@ -131,9 +132,9 @@ def test_the_papers_networks_and_protocols_exist():
 
 
 def test_options_name_a_protocol_and_may_change_its_seeds():
-    parse = options.parser().parse_args
+    parse = make_parser().parse_args
     args = parse(["prune", "RUN", "--protocol", "paper", "--seeds", "7", "--criteria", "det"])
-    config = options.protocol_config(args)
+    config = configs.protocol_config(args)
     assert config == protocols.PROTOCOLS["paper"]._replace(seeds=(7,), criteria=("det",))
     with pytest.raises(InputError, match="short"):
-        options.protocol_config(parse(["prune", "RUN", "--protocol", "longest"]))
+        configs.protocol_config(parse(["prune", "RUN", "--protocol", "longest"]))

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import functools
 import os
 import shutil
 import subprocess
@@ -11,11 +12,16 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
-from tiny import NETWORK, fails, write_images
+import tiny
+from tiny import NETWORK, write_images
 
 from jnnk import InputError, models
-from jnnk.cli import main, options
+from jnnk.cli import main
+from jnnk.cli.parser import make_parser
+from jnnk.cli.studies import STUDIES
 from jnnk.runs.folder import read_json, write_json
+
+fails = functools.partial(tiny.fails, has_notes=True)
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +74,8 @@ WRONG = [
     (f"{NEW} --model-options num_classes=3", "the data set tells the number of classes"),
     (f"{NEW} --model-options shortcut=B", "--shortcut are options of their own"),
     (f"{NEW} --model-options name=resnet8", "--model"),
+    (f"{NEW} --model-options dtype={'1+' * 60_000}1j", "a number or a word, got 120,002 characters"),
+    (f"{NEW} --model-options dtype={'-' * 100_000}1", "a number or a word, got 100,001 characters"),
     *[
         (f"{NEW} --model-options channels={bad}", "channels: expected a whole number of 1 or more")
         for bad in ("0", "-3", "2.5", "True", "many", "[2]", "1e3", "None", "1048576", "9" * 11)
@@ -157,7 +165,7 @@ WRONG = [
     ("report run --out new.html", "--out names the page of a comparison"),
     *[
         (f"reproduce {claim} --shared empty --out {out}", said)
-        for claim in options.REPRODUCTIONS
+        for claim in STUDIES
         for out, said in (
             ("new", "empty"), ("foreign", "foreign holds something else"), ("/", "/ holds some")
         )
@@ -170,7 +178,7 @@ WRONG = [
 def test_wrong_values(words, said, place, capsys, monkeypatch):
     monkeypatch.chdir(place)
     before = files(place)
-    assert said in fails(main, capsys, *words.split())
+    assert said in fails(capsys, *words.split())
     assert files(place) == before and not (place / "new").exists()
     assert not os.path.lexists("/.lock") and not (place / "foreign" / ".lock").exists()
 
@@ -184,7 +192,7 @@ ANY = {
 
 def test_no_option_is_forgotten():
     (action,) = (
-        each for each in options.parser()._actions if isinstance(each, argparse._SubParsersAction)
+        each for each in make_parser()._actions if isinstance(each, argparse._SubParsersAction)
     )
     tried = {word for words, _ in WRONG for word in words.split() if word.startswith("--")}
     for sub in action.choices.values():
@@ -249,7 +257,7 @@ def test_what_a_folder_was_measured_with_stays(place, capsys, monkeypatch):
     }  # fmt: skip
     write_json(folder / "overlap" / "settings.json", settings)
     configs = caught(monkeypatch, "jnnk.jobs.overlap.overlap")
-    assert fails(main, capsys, "overlap", folder) == "error: caught"
+    assert fails(capsys, "overlap", folder) == "error: caught"
     assert (configs[0].images, configs[0].neighbors) == (1000, 25)
 
 
@@ -277,10 +285,10 @@ def exhausted(*args, **kwargs):
 def test_out_of_memory(error, words, job, lower, place, capsys, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.setattr(job, error)
-    line = fails(main, capsys, *words.split())
+    line = fails(capsys, *words.split())
     assert line.startswith("error: out of memory: ") and f"; {lower}" in line
     if "--out" in words:
-        fails(main, capsys, *words.split(), "--out", "new/er/est")
+        fails(capsys, *words.split(), "--out", "new/er/est")
     assert not (place / "new").exists()
 
 
@@ -289,7 +297,7 @@ def test_what_was_in_a_folder_before_stays(place, tmp_path, capsys, monkeypatch)
     (tmp_path / "here" / ".git" / "config").write_text("mine")
     monkeypatch.chdir(place)
     monkeypatch.setattr("jnnk.jobs.train.train", out_of_memory)
-    fails(main, capsys, *NEW.split(), "--out", tmp_path / "here")
+    fails(capsys, *NEW.split(), "--out", tmp_path / "here")
     assert (tmp_path / "here" / ".git" / "config").read_text() == "mine"
     assert {path.name for path in (tmp_path / "here").iterdir()} <= {".git", ".lock"}
 
@@ -301,7 +309,7 @@ def test_a_folder_that_cannot_be_read(place, capsys, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.setattr("pathlib.Path.iterdir", denied)
     for words in (f"{NEW} --out foreign", "reproduce pruning --shared empty --out foreign"):
-        line = fails(main, capsys, *words.split())
+        line = fails(capsys, *words.split())
         assert "foreign: Permission denied" in line
 
 
@@ -327,14 +335,14 @@ def test_where_networks_are_exported_to(place, tmp_path, capsys, monkeypatch):
         (file,) = (tmp_path / out).glob("*.safetensors")
         assert file.name == "trained.safetensors"
     capsys.readouterr()
-    assert "begun is or lies in" in fails(main, capsys, "export", "run", "--out", "link")
+    assert "begun is or lies in" in fails(capsys, "export", "run", "--out", "link")
 
 
 @pytest.mark.parametrize("command", [NEW, STUDY])
 def test_a_network_that_does_not_fit_into_memory(command, place, capsys, monkeypatch):
     monkeypatch.chdir(place)
     for channels in (70000, 2**20 - 1):
-        line = fails(main, capsys, *command.split(), "--model-options", f"channels={channels}")
+        line = fails(capsys, *command.split(), "--model-options", f"channels={channels}")
         # Of 9 grey pixels, five times of all channels, and two classes of all channels.
         params = 9 * channels + 5 * 9 * channels**2 + 6 * channels + 2 * channels + 2
         assert f"--model convnet6: {params:,} parameters and" in line and "machine has" in line
@@ -349,21 +357,21 @@ def test_the_memory_that_a_training_cannot_spare(place, capsys, monkeypatch):
     words = [*NEW.split(), "--model-options", "channels=2", "--batch-size", "8", "--epochs"]
     enough = 4 * (3 * params + 8 * activations)
     monkeypatch.setattr("jnnk.jobs.checks.machine_memory", lambda: enough - 1)
-    assert f"{params} parameters and" in fails(main, capsys, *words, "1")
+    assert f"{params} parameters and" in fails(capsys, *words, "1")
     monkeypatch.setattr("jnnk.jobs.checks.machine_memory", lambda: enough)
     monkeypatch.setattr("jnnk.jobs.train.train", out_of_memory)  # gets there
-    assert "out of memory: Unable to" in fails(main, capsys, *words, "1")
+    assert "out of memory: Unable to" in fails(capsys, *words, "1")
     monkeypatch.setattr("jnnk.jobs.checks.machine_memory", lambda: 4 * params)
-    assert "out of memory: Unable to" in fails(main, capsys, *words, "0")
+    assert "out of memory: Unable to" in fails(capsys, *words, "0")
     monkeypatch.setattr("jnnk.jobs.checks.machine_memory", lambda: 4 * params - 1)
-    assert f"{params} parameters and 0.0 GiB" in fails(main, capsys, *words, "0")
+    assert f"{params} parameters and 0.0 GiB" in fails(capsys, *words, "0")
 
 
 def test_images_that_do_not_fit_into_memory(place, capsys, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.setattr("jnnk.data._image_files.machine_memory", lambda: 24 * 16 * 16)
-    assert "at least 8x8 pixels" in fails(main, capsys, *NEW.split(), "--image-size", "7")
-    line = fails(main, capsys, *NEW.split(), "--image-size", "17")
+    assert "at least 8x8 pixels" in fails(capsys, *NEW.split(), "--image-size", "7")
+    line = fails(capsys, *NEW.split(), "--image-size", "17")
     assert (
         "24 images of 17x17 pixels (height x width), grey take" in line and "--image-size" in line
     )
@@ -379,7 +387,7 @@ def test_a_platform_that_is_not_there(error, place, capsys, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     monkeypatch.setattr(jax, "devices", devices)
     for words in (NEW, "overlap run", "prune run", "export run --out new"):
-        assert "JAX_PLATFORMS is 'cuda'" in fails(main, capsys, *words.split())
+        assert "JAX_PLATFORMS is 'cuda'" in fails(capsys, *words.split())
     assert not (place / "new").exists()
 
 
@@ -398,7 +406,7 @@ def test_a_full_disk_leaves_the_folder(place, capsys, monkeypatch):
 
     monkeypatch.chdir(place)
     monkeypatch.setattr("jnnk.jobs.train.train", full)
-    assert "goes on from it" in fails(main, capsys, *NEW.split())
+    assert "goes on from it" in fails(capsys, *NEW.split())
     assert (place / "new" / "config.json").exists()
     shutil.rmtree(place / "new")
 
@@ -409,5 +417,5 @@ def test_weights_whose_answers_are_not_finite(place, capsys, monkeypatch):
     safetensors.numpy.save_file(huge, place.parent / "huge.safetensors")
     monkeypatch.chdir(place)
     words = ["import-weights", place.parent / "huge.safetensors", "--dataset", "images.npz"]
-    line = fails(main, capsys, *words, *NETWORK, "--out", "new")
+    line = fails(capsys, *words, *NETWORK, "--out", "new")
     assert "answers to test images are not finite" in line and not (place / "new").exists()

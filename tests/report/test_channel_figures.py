@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from jnnk import InputError
-from jnnk.cli.options import chosen_channels, parser
+from jnnk.cli.configs import chosen_channels
+from jnnk.cli.parser import make_parser
 from jnnk.graphs import NNKGraph
 from jnnk.jobs.channel_pictures import check_channels
 from jnnk.report.figures.channels import channel_rows, pick_pictures
@@ -52,7 +53,7 @@ def test_the_figure_writes_weights_and_the_pairs_overlap():
 
 
 def parsed(*options):
-    return chosen_channels(parser().parse_args(["overlap", "run", *options]))
+    return chosen_channels(make_parser().parse_args(["overlap", "run", *options]))
 
 
 def test_channels_on_the_command_line():

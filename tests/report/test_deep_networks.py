@@ -13,7 +13,7 @@ from jnnk.report.figures import comparison as compare_figures
 from jnnk.report.figures import overlap as overlap_figures
 from jnnk.report.figures import overview as figures
 from jnnk.report.figures import pruning as pruning_figures
-from jnnk.report.figures.style import MOST_LINES, MOST_NAMES
+from jnnk.report.figures.layers import MOST_LINES, MOST_NAMES
 from jnnk.runs.folder import create_run, to_json, write_json
 from jnnk.runs.overlap_files import LayerArrays, last_epoch, layer_file, write_npz
 from jnnk.runs.records import LayerRecord, PruningResult

@@ -1,12 +1,14 @@
 """Data that changed under a run are noticed by every command that opens them."""
 
+import functools
 import hashlib
 import json
 import shutil
 
 import numpy as np
 import pytest
-from tiny import NETWORK, fails, write_images
+import tiny
+from tiny import NETWORK, write_images
 
 from jnnk import InputError
 from jnnk.cli import main
@@ -15,6 +17,8 @@ from jnnk.jobs.compare import compare
 from jnnk.runs.data_record import check_data, record_data, record_study_data
 from jnnk.runs.folder import Run, create_run, open_run, read_json, to_json, write_json
 from jnnk.runs.settings import TrainConfig
+
+fails = functools.partial(tiny.fails, has_notes=True)
 
 
 def dataset(**fields):
@@ -124,9 +128,9 @@ def test_every_command_that_opens_changed_data(tmp_path, capsys):
     ]  # fmt: skip
     before = sorted(out.rglob("*"))
     for words in commands:
-        line = fails(main, capsys, *words)
+        line = fails(capsys, *words)
         assert "images.npz has other training labels than when jnnk train read it" in line
-        line = fails(main, capsys, *words, "--data-dir", moved.parent)
+        line = fails(capsys, *words, "--data-dir", moved.parent)
         assert "images.npz has other class names than" in line
     assert sorted(out.rglob("*")) == before
 

@@ -1,5 +1,6 @@
 """A training that diverged is never a result, nor is what was made of its network."""
 
+import functools
 import itertools
 import json
 import shutil
@@ -9,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import NETWORK, fails, write_images
+import tiny
+from tiny import NETWORK, write_images
 
 from jnnk.cli import main
 from jnnk.data import Dataset, Normalization
@@ -26,6 +28,8 @@ from jnnk.runs.progress import Silent
 from jnnk.runs.records import Divergence
 from jnnk.runs.settings import OverlapConfig
 from jnnk.training import Metrics, make_evaluate
+
+fails = functools.partial(tiny.fails, has_notes=True)
 
 DATA = Dataset(
     "noise", *(np.zeros((20, 1, 1, 1), np.uint8), np.zeros(20, np.int32)) * 2, ("a",),
@@ -209,14 +213,14 @@ def test_a_diverging_run_stops_and_says_what_to_try(run, tmp_path, capsys):
     out = tmp_path / "run"
     data = run.parent / "images.npz"
     words = ["train", "--dataset", data, *NETWORK, *SMALL, "--learning-rate", "1e30", "--out", out]
-    line = fails(main, capsys, *words)
+    line = fails(capsys, *words)
     assert "at step 2 of epoch 1" in line and "a smaller --learning-rate than 1e+30" in line
     assert not (out / "report.html").exists()
-    assert line == fails(main, capsys, *words, "--resume")
+    assert line == fails(capsys, *words, "--resume")
     for command in ("overlap", "prune", "export"):
         words = [command, out, *(["--out", tmp_path / "torch"] if command == "export" else [])]
         assert "its training diverged (no finite loss at step 2 of epoch 1)" in fails(
-            main, capsys, *words
+            capsys, *words
         )
     assert sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) in (
         ["checkpoints", "config.json", "cores.json", "metrics.jsonl"],
@@ -241,10 +245,10 @@ def test_an_old_run_that_diverged_has_no_first_screen(run, tmp_path, capsys):
     assert results["overlap"] == [] and results["pruning"] is None and results["channels"] == {}
     for command in ("overlap", "prune", "export"):
         words = [command, folder, *(["--out", tmp_path / "torch"] if command == "export" else [])]
-        assert "its training diverged (no finite loss at epoch 2)" in fails(main, capsys, *words)
+        assert "its training diverged (no finite loss at epoch 2)" in fails(capsys, *words)
     for command in ("train", "study"):
-        assert "its training diverged" in fails(main, capsys, command, "--resume", "--out", folder)
-    assert "diverged" in fails(main, capsys, "overlap", folder, "--at-epochs", "1", "2")
+        assert "its training diverged" in fails(capsys, command, "--resume", "--out", folder)
+    assert "diverged" in fails(capsys, "overlap", folder, "--at-epochs", "1", "2")
     # What was before is as good as ever.
     assert chosen_epochs(open_run(folder), OverlapConfig(at_epochs=(1,))) == [0, 1]
 
@@ -269,7 +273,7 @@ def test_a_fine_tuning_that_diverged_is_left_out(part, words, title, run, tmp_pa
     assert whole.pruning and whole.channels
     folder = old(run, tmp_path, part, epoch=1)
     capsys.readouterr()
-    assert f"{folder / part}: its training diverged" in fails(main, capsys, "prune", folder, *words)
+    assert f"{folder / part}: its training diverged" in fails(capsys, "prune", folder, *words)
     assert main(["report", str(folder), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["diverged"] == {part: {"epoch": 1, "step": None}} and said["test_accuracy"] > 0
@@ -281,7 +285,7 @@ def test_a_fine_tuning_that_diverges_leaves_no_result(run, tmp_path, capsys):
     folder = shutil.copytree(run, tmp_path / "copy")
     shutil.rmtree(folder / "prune")
     line = fails(
-        main, capsys, "prune", folder, *PRUNE,
+        capsys, "prune", folder, *PRUNE,
         "--finetune-epochs", "2", "--finetune-learning-rate", "1e30",
     )  # fmt: skip
     assert "a smaller --finetune-learning-rate than 1e+30" in line

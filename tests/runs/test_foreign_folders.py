@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from tiny import fails
 
 from jnnk.cli import main
 from jnnk.report.explorers import overlap_explorer, threshold_explorer
@@ -31,15 +32,6 @@ def trained(path: pathlib.Path, **settings) -> pathlib.Path:
         {"epoch": epoch, **EPOCH} for epoch in (1, 2)
     ])  # fmt: skip
     return path
-
-
-def fails(capsys, *argv) -> str:
-    assert main([str(word) for word in argv]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    (line,) = said.err.splitlines()
-    assert line.startswith("error: ")
-    return line
 
 
 @pytest.fixture

@@ -3,14 +3,13 @@
 import itertools
 from typing import NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from jnnk.graphs import NNKGraph
-from jnnk.report.figures.style import PALETTE, STYLE, make_axes
+from jnnk.report.figures.style import PALETTE, panel
 
 
 class ChannelPictures(NamedTuple):
@@ -110,8 +109,8 @@ def channel_rows(layer: str, pictures: ChannelPictures, overlap: np.ndarray) -> 
     height, width = pictures.example.shape[:2]
     pitch = height / width + 0.25
     # One panel for all: a panel an image takes seconds to lay out.
-    with mpl.rc_context({**STYLE, "axes.grid": False}):
-        figure, axis = make_axes(1, 1, (1.4 + columns, 0.4 + len(rows) * pitch))
+    size = (1.4 + columns, 0.4 + len(rows) * pitch)
+    with panel(size, grid=False) as (figure, axis):
         for number, row in enumerate(rows):
             _show_row(axis, number * pitch, *row, is_framed=number % 2 == 1)
         axis.set(xlim=(-1.35, columns), ylim=(len(rows) * pitch, -0.05))

@@ -2,21 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
+from typing import Any
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from jnnk.report.figures.style import (
-    PALETTE,
-    STYLE,
-    label_epochs,
-    label_layers,
-    line_with_limits,
-    make_axes,
-)
+from jnnk.report.figures.layers import OVERLAP, label_layers
+from jnnk.report.figures.style import label_epochs, line_style, line_with_limits, panel, panels
 from jnnk.runs.records import EpochMetrics, LayerRecord, PruningResult
 
-_STYLES = ("-", "--", ":", "-.")
+_DASHES = ("-", "--", ":", "-.")
+_MEASURES = {**OVERLAP, "redundancy (0 disjoint, 1 equal)": attrgetter("redundancy")}
 
 
 def accuracy_by_epoch(runs: Mapping[str, Sequence[EpochMetrics]]) -> Figure:
@@ -25,8 +20,7 @@ def accuracy_by_epoch(runs: Mapping[str, Sequence[EpochMetrics]]) -> Figure:
     Args:
         runs: name to the epochs of its training.
     """
-    with mpl.rc_context(STYLE):
-        figure, axis = make_axes(1, 1, (8, 3.6))
+    with panel((8, 3.6)) as (figure, axis):
         for index, (run, rows) in enumerate(runs.items()):
             axis.plot(
                 [row.epoch for row in rows],
@@ -48,12 +42,8 @@ def overlap_by_depth(runs: Mapping[str, Sequence[LayerRecord]]) -> Figure:
     """
     layers = {tuple(row.layer for row in rows) for rows in runs.values()}
     place = attrgetter("layer" if len(layers) == 1 else "depth")
-    with mpl.rc_context(STYLE):
-        figure, axes = make_axes(1, 2, (10, 4))
-        for axis, measure, label in (
-            (axes[0], attrgetter("overlap"), "mean channel overlap (Jaccard)"),
-            (axes[1], attrgetter("redundancy"), "redundancy (0 disjoint, 1 equal)"),
-        ):
+    with panels(1, 2, (10, 4)) as (figure, axes):
+        for axis, (label, measure) in zip(axes[0], _MEASURES.items(), strict=True):
             for index, (run, rows) in enumerate(runs.items()):
                 points = [measure(row.measures) for row in rows]
                 style = {**_line(index, run), "linewidth": 1.5}
@@ -62,7 +52,7 @@ def overlap_by_depth(runs: Mapping[str, Sequence[LayerRecord]]) -> Figure:
             axis.set_ylim(bottom=0)
             if len(layers) == 1:
                 label_layers(axis, *layers, rotation=90)
-        axes[0].legend()
+        axes[0, 0].legend()
     return figure
 
 
@@ -72,8 +62,7 @@ def sweep_by_run(runs: Mapping[str, PruningResult]) -> Figure:
     Args:
         runs: name to its pruning, of which the criterion pruned by is shown.
     """
-    with mpl.rc_context(STYLE):
-        figure, axis = make_axes(1, 1, (8, 4))
+    with panel((8, 4)) as (figure, axis):
         for index, (run, pruning) in enumerate(runs.items()):
             points = pruning.sweep.criteria[pruning.criterion]
             axis.plot(
@@ -86,10 +75,6 @@ def sweep_by_run(runs: Mapping[str, PruningResult]) -> Figure:
     return figure
 
 
-def _line(index: int, label: str) -> dict:
-    """Colour, dashes and label of a run: dashes tell apart lines that coincide."""
-    return {
-        "color": PALETTE[index % len(PALETTE)],
-        "linestyle": _STYLES[index % len(_STYLES)],
-        "label": label,
-    }
+def _line(index: int, label: str) -> dict[str, Any]:
+    """Colour, dashes and label of a run."""
+    return line_style(index, label, _DASHES[index % len(_DASHES)])

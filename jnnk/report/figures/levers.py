@@ -1,14 +1,22 @@
 """Pictures of the studies of overlap as a lever, each a function from records to a figure."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 
-import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jnnk.report.figures.style import PALETTE, STYLE, label_epochs, make_axes, numbers
+from jnnk.report.figures.style import (
+    PALETTE,
+    label_epochs,
+    legend_beside,
+    line_with_deviations,
+    means_and_deviations,
+    panels,
+)
+from jnnk.runs.records import Spread
 from jnnk.runs.study_records import ChannelSummary, RegularizerSummary, StoppedTraining
 
 _PANELS = (
@@ -17,6 +25,8 @@ _PANELS = (
     ("training - test accuracy (points)", attrgetter("gap"), 100),
     ("kernels prunable (%)", attrgetter("prunable"), 100),
 )
+_STAGES = {"one-shot": attrgetter("one_shot"), "fine-tuned": attrgetter("fine_tuned")}
+_COSTS = {"MACs": attrgetter("cost.macs"), "measured latency": attrgetter("cost.latency")}
 
 
 def regularizer_effects(summary: Sequence[RegularizerSummary]) -> Figure:
@@ -25,26 +35,9 @@ def regularizer_effects(summary: Sequence[RegularizerSummary]) -> Figure:
     Args:
         summary: a penalty and strength each.
     """
-    none = next((row for row in summary if row.penalty == "none"), None)
-    penalties = dict.fromkeys(row.penalty for row in summary if row.penalty != "none")
-    with mpl.rc_context(STYLE):
-        figure, axes = make_axes(1, 4, (13, 3.4))
-        for axis, (label, measure, factor) in zip(axes, _PANELS, strict=True):
-            for marker, penalty in zip("osD^v", penalties, strict=False):
-                rows = [row for row in summary if row.penalty == penalty]
-                axis.errorbar(
-                    [row.strength for row in rows],
-                    factor * numbers([measure(row).mean for row in rows]),
-                    yerr=[factor * (measure(row).std or 0) for row in rows],
-                    marker=marker, markersize=5, capsize=2, linewidth=1, label=penalty,
-                )  # fmt: skip
-            if none is not None:
-                (middle,) = factor * numbers([measure(none).mean])
-                spread = factor * (measure(none).std or 0)
-                axis.axhline(middle, color="grey", linestyle="--", linewidth=1, label="no penalty")
-                axis.axhspan(
-                    middle - spread, middle + spread, color="grey", alpha=0.15, linewidth=0
-                )
+    with panels(1, 4, (13, 3.4)) as (figure, axes):
+        for axis, (label, measure, factor) in zip(axes[0], _PANELS, strict=True):
+            _lines_of_penalties(axis, summary, measure, factor)
             strengths = sorted({row.strength for row in summary})
             least = min((abs(strength) for strength in strengths if strength), default=1)
             axis.set_xscale("symlog", linthresh=least)
@@ -52,8 +45,29 @@ def regularizer_effects(summary: Sequence[RegularizerSummary]) -> Figure:
             axis.minorticks_off()
             axis.margins(x=0.08)
             axis.set(xlabel="strength", ylabel=label)
-        axes[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        legend_beside(axes[0, -1])
     return figure
+
+
+def _lines_of_penalties(
+    axis: Axes,
+    summary: Sequence[RegularizerSummary],
+    measure: Callable[[RegularizerSummary], Spread],
+    factor: float,
+) -> None:
+    """A measure against strength, a line a penalty, and a band where there is no penalty."""
+    penalties = dict.fromkeys(row.penalty for row in summary if row.penalty != "none")
+    for marker, penalty in zip("osD^v", penalties, strict=False):
+        rows = [row for row in summary if row.penalty == penalty]
+        line_with_deviations(
+            axis, [row.strength for row in rows], [measure(row) for row in rows],
+            factor=factor, marker=marker, linewidth=1, label=penalty,
+        )  # fmt: skip
+    none = next((row for row in summary if row.penalty == "none"), None)
+    if none is not None:
+        (middle,), (spread,) = means_and_deviations([measure(none)], factor=factor)
+        axis.axhline(middle, color="grey", linestyle="--", linewidth=1, label="no penalty")
+        axis.axhspan(middle - spread, middle + spread, color="grey", alpha=0.15, linewidth=0)
 
 
 def stopping_rules(records: Sequence[StoppedTraining]) -> Figure:
@@ -63,8 +77,8 @@ def stopping_rules(records: Sequence[StoppedTraining]) -> Figure:
         records: a training each.
     """
     rules = dict.fromkeys(record.rule for record in records)
-    with mpl.rc_context(STYLE):
-        figure, (left, right) = make_axes(1, 2, (10, 3.8))
+    with panels(1, 2, (10, 3.8)) as (figure, axes):
+        left, right = axes[0]
         for number, rule in enumerate(rules):
             rows = [record for record in records if record.rule == rule]
             color = PALETTE[number]
@@ -97,33 +111,37 @@ def channel_pruning(summary: Sequence[ChannelSummary]) -> Figure:
     """
     networks = dict.fromkeys(row.network for row in summary)
     criteria = dict.fromkeys(row.criterion for row in summary)
-    stages = {"one-shot": attrgetter("one_shot"), "fine-tuned": attrgetter("fine_tuned")}
-    costs = {"MACs": attrgetter("cost.macs"), "measured latency": attrgetter("cost.latency")}
-    panels = list(itertools.product(stages.items(), costs.items()))
-    with mpl.rc_context(STYLE):
-        figure, axes = make_axes(len(networks), 4, (15, 3.5 * len(networks)), squeeze=False)
+    columns = list(itertools.product(_STAGES.items(), _COSTS.items()))
+    with panels(len(networks), 4, (15, 3.5 * len(networks))) as (figure, axes):
         for row, network in zip(axes, networks, strict=True):
-            for axis, ((stage, accuracy), (what, cost)) in zip(row, panels, strict=True):
-                for number, criterion in enumerate(criteria):
-                    rows = [
-                        r
-                        for r in summary
-                        if (r.network, r.criterion) == (network, criterion)
-                        and accuracy(r).mean is not None
-                    ]
-                    axis.errorbar(
-                        [100 * cost(r) for r in rows],
-                        [100 * accuracy(r).mean for r in rows],
-                        yerr=[100 * (accuracy(r).std or 0) for r in rows],
-                        marker="osD^vPX"[number % 7], markersize=5, capsize=2,
-                        linewidth=2 if "redundancy" in criterion else 1, label=criterion,
-                    )  # fmt: skip
-                before = next(r.accuracy_before for r in summary if r.network == network)
+            of_network = [each for each in summary if each.network == network]
+            for axis, ((stage, accuracy), (what, cost)) in zip(row, columns, strict=True):
+                _lines_of_criteria(axis, of_network, criteria, cost, accuracy)
+                before = of_network[0].accuracy_before
                 axis.axhline(100 * before, color="grey", linestyle="--", linewidth=1)
                 axis.set(
                     xlabel=f"{what} (% of the whole)",
                     ylabel="test accuracy (%)",
                     title=f"{network}, {stage}",
                 )
-            row[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+            legend_beside(row[-1])
     return figure
+
+
+def _lines_of_criteria(
+    axis: Axes,
+    summary: Sequence[ChannelSummary],
+    criteria: Iterable[str],
+    cost: Callable[[ChannelSummary], float],
+    accuracy: Callable[[ChannelSummary], Spread],
+) -> None:
+    """Accuracy against a cost, a line a criterion, those of redundancy drawn thick."""
+    for number, criterion in enumerate(criteria):
+        rows = [
+            row for row in summary if row.criterion == criterion and accuracy(row).mean is not None
+        ]
+        line_with_deviations(
+            axis, [100 * cost(row) for row in rows], [accuracy(row) for row in rows],
+            factor=100, marker="osD^vPX"[number % 7], label=criterion,
+            linewidth=2 if "redundancy" in criterion else 1,
+        )  # fmt: skip

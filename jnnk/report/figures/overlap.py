@@ -1,41 +1,47 @@
 """Pictures of ``jnnk reproduce overlap`` from its records, and of overlap between networks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.optimize import linear_sum_assignment
 
+from jnnk.report.figures.layers import (
+    CHANNEL_DEGREE,
+    DIMENSION,
+    OVERLAP,
+    Measure,
+    legend_of_layers,
+    lines_of,
+    panels_by_depth,
+)
 from jnnk.report.figures.style import (
     PALETTE,
-    STYLE,
-    Measure,
     label_epochs,
-    legend_of_layers,
+    legend_above,
     line_with_limits,
-    lines_of,
-    make_axes,
     numbers,
-    panels_by_depth,
+    overlap_map,
+    panel,
+    panels,
 )
 from jnnk.runs.records import Interval, LayerMeasures
 from jnnk.runs.study_records import NetworkEpoch, PairLayer, TrainedNetwork
 
 Row = TypeVar("Row", NetworkEpoch, PairLayer)
 
-_OVERLAP = "mean channel overlap (Jaccard)"
 _MARKERS = "osD^vP*X"
 _MEASURES: dict[str, Callable[[LayerMeasures], Interval]] = {
-    _OVERLAP: attrgetter("overlap"),
+    **OVERLAP,
     "redundancy\n(0 disjoint, 1 equal)": attrgetter("redundancy"),
-    "NNK degree of a channel\n(neighbours an image)": attrgetter("channel_degree"),
-    "dimension of the layer\n(maximum likelihood)": attrgetter("mle_dimension"),
+    **CHANNEL_DEGREE,
+    **DIMENSION,
 }
 
 
@@ -53,10 +59,7 @@ def errors_by_epoch(records: Sequence[NetworkEpoch]) -> Figure:
         ("softmax, training images", attrgetter("train_error"), PALETTE[0], "--"),
     )
     networks = _by_network(records)
-    with mpl.rc_context(STYLE):
-        figure, axes = make_axes(
-            1, len(networks), (4.6 * len(networks), 4), sharey=True, squeeze=False
-        )
+    with panels(1, len(networks), (4.6 * len(networks), 4), sharey=True) as (figure, axes):
         for axis, (network, rows) in zip(axes[0], networks.items(), strict=True):
             for label, error, colour, style in lines:
                 axis.plot(
@@ -70,7 +73,7 @@ def errors_by_epoch(records: Sequence[NetworkEpoch]) -> Figure:
             label_epochs(axis)
         axes[0, 0].set_ylabel("error (%)")
         axes[0, 0].set_ylim(bottom=0)
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+        legend_above(figure, axes[0, 0], columns=3)
     return figure
 
 
@@ -82,11 +85,8 @@ def layers_by_epoch(records: Sequence[NetworkEpoch]) -> Figure:
     """
     networks = _by_network(records)
     layers = [layer.layer for layer in records[0].errors.layers]
-    with mpl.rc_context(STYLE):
-        figure, axes = make_axes(
-            len(_MEASURES), len(networks), (4.6 * len(networks), 10),
-            sharex=True, sharey="row", squeeze=False,
-        )  # fmt: skip
+    size = (4.6 * len(networks), 10)
+    with panels(len(_MEASURES), len(networks), size, sharex=True, sharey="row") as (figure, axes):
         for row, (label, measure) in zip(axes, _MEASURES.items(), strict=True):
             for axis, epochs in zip(row, networks.values(), strict=True):
                 for layer, colour in lines_of(layers).items():
@@ -109,18 +109,13 @@ def overlap_of_epochs(records: Sequence[NetworkEpoch]) -> Figure:
         records: a network and epoch each.
     """
     points = [_Point(row.errors.overlap, row.epoch, row.network) for row in records]
-    with mpl.rc_context(STYLE):
-        figure, axes = make_axes(1, 2, (9.5, 4))
-        for axis, heights, label in (
-            (
-                axes[0],
-                [row.errors.test_error for row in records],
-                "softmax error on test images (%)",
-            ),
-            (axes[1], [r.errors.gap for r in records], "test minus training error (points)"),
-        ):
-            drawn = _scatter(axis, points, heights)
-            axis.set(xlabel=f"{_OVERLAP}, last layer", ylabel=label)
+    heights = {
+        "softmax error on test images (%)": [row.errors.test_error for row in records],
+        "test minus training error (points)": [row.errors.gap for row in records],
+    }
+    with panels(1, 2, (9.5, 4)) as (figure, axes):
+        drawn = _against_overlap(axes[0], points, heights, Normalize)
+        for axis in axes[0]:
             axis.locator_params(axis="x", nbins=6)
             axis.legend(title="network")
         figure.colorbar(drawn, ax=axes, label="epoch", ticks=MaxNLocator(integer=True))
@@ -134,16 +129,15 @@ def overlap_of_runs(records: Sequence[TrainedNetwork]) -> Figure:
         records: a run each.
     """
     points = [_Point(row.measures.overlap.mean, row.size, str(row.dropout)) for row in records]
-    with mpl.rc_context(STYLE):
-        figure, axes = make_axes(1, 2, (9.5, 4))
-        for axis, heights, label in (
-            (axes[0], [row.test_accuracy for row in records], "accuracy on test images (%)"),
-            (axes[1], [row.gap for row in records], "training minus test accuracy (points)"),
-        ):
-            drawn = _scatter(axis, points, heights, log=True)
-            axis.set(xlabel=f"{_OVERLAP}, last layer", ylabel=label)
+    heights = {
+        "accuracy on test images (%)": [row.test_accuracy for row in records],
+        "training minus test accuracy (points)": [row.gap for row in records],
+    }
+    with panels(1, 2, (9.5, 4)) as (figure, axes):
+        drawn = _against_overlap(axes[0], points, heights, LogNorm)
+        for axis in axes[0]:
             axis.xaxis.set_major_locator(MaxNLocator(5))
-        axes[0].legend(title="dropout")
+        axes[0, 0].legend(title="dropout")
         bar = figure.colorbar(drawn, ax=axes, label="training images")
         sizes = sorted({row.size for row in records})
         bar.set_ticks(sizes, labels=[str(size) for size in sizes])
@@ -186,11 +180,8 @@ def cross_overlap_map(matrix: np.ndarray, *, names: tuple[str, str]) -> Figure:
         np.concatenate([channels[pair], np.delete(channels, pair), silent])
         for channels, pair, silent in zip(live, pairs, dead, strict=True)
     ]
-    colours = mpl.colormaps["viridis"].with_extremes(bad="0.85")
-    with mpl.rc_context({**STYLE, "axes.grid": False}):
-        figure, axis = make_axes(1, 1, (5.4, 4.6))
-        shown = matrix[np.ix_(*orders)]
-        image = axis.imshow(shown, cmap=colours, vmin=0, vmax=np.nanmax(shown, initial=0) or 1)
+    with panel((5.4, 4.6), grid=False) as (figure, axis):
+        image = overlap_map(axis, matrix[np.ix_(*orders)])
         figure.colorbar(image, ax=axis, label="overlap")
         if matched.size:
             axis.set_title(f"one-to-one partners overlap by {matched.mean():.3f}", fontsize=9)
@@ -198,7 +189,7 @@ def cross_overlap_map(matrix: np.ndarray, *, names: tuple[str, str]) -> Figure:
             f"channels of {name}" + (f"; {len(silent)} dead, grey" if len(silent) else "")
             for name, silent in zip(names, dead, strict=True)
         ]
-        axis.set(xticks=[], yticks=[], ylabel=sides[0], xlabel=sides[1])
+        axis.set(ylabel=sides[0], xlabel=sides[1])
     return figure
 
 
@@ -216,25 +207,43 @@ class _Point(NamedTuple):
     name: str
 
 
-def _scatter(
-    axis: Axes, points: Sequence[_Point], heights: Sequence[float], *, log: bool = False
+def _against_overlap(
+    axes: Iterable[Axes],
+    points: Sequence[_Point],
+    heights: Mapping[str, Sequence[float]],
+    scale: type[Normalize],
 ) -> PathCollection:
-    """Draws points at their overlap and at their heights in percent."""
+    """Draws points at their overlap and at their heights in percent, a panel a kind of height.
+
+    Args:
+        axes: of the panels.
+        points: without their heights.
+        heights: label of the y axis to a height each.
+        scale: of the shades.
+
+    Returns:
+        The points drawn last, whose colours are those of all.
+    """
+    overlaps = numbers([point.overlap for point in points])
     shades = numbers([point.shade for point in points])
-    scale = (mpl.colors.LogNorm if log else mpl.colors.Normalize)(shades.min(), shades.max())
     names = dict.fromkeys(point.name for point in points)
-    for name, symbol in zip(names, _MARKERS, strict=False):
-        chosen = np.array([point.name == name for point in points])
-        drawn = axis.scatter(
-            numbers([point.overlap for point in points])[chosen],
-            100 * numbers(heights)[chosen],
-            c=shades[chosen],
-            norm=scale,
-            marker=symbol,
-            edgecolors="black",
-            linewidths=0.4,
-            label=name,
-        )
+    drawn = None
+    for axis, (label, values) in zip(axes, heights.items(), strict=True):
+        norm = scale(shades.min(), shades.max())
+        for name, symbol in zip(names, _MARKERS, strict=False):
+            chosen = np.array([point.name == name for point in points])
+            drawn = axis.scatter(
+                overlaps[chosen],
+                100 * numbers(values)[chosen],
+                c=shades[chosen],
+                norm=norm,
+                marker=symbol,
+                edgecolors="black",
+                linewidths=0.4,
+                label=name,
+            )
+        axis.set(xlabel="mean channel overlap (Jaccard), last layer", ylabel=label)
+    assert drawn is not None, "no points"
     return drawn
 
 

@@ -5,45 +5,43 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
-from jnnk.measures import ChannelTree, cluster_channels, tree_lines
-from jnnk.report.figures.style import (
-    PALETTE,
-    STYLE,
+from jnnk.measures import cluster_channels, tree_lines
+from jnnk.report.figures.layers import (
+    CHANNEL_DEGREE,
+    DEGREE,
+    DIMENSION,
+    OVERLAP,
     Measure,
     by_layer,
-    label_epochs,
     label_layers,
     legend_of_layers,
-    line_with_limits,
     lines_of,
-    make_axes,
-    numbers,
     panels_by_depth,
+)
+from jnnk.report.figures.style import (
+    PALETTE,
+    label_epochs,
+    line_with_limits,
+    numbers,
+    overlap_map,
+    panel_each,
+    panels,
     shades,
 )
 from jnnk.runs.records import EpochMetrics, LayerRecord
 
-# Of each panel's y axis: what it shows.
-_BY_EPOCH = {
-    "mean channel overlap (Jaccard)": attrgetter("overlap"),
-    "redundancy (0 disjoint, 1 equal)": attrgetter("redundancy"),
-    "NNK degree of the layer\n(neighbours an image)": attrgetter("degree"),
-    "dimension of the layer\n(maximum likelihood)": attrgetter("mle_dimension"),
-}
-_BY_DEPTH = {
-    "mean channel overlap (Jaccard)": attrgetter("overlap"),
-    "redundancy (0 disjoint, 1 equal)": attrgetter("redundancy"),
-    "NNK degree of a channel\n(neighbours an image)": attrgetter("channel_degree"),
-    "NNK degree of the layer\n(neighbours an image)": attrgetter("degree"),
-    "dimension of the layer\n(maximum likelihood)": attrgetter("mle_dimension"),
+_REDUNDANCY = {"redundancy (0 disjoint, 1 equal)": attrgetter("redundancy")}
+_BY_EPOCH: dict[str, Measure] = {**OVERLAP, **_REDUNDANCY, **DEGREE, **DIMENSION}
+_BY_DEPTH: dict[str, Measure] = {
+    **OVERLAP, **_REDUNDANCY, **CHANNEL_DEGREE, **DEGREE, **DIMENSION,
     "leave-one-out error (%)": lambda measures: 100 * measures.loo_error,
-}
+}  # fmt: skip
 
 
 def training_curves(metrics: Sequence[EpochMetrics]) -> Figure:
@@ -52,8 +50,8 @@ def training_curves(metrics: Sequence[EpochMetrics]) -> Figure:
     Args:
         metrics: an epoch each.
     """
-    with mpl.rc_context(STYLE):
-        figure, (left, right) = make_axes(1, 2, (9, 3.2))
+    with panels(1, 2, (9, 3.2)) as (figure, axes):
+        left, right = axes[0]
         epochs = [line.epoch for line in metrics]
         left.plot(epochs, [line.cross_entropy for line in metrics], label="cross-entropy")
         left.plot(epochs, [line.loss for line in metrics], "--", label="with penalties")
@@ -91,14 +89,13 @@ def redundancy_and_pruning(rows: Sequence[LayerOverview]) -> Figure:
         rows: the layers, from the input on.
     """
     layers = [row.layer for row in rows]
-    panels = {"redundancy\n(0 disjoint, 1 equal)": numbers([row.redundancy for row in rows])}
+    bars = {"redundancy\n(0 disjoint, 1 equal)": numbers([row.redundancy for row in rows])}
     if any(row.kernels for row in rows):
         kept = numbers([row.kernels_kept for row in rows]) / numbers([row.kernels for row in rows])
-        panels["kernels pruned (%)"] = 100 * (1 - kept)
-    size = by_layer(len(layers), 1.0 + 1.6 * len(panels), least=7)
-    with mpl.rc_context(STYLE):
-        figure, axes = make_axes(len(panels), 1, size, sharex=True, squeeze=False)
-        for axis, (label, values), colour in zip(axes.flat, panels.items(), PALETTE, strict=False):
+        bars["kernels pruned (%)"] = 100 * (1 - kept)
+    size = by_layer(len(layers), 1.0 + 1.6 * len(bars), least=7)
+    with panels(len(bars), 1, size, sharex=True) as (figure, axes):
+        for axis, (label, values), colour in zip(axes.flat, bars.items(), PALETTE, strict=False):
             axis.bar(range(len(layers)), np.nan_to_num(values), color=colour)
             axis.set_ylabel(label)
             axis.grid(axis="x", visible=False)
@@ -146,8 +143,7 @@ def measures_by_epoch(records: Sequence[LayerRecord]) -> Figure:
         records: of every layer and of epochs that are numbers.
     """
     layers = list(dict.fromkeys(record.layer for record in records))
-    with mpl.rc_context(STYLE):
-        figure, axes = make_axes(2, 2, (10, 6.4), sharex=True)
+    with panels(2, 2, (10, 6.4), sharex=True) as (figure, axes):
         for axis, (label, measure) in zip(axes.flat, _BY_EPOCH.items(), strict=True):
             for layer, colour in lines_of(layers).items():
                 rows = [record for record in records if record.layer == layer]
@@ -168,47 +164,44 @@ def overlap_heat_maps(matrices: dict[str, np.ndarray]) -> Figure:
     Args:
         matrices: layer name to (C, C) overlap; NaN rows and columns are dead channels.
     """
-    columns = min(len(matrices), 3)
-    rows = -(-len(matrices) // columns)
-    with mpl.rc_context({**STYLE, "axes.grid": False}):
-        figure, axes = make_axes(rows, columns, (4.4 * columns, 3.6 * rows), squeeze=False)
-        for axis, (layer, matrix) in zip(axes.flat, matrices.items(), strict=False):
+    with panel_each(len(matrices), 3, (4.4, 3.6)) as (figure, axes):
+        for axis, (layer, matrix) in zip(axes, matrices.items(), strict=True):
             image = _heat_map(axis, layer, matrix)
             figure.colorbar(image, ax=axis, shrink=0.8, label="Jaccard")
-        for axis in axes.flat[len(matrices) :]:
-            axis.remove()
     return figure
 
 
-def _heat_map(axis: Axes, layer: str, matrix: np.ndarray):
+def _heat_map(axis: Axes, layer: str, matrix: np.ndarray) -> AxesImage:
     """The overlap of live channels in clustered order, dead ones after them in grey."""
     tree = cluster_channels(matrix)
     order = np.concatenate([tree.live, tree.dead])
     shown = matrix[np.ix_(order, order)]
     np.fill_diagonal(shown, np.nan)  # a channel's overlap with itself says nothing
-    colours = mpl.colormaps["viridis"].with_extremes(bad="0.85")
-    largest = np.nanmax(shown, initial=0) or 1
-    image = axis.imshow(shown, cmap=colours, vmin=0, vmax=largest, interpolation="nearest")
+    image = overlap_map(axis, shown, interpolation="nearest")
     axis.set_title(layer, fontsize=9)
-    axis.set(xticks=[], yticks=[])
     axis.set_xlabel("channels" + _dead_names(tree.dead), fontsize=8)
     if tree.linkage is not None:
-        _draw_tree(axis.inset_axes([-0.32, 0, 0.3, 1], sharey=axis), tree)
+        beside = axis.inset_axes((-0.32, 0, 0.3, 1), sharey=axis)
+        _draw_tree(beside, tree_lines(tree), 1 - tree.linkage[:, 2])
     return image
 
 
-def _draw_tree(axis: Axes, tree: ChannelTree) -> None:
-    """The dendrogram, from the overlap at which its last groups merge to that of its first pair."""
-    lines = tree_lines(tree)
+def _draw_tree(axis: Axes, lines: np.ndarray, merged: np.ndarray) -> None:
+    """The dendrogram, from the overlap at which its last groups merge to that of its first pair.
+
+    Args:
+        axis: to draw on.
+        lines: of :func:`jnnk.measures.tree_lines`.
+        merged: (L - 1,) overlap at which groups merge.
+    """
     lines[..., 0] = 1 - lines[..., 0]  # the leaves stand at 1, beyond the panel
-    axis.add_collection(LineCollection(lines, colors="0.3", linewidths=0.8))
-    merged = 1 - tree.linkage[:, 2]
+    axis.add_collection(LineCollection(list(lines), colors="0.3", linewidths=0.8))
     low, high = merged.min(), merged.max()
     space = 0.1 * (high - low) or 0.05
     axis.set(xlim=(low - space, high + space), xlabel="overlap of\nmerged groups")
     axis.set_xticks((low, high), [f"{low:.2g}", f"{high:.2g}"])
     axis.tick_params(labelsize=7)
-    axis.xaxis.label.set_size(8)
+    axis.xaxis.label.set_fontsize(8)
     axis.spines[["left", "right", "top"]].set_visible(False)
 
 

@@ -3,20 +3,21 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jnnk.pruning import EigenvalueKinds, Intersection
+from jnnk.report.figures.layers import MOST_NAMES, by_layer, label_layers
 from jnnk.report.figures.style import (
-    MOST_NAMES,
     PALETTE,
-    STYLE,
-    by_layer,
     label_epochs,
-    label_layers,
-    make_axes,
+    legend_beside,
+    line_style,
+    means_and_deviations,
+    panel,
+    panel_each,
+    panels,
 )
 from jnnk.runs.records import (
     BelowThresholds,
@@ -39,8 +40,8 @@ def pruning_sweep(sweep: Sweep, *, criterion: str, share: float, tolerance: floa
         share: the share it is pruned at.
         tolerance: accuracy that may be lost, in percentage points.
     """
-    with mpl.rc_context(STYLE):
-        figure, (left, right) = make_axes(1, 2, (10, 4))
+    with panels(1, 2, (10, 4)) as (figure, axes):
+        left, right = axes[0]
         for index, (name, points) in enumerate(sweep.criteria.items()):
             shares = [100 * point.share for point in points]
             style = {**_line(index, name), "linewidth": 2.5 if name == criterion else 1.2}
@@ -52,7 +53,7 @@ def pruning_sweep(sweep: Sweep, *, criterion: str, share: float, tolerance: floa
         left.axhline(100 * sweep.accuracy - tolerance, color="grey", linewidth=0.8, linestyle="--")
         left.set_ylabel("test accuracy (%)")
         right.set_ylabel("(acc/acc₀) (1 - params/params₀)")
-        right.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        legend_beside(right)
     return figure
 
 
@@ -64,12 +65,11 @@ def kernel_score_ranges(scores: Sequence[ScoreQuantiles], *, criterion: str) -> 
         criterion: the one shown.
     """
     rows = [row for row in scores if row.criterion == criterion]
-    boxes = [
+    boxes: list[dict[str, Any]] = [
         dict(zip(("whislo", "q1", "med", "q3", "whishi"), row.quantiles, strict=True))
         for row in rows
     ]
-    with mpl.rc_context(STYLE):
-        figure, axis = make_axes(1, 1, by_layer(len(rows), 3.6))
+    with panel(by_layer(len(rows), 3.6)) as (figure, axis):
         axis.bxp(
             boxes, positions=range(len(rows)), showfliers=False, showcaps=len(rows) <= MOST_NAMES
         )
@@ -86,8 +86,7 @@ def eigenvalue_kinds(rows: Sequence[EigenvalueKinds], *, chance: float | None) -
         rows: a layer each.
         chance: that share among random kernels, drawn as a line; None where kernels differ in size.
     """
-    with mpl.rc_context(STYLE):
-        figure, axis = make_axes(1, 1, by_layer(len(rows), 3.6))
+    with panel(by_layer(len(rows), 3.6)) as (figure, axis):
         at = np.arange(len(rows))
         before = [row.real / row.kernels for row in rows]
         after = [row.kept_real / row.kept if row.kept else np.nan for row in rows]
@@ -97,7 +96,7 @@ def eigenvalue_kinds(rows: Sequence[EigenvalueKinds], *, chance: float | None) -
             axis.axhline(100 * chance, color="grey", linestyle="--", label="random kernels")
         label_layers(axis, [row.layer for row in rows])
         axis.set_ylabel("kernels with real\neigenvalues only (%)")
-        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        legend_beside(axis)
     return figure
 
 
@@ -108,13 +107,12 @@ def pruned_by_threshold(thresholds: Sequence[float], shares: Mapping[str, np.nda
         thresholds: in the unit of the weights, ascending.
         shares: criterion to shares (T,) of the network's kernels.
     """
-    with mpl.rc_context(STYLE):
-        figure, axis = make_axes(1, 1, (7.5, 4))
+    with panel((7.5, 4)) as (figure, axis):
         for index, (criterion, below) in enumerate(shares.items()):
             axis.plot(thresholds, 100 * below, **_line(index, criterion))
         axis.set(xscale="log", xlabel="threshold t: det is compared with tⁿ, det_gram t²ⁿ")
         axis.set(ylabel="conv kernels below it (%)", ylim=(0, 100))
-        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        legend_beside(axis)
     return figure
 
 
@@ -129,26 +127,19 @@ def pruned_by_threshold_and_layer(
     """
     rows = [row for row in rows if row.layer is not None]
     criteria = list(dict.fromkeys(row.criterion for row in rows))
-    columns = min(len(criteria), 4)
-    height = -(-len(criteria) // columns)
-    with mpl.rc_context({**STYLE, "axes.grid": False}):
-        figure, axes = make_axes(
-            height, columns, (2.6 * columns, 2.6 * height), squeeze=False, sharex=True, sharey=True
-        )
-        for axis, criterion in zip(axes.flat, criteria, strict=False):
+    options = {"sharex": True, "sharey": True}
+    with panel_each(len(criteria), 4, (2.6, 2.6), **options) as (figure, axes):
+        for axis, criterion in zip(axes, criteria, strict=True):
             shares = [row.shares for row in rows if row.criterion == criterion]
-            image = axis.pcolormesh(
+            axis.pcolormesh(
                 thresholds, range(len(shares)), 100 * np.array(shares), vmin=0, vmax=100,
                 cmap="viridis", shading="nearest", rasterized=True,
             )  # fmt: skip
             axis.set(xscale="log", title=criterion)
-        axes[0, 0].invert_yaxis()
-        shown, spare = np.split(axes.ravel(), [len(criteria)])
-        for axis in spare:
-            axis.remove()
+        axes[0].invert_yaxis()
         figure.supxlabel("threshold")
         figure.supylabel("layer, from the input on")
-        figure.colorbar(image, ax=shown, label="kernels below it (%)")
+        figure.colorbar(axes[-1].collections[0], ax=axes, label="kernels below it (%)")
     return figure
 
 
@@ -160,8 +151,7 @@ def pruned_by_layer(rows: Sequence[PrunedLayer], *, criteria: Sequence[str]) -> 
         criteria: names of all criteria compared.
     """
     shares = np.array([[100 * row.shares[name] for row in rows] for name in criteria])
-    with mpl.rc_context({**STYLE, "axes.grid": False}):
-        figure, axis = make_axes(1, 1, by_layer(len(rows), 3.8))
+    with panel(by_layer(len(rows), 3.8), grid=False) as (figure, axis):
         image = axis.imshow(shares, cmap="viridis", vmin=0, vmax=100, aspect="auto")
         label_layers(axis, [row.layer for row in rows])
         axis.set_yticks(range(len(criteria)), criteria)
@@ -181,10 +171,9 @@ def agreement(
     """
     shown, rest = intersections[:most], intersections[most:]
     at = np.arange(len(shown))
-    with mpl.rc_context({**STYLE, "axes.grid": False}):
-        figure, (top, bottom) = make_axes(
-            2, 1, (8, 5), sharex=True, height_ratios=(2, 0.25 * len(criteria))
-        )
+    options = {"sharex": True, "height_ratios": (2, 0.25 * len(criteria))}
+    with panels(2, 1, (8, 5), grid=False, **options) as (figure, axes):
+        top, bottom = axes[:, 0]
         top.bar(at, [each.kernels for each in shown])
         top.set_ylabel("kernels pruned")
         if rest:
@@ -209,8 +198,8 @@ def history(rows: Sequence[KernelHistory]) -> Figure:
         rows: an epoch each, all of the same criteria.
     """
     epochs = [row.epoch for row in rows]
-    with mpl.rc_context(STYLE):
-        figure, (left, right) = make_axes(1, 2, (10, 3.6))
+    with panels(1, 2, (10, 3.6)) as (figure, axes):
+        left, right = axes[0]
         right.plot(epochs, [100 * row.real for row in rows], "o-", color="black")
         right.set_ylabel("kernels with real eigenvalues only (%)")
         for index, name in enumerate(rows[0].shares):
@@ -231,10 +220,8 @@ def prunable_shares(records: Sequence[PruningCase]) -> Figure:
     networks = list(dict.fromkeys(record.network for record in records))
     starts = list(dict.fromkeys(record.start for record in records))
     criteria = list(dict.fromkeys(record.prunable.criterion for record in records))
-    with mpl.rc_context(STYLE):
-        figure, axes = make_axes(
-            1, len(networks), (4.2 * len(networks) + 1, 4), squeeze=False, sharey=True
-        )
+    size = (4.2 * len(networks) + 1, 4)
+    with panels(1, len(networks), size, sharey=True) as (figure, axes):
         for axis, network in zip(axes.flat, networks, strict=True):
             for index, start in enumerate(starts):
                 rows = [r.prunable for r in records if (r.network, r.start) == (network, start)]
@@ -259,16 +246,12 @@ def protocol(summary: Sequence[TrialSummary]) -> Figure:
         summary: a criterion each.
     """
     at = np.arange(len(summary))
-    with mpl.rc_context(STYLE):
-        figure, (left, right) = make_axes(1, 2, (10, 0.35 * len(summary) + 1.5), sharey=True)
+    with panels(1, 2, (10, 0.35 * len(summary) + 1.5), sharey=True) as (figure, axes):
+        left, right = axes[0]
 
         def bars(axis: Axes, shift: float, shares: Sequence[Spread], **options: Any) -> None:
-            axis.barh(
-                at + shift,
-                [100 * share.mean for share in shares],
-                xerr=[100 * (share.std or 0) for share in shares],
-                **options,
-            )
+            means, deviations = means_and_deviations(shares)
+            axis.barh(at + shift, means, xerr=deviations, **options)
 
         bars(left, 0, [row.pruned for row in summary], height=0.6)
         left.set(xlabel="kernels below the threshold (%)")
@@ -282,11 +265,10 @@ def protocol(summary: Sequence[TrialSummary]) -> Figure:
         for index, (label, accuracies) in enumerate(stages.items()):
             bars(right, 0.27 * (index - 1), accuracies, height=0.27, label=label)
         right.set(xlabel="test accuracy (%)")
-        right.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        legend_beside(right)
     return figure
 
 
 def _line(index: int, criterion: str) -> dict[str, Any]:
-    """Colour, dashes and label of a criterion: dashes tell apart lines that coincide."""
-    style = {"random": ":", "det_gram": "--"}.get(criterion, "-")
-    return {"color": PALETTE[index % len(PALETTE)], "linestyle": style, "label": criterion}
+    """Colour, dashes and label of a criterion."""
+    return line_style(index, criterion, {"random": ":", "det_gram": "--"}.get(criterion, "-"))

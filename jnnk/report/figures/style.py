@@ -1,23 +1,25 @@
-"""The look that all figures share."""
+"""The look that all figures share, and how their panels are made."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
-import matplotlib.ticker
 import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import LogFormatter, NullFormatter
 
-from jnnk.runs.records import Interval, LayerMeasures
+from jnnk.runs.records import Interval, Spread
 
-Measure = Callable[[LayerMeasures], Interval | float | None]
-"""What a panel shows of a layer's measures."""
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
 
 # Petroff's ten colours, chosen to be told apart with any colour vision.
 PALETTE = mpl.color_sequences["petroff10"]
-STYLE = {
+STYLE: "dict[RcKeyType, Any]" = {
     "axes.grid": True,
     "grid.alpha": 0.3,
     "axes.spines.top": False,
@@ -29,22 +31,67 @@ STYLE = {
     "svg.hashsalt": "jnnk",  # the same figure gives the same file
     "text.parse_math": False,  # a name with two dollar signs is a name
 }
-MOST_NAMES = 24  # layers that fit by name along an axis, and points with markers along a line
-MOST_LINES = 12  # layers that can be told apart as lines
-_WIDEST = 8.0  # inches; the page scales down what is wider, its text too
+MOST_POINTS = 24  # with markers along a line
 
 
-def make_axes(rows: int, columns: int, size: tuple[float, float], **options) -> tuple[Figure, Axes]:
-    """A figure and its axes, as ``Figure.subplots`` lays them out.
+@contextlib.contextmanager
+def panels(
+    rows: int, columns: int, size: tuple[float, float], *, grid: bool = True, **options: Any
+) -> Iterator[tuple[Figure, np.ndarray]]:
+    """A figure of several panels in our style, which lasts as long as the context.
 
     Args:
         rows: of panels.
         columns: of panels.
         size: (width, height) in inches.
+        grid: whether lines mark the ticks.
         **options: of ``Figure.subplots``.
+
+    Yields:
+        The figure, and its axes (rows, columns).
     """
-    figure = Figure(figsize=size, layout="constrained")
-    return figure, figure.subplots(rows, columns, **options)
+    with mpl.rc_context({**STYLE, "axes.grid": grid}):
+        figure = Figure(figsize=size, layout="constrained")
+        yield figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+@contextlib.contextmanager
+def panel(size: tuple[float, float], *, grid: bool = True) -> Iterator[tuple[Figure, Axes]]:
+    """A figure of one panel in our style, which lasts as long as the context.
+
+    Args:
+        size: (width, height) in inches.
+        grid: whether lines mark the ticks.
+
+    Yields:
+        The figure, and its axes.
+    """
+    with panels(1, 1, size, grid=grid) as (figure, axes):
+        yield figure, axes[0, 0]
+
+
+@contextlib.contextmanager
+def panel_each(
+    number: int, most: int, size: tuple[float, float], **options: Any
+) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure of so many panels without grids, a row of ``most`` below the other.
+
+    Args:
+        number: of panels.
+        most: panels in a row.
+        size: (width, height) of a panel, in inches.
+        **options: of ``Figure.subplots``.
+
+    Yields:
+        The figure, and the axes of its panels.
+    """
+    columns = min(number, most)
+    rows = -(-number // columns)
+    whole = (size[0] * columns, size[1] * rows)
+    with panels(rows, columns, whole, grid=False, **options) as (figure, axes):
+        yield figure, list(axes.flat[:number])
+        for spare in axes.flat[number:]:
+            spare.remove()
 
 
 def write_plain_powers(figure: Figure) -> None:
@@ -55,39 +102,9 @@ def write_plain_powers(figure: Figure) -> None:
     """
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
-            if isinstance(axis.get_major_formatter(), mpl.ticker.LogFormatter):
+            if isinstance(axis.get_major_formatter(), LogFormatter):
                 axis.set_major_formatter(lambda value, _: f"{value:g}")
-                axis.set_minor_formatter(mpl.ticker.NullFormatter())
-
-
-def by_layer(layers: int, height: float, *, least: float = 7.5) -> tuple[float, float]:
-    """Size in inches of a figure with layers along its x axis, never too wide to be read.
-
-    Args:
-        layers: how many.
-        height: of the figure.
-        least: its width with few layers.
-    """
-    return min(max(least, 0.25 * layers + 2), _WIDEST), height
-
-
-def label_layers(axis: Axes, layers: Sequence[str], *, rotation: float = 60) -> None:
-    """Names the layers at 0, 1, ... of the x axis, or every few of them where they are many.
-
-    Args:
-        axis: of the panel.
-        layers: names of all layers, from the input on; the first is always named.
-        rotation: of the names, in degrees.
-    """
-    step = -(-len(layers) // MOST_NAMES)
-    places = range(0, len(layers), step)
-    axis.set_xticks(
-        places,
-        [layers[place] for place in places],
-        rotation=rotation,
-        ha="center" if rotation == 90 else "right",
-    )
-    axis.set_xlabel("layer" if step == 1 else f"layer (one in {step} named)")
+                axis.set_minor_formatter(NullFormatter())
 
 
 def label_epochs(*axes: Axes) -> None:
@@ -98,74 +115,42 @@ def label_epochs(*axes: Axes) -> None:
     """
     for axis in axes:
         axis.set_xlabel("epoch")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.locator_params(axis="x", integer=True)
 
 
-def panels_by_depth(
-    panels: Mapping[str, Measure],
-    layers: Sequence[str],
-    draw: Callable[[Axes, Measure], None],
-    *,
-    size: tuple[float, float],
-) -> Figure:
-    """A panel for each measure against depth, two in a row, and one legend of their lines.
+def legend_beside(axis: Axes) -> None:
+    """A legend at the right of a panel.
 
     Args:
-        panels: label of the y axis to measure.
-        layers: names of all layers, from the input on.
-        draw: draws a measure's lines, at 0, 1, ... for the layers.
-        size: (width, height) in inches.
+        axis: of the panel.
     """
-    with mpl.rc_context(STYLE):
-        figure, axes = make_axes(len(panels) // 2, 2, size, sharex=True)
-        for axis, (label, measure) in zip(axes.flat, panels.items(), strict=True):
-            draw(axis, measure)
-            axis.set_ylabel(label)
-            axis.set_ylim(bottom=0)
-        for axis in axes[-1]:
-            label_layers(axis, layers, rotation=90)
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
-    return figure
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-def lines_of(layers: Sequence[str]) -> dict[str, np.ndarray]:
-    """The layers to draw as lines, the first and the last among them, and their colours.
-
-    Args:
-        layers: names of all layers, from the input on.
-
-    Returns:
-        Name to colour (4,), light to dark: at most ``MOST_LINES``, evenly spaced in depth.
-    """
-    number = min(len(layers), MOST_LINES)
-    places = np.linspace(0, len(layers) - 1, number).round().astype(int)
-    return {layers[place]: colour for place, colour in zip(places, shades(number), strict=True)}
-
-
-def legend_of_layers(figure: Figure, axis: Axes, layers: int) -> None:
-    """Tells right of the panels which line is which layer, and how many layers have none.
+def legend_above(figure: Figure, axis: Axes, *, columns: int) -> None:
+    """One legend for all panels, above them.
 
     Args:
         figure: gets the legend.
         axis: has the lines.
-        layers: number of all layers.
+        columns: of the legend.
     """
-    handles, names = axis.get_legend_handles_labels()
-    title = f"{len(names)} of {layers} layers" if len(names) < layers else None
-    figure.legend(handles, names, title=title, loc="outside right upper")
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=columns)
 
 
-def numbers(values: Sequence[float | None]) -> np.ndarray:
-    """The values as an array (number of values,) float64, NaN for None.
+def line_style(index: int, label: str, dashes: str) -> dict[str, Any]:
+    """Colour, dashes and label of a line: dashes tell apart lines that coincide.
 
     Args:
-        values: numbers or None.
+        index: of the line in its panel, which gives the colour.
+        label: in the legend.
+        dashes: a line style of matplotlib.
     """
-    return np.array(values, np.float64)
+    return {"color": PALETTE[index % len(PALETTE)], "linestyle": dashes, "label": label}
 
 
 def line_with_limits(
-    axis: Axes, places: Sequence[Any], points: Sequence[Interval | float | None], **style
+    axis: Axes, places: Sequence[Any], points: Sequence[Interval | float | None], **style: Any
 ) -> None:
     """A line of points, those that are intervals with bars up to their limits.
 
@@ -177,21 +162,76 @@ def line_with_limits(
         points: all intervals or all numbers, None for missing.
         **style: of ``Axes.errorbar``.
     """
-    limits = None
-    if points and isinstance(points[0], Interval):
-        limits = [numbers([getattr(point, end) for point in points]) for end in ("lower", "upper")]
-        points = [point.mean for point in points]
-    values = numbers(points)
-    if len(points) > MOST_NAMES:
+    intervals = [point for point in points if isinstance(point, Interval)]
+    values = numbers([p.mean if isinstance(p, Interval) else p for p in points])
+    lower = numbers([interval.lower for interval in intervals])
+    upper = numbers([interval.upper for interval in intervals])
+    if len(points) > MOST_POINTS:
         line = axis.errorbar(places, values, **{**style, "marker": ""})
-        if limits is not None:
+        if intervals:
             colour = line.lines[0].get_color()
-            axis.fill_between(places, *limits, color=colour, alpha=0.25, linewidth=0)
+            axis.fill_between(places, lower, upper, color=colour, alpha=0.25, linewidth=0)
         return
     # The interval may miss the mean where hardly anything varies, by rounding.
-    errors = limits and np.maximum([values - limits[0], limits[1] - values], 0)
+    errors = np.maximum([values - lower, upper - values], 0) if intervals else None
     style = {"marker": "o", "markersize": 4, "capsize": 2, **style}
     axis.errorbar(places, values, yerr=errors, **style)
+
+
+def means_and_deviations(
+    spreads: Sequence[Spread], *, factor: float = 100
+) -> tuple[np.ndarray, list[float]]:
+    """Means and standard deviations to draw, NaN for a missing mean and 0 for a deviation.
+
+    Args:
+        spreads: the numbers.
+        factor: what to multiply them by: 100 makes percent of shares.
+
+    Returns:
+        (number of spreads,) each.
+    """
+    means = factor * numbers([each.mean for each in spreads])
+    return means, [factor * (each.std or 0) for each in spreads]
+
+
+def line_with_deviations(
+    axis: Axes, places: Sequence[float], spreads: Sequence[Spread], *, factor: float, **style: Any
+) -> None:
+    """A line of means with bars of one standard deviation.
+
+    Args:
+        axis: to draw on.
+        places: along the x axis.
+        spreads: along the y axis.
+        factor: what to multiply them by.
+        **style: of ``Axes.errorbar``.
+    """
+    means, deviations = means_and_deviations(spreads, factor=factor)
+    axis.errorbar(places, means, yerr=deviations, markersize=5, capsize=2, **style)
+
+
+def overlap_map(axis: Axes, matrix: np.ndarray, **options: Any) -> AxesImage:
+    """Overlap of pairs of channels as colours from 0 to the largest, grey where there is none.
+
+    Args:
+        axis: to draw on.
+        matrix: (C, C') overlap, NaN for dead channels.
+        **options: of ``Axes.imshow``.
+    """
+    colours = mpl.colormaps["viridis"].with_extremes(bad="0.85")
+    largest = np.nanmax(matrix, initial=0) or 1
+    image = axis.imshow(matrix, cmap=colours, vmin=0, vmax=largest, **options)
+    axis.set(xticks=[], yticks=[])
+    return image
+
+
+def numbers(values: Sequence[float | None]) -> np.ndarray:
+    """The values as an array (number of values,) float64, NaN for None.
+
+    Args:
+        values: numbers or None.
+    """
+    return np.array(values, np.float64)
 
 
 def shades(number: int) -> np.ndarray:

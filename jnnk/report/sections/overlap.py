@@ -10,7 +10,8 @@ from jnnk._core.errors import InputError
 from jnnk.report.explorers import overlap_explorer, to_html
 from jnnk.report.figures import overview as figures
 from jnnk.report.figures.channels import ChannelPictures, channel_rows
-from jnnk.report.figures.style import MOST_LINES, MOST_NAMES
+from jnnk.report.figures.layers import MOST_LINES
+from jnnk.report.figures.style import MOST_POINTS
 from jnnk.report.output import draw, percent, save_table
 from jnnk.report.page import Drawing, Section, click_pictures
 from jnnk.report.tables import to_csv
@@ -135,7 +136,7 @@ def _measures(run: Run, config: TrainConfig, records: Sequence[LayerRecord]) -> 
     has_own_start = config.weights is None and RANDOM not in epochs
     control = 0 if has_own_start else RANDOM
     layers = len({record.layer for record in records})
-    limits = "bands" if layers > MOST_NAMES else "bars"
+    limits = "bands" if layers > MOST_POINTS else "bars"
     by_depth = draw(
         run,
         "measures_by_depth",
@@ -163,6 +164,7 @@ def _measures(run: Run, config: TrainConfig, records: Sequence[LayerRecord]) -> 
 
 
 def _heat_maps(run: Run, last: Sequence[LayerRecord], matrices: dict[str, np.ndarray]) -> Drawing:
+    """The overlap of every pair of channels, of the most redundant layers where they are many."""
     caption = (
         f"Overlap of every pair of channels at epoch {last[0].epoch}, channels in the order of "
         "their average-linkage clustering, whose tree stands at the left; dead channels come last, "

@@ -1,9 +1,10 @@
 """The report's sections on pruning, and the tables beside them in ``prune/tables/``."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from jnnk.pruning import chance_of_real
+from jnnk.pruning import EigenvalueKinds, chance_of_real
 from jnnk.report.explorers import threshold_explorer, to_html
 from jnnk.report.figures import pruning as figures
 from jnnk.report.output import draw, percent, points, save_table
@@ -45,9 +46,9 @@ def prune_sections(
     Args:
         run: the run folder.
         pruning: None if there was none.
-        settings: of the pruning.
+        settings: of the pruning; None likewise.
     """
-    if pruning is None:
+    if pruning is None or settings is None:
         return []
     tables = _tables(pruning)
     share = percent(pruning.compared_share)
@@ -62,6 +63,7 @@ def prune_sections(
 
 
 def _tables(pruning: PruningResult) -> _Tables:
+    """A pruning's numbers as rows of tables."""
     analysis = pruning.analysis
     quantiles = ("min", "q25", "median", "q75", "max")
     thresholds = [f"{threshold:.2g}" for threshold in analysis.thresholds]
@@ -88,6 +90,7 @@ def _tables(pruning: PruningResult) -> _Tables:
 
 
 def _sweep_rows(sweep: Sweep) -> list[dict[str, Any]]:
+    """A row a criterion and share of the sweep."""
     return [
         {"criterion": name, **asdict(point)}
         for name, points in sweep.criteria.items()
@@ -102,6 +105,7 @@ def _shown(pruning: PruningResult) -> str:
 
 
 def _kernels(run: Run, pruning: PruningResult, tables: _Tables) -> Section:
+    """Scores of the kernels by layer, threshold and epoch, and their eigenvalues."""
     shown, analysis = _shown(pruning), pruning.analysis
     thresholds, by_threshold = analysis.thresholds, analysis.by_threshold
     drawn = [
@@ -143,26 +147,34 @@ def _kernels(run: Run, pruning: PruningResult, tables: _Tables) -> Section:
         "largest score of a layer, box from the first to the third quartile. Scores are in the "
         "unit of the weights: determinants are raised to the power that brings them there."
     )
-    kinds = analysis.eigenvalues
-    sizes = {row.size for row in kinds}
-    if kinds:
-        real = sum(row.real for row in kinds) / sum(row.kernels for row in kinds)
-        text += f" {percent(real)} of the kernels have real eigenvalues only"
-        chance = chance_of_real(sizes.pop()) if len(sizes) == 1 else None
-        text += f"; of random ones it would be {percent(chance)}." if chance else "."
-        drawn.append(
-            draw(
-                run,
-                "eigenvalue_kinds",
-                figures.eigenvalue_kinds(kinds, chance=chance),
-                "Share of kernels whose eigenvalues are all real, before and after pruning.",
-                tables.eigenvalues,
-            )
-        )
+    if analysis.eigenvalues:
+        said, drawing = _eigenvalues(run, analysis.eigenvalues, tables)
+        text += said
+        drawn.append(drawing)
     return Section("Which conv kernels matter?", text, drawn)
 
 
+def _eigenvalues(
+    run: Run, kinds: Sequence[EigenvalueKinds], tables: _Tables
+) -> tuple[str, Drawing]:
+    """How many kernels have real eigenvalues only, in words and layer by layer."""
+    real = sum(row.real for row in kinds) / sum(row.kernels for row in kinds)
+    sizes = {row.size for row in kinds}
+    chance = chance_of_real(sizes.pop()) if len(sizes) == 1 else None
+    text = f" {percent(real)} of the kernels have real eigenvalues only"
+    text += f"; of random ones it would be {percent(chance)}." if chance else "."
+    drawing = draw(
+        run,
+        "eigenvalue_kinds",
+        figures.eigenvalue_kinds(kinds, chance=chance),
+        "Share of kernels whose eigenvalues are all real, before and after pruning.",
+        tables.eigenvalues,
+    )
+    return text, drawing
+
+
 def _cost(run: Run, pruning: PruningResult, settings: PruneConfig, tables: _Tables) -> Section:
+    """Accuracy against the share pruned, and what the share chosen costs."""
     criterion, pruned, share = pruning.criterion, pruning.pruned, pruning.share_requested
     if settings.share is None:
         why = f"the largest swept share that loses at most {points(settings.tolerance)}"
@@ -197,6 +209,7 @@ def _cost(run: Run, pruning: PruningResult, settings: PruneConfig, tables: _Tabl
 
 
 def _explorer(pruning: PruningResult, sweep_rows: Records) -> Drawing:
+    """The interactive figure of accuracy against the share pruned, with a slider of thresholds."""
     figure = threshold_explorer(
         pruning.analysis.thresholds,
         pruning.analysis.of_network,
@@ -215,6 +228,7 @@ def _explorer(pruning: PruningResult, sweep_rows: Records) -> Drawing:
 
 
 def _agreement(run: Run, pruning: PruningResult, tables: _Tables) -> Section:
+    """Which kernels several criteria prune together, and where in the network they lie."""
     analysis, criteria = pruning.analysis, pruning.analysis.criteria
     total = sum(each.kernels for each in analysis.agreement)
     common = sum(each.kernels for each in analysis.agreement if set(each.criteria) == set(criteria))

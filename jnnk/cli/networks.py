@@ -1,0 +1,194 @@
+"""Networks by name, with their data and weights: here alone jnnk imports :mod:`jnnk.models`."""
+
+import ast
+import functools
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from jnnk import data
+from jnnk._core.errors import InputError
+from jnnk.data import Dataset
+from jnnk.files.archives import read_folder
+from jnnk.models import (
+    WeightsError,
+    create,
+    from_tensorflow,
+    load_safetensors,
+    save_masks,
+    save_safetensors,
+)
+from jnnk.runs.settings import TrainConfig
+from jnnk.training import TrainState
+
+
+class Loaded(NamedTuple):
+    """A network and the data set that it is for.
+
+    Attributes:
+        model: not initialised.
+        dataset: with the normalisation that the settings ask for.
+        variables: weights to start from; None where the settings name none.
+    """
+
+    model: nn.Module
+    dataset: Dataset
+    variables: dict[str, Any] | None
+
+
+def load(config: TrainConfig) -> Loaded:
+    """Data set, network for it, and its weights, as the settings name them.
+
+    Args:
+        config: how a run is trained.
+
+    Raises:
+        InputError: for an unknown name or option, data or weights that cannot be read, weights that
+            are not finite, or images that the network does not take.
+    """
+    make = functools.partial(create, config.model, shortcut=config.shortcut)
+    options = _model_options(config.model_options)
+    try:
+        make(num_classes=2, **options)  # before the data: a wrong name should not wait for it
+        dataset = data.load(config.dataset, data_dir=config.data_dir, image_size=config.image_size)
+        model = make(num_classes=len(dataset.class_names), **options)
+        image = np.zeros((1, *dataset.train_images.shape[1:]), np.float32)
+        jax.eval_shape(model.init, jax.random.key(0), image)  # does the network fit the images?
+    except ValueError as error:
+        raise InputError(str(error) + _remedy(error, config)) from error
+    own = dataset.normalization
+    normalization = own._replace(
+        mean=_by_channel("--mean", config.mean, own.mean),
+        std=_by_channel("--std", config.std, own.std),
+    )
+    dataset = dataset._replace(normalization=normalization)
+    if config.weights is None:
+        return Loaded(model, dataset, None)
+    variables = load_weights(model, config.weights, image_shape=image.shape[1:])
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        if not np.isfinite(leaf).all():
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise InputError(f"{config.weights}: {name} holds numbers that are not finite")
+    return Loaded(model, dataset, variables)
+
+
+def load_weights(
+    model: nn.Module,
+    path: str | pathlib.Path,
+    *,
+    image_shape: tuple[int, ...] | None = None,
+) -> dict[str, Any]:
+    """The weights of a safetensors file with PyTorch names.
+
+    Args:
+        model: the network that they are for.
+        path: of the file.
+        image_shape: (H, W, C) of its images; by default 32 x 32 with the channels of the file.
+
+    Raises:
+        InputError: if they cannot be read or are of another network.
+    """
+    try:
+        return dict(load_safetensors(model, path, image_shape=image_shape))
+    except WeightsError as error:
+        raise InputError(str(error)) from None
+
+
+def load_epoch(model: nn.Module, archive: pathlib.Path, epoch: int) -> dict[str, Any]:
+    """The weights that a public ConvNet had at one epoch of its archive.
+
+    Args:
+        model: the network.
+        archive: an .npz with a folder for each epoch.
+        epoch: from 0.
+
+    Raises:
+        InputError: if they cannot be read or are of another network.
+    """
+    arrays = read_folder(archive, f"epoch{epoch:02d}/")
+    try:
+        return dict(from_tensorflow(model, arrays))
+    except WeightsError as error:
+        raise InputError(f"{archive}: {error}") from None
+
+
+def save_networks(
+    folder: pathlib.Path, model: nn.Module, states: Mapping[str, TrainState]
+) -> list[pathlib.Path]:
+    """Writes states as safetensors files with PyTorch names, pruned ones with their masks.
+
+    Args:
+        folder: made where there is none.
+        model: the network.
+        states: by the names of their files; all but ``"trained"`` are pruned.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: if they cannot be written.
+    """
+    files: list[pathlib.Path] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, state in states.items():
+            files.append(folder / f"{name}.safetensors")
+            save_safetensors(model, state.variables, files[-1])
+            if name != "trained":
+                files.append(folder / f"{name}_masks.safetensors")
+                save_masks(model, state.variables, state.masks, files[-1])
+    except (OSError, WeightsError) as error:
+        raise InputError(f"--out: {error}") from None
+    return files
+
+
+def _remedy(error: ValueError, config: TrainConfig) -> str:
+    """What to give on the command line where the data's error names an argument or function."""
+    by_name = {
+        "image_size": "--image-size N",
+        "prepare": f"jnnk prepare {config.dataset} --data-dir {config.data_dir}",
+    }
+    remedy = by_name.get(getattr(error, "remedy", None) or "")
+    return "" if remedy is None else f"; on the command line: {remedy}"
+
+
+# Of a model option; Python's parser takes expressions of any depth for as long as memory lasts.
+_LONGEST_VALUE = 100
+
+
+def _model_options(texts: tuple[str, ...]) -> dict[str, Any]:
+    """``NAME=VALUE`` texts as keywords, numbers as numbers."""
+    options: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise InputError(f"--model-options: expected NAME=VALUE, got {text!r}")
+        if name in ("name", "num_classes", "shortcut"):
+            raise InputError(
+                f"--model-options: {name} is none of them: --model and --shortcut are options of "
+                "their own, and the data set tells the number of classes"
+            )
+        if name in options:
+            raise InputError(f"--model-options: {name} comes twice")
+        if len(value) > _LONGEST_VALUE:
+            raise InputError(
+                f"--model-options: {name}: expected a number or a word, got {len(value):,} characters"
+            )
+        try:
+            options[name] = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            options[name] = value
+    return options
+
+
+def _by_channel(option: str, given: tuple[float, ...] | None, default: np.ndarray) -> np.ndarray:
+    """A normalisation given as one number for all channels or as one each."""
+    if given is None:
+        return default
+    if len(given) not in (1, len(default)):
+        raise InputError(f"{option}: expected 1 or {len(default)} numbers, got {len(given)}")
+    return np.broadcast_to(np.asarray(given, np.float32), default.shape)

@@ -1,0 +1,197 @@
+"""The run folder that a command makes or opens, with the network and data that belong to it."""
+
+import argparse
+import contextlib
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from jnnk.cli import configs
+from jnnk.cli.networks import load
+from jnnk.data import Dataset, from_anywhere
+from jnnk.parallel import is_first, local_rows, parse_mesh, whole_mesh
+from jnnk.parallel._mesh import DATA
+from jnnk.runs.cores import note_cores
+from jnnk.runs.data_record import check_data, record_data
+from jnnk.runs.folder import (
+    DATA_RECORD,
+    Run,
+    create_run,
+    locked,
+    open_run,
+    refuse_occupied,
+    remove_parts,
+)
+from jnnk.runs.progress import Progress
+from jnnk.runs.settings import ChannelConfig, OverlapConfig, TrainConfig
+
+
+class Prepared(NamedTuple):
+    """What a training needs, all of it looked at before there is a folder.
+
+    Attributes:
+        config: settings that fit the data.
+        model: the network.
+        dataset: what it is trained on.
+        variables: weights to start from; None for random ones.
+        notes: a sentence for every setting that had to be fitted.
+    """
+
+    config: TrainConfig
+    model: nn.Module
+    dataset: Dataset
+    variables: dict[str, Any] | None
+    notes: tuple[str, ...]
+
+
+class Opened(NamedTuple):
+    """A run folder that is worked on.
+
+    Attributes:
+        run: the folder.
+        model: its network.
+        dataset: its data set.
+    """
+
+    run: Run
+    model: nn.Module
+    dataset: Dataset
+
+
+def prepare_training(
+    args: argparse.Namespace, config: TrainConfig, progress: Progress, *, mesh: Mesh | None = None
+) -> Prepared:
+    """Loads what a training needs, and refuses all that can be refused before there is a folder.
+
+    Args:
+        args: what was typed.
+        config: how to train.
+        progress: hears of places that only the folder names.
+        mesh: devices that share the batches; None for one.
+    """
+    from jnnk.jobs.checks import check_memory, check_training, fit_training
+
+    refuse_occupied(args.out, resume=args.resume)
+    if args.resume:
+        _tell_places(config, args, progress)
+    model, dataset, variables = load(config)
+    shards = 1 if mesh is None else mesh.shape.get(DATA, 1)
+    config, notes = fit_training(config, dataset, typed=configs.typed(args), shards=shards)
+    if mesh is not None:
+        local_rows(config.batch_size, mesh)
+    check_memory(config, model, dataset)
+    check_training(config, model, dataset)
+    return Prepared(config, model, dataset, variables, notes)
+
+
+@contextlib.contextmanager
+def made_run(
+    args: argparse.Namespace, config: TrainConfig, dataset: Dataset, progress: Progress
+) -> Iterator[Run]:
+    """The run folder, locked; gone again where an error comes before the first epoch is done.
+
+    Args:
+        args: what was typed; ``out`` is the folder, which ``resume`` goes on with.
+        config: its settings.
+        dataset: what it is trained on.
+        progress: hears who else holds the lock.
+    """
+    is_new = not (args.out / "config.json").exists()
+    if not is_new and DATA_RECORD in (found := open_run(args.out).config):
+        config = config._replace(data_dir=found.get("data_dir"))  # moved: their note tells
+    with locked(args.out, say=progress.note):
+        run = create_run(args.out, config._asdict(), resume=args.resume)
+        try:
+            note_cores(run, progress)
+            yield record_data(run, dataset, command=args.command)
+        except OSError:
+            raise  # a full disk: the same command goes on
+        except Exception:
+            if is_new and is_first() and not (run.path / "metrics.jsonl").exists():
+                remove_parts(run.path)
+            raise
+
+
+@contextlib.contextmanager
+def opened_run(
+    args: argparse.Namespace, progress: Progress, *, writes: bool = True
+) -> Iterator[Opened]:
+    """The run folder that an analysis works on, locked, with its network and data set.
+
+    Args:
+        args: what was typed; ``run`` is the folder.
+        progress: hears of places that only the folder names.
+        writes: whether results go into the folder.
+    """
+    from jnnk.jobs.train import require_network, train_config
+
+    run = open_run(args.run)
+    config = train_config(run)._replace(weights=None)
+    _tell_places(config, args, progress)
+    if args.data_dir is not None:
+        config = config._replace(data_dir=args.data_dir)
+    with locked(run.path, shared=not writes, say=progress.note):
+        model, dataset, _ = load(config)
+        require_network(run)
+        if writes:
+            note_cores(run, progress)
+            run = record_data(run, dataset, command=args.command)
+        else:
+            check_data(run, dataset)
+        yield Opened(run, model, dataset)
+
+
+def fit_graphs(
+    config: OverlapConfig | ChannelConfig,
+    args: argparse.Namespace,
+    folder: pathlib.Path,
+    dataset: Dataset,
+) -> tuple[Any, tuple[str, ...]]:
+    """The settings of graphs, fitted to the number of images, and what had to be.
+
+    Args:
+        config: the settings.
+        args: what was typed, which is not changed.
+        folder: of the results; what they were made with is not changed either.
+        dataset: whose images they are of.
+    """
+    from jnnk.jobs import checks
+
+    found = configs.recorded(folder / "settings.json", type(config), args)
+    return checks.fit_graphs(config, dataset, typed=configs.typed(args), found=found)
+
+
+def chosen_mesh(args: argparse.Namespace) -> Mesh | None:
+    """The devices that ``--mesh`` and ``--distributed`` ask for; None for one device's work.
+
+    Args:
+        args: what was typed.
+    """
+    if args.distributed:
+        return whole_mesh(args.mesh)
+    return None if args.mesh is None else parse_mesh(args.mesh)
+
+
+def tell(notes: Sequence[str], progress: Progress) -> None:
+    """Says sentences beside the progress.
+
+    Args:
+        notes: the sentences.
+        progress: where.
+    """
+    for note in notes:
+        progress.note(note)
+
+
+def _tell_places(config: TrainConfig, args: argparse.Namespace, progress: Progress) -> None:
+    """Says which places outside of a run folder the folder alone names, before they are opened."""
+    given = {name: getattr(args, name, None) for name in ("dataset", "data_dir", "weights")}
+    if given["dataset"] is not None:
+        _, given["data_dir"] = from_anywhere(given["dataset"], data_dir=given["data_dir"])
+    for name, what in (("data_dir", f"the data set {config.dataset}"), ("weights", "weights")):
+        place = getattr(config, name)
+        if place is not None and given[name] is None:
+            progress.note(f"reads {what} in {place}, which the run folder names")
