@@ -176,7 +176,8 @@ def _model_options(texts: tuple[str, ...]) -> dict[str, Any]:
             raise InputError(f"--model-options: {name} comes twice")
         if len(value) > _LONGEST_VALUE:
             raise InputError(
-                f"--model-options: {name}: expected a number or a word, got {len(value):,} characters"
+                f"--model-options: {name}: expected a number or a word, got {len(value):,} "
+                "characters"
             )
         try:
             options[name] = ast.literal_eval(value)

@@ -74,7 +74,7 @@ WRONG = [
     (f"{NEW} --model-options num_classes=3", "the data set tells the number of classes"),
     (f"{NEW} --model-options shortcut=B", "--shortcut are options of their own"),
     (f"{NEW} --model-options name=resnet8", "--model"),
-    (f"{NEW} --model-options dtype={'1+' * 60_000}1j", "a number or a word, got 120,002 characters"),
+    (f"{NEW} --model-options dtype={'1+' * 60_000}1j", "number or a word, got 120,002 characters"),
     (f"{NEW} --model-options dtype={'-' * 100_000}1", "a number or a word, got 100,001 characters"),
     *[
         (f"{NEW} --model-options channels={bad}", "channels: expected a whole number of 1 or more")
