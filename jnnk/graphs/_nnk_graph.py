@@ -11,7 +11,7 @@ from jnnk._core.whole_numbers import to_int32
 from jnnk.graphs._graph import NNKGraph, pad_candidates
 from jnnk.graphs._neighbors import check_array, check_exclude, check_options
 from jnnk.graphs._search.passes import search
-from jnnk.graphs._similarity import DEFAULT, Similarity
+from jnnk.graphs._similarity import DEFAULT, Similarity, check_similarity
 from jnnk.graphs._weights import Candidates, all_coincide, resolved, vectors_of, weigh
 
 
@@ -36,11 +36,12 @@ def nnk_graph(
             without coordinates all points coincide.
         num_neighbors: K, the candidates of each query; may exceed the number of points, which costs
             nothing: the problems are those of the candidates that there are.
-        similarity: `jnnk.graphs.gaussian`, `jnnk.graphs.cosine`, or a hashable callable
-            ``k(x, y)`` of two (D,) vectors, positive semi-definite with ``k(x, x) = 1``, whose
-            candidates are the Euclidean neighbours; a query for which it gives NaN or infinity is
-            one with NaN itself. By default the Gaussian with a third of the distance to the K-th
-            neighbour, the authors' choice, which no scaling changes.
+        similarity: `jnnk.graphs.gaussian`, `jnnk.graphs.cosine`, your own
+            `jnnk.graphs.RadialSimilarity`, or a hashable callable ``k(x, y)`` of two (D,) vectors,
+            positive semi-definite with ``k(x, x) = 1``, whose candidates are the Euclidean
+            neighbours; a query for which it gives NaN or infinity is one with NaN itself. By
+            default the Gaussian with a third of the distance to the K-th neighbour, the authors'
+            choice, which no scaling changes.
         queries: None means the points themselves, each left out of its own candidates.
         exclude: with ``queries``: the index of a point to leave out, -1 for none.
         tol: see `jnnk.graphs.solve_nnk`.
@@ -99,6 +100,7 @@ def _nnk_graph(
     method: str,
 ) -> NNKGraph:
     """`nnk_graph` as one program."""
+    check_similarity(similarity)
     check_array("points", points, jnp.floating, jnp.integer, jnp.bool_)
     if points.ndim != 2:
         raise ValueError(f"points must be (N, D), got shape {points.shape}")

@@ -23,7 +23,7 @@ from jnnk.graphs._qp.chunks import in_chunks, queries_of_device
 from jnnk.graphs._search.passes import search
 from jnnk.graphs._search.ring import Ring
 from jnnk.graphs._search.shortlists import shortlist_length
-from jnnk.graphs._similarity import DEFAULT, Similarity
+from jnnk.graphs._similarity import DEFAULT, Similarity, check_similarity
 from jnnk.graphs._weights import (
     Candidates,
     Vectors,
@@ -107,6 +107,7 @@ def sharded_nnk_graph(
     Raises:
         ValueError: on wrong shapes or options.
     """
+    check_similarity(similarity)
     check_array("activations", activations, jnp.floating)
     points = jnp.asarray(flat_channels(activations))
     wanted, block_size = check_options(num_neighbors, block_size, method)

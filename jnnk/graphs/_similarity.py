@@ -48,12 +48,15 @@ class RadialSimilarity(Protocol):
 
     Make your own as a frozen dataclass, since it has to be hashable, that inherits from this class
     and defines ``of_squared_distances``; the other methods have defaults: the points as they are,
-    and widths of 1. As a function of two points it has to be positive semi-definite, with value 1
-    at distance 0. Gradients need it to have a derivative there.
+    and widths of 1. A class that has all these methods need not inherit. As a function of two
+    points a similarity has to be positive semi-definite, with value 1 at distance 0. Gradients need
+    it to have a derivative there with respect to the squared distance.
 
     Examples:
         The rational quadratic similarity ``1 / (1 + d^2 / length^2)``:
 
+        >>> import dataclasses
+        >>> from jnnk.graphs import RadialSimilarity, nnk_graph
         >>> @dataclasses.dataclass(frozen=True)
         ... class RationalQuadratic(RadialSimilarity):
         ...     length: float
@@ -241,6 +244,16 @@ class Cosine(RadialSimilarity):
 
 
 Similarity = RadialSimilarity | Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def check_similarity(similarity: object) -> None:
+    """Raises ValueError on what is no `Similarity`, such as a name or a class."""
+    is_known = isinstance(similarity, RadialSimilarity) or callable(similarity)
+    if not is_known or isinstance(similarity, type):
+        raise ValueError(
+            "similarity must be a RadialSimilarity, such as gaussian(), or a function k(x, y), "
+            f"got {similarity!r}"
+        )
 
 
 def gaussian(bandwidth: Bandwidth = "kth_neighbor", *, factor: float = 3.0) -> Gaussian:
