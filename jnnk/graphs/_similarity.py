@@ -68,7 +68,7 @@ class RadialSimilarity(Protocol):
         >>> print(graph.weights > 0)
         [[ True False False]
          [ True  True False]
-         [ True  True  True]
+         [ True False  True]
          [ True False False]]
     """
 
