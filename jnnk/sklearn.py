@@ -4,9 +4,9 @@ Shapes that differ a little share one compiled program: points are padded with N
 nobody's neighbour, and with columns of zeros, which change no distance.
 """
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
@@ -25,6 +25,8 @@ from jnnk._core.errors import InputError
 from jnnk._core.whole_numbers import is_whole_number
 from jnnk.graphs import NNKGraph, Similarity, cosine, gaussian, nnk_graph
 from jnnk.measures import label_interpolation
+
+_validate: Callable[..., Any] = validate_data  # scikit-learn has no annotations
 
 _Mode = Literal["weights", "connectivity", "distance"]
 _SIMILARITIES = {"gaussian": gaussian(), "cosine": cosine()}
@@ -59,7 +61,7 @@ class _Neighborhoods(BaseEstimator):
         exclude = np.arange(self.n_samples_fit_)
         queries = self._points
         if X is not None:
-            queries = validate_data(self, X, reset=False, dtype=self._points.dtype)
+            queries: np.ndarray = _validate(self, X, reset=False, dtype=self._points.dtype)
             exclude = np.full(len(queries), -1)
         available = self.n_samples_fit_ - (X is None)
         points, padded = _padded(self._points), _padded(queries)
@@ -71,15 +73,15 @@ class _Neighborhoods(BaseEstimator):
             num_neighbors=max(1, min(self.n_neighbors, available)),
             similarity=self._similarity(),
         )
-        return jax.tree.map(lambda field: np.asarray(field)[: len(queries)], graph)
+        # By NumPy: JAX would compile a program for every number of queries.
+        return NNKGraph(*(jnp.asarray(np.asarray(field)[: len(queries)]) for field in graph))
 
-    def _fit_points(self, X: np.ndarray):
+    def _fit_points(self, points: np.ndarray) -> None:
         self._similarity()  # a wrong name should not wait for the first graph
         if not is_whole_number(self.n_neighbors):
             raise InputError(f"n_neighbors must be a whole number >= 1, got {self.n_neighbors!r}")
-        self._points = X
-        self.n_samples_fit_ = len(X)
-        return self
+        self._points = points
+        self.n_samples_fit_ = len(points)
 
     def _similarity(self) -> Similarity:
         if isinstance(self.similarity, str):
@@ -130,7 +132,7 @@ class NNKTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Neighbo
         mode: _Mode = "weights",
     ):
         super().__init__(n_neighbors, similarity=similarity)
-        self.mode = mode
+        self.mode: _Mode = mode
 
     def fit(self, X: ArrayLike, y: None = None) -> "NNKTransformer":
         """Keeps the points (N, D).
@@ -139,7 +141,8 @@ class NNKTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Neighbo
             ValueError: on NaN or infinity, wrong shapes or options.
         """
         _check_mode(self.mode)
-        return self._fit_points(_validated(self, X))
+        self._fit_points(_validated(self, X))
+        return self
 
     def transform(self, X: ArrayLike) -> scipy.sparse.csr_array:
         """The graph (Q, N) of new points X (Q, D) against those fitted."""
@@ -211,18 +214,20 @@ class NNKClassifier(ClassifierMixin, _Neighborhoods):
         Raises:
             ValueError: on NaN or infinity, wrong shapes, options or targets.
         """
-        X, y = _validated(self, X, y)
+        points, y = _validated(self, X, y)
         check_classification_targets(y)
-        encoder = LabelEncoder().fit(y)
-        self.classes_, self._labels = encoder.classes_, encoder.transform(y).astype(np.int32)
+        encoder = LabelEncoder()
+        self._labels: np.ndarray = np.asarray(encoder.fit_transform(y), np.int32)
+        self.classes_: np.ndarray = np.asarray(encoder.classes_)
         self.class_prior_ = np.bincount(self._labels) / len(self._labels)
-        return self._fit_points(X)
+        self._fit_points(points)
+        return self
 
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Class probabilities (Q, C) of the points X (Q, D), in the order of ``classes_``."""
         graph = self.nnk_graph(X)
         missing = _shared_size(self.n_samples_fit_, _LEAST_POINTS) - self.n_samples_fit_
-        labels = np.pad(self._labels, (0, missing))
+        labels = jnp.asarray(np.pad(self._labels, (0, missing)))
         votes = np.asarray(label_interpolation(graph, labels, len(self.classes_)), np.float64)
         total = votes.sum(axis=1, keepdims=True)
         return np.where(total > 0, votes / np.where(total > 0, total, 1), self.class_prior_)
@@ -238,10 +243,10 @@ def _check_mode(mode: str) -> None:
         raise InputError(f"mode must be one of {', '.join(_MODES)}, got {mode!r}")
 
 
-def _validated(estimator, X, *y):
+def _validated(estimator: BaseEstimator, X: ArrayLike, *y: ArrayLike) -> Any:
     """X as float32 or float64, what JAX computes in, and y if there is one."""
     dtype = jnp.zeros(()).dtype
-    return validate_data(estimator, X, *y, dtype=dtype)
+    return _validate(estimator, X, *y, dtype=dtype)
 
 
 def _shared_size(size: int, least: int) -> int:

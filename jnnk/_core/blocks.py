@@ -1,13 +1,18 @@
 """Work in blocks of rows, to bound memory."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 
+Inputs = TypeVar("Inputs")
+Outputs = TypeVar("Outputs")
 
-def map_blocks(function: Callable[[Any], Any], inputs: Any, *, block_size: int) -> Any:
+
+def map_blocks(
+    function: Callable[[Inputs], Outputs], inputs: Inputs, *, block_size: int
+) -> Outputs:
     """``function`` over blocks of rows, one block in memory at a time.
 
     Args:
@@ -25,8 +30,10 @@ def map_blocks(function: Callable[[Any], Any], inputs: Any, *, block_size: int) 
     if num_blocks <= 1:
         return function(inputs)
 
-    def block(start):
-        take = lambda rows: jax.lax.dynamic_slice_in_dim(rows, start, block_size)  # noqa: E731
+    def block(start: jax.Array) -> Outputs:
+        def take(rows: jax.Array) -> jax.Array:
+            return jax.lax.dynamic_slice_in_dim(rows, start, block_size)
+
         return function(jax.tree.map(take, inputs))
 
     # The last block overlaps the one before: padding would copy all inputs.
@@ -34,7 +41,7 @@ def map_blocks(function: Callable[[Any], Any], inputs: Any, *, block_size: int) 
     outputs = jax.lax.map(block, starts)
     remainder = num_rows - (num_blocks - 1) * block_size
 
-    def join(blocks):
+    def join(blocks: jax.Array) -> jax.Array:
         whole = blocks[:-1].reshape(-1, *blocks.shape[2:])
         return jnp.concatenate([whole, blocks[-1, block_size - remainder :]])
 

@@ -52,9 +52,14 @@ class Number(NamedTuple):
         """Whether a value that was not typed is a number with a meaning."""
         kinds = (int, np.integer) if self.read is int else (int, float)
         try:
-            return isinstance(value, kinds) and not isinstance(value, bool) and self.is_meant(value)
+            return _is_number(value, kinds) and self.is_meant(value)
         except OverflowError:
             return False
+
+
+def _is_number(value: object, kinds: tuple[type, ...]) -> bool:
+    """Whether it is of one of the kinds; a truth value is none."""
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 def _whole(least: int, most: int = MOST) -> Number:

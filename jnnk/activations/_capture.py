@@ -9,8 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, Shaped
 
+from jnnk._core.arrays import ArrayLike
 from jnnk._core.errors import InputError
 from jnnk._core.whole_numbers import is_whole_number
 
@@ -25,28 +28,28 @@ class LayerActivations(NamedTuple):
 
     Attributes:
         name: the layer.
-        values: (N, H', W', C') numpy array, or a memory map where it exceeds the limit.
-        channels: (C',) int, which of the layer's channels these are.
+        values: a memory map where they exceed the limit.
+        channels: which of the layer's channels these are.
         pooling: how windows of positions became one: a key of ``POOLINGS``, or "none".
         window: side of those windows in positions; 1 with "none".
     """
 
     name: str
-    values: np.ndarray
-    channels: np.ndarray
+    values: Float[np.ndarray, "N H W C"]
+    channels: Int[np.ndarray, " C"]
     pooling: str
     window: int
 
 
 def layer_shapes(
-    apply_fn: ApplyFunction, variables: Any, images: np.ndarray
+    apply_fn: ApplyFunction, variables: Any, images: Shaped[ArrayLike, "N ..."]
 ) -> dict[str, tuple[int, ...]]:
     """The layers a network reports, without running it.
 
     Args:
         apply_fn: ``(variables, images) -> (logits, {layer name: activations})``.
         variables: the network's variables.
-        images: (N, ...) array; its shape and dtype alone matter.
+        images: their shape and dtype alone matter.
 
     Returns:
         Shape of one image's activations, (H, W, C), by layer name, in the network's order.
@@ -54,9 +57,9 @@ def layer_shapes(
     Raises:
         InputError: if ``apply_fn`` returns something else.
     """
-    order = []
+    order: list[str] = []
 
-    def activations(variables, image):
+    def activations(variables: Any, image: Array) -> dict[str, Array]:
         layers = _layers_of(apply_fn(variables, image))
         order.extend(layers)  # a dict that leaves a transformation is sorted by key
         return layers
@@ -106,13 +109,13 @@ def _in_words(value: Any) -> str:
 def capture(
     apply_fn: ApplyFunction,
     variables: Any,
-    images: np.ndarray,
+    images: Shaped[ArrayLike, "N ..."] | Sequence[ArrayLike],
     *,
     layers: Sequence[str] | None = None,
     channels: Mapping[str, Sequence[int]] | None = None,
     pooling: str = "none",
     size: int | None = None,
-    dtype: Any = "float32",
+    dtype: DTypeLike = "float32",
     batch_size: int = 256,
     memory_limit: int = MEMORY_LIMIT,
     directory: str | Path | None = None,
@@ -128,7 +131,7 @@ def capture(
         apply_fn: ``(variables, images) -> (logits, {layer name: (B, H, W, C)})``, jittable, each
             image on its own (BatchNorm in inference mode): the last batch is filled up.
         variables: the network's variables.
-        images: (N, ...) array or memory map, given to ``apply_fn`` in batches as they are; a list
+        images: an array or a memory map, given to ``apply_fn`` in batches as they are; a list
             of N arrays is stacked.
         layers: names in the order wanted; None means all, in the network's order.
         channels: layer name to the channels to keep; layers not named keep all.
@@ -183,7 +186,8 @@ def split_passes(sizes: Sequence[int], *, memory_limit: int) -> list[int]:
         sizes: bytes of each layer's activations, in order.
         memory_limit: bytes of a pass, unless it has one layer alone.
     """
-    counts, left = [], 0
+    counts: list[int] = []
+    left = 0
     for size in sizes:
         if counts and size <= left:
             counts[-1] += 1
@@ -218,7 +222,7 @@ POOLINGS: dict[str, Callable[[Array, int], Array]] = {
 }
 
 
-def _windows(values: Array, window: int, start: float, combine: Callable) -> Array:
+def _windows(values: Array, window: int, start: float, combine: Callable[[Any, Any], Any]) -> Array:
     missing = [(0, 0), *((0, -side % window) for side in values.shape[1:3]), (0, 0)]
     shape = (1, window, window, 1)
     return lax.reduce_window(
@@ -251,10 +255,10 @@ def _run(
     memory_limit: int,
     directory: str | Path | None,
 ) -> Iterator[LayerActivations]:
-    def num_bytes(plan):
+    def num_bytes(plan: _Plan) -> int:
         return len(images) * int(np.prod(plan.shape)) * dtype.itemsize
 
-    def allocate(plan):
+    def allocate(plan: _Plan) -> np.ndarray:
         shape = (len(images), *plan.shape)
         if num_bytes(plan) <= memory_limit:
             return np.empty(shape, dtype)
@@ -352,7 +356,7 @@ def _known(argument: str, name: str, shapes: Mapping[str, tuple[int, ...]]) -> N
         raise InputError(f"{argument}: no layer {name!r}; the network has {', '.join(shapes)}")
 
 
-def _stacked(images: Any) -> Any:
+def _stacked(images: Any) -> np.ndarray:
     """The images as one array, as they are if they are one."""
     if not hasattr(images, "shape"):
         try:
@@ -367,10 +371,11 @@ def _stacked(images: Any) -> Any:
 
 
 def _storage_dtype(dtype: Any) -> np.dtype:
+    known = [jnp.dtype(name) for name in ("float32", "bfloat16", "float16")]
     try:
-        found = jnp.dtype(dtype)
+        found = None if dtype is None else jnp.dtype(dtype)
     except TypeError:
         found = None
-    if dtype is None or found not in map(jnp.dtype, ("float32", "bfloat16", "float16")):
+    if found is None or found not in known:
         raise InputError(f"dtype must be float32, bfloat16 or float16; got {dtype!r}")
     return found

@@ -1,6 +1,6 @@
 """One undirected graph from the two directions of an NNK graph."""
 
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import scipy.sparse
@@ -26,7 +26,7 @@ def symmetric_adjacency(
     Raises:
         ValueError: if ``keep`` is not one of the two or the graph is not one on its own points.
     """
-    adjacency = graph.to_scipy()
+    adjacency = cast(Any, graph.to_scipy())  # SciPy has no annotations
     if keep == "larger_weight":
         return adjacency.maximum(adjacency.T).tocsr()
     if keep != "smaller_error":
@@ -34,7 +34,10 @@ def symmetric_adjacency(
     errors = np.asarray(graph.errors)
     edges = adjacency.tocoo()
     own = errors[edges.row] <= errors[edges.col]
-    trusted = scipy.sparse.csr_array(
-        (edges.data[own], (edges.row[own], edges.col[own])), shape=adjacency.shape
+    trusted = cast(
+        Any,
+        scipy.sparse.csr_array(
+            (edges.data[own], (edges.row[own], edges.col[own])), shape=adjacency.shape
+        ),
     )
     return trusted.maximum(trusted.T).tocsr()

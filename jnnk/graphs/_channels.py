@@ -5,7 +5,10 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Shaped
 
+from jnnk._core import typed_jax
+from jnnk._core.arrays import ArrayLike
 from jnnk._core.precision import working_dtype
 from jnnk.graphs._graph import NNKGraph
 from jnnk.graphs._neighbors import check_array, check_options
@@ -15,11 +18,11 @@ from jnnk.parallel._streams import can_stream, map_streams
 
 
 def channelwise_nnk_graph(
-    activations: jax.Array,
+    activations: Shaped[ArrayLike, "N *D C"],
     *,
     num_neighbors: int,
     similarity: Similarity = DEFAULT,
-    tol: float = 1e-5,
+    tol: float | jax.Array = 1e-5,
     max_steps: int = 500,
     block_size: int = 256,
     method: str = "exact",
@@ -70,15 +73,15 @@ def channelwise_nnk_graph(
     num_channels = points.shape[-1]
     if num_channels == 0 or not can_stream(points):
         graph_of = functools.partial(nnk_graph, tol=tol, **static)
-        return jax.lax.map(graph_of, jnp.moveaxis(points, -1, 0))
+        return typed_jax.lax_map(graph_of, jnp.moveaxis(points, -1, 0))
 
     channels = ((jnp.asarray(points[:, :, channel]),) for channel in range(num_channels))
     shared = {"tol": jnp.asarray(tol, working_dtype(points.dtype))}
     graphs = map_streams(nnk_graph, channels, static=static, shared=shared)
-    return jax.tree.map(lambda *fields: jnp.stack(fields), *graphs)
+    return NNKGraph(*(jnp.stack(fields) for fields in zip(*graphs, strict=True)))
 
 
-def flat_channels(activations: jax.Array) -> jax.Array:
+def flat_channels(activations: ArrayLike) -> ArrayLike:
     """Activations (N, H, W, C) or (N, D, C) as (N, D, C); ValueError on other shapes."""
     if activations.ndim not in (3, 4):
         raise ValueError(

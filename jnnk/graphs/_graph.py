@@ -5,6 +5,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, Int32, Shaped
+
+from jnnk._core.arrays import ArrayLike
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -28,30 +32,50 @@ class NNKGraph(NamedTuple):
     ones as far as their unit vectors round alike (copies and multiples by powers of two always do).
 
     Attributes:
-        indices: int32 (Q, K), candidates by increasing distance, ties by index; -1 for none.
-        weights: (Q, K), at least 0, exactly 0 for candidates that are not neighbours.
-        errors: (Q,), squared error ``1 - 2 w'g + w'G w`` of reconstructing the query, between 0 and
+        indices: candidates by increasing distance, ties by index; -1 for none.
+        weights: at least 0, exactly 0 for candidates that are not neighbours.
+        errors: squared error ``1 - 2 w'g + w'G w`` of reconstructing the query, between 0 and
             1 up to rounding; 1 without neighbours.
-        kkt_residual: (Q,), see `jnnk.graphs.QPSolution`; infinity for queries with NaN or infinity.
-        converged: bool (Q,), see `jnnk.graphs.QPSolution`; False for queries with NaN or infinity.
-        distances: (Q, K) to the candidates, in the units of the space where they were searched (for
+        kkt_residual: see `jnnk.graphs.QPSolution`; infinity for queries with NaN or infinity.
+        converged: see `jnnk.graphs.QPSolution`; False for queries with NaN or infinity.
+        distances: to the candidates, in the units of the space where they were searched (for
             the cosine similarity that of unit vectors: ``sqrt(2 - 2 cos)``); infinity for none. No
             derivative goes through them.
-        ambiguous: bool (Q,), queries whose neighbours are not the only ones that explain them as
+        ambiguous: queries whose neighbours are not the only ones that explain them as
             well, or hang on rounding, see `jnnk.QPSolution`; False without neighbours, and where
             candidates coincide with the query, for then the rule above decides.
     """
 
-    indices: jax.Array
-    weights: jax.Array
-    errors: jax.Array
-    kkt_residual: jax.Array
-    converged: jax.Array
-    distances: jax.Array
-    ambiguous: jax.Array
+    indices: Int32[Array, "... Q K"]
+    weights: Float[Array, "... Q K"]
+    errors: Float[Array, "... Q"]
+    kkt_residual: Float[Array, "... Q"]
+    converged: Bool[Array, "... Q"]
+    distances: Float[Array, "... Q K"]
+    ambiguous: Bool[Array, "... Q"]
+
+    def __repr__(self) -> str:
+        """One line that sums the graph up: sizes, mean degree, share of converged queries.
+
+        Of arrays whose values are not at hand (traced, deleted, or on devices of other processes)
+        the sizes alone.
+        """
+        shape = getattr(self.weights, "shape", ())
+        if len(shape) < 2:  # no graph, such as a tree of specifications in its place
+            return f"NNKGraph{tuple(self)!r}"
+        *leading, num_queries, num_neighbors = shape
+        channels = f"{' x '.join(map(str, leading))} channels, " if leading else ""
+        sizes = f"NNKGraph: {channels}{num_queries} queries, {num_neighbors} candidates each"
+        if not (_is_known(self.weights) and _is_known(self.converged)) or 0 in shape[:-1]:
+            return sizes
+        weights, converged = jax.device_get((self.weights, self.converged))
+        degree = np.count_nonzero(weights > 0) / converged.size
+        # Rounded down, so that 100% are all.
+        percent = 10_000 * np.count_nonzero(converged) // converged.size / 100
+        return f"{sizes}; mean degree {degree:.2f}, {percent:g}% converged"
 
     @property
-    def squared_distances(self) -> jax.Array:
+    def squared_distances(self) -> Float[Array, "... Q K"]:
         """The squares of ``distances``, which may leave the dtype's range, to 0 or infinity."""
         return self.distances * self.distances
 
@@ -66,10 +90,10 @@ class NNKGraph(NamedTuple):
                 f"channel({number}) needs a channel-wise graph with weights (C, Q, K), "
                 f"got {self.weights.shape}"
             )
-        return jax.tree.map(lambda field: field[number], self)
+        return NNKGraph(*(field[number] for field in self))
 
     def to_scipy(
-        self, *, num_points: int | None = None, values: jax.Array | None = None
+        self, *, num_points: int | None = None, values: Shaped[ArrayLike, "Q K"] | None = None
     ) -> "scipy.sparse.csr_array":
         """The graph as a sparse matrix (Q, N): row i holds the neighbours of query i.
 
@@ -77,7 +101,7 @@ class NNKGraph(NamedTuple):
 
         Args:
             num_points: N; by default the number of queries (a graph on the points themselves).
-            values: (Q, K), what the edges hold; by default the weights.
+            values: what the edges hold; by default the weights.
 
         Returns:
             CSR, of the dtype of the values, columns ascending in every row; an entry for each
@@ -95,7 +119,7 @@ class NNKGraph(NamedTuple):
                 f"to_scipy takes one graph with weights (Q, K), got {weights.shape}; "
                 "graph.channel(c) is that of channel c"
             )
-        values = weights if values is None else np.asarray(values)
+        edge_values = weights if values is None else np.asarray(values)
         num_queries = len(weights)
         num_points = num_queries if num_points is None else num_points
         rows, slots = np.nonzero(weights > 0)
@@ -107,18 +131,26 @@ class NNKGraph(NamedTuple):
         largest = max(num_queries, num_points, len(rows))
         index = np.int32 if largest <= np.iinfo(np.int32).max else np.int64
         matrix = scipy.sparse.csr_array(
-            (values[rows, slots], (rows.astype(index), columns.astype(index))),
+            (edge_values[rows, slots], (rows.astype(index), columns.astype(index))),
             shape=(num_queries, num_points),
         )
         matrix.sort_indices()  # as SciPy before 1.15 does not
         return matrix
 
 
+def _is_known(array: object) -> bool:
+    """Whether the values of an array can be looked at here."""
+    if isinstance(array, jax.Array):
+        is_tracer = isinstance(array, Tracer)
+        return not is_tracer and not array.is_deleted() and array.is_fully_addressable
+    return isinstance(array, np.ndarray)
+
+
 def pad_candidates(graph: NNKGraph, *, num_neighbors: int) -> NNKGraph:
     """The graph with K = ``num_neighbors`` candidates a query: those added do not exist."""
     missing = num_neighbors - graph.indices.shape[-1]
 
-    def pad(field, value):
+    def pad(field: jax.Array, value: float) -> jax.Array:
         widths = [(0, 0)] * (field.ndim - 1) + [(0, missing)]
         return jnp.pad(field, widths, constant_values=value)
 

@@ -1,8 +1,9 @@
 """NNK graphs in the terms of other libraries: edge lists of PyTorch Geometric, networkx."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
+from jaxtyping import Float, Int64
 
 from jnnk._core.extras import extra
 from jnnk.graphs._graph import NNKGraph
@@ -15,13 +16,13 @@ class EdgeList(NamedTuple):
     """The E edges of a graph.
 
     Attributes:
-        edge_index: int64 (2, E), source over target. A neighbour is the source and its query the
+        edge_index: source over target. A neighbour is the source and its query the
             target, the direction in which PyTorch Geometric passes messages.
-        edge_weight: floating (E,), the NNK weights, all positive.
+        edge_weight: the NNK weights, all positive.
     """
 
-    edge_index: np.ndarray
-    edge_weight: np.ndarray
+    edge_index: Int64[np.ndarray, "2 E"]
+    edge_weight: Float[np.ndarray, " E"]
 
 
 def edge_list(graph: NNKGraph) -> EdgeList:
@@ -41,12 +42,13 @@ def edge_list(graph: NNKGraph) -> EdgeList:
         ValueError: if the graph is channel-wise (see `NNKGraph.channel`).
     """
     indices = np.asarray(graph.indices)
-    edges = graph.to_scipy(num_points=int(indices.max(initial=-1)) + 1).tocoo()
+    matrix = cast(Any, graph.to_scipy(num_points=int(indices.max(initial=-1)) + 1))
+    edges = matrix.tocoo()  # SciPy has no annotations
     edge_index = np.stack([edges.col, edges.row]).astype(np.int64)
     return EdgeList(edge_index, edges.data)
 
 
-def to_networkx(graph: NNKGraph) -> "networkx.DiGraph":
+def to_networkx(graph: NNKGraph) -> "networkx.DiGraph[int]":
     """The graph as one of networkx (``pip install 'jnnk[interop]'``).
 
     Args:
@@ -63,7 +65,10 @@ def to_networkx(graph: NNKGraph) -> "networkx.DiGraph":
     with extra("interop"):
         import networkx
 
-    network = networkx.from_scipy_sparse_array(graph.to_scipy(), create_using=networkx.DiGraph)
-    errors = enumerate(np.asarray(graph.errors).tolist())
-    networkx.set_node_attributes(network, dict(errors), "error")
+    network = cast(
+        "networkx.DiGraph[int]",
+        networkx.from_scipy_sparse_array(graph.to_scipy(), create_using=networkx.DiGraph),
+    )
+    errors = np.asarray(graph.errors).tolist()
+    networkx.set_node_attributes(network, {i: {"error": error} for i, error in enumerate(errors)})
     return network

@@ -1,12 +1,14 @@
 """Exact nearest neighbours, blocked over queries, with ties broken by index."""
 
-import functools
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int, Int32
 
+from jnnk._core import typed_jax
+from jnnk._core.arrays import ArrayLike, is_array
 from jnnk._core.precision import working_dtype
 from jnnk._core.whole_numbers import to_int32, whole_number
 from jnnk.graphs._search.passes import search
@@ -16,14 +18,14 @@ UNIT = 4.0
 
 
 def nearest_neighbors(
-    queries: jax.Array,
-    points: jax.Array,
+    queries: Float[ArrayLike, "Q D"],
+    points: Float[ArrayLike, "N D"],
     *,
     num_neighbors: int,
-    exclude: jax.Array | None = None,
+    exclude: Int[ArrayLike, " Q"] | None = None,
     block_size: int = 256,
     method: Literal["exact", "approximate"] = "exact",
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Int32[Array, "Q K"], Float[Array, "Q K"]]:
     """The nearest points of each query by Euclidean distance.
 
     The K points of the smallest (squared distance, index), where the squared distance is the sum
@@ -42,18 +44,18 @@ def nearest_neighbors(
     ``block_size * N`` floats in either pass; never Q x N.
 
     Args:
-        queries: (Q, D) floating; half precisions are computed in float32. Q, N and D may be 0.
-        points: (N, D), same dtype.
+        queries: half precisions are computed in float32. Q, N and D may be 0.
+        points: of the same dtype.
         num_neighbors: K, at least 1; may exceed the number of points, which costs nothing.
-        exclude: (Q,) integer, for each query the index of a point to leave out (``arange(N)`` for
+        exclude: for each query the index of a point to leave out (``arange(N)`` for
             a graph on the points themselves); -1, or what no point has, leaves nothing out.
         block_size: queries per block.
         method: ``"exact"``, or ``"approximate"``: ``jax.lax.approx_min_k`` with a recall target of
             0.95, meant for TPU (on CPU it is slower than the exact search), and no second pass.
 
     Returns:
-        ``(indices, squared_distances)``: int32 (Q, K) and floating (Q, K), ascending. Where there
-        are fewer than K candidates the rest is index -1 at distance infinity. Points with NaN or
+        ``(indices, squared_distances)``, ascending. Where there are fewer than K candidates the
+        rest is index -1 at distance infinity. Points with NaN or
         infinity are nobody's neighbour, and queries with them have none. Squared distances
         that leave the range of the dtype are infinity or 0; the order is still right, but for
         differences that count as 0 themselves.
@@ -84,20 +86,30 @@ def nearest_neighbors(
     )
 
 
-@functools.partial(jax.jit, static_argnames=("num_neighbors", "block_size", "method"))
-def _nearest_neighbors(queries, points, *, exclude, num_neighbors, block_size, method):
+@typed_jax.jit(static_argnames=("num_neighbors", "block_size", "method"))
+def _nearest_neighbors(
+    queries: ArrayLike,
+    points: ArrayLike,
+    *,
+    exclude: ArrayLike | None,
+    num_neighbors: int,
+    block_size: int,
+    method: str,
+) -> tuple[jax.Array, jax.Array]:
     """`nearest_neighbors` as one program."""
     _check(queries, points, exclude)
     num_neighbors, block_size = check_options(num_neighbors, block_size, method)
     dtype = working_dtype(points.dtype)
-    queries, points = (some_coordinates(x.astype(dtype) / UNIT) for x in (queries, points))
+    queries, points = (
+        some_coordinates(jnp.asarray(x).astype(dtype) / UNIT) for x in (queries, points)
+    )
     if exclude is None:
         exclude = jnp.full(queries.shape[:1], -1, jnp.int32)
     wanted = min(num_neighbors, max(1, points.shape[0]))
     indices, distances, _ = search(
         queries,
         points,
-        to_int32(exclude, otherwise=-1),
+        jnp.asarray(to_int32(exclude, otherwise=-1)),
         num_neighbors=wanted,
         block_size=block_size,
         method=method,
@@ -124,31 +136,28 @@ def check_options(num_neighbors: int, block_size: int, method: str) -> tuple[int
     )
 
 
-def check_array(name: str, value: Any, *kinds: type) -> None:
+def check_array(name: str, value: object, *kinds: type) -> None:
     """Raises ValueError on what is no array (lists are none), or of none of the kinds of dtype."""
-    if not isinstance(value, jax.Array | np.ndarray):
+    if not is_array(value):
         raise ValueError(f"{name} must be an array, got {type(value).__name__}")
     if not any(jnp.issubdtype(value.dtype, kind) for kind in kinds):
         names = " or ".join(kind.__name__ for kind in kinds)
         raise ValueError(f"{name} must be {names}, got {value.dtype}")
 
 
-def check_exclude(exclude: Any, num_queries: int) -> None:
+def check_exclude(exclude: object, num_queries: int) -> None:
     """Raises ValueError on what are not integers (Q,)."""
     if (
-        not isinstance(exclude, jax.Array | np.ndarray)
+        not is_array(exclude)
         or exclude.shape != (num_queries,)
         or not jnp.issubdtype(exclude.dtype, jnp.integer)
     ):
-        what = (
-            f"{exclude.shape} {exclude.dtype}"
-            if isinstance(exclude, jax.Array | np.ndarray)
-            else type(exclude).__name__
-        )
+        is_other = is_array(exclude)
+        what = f"{exclude.shape} {exclude.dtype}" if is_other else type(exclude).__name__
         raise ValueError(f"exclude must be an array of {(num_queries,)} integers, got {what}")
 
 
-def _check(queries, points, exclude):
+def _check(queries: ArrayLike, points: ArrayLike, exclude: ArrayLike | None) -> None:
     """Raises ValueError on misuse."""
     for name, array in (("queries", queries), ("points", points)):
         check_array(name, array, jnp.floating)

@@ -1,27 +1,28 @@
 """NNK graphs: neighbours, similarities and weights of every query in one call."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
+from jaxtyping import Int, Shaped
 
+from jnnk._core import typed_jax
+from jnnk._core.arrays import ArrayLike
 from jnnk._core.precision import working_dtype
 from jnnk._core.whole_numbers import to_int32
 from jnnk.graphs._graph import NNKGraph, pad_candidates
 from jnnk.graphs._neighbors import check_array, check_exclude, check_options
 from jnnk.graphs._search.passes import search
-from jnnk.graphs._similarity import DEFAULT, Similarity
+from jnnk.graphs._similarity import DEFAULT, Similarity, check_similarity
 from jnnk.graphs._weights import Candidates, all_coincide, resolved, vectors_of, weigh
 
 
 def nnk_graph(
-    points: jax.Array,
+    points: Shaped[ArrayLike, "N D"],
     *,
     num_neighbors: int,
     similarity: Similarity = DEFAULT,
-    queries: jax.Array | None = None,
-    exclude: jax.Array | None = None,
-    tol: float = 1e-5,
+    queries: Shaped[ArrayLike, "Q D"] | None = None,
+    exclude: Int[ArrayLike, " Q"] | None = None,
+    tol: float | jax.Array = 1e-5,
     max_steps: int = 500,
     block_size: int = 256,
     method: str = "exact",
@@ -31,17 +32,18 @@ def nnk_graph(
     Differentiable in ``points`` and ``queries`` with the candidates held fixed.
 
     Args:
-        points: (N, D); half precisions and integers are computed in float32. N, D and Q may be 0;
+        points: half precisions and integers are computed in float32. N, D and Q may be 0;
             without coordinates all points coincide.
         num_neighbors: K, the candidates of each query; may exceed the number of points, which costs
             nothing: the problems are those of the candidates that there are.
-        similarity: `jnnk.graphs.gaussian`, `jnnk.graphs.cosine`, or a hashable callable
-            ``k(x, y)`` of two (D,) vectors, positive semi-definite with ``k(x, x) = 1``, whose
-            candidates are the Euclidean neighbours; a query for which it gives NaN or infinity is
-            one with NaN itself. By default the Gaussian with a third of the distance to the K-th
-            neighbour, the authors' choice, which no scaling changes.
-        queries: (Q, D); None means the points themselves, each left out of its own candidates.
-        exclude: (Q,) integer, with ``queries``: the index of a point to leave out, -1 for none.
+        similarity: `jnnk.graphs.gaussian`, `jnnk.graphs.cosine`, your own
+            `jnnk.graphs.RadialSimilarity`, or a hashable callable ``k(x, y)`` of two (D,) vectors,
+            positive semi-definite with ``k(x, x) = 1``, whose candidates are the Euclidean
+            neighbours; a query for which it gives NaN or infinity is one with NaN itself. By
+            default the Gaussian with a third of the distance to the K-th neighbour, the authors'
+            choice, which no scaling changes.
+        queries: None means the points themselves, each left out of its own candidates.
+        exclude: with ``queries``: the index of a point to leave out, -1 for none.
         tol: see `jnnk.graphs.solve_nnk`.
         max_steps: see `jnnk.graphs.solve_nnk`.
         block_size: queries whose distances to all points are held at once.
@@ -84,13 +86,21 @@ def nnk_graph(
     )
 
 
-@functools.partial(
-    jax.jit, static_argnames=("num_neighbors", "similarity", "block_size", "method", "max_steps")
-)
+@typed_jax.jit(static_argnames=("num_neighbors", "similarity", "block_size", "method", "max_steps"))
 def _nnk_graph(
-    points, *, num_neighbors, similarity, queries, exclude, tol, max_steps, block_size, method
+    points: ArrayLike,
+    *,
+    num_neighbors: int,
+    similarity: Similarity,
+    queries: ArrayLike | None,
+    exclude: ArrayLike | None,
+    tol: float | jax.Array,
+    max_steps: int,
+    block_size: int,
+    method: str,
 ) -> NNKGraph:
     """`nnk_graph` as one program."""
+    check_similarity(similarity)
     check_array("points", points, jnp.floating, jnp.integer, jnp.bool_)
     if points.ndim != 2:
         raise ValueError(f"points must be (N, D), got shape {points.shape}")
@@ -111,23 +121,23 @@ def _nnk_graph(
     check_exclude(exclude, queries.shape[0])
     num_neighbors, block_size = check_options(num_neighbors, block_size, method)
     dtype = working_dtype(points.dtype)
-    points, queries = points.astype(dtype), queries.astype(dtype)
+    points, queries = jnp.asarray(points).astype(dtype), jnp.asarray(queries).astype(dtype)
     if num_points == 0:  # a point that is nobody's neighbour, for none
         points = jnp.full((1, points.shape[1]), jnp.nan, dtype)
-    points, queries = vectors_of(points, similarity), vectors_of(queries, similarity)
-    dead = all_coincide(points.embedded, queries.embedded)
+    every, asked = vectors_of(points, similarity), vectors_of(queries, similarity)
+    dead = all_coincide(every.embedded, asked.embedded)
     indices, distances, _ = search(
-        queries.embedded,
-        points.embedded,
-        to_int32(exclude, otherwise=-1),
+        asked.embedded,
+        every.embedded,
+        jnp.asarray(to_int32(exclude, otherwise=-1)),
         num_neighbors=max(1, min(num_neighbors, num_candidates)),
         block_size=block_size,
         method=method,
     )
     graph = weigh(
         Candidates(indices, distances.distances),
-        queries,
-        points=points,
+        asked,
+        points=every,
         dead=dead,
         similarity=resolved(similarity, distances.distances, indices >= 0),
         tol=tol,

@@ -10,7 +10,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, PartitionSpec
+from jaxtyping import Float
 
+from jnnk._core import typed_jax
+from jnnk._core.arrays import ArrayLike
 from jnnk._core.blocks import map_blocks
 from jnnk._core.precision import working_dtype
 from jnnk.graphs._channels import flat_channels
@@ -20,27 +23,34 @@ from jnnk.graphs._qp.chunks import in_chunks, queries_of_device
 from jnnk.graphs._search.passes import search
 from jnnk.graphs._search.ring import Ring
 from jnnk.graphs._search.shortlists import shortlist_length
-from jnnk.graphs._similarity import DEFAULT, Gaussian, Similarity
-from jnnk.graphs._weights import Candidates, all_coincide, resolved, vectors_of, weigh
+from jnnk.graphs._similarity import DEFAULT, Similarity, check_similarity
+from jnnk.graphs._weights import (
+    Candidates,
+    Vectors,
+    all_coincide,
+    needs_all_distances,
+    resolved,
+    vectors_of,
+    weigh,
+)
 from jnnk.parallel._mesh import AXES
 
 # Vectors of the candidates of the queries of one trip of the ring, in floats.
 _TRIP_FLOATS = 2**22
 
 
-@functools.partial(
-    jax.jit,
+@typed_jax.jit(
     static_argnames=(
         "mesh", "num_neighbors", "similarity", "max_steps", "block_size", "method", "ring"
-    ),
+    )
 )  # fmt: skip
 def sharded_nnk_graph(
-    activations: jax.Array,
+    activations: Float[ArrayLike, "N *D C"],
     *,
     mesh: Mesh,
     num_neighbors: int,
     similarity: Similarity = DEFAULT,
-    tol: float = 1e-5,
+    tol: float | jax.Array = 1e-5,
     max_steps: int = 500,
     block_size: int = 256,
     method: str = "exact",
@@ -97,31 +107,37 @@ def sharded_nnk_graph(
     Raises:
         ValueError: on wrong shapes or options.
     """
+    check_similarity(similarity)
     check_array("activations", activations, jnp.floating)
-    points = flat_channels(activations)
+    points = jnp.asarray(flat_channels(activations))
     wanted, block_size = check_options(num_neighbors, block_size, method)
     sizes = _axis_sizes(mesh)
-    is_ring = ring and sizes["data"] > 1
-    if is_ring and _is_median(similarity):
-        raise ValueError(
-            "similarity: the median bandwidth needs the distances of all queries before the first "
-            "is weighed, which a ring does not have; use ring=False or another bandwidth"
-        )
     data, channel = (name if sizes[name] > 1 else None for name in AXES)
+    ring_axis = data if ring else None
+    if ring_axis is not None and needs_all_distances(similarity):
+        raise ValueError(
+            "similarity: the median bandwidth, as all that needs_all_distances, needs those of all "
+            "queries before the first is weighed, which a ring does not have; use ring=False or "
+            "another similarity"
+        )
     num_points, dim, num_channels = points.shape
     num_neighbors = max(1, min(wanted, num_points - 1))
     options = _Options(similarity, num_neighbors, block_size, method, tol, max_steps)
-    if is_ring:
+    if ring_axis is not None:
         one_channel = functools.partial(
             _ring_graph,
             options,
-            Ring(data, mesh.axis_names),
+            Ring(ring_axis, mesh.axis_names),
             trip_size=_trip_size(dim, num_neighbors=num_neighbors, block_size=block_size),
         )
     else:
         one_channel = functools.partial(_gathered_graph, options, axis=data, num_points=num_points)
+
+    def graphs_of(own: jax.Array) -> NNKGraph:
+        return typed_jax.lax_map(one_channel, jnp.moveaxis(own, -1, 0))
+
     graphs = jax.shard_map(
-        lambda own: jax.lax.map(one_channel, jnp.moveaxis(own, -1, 0)),
+        graphs_of,
         mesh=mesh,
         in_specs=PartitionSpec(data, None, channel),
         out_specs=PartitionSpec(channel, data),
@@ -136,7 +152,7 @@ def sharded_nnk_graph(
     )
     if any(number for _, number in missing):
         points = jnp.pad(points, missing, constant_values=jnp.nan)
-    graph = jax.tree.map(lambda field: field[:num_channels, :num_points], graphs(points))
+    graph = NNKGraph(*(field[:num_channels, :num_points] for field in graphs(points)))
     return pad_candidates(graph, num_neighbors=wanted)
 
 
@@ -167,14 +183,16 @@ def _gathered_graph(
     if axis is not None:
         numbers += jax.lax.axis_index(axis) * len(points)
         # Gathered first, so that all that follows is of one device's shapes and rounds alike.
-        points = jax.lax.all_gather(points, axis, tiled=True)[:num_points]
+        points = typed_jax.all_gather(points, axis, tiled=True)[:num_points]
     every = vectors_of(points, options.similarity)
     dead = all_coincide(every.embedded)
     own = every
     if axis is not None:
-        own = jax.tree.map(
-            lambda rows: rows.at[numbers].get(mode="fill", fill_value=jnp.nan), every
-        )
+
+        def own_rows(rows: jax.Array) -> jax.Array:
+            return rows.at[numbers].get(mode="fill", fill_value=jnp.nan)
+
+        own: Vectors = jax.tree.map(own_rows, every)
     indices, distances, _ = search(
         own.embedded,
         every.embedded,
@@ -194,11 +212,13 @@ def _gathered_graph(
     )
 
 
-def _resolved(similarity, indices, distances, *, axis: str | None) -> Similarity:
-    """The similarity with the median bandwidth of all devices' queries turned into a number."""
-    if axis is None or not _is_median(similarity):
+def _resolved(
+    similarity: Similarity, indices: jax.Array, distances: jax.Array, *, axis: str | None
+) -> Similarity:
+    """The similarity, with what it needs from the distances of all devices' queries."""
+    if axis is None or not needs_all_distances(similarity):
         return resolved(similarity, distances, indices >= 0)
-    gather = functools.partial(jax.lax.all_gather, axis_name=axis, tiled=True)
+    gather = functools.partial(typed_jax.all_gather, axis_name=axis, tiled=True)
     return resolved(similarity, gather(distances), gather(indices >= 0))
 
 
@@ -228,7 +248,7 @@ def _ring_graph(options: _Options, ring: Ring, points: jax.Array, *, trip_size: 
         trip_size=trip_size,
     )
 
-    def trip(inputs):
+    def trip(inputs: tuple[jax.Array, jax.Array, Vectors]) -> NNKGraph:
         indices, distances, queries = inputs
         candidates = Candidates(indices, distances, ring.rows(indices, own, share=share))
         return weigh(
@@ -259,7 +279,3 @@ def _axis_sizes(mesh: Mesh) -> dict[str, int]:
     if any(kind != AxisType.Auto for kind in mesh.axis_types):
         raise ValueError(f"mesh must have axes of type Auto, got {mesh.axis_types}")
     return {name: mesh.shape.get(name, 1) for name in AXES}
-
-
-def _is_median(similarity: Similarity) -> bool:
-    return isinstance(similarity, Gaussian) and similarity.bandwidth == "median"

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jnnk._core import typed_jax
 from jnnk._core.blocks import map_blocks
 from jnnk.graphs._graph import NNKGraph
 from jnnk.graphs._neighbors import UNIT, some_coordinates
@@ -103,15 +104,20 @@ def vectors_of(points: jax.Array, similarity: Similarity) -> Vectors:
     return Vectors(some_coordinates(points / UNIT), points)
 
 
+def needs_all_distances(similarity: Similarity) -> bool:
+    """Whether no query can be weighed before the distances of all are known."""
+    return isinstance(similarity, RadialSimilarity) and similarity.needs_all_distances
+
+
 def resolved(similarity: Similarity, distances: jax.Array, valid: jax.Array) -> Similarity:
-    """The similarity with the median bandwidth turned into a number.
+    """The similarity with what it needs from all distances, such as the median bandwidth.
 
     Args:
         similarity: see `nnk_graph`.
         distances: (Q, K) of all queries to their candidates, in units of `UNIT`.
         valid: bool (Q, K), which candidates exist.
     """
-    if not isinstance(similarity, RadialSimilarity):
+    if not (isinstance(similarity, RadialSimilarity) and similarity.needs_all_distances):
         return similarity
     unit = power_of_two(jnp.max(jnp.where(valid, distances, 0), initial=0))
     return similarity.resolved(jnp.square(distances / unit), valid, unit * UNIT)
@@ -123,14 +129,15 @@ def all_coincide(*vectors: jax.Array, axis_name: str | None = None) -> jax.Array
     With ``axis_name`` those of all devices along that axis of a mesh. Compared as they came: a mean
     rounds, and so does what is left after subtracting one.
     """
-    lowest, highest = [], []
+    lowest: list[jax.Array] = []
+    highest: list[jax.Array] = []
     for rows in map(jax.lax.stop_gradient, vectors):
         finite = jnp.all(jnp.isfinite(rows), axis=1, keepdims=True)
         lowest.append(jnp.min(jnp.where(finite, rows, jnp.inf), axis=0, initial=jnp.inf))
         highest.append(jnp.max(jnp.where(finite, rows, -jnp.inf), axis=0, initial=-jnp.inf))
     low, high = functools.reduce(jnp.minimum, lowest), functools.reduce(jnp.maximum, highest)
     if axis_name is not None:
-        low, high = jax.lax.pmin(low, axis_name), jax.lax.pmax(high, axis_name)
+        low, high = typed_jax.pmin(low, axis_name), typed_jax.pmax(high, axis_name)
     return ~jnp.any(high > low)
 
 
@@ -188,7 +195,13 @@ def weigh(
     )
 
 
-def _in_whole_chunks(indices, vectors, candidates, units, coincident) -> _Queries:
+def _in_whole_chunks(
+    indices: jax.Array,
+    vectors: Vectors,
+    candidates: Vectors | None,
+    units: jax.Array,
+    coincident: jax.Array,
+) -> _Queries:
     """The queries filled up to whole chunks of the solver by repeating the last one.
 
     So no chunk depends on where a block or a device's share of the queries ends, and neither does
@@ -199,16 +212,23 @@ def _in_whole_chunks(indices, vectors, candidates, units, coincident) -> _Querie
     whole = num_queries if is_one_chunk else in_chunks(num_queries, num_neighbors=num_neighbors)
     exists = jnp.arange(whole) < num_queries
 
-    def padded(x):
+    def padded(x: jax.Array) -> jax.Array:
         widths = [(0, whole - num_queries), *[(0, 0)] * (x.ndim - 1)]
         return jnp.pad(x, widths, mode="edge") if whole > num_queries else x
 
-    parts = jax.tree.map(padded, (indices, vectors, candidates, units, coincident))
+    unpadded = indices, vectors, candidates, units, coincident
+    parts: tuple[jax.Array, Vectors, Vectors | None, jax.Array, jax.Array]
+    parts = jax.tree.map(padded, unpadded)
     return _Queries(*parts, exists)
 
 
 def _solve_block(
-    queries: _Queries, *, points: Vectors | None, similarity: Similarity, tol, max_steps
+    queries: _Queries,
+    *,
+    points: Vectors | None,
+    similarity: Similarity,
+    tol: float | jax.Array,
+    max_steps: int,
 ) -> _Weighed:
     """The weights of a block of queries."""
     # Similarities in smaller blocks, whose differences fit the caches.
@@ -232,9 +252,14 @@ def _solve_block(
 def _problems(queries: _Queries, *, points: Vectors | None, similarity: Similarity) -> _Problems:
     """The NNK problems of a block of queries, without candidates that coincide with them."""
     valid = (queries.indices >= 0) & queries.exists[:, None]
+
+    def candidates_of(rows: jax.Array) -> jax.Array:
+        return rows[queries.indices]
+
     candidates = queries.candidates
     if candidates is None:
-        candidates = jax.tree.map(lambda rows: rows[queries.indices], points)
+        looked_up: Vectors = jax.tree.map(candidates_of, points)
+        candidates = looked_up
     near = jnp.where(valid[:, :, None], candidates.embedded - queries.vectors.embedded[:, None], 0)
     near = near / queries.units[:, None, None]
     norms = jnp.sum(near * near, axis=2)
@@ -242,13 +267,19 @@ def _problems(queries: _Queries, *, points: Vectors | None, similarity: Similari
     if isinstance(similarity, RadialSimilarity):
         gram, cross = _radial(similarity, near, norms, valid, queries.units * UNIT)
     else:
-        gram, cross = _pairwise(similarity, candidates.raw, queries.vectors.raw, valid)
+        gram, cross = _pairwise(similarity, candidates, queries.vectors, valid)
     both = mask[:, :, None] & mask[:, None, :]
     identity = jnp.eye(mask.shape[1], dtype=near.dtype)
     return _Problems(jnp.where(both, gram, identity[None]), jnp.where(mask, cross, 0), mask)
 
 
-def _radial(similarity: RadialSimilarity, near, norms, valid, unit):
+def _radial(
+    similarity: RadialSimilarity,
+    near: jax.Array,
+    norms: jax.Array,
+    valid: jax.Array,
+    unit: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
     """Gram (B, K, K) and cross (B, K) from candidates (B, K, D) relative to their query.
 
     ``norms`` (B, K) are their squared lengths, in the units (B,).
@@ -264,8 +295,15 @@ def _radial(similarity: RadialSimilarity, near, norms, valid, unit):
     )
 
 
-def _pairwise(similarity: Callable, near, query, valid):
-    """Gram (B, K, K) and cross (B, K) of a callable on vectors."""
+def _pairwise(
+    similarity: Callable[[jax.Array, jax.Array], jax.Array],
+    candidates: Vectors,
+    queries: Vectors,
+    valid: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Gram (B, K, K) and cross (B, K) of a callable on vectors as they came."""
+    near, query = candidates.raw, queries.raw
+    assert near is not None and query is not None  # radial similarities do not come here
     row = jax.vmap(similarity, in_axes=(None, 0))
     gram = jax.vmap(jax.vmap(row, in_axes=(0, None)))(near, near)
     both = valid[:, :, None] & valid[:, None, :]

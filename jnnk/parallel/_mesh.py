@@ -6,14 +6,17 @@ over the devices XLA makes the step data-parallel, batch statistics and gradient
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Int
 
 from jnnk._core.errors import InputError
+
+Tree = TypeVar("Tree")
 
 DATA = "data"
 #: The axes of a mesh that mean something. Over any other axis the work is repeated.
@@ -83,7 +86,7 @@ def one_device() -> Mesh:
     )
 
 
-def local_rows(batch_size: int, mesh: Mesh) -> np.ndarray:
+def local_rows(batch_size: int, mesh: Mesh) -> Int[np.ndarray, " rows"]:
     """The rows of a global batch that this process must feed, because its devices hold them.
 
     Args:
@@ -91,7 +94,7 @@ def local_rows(batch_size: int, mesh: Mesh) -> np.ndarray:
         mesh: with an axis ``"data"``; over any other axis rows are repeated.
 
     Returns:
-        Ascending numbers in [0, B), (B,) with one process.
+        Ascending numbers in [0, B), all of them with one process.
 
     Raises:
         InputError: if the mesh has no axis ``"data"`` or B is not a multiple of its length.
@@ -119,12 +122,14 @@ def shard_batch(batch: Any, mesh: Mesh) -> Any:
         The pytree of global arrays.
     """
     sharding = _along_data(mesh)
-    return jax.tree.map(
-        lambda share: jax.make_array_from_process_local_data(sharding, share), batch
-    )
+
+    def placed(share: np.ndarray) -> jax.Array:
+        return jax.make_array_from_process_local_data(sharding, share)
+
+    return jax.tree.map(placed, batch)
 
 
-def replicate(tree: Any, mesh: Mesh) -> Any:
+def replicate(tree: Tree, mesh: Mesh) -> Tree:
     """A pytree on every device of the mesh; its buffers may be the ones given.
 
     Args:
@@ -138,7 +143,7 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     return jax.jit(lambda tree: tree, out_shardings=everywhere)(tree)
 
 
-def shared_apply(apply_fn: Callable, mesh: Mesh) -> Callable:
+def shared_apply(apply_fn: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     """A network whose batch the devices share, and whose answers are then whole on every device.
 
     Args:
@@ -146,10 +151,10 @@ def shared_apply(apply_fn: Callable, mesh: Mesh) -> Callable:
         mesh: images go over its axis ``"data"``, where that divides their number.
     """
 
-    def placed(tree, spec):
+    def placed(tree: Tree, spec: PartitionSpec) -> Tree:
         return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, spec))
 
-    def apply(variables, images):
+    def apply(variables: Any, images: jax.Array) -> Any:
         if images.shape[0] % mesh.shape.get(DATA, 1) == 0:
             images = placed(images, PartitionSpec(DATA if DATA in mesh.shape else None))
         return placed(apply_fn(variables, images), PartitionSpec())
@@ -157,7 +162,7 @@ def shared_apply(apply_fn: Callable, mesh: Mesh) -> Callable:
     return apply
 
 
-def gather(tree: Any) -> Any:
+def gather(tree: Tree) -> Tree:
     """A pytree of global arrays as NumPy arrays, whole in every process."""
     if jax.process_count() == 1:
         return jax.device_get(tree)

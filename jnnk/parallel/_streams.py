@@ -3,18 +3,22 @@
 import collections
 import concurrent.futures
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jnnk._core.arrays import ArrayLike
+
+Result = TypeVar("Result")
+
 #: Programs in flight. They hold no LAPACK calls, which deadlock when two run at once (JAX 0.10.2).
 STREAMS = 2
 
 
-def can_stream(*arrays: jax.Array | np.ndarray) -> bool:
+def can_stream(*arrays: ArrayLike) -> bool:
     """Whether `map_streams` may compute with the arrays: concrete, and on the one CPU device.
 
     Not inside a transformation either, which would trace every slice of arrays it closes over, nor
@@ -34,12 +38,12 @@ def can_stream(*arrays: jax.Array | np.ndarray) -> bool:
 
 
 def map_streams(
-    function: Callable[..., Any],
-    calls: Iterable[tuple],
+    function: Callable[..., Result],
+    calls: Iterable[tuple[ArrayLike, ...]],
     *,
     static: dict[str, Any],
     shared: dict[str, jax.Array],
-) -> list[Any]:
+) -> list[Result]:
     """``[function(*arguments, **static, **shared) for arguments in calls]``, two at a time.
 
     The program is traced and compiled once, by the calling thread: JAX's contexts (x64, dtype
@@ -57,9 +61,11 @@ def map_streams(
     """
     if _jit_is_disabled():
         return [function(*arguments, **static, **shared) for arguments in calls]
-    results, waiting, program = [], collections.deque(), None
+    results: list[Result] = []
+    waiting: collections.deque[concurrent.futures.Future[Result]] = collections.deque()
+    program = None
 
-    def run(program, arguments):
+    def run(program: Callable[..., Result], arguments: tuple[ArrayLike, ...]) -> Result:
         return jax.block_until_ready(program(*arguments, **shared))
 
     with concurrent.futures.ThreadPoolExecutor(STREAMS) as streams:

@@ -246,3 +246,34 @@ def test_wrong_kinds_of_arguments_are_named(arguments):
     for bad in ([[0.0, 1.0]], np.ones((4, 2), complex)):
         with pytest.raises(ValueError, match="points must be"):
             nnk_graph(bad, num_neighbors=1)
+
+
+def test_a_graph_is_printed_as_one_line():
+    points = jnp.array([[0.0], [1.0], [2.0], [4.0]])
+    graph = nnk_graph(points, num_neighbors=3)
+    said = "4 queries, 3 candidates each; mean degree 1.50, 100% converged"
+    assert repr(graph) == str(graph) == f"NNKGraph: {said}"
+    assert repr(jax.device_get(graph)) == repr(graph)
+    channels = jax.tree.map(lambda field: jnp.stack([field, field]), graph)
+    lost = channels._replace(converged=channels.converged.at[0, 0].set(False))
+    assert "87.5% converged" in repr(lost)
+    assert repr(channels) == f"NNKGraph: 2 channels, {said}"
+    assert repr(channels.channel(1)) == repr(graph)
+
+
+def test_a_graph_without_values_prints_its_sizes():
+    points, said = jnp.ones((4, 1)), []
+
+    def traced(points):
+        graph = nnk_graph(points, num_neighbors=3)
+        said.append(repr(graph))
+        return graph
+
+    shapes = jax.eval_shape(traced, points)
+    assert said == [repr(shapes)] == ["NNKGraph: 4 queries, 3 candidates each"]
+    zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+    for empty in (jax.tree.map(lambda x: x[:0], zeros), jax.tree.map(lambda x: x[None][:0], zeros)):
+        assert repr(empty).endswith("candidates each")
+    zeros.weights.delete()
+    assert repr(zeros) == said[0]
+    assert repr(jax.tree.map(lambda x: 0, zeros)) == "NNKGraph(0, 0, 0, 0, 0, 0, 0)"

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jnnk._core import typed_jax
 from jnnk._core.precision import contract
 from jnnk.graphs._qp.certificate import (
     MARGIN,
@@ -108,7 +109,13 @@ class Solved(NamedTuple):
 
 
 def solved(
-    posed: Posed, weights: jax.Array, certificate: Certificate, *, ambiguous, steps, done
+    posed: Posed,
+    weights: jax.Array,
+    certificate: Certificate,
+    *,
+    ambiguous: jax.Array,
+    steps: jax.Array,
+    done: jax.Array,
 ) -> Solved:
     """What is known of posed problems with weights (K, B), in the caller's units."""
     first, second = posed.unit[:, 0], posed.unit[:, 1]
@@ -140,32 +147,39 @@ def finish(gram: jax.Array, cross: jax.Array, found: Solved, *, max_steps: int) 
     order = jnp.argsort(found.done, stable=True)
     number = jnp.sum(waiting)
 
-    def once(carry):
+    def is_left(carry: tuple[jax.Array, Solved]) -> jax.Array:
+        return carry[0] < number
+
+    def once(carry: tuple[jax.Array, Solved]) -> tuple[jax.Array, Solved]:
         start, found = carry
         first = jnp.minimum(start, count - pack)
         rows = jax.lax.dynamic_slice_in_dim(order, first, pack)
         # What comes after the last, or was done in the pack before, stays as it is.
         place = first + jnp.arange(pack)
         mine = (place >= start) & (place < number)
-        before = jax.tree.map(lambda x: x[rows], found)
+        before = Solved(*(field[rows] for field in found))
         after = _solve_pack(gram[rows], cross[rows], mine, max_steps)
         better = after.done | ~(after.relative >= before.relative)
-        after = jax.tree.map(
-            lambda x, y: jnp.where(better.reshape(-1, *[1] * (x.ndim - 1)), x, y), after, before
-        )
+
+        def choose(new: jax.Array, old: jax.Array) -> jax.Array:
+            return jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+        after = Solved(*map(choose, after, before))
         after = after._replace(steps=before.steps + after.steps)
         rows = jnp.where(mine, rows, count)
-        found = jax.tree.map(lambda x, y: x.at[rows].set(y, mode="drop"), found, after)
+
+        def write(old: jax.Array, new: jax.Array) -> jax.Array:
+            return old.at[rows].set(new, mode="drop")
+
+        found = Solved(*map(write, found, after))
         return start + pack, found
 
     if max_steps <= 0:
         return found
-    return jax.lax.while_loop(
-        lambda carry: carry[0] < number, once, (jnp.zeros((), number.dtype), found)
-    )[1]
+    return jax.lax.while_loop(is_left, once, (jnp.zeros((), number.dtype), found))[1]
 
 
-def _solve_pack(gram, cross, mine, max_steps) -> Solved:
+def _solve_pack(gram: jax.Array, cross: jax.Array, mine: jax.Array, max_steps: int) -> Solved:
     """Solves N problems from an empty support; those that are not ``mine`` are left undone."""
     size, dtype = cross.shape[1], cross.dtype
     finite = jnp.isfinite(contract("bij,j->b", gram, jnp.full(size, 1 / size, dtype)))
@@ -187,21 +201,24 @@ def _solve_pack(gram, cross, mine, max_steps) -> Solved:
         exchange=Exchange(*[jnp.zeros_like(cross)] * 2, value=jnp.zeros_like(cross[0])),
     )
 
-    def pivot(state):
+    def is_busy(state: Tables) -> jax.Array:
+        return jnp.any(state.busy)
+
+    def pivot(state: Tables) -> Tables:
         return _pivot(state, scales, max_steps)
 
-    def pivots(carry):
+    def is_left(carry: tuple[jax.Array, Tables]) -> jax.Array:
+        number, state = carry
+        return is_busy(state) & (number < _ROUNDS)
+
+    def pivots(carry: tuple[jax.Array, Tables]) -> tuple[jax.Array, Tables]:
         number, state = carry
         active = state.busy
-        state = jax.lax.while_loop(lambda state: jnp.any(state.busy), pivot, state)
+        state = jax.lax.while_loop(is_busy, pivot, state)
         state = _polish(gram, cross, state, scales, active)
         return number + 1, state._replace(busy=state.busy & (state.steps < max_steps))
 
-    _, state = jax.lax.while_loop(
-        lambda carry: jnp.any(carry[1].busy) & (carry[0] < _ROUNDS),
-        pivots,
-        (jnp.zeros((), jnp.int32), state),
-    )
+    _, state = jax.lax.while_loop(is_left, pivots, (jnp.zeros((), jnp.int32), state))
     applied = _inverse(state)
     weights, certificate = _certified(gram, cross, state.weights, applied, scales, mine)
     amplified = amplification(applied(jnp.broadcast_to(probe(size, dtype), cross.shape)))
@@ -223,13 +240,13 @@ def _solve_pack(gram, cross, mine, max_steps) -> Solved:
     )
 
 
-def _pivot(state: Tables, scales: Scales, max_steps) -> Tables:
+def _pivot(state: Tables, scales: Scales, max_steps: int) -> Tables:
     """One candidate of each busy problem leaves or enters, or its work is done for now."""
     left, right, value = state.exchange
     # Else what reads rows of the table would make them from the old one, copied for that.
     table = jax.lax.optimization_barrier(state.table - left[:, None] * right[None])
     column = state.column - left * value
-    eps = jnp.finfo(column.dtype).eps
+    eps = typed_jax.finfo(column.dtype).eps
     order = jnp.arange(len(column))[:, None]
     trial = jnp.where(state.support, column, 0)
     # As far towards the trial as no weight becomes negative; the first to reach 0 leaves.
@@ -250,7 +267,11 @@ def _pivot(state: Tables, scales: Scales, max_steps) -> Tables:
 
     weights = state.weights + jnp.where(leaves, shortest, 1) * (trial - state.weights)
     weights = jnp.where(at & leaves, 0, jnp.maximum(weights, 0))
-    row = jax.vmap(lambda table, index: table[index], (2, 0), 1)(table, chosen)
+
+    def row_of(table: jax.Array, index: jax.Array) -> jax.Array:
+        return table[index]
+
+    row = jax.vmap(row_of, (2, 0), 1)(table, chosen)
     # A pivot is known to rounding of what the support takes away from it.
     explained = jnp.where(state.support, scales.diagonal * row * row, 0)
     pivot = jnp.sum(jnp.where(at, row, 0), axis=0)
@@ -278,20 +299,23 @@ def _pivot(state: Tables, scales: Scales, max_steps) -> Tables:
     )
 
 
-def _polish(gram, cross, state: Tables, scales: Scales, active) -> Tables:
+def _polish(
+    gram: jax.Array, cross: jax.Array, state: Tables, scales: Scales, active: jax.Array
+) -> Tables:
     """Weights and pulls from gram itself, by refinement on the support.
 
     Of active problems alone: how often a problem is refined must not depend on the others.
     """
-    eps, applied = jnp.finfo(cross.dtype).eps, _inverse(state)
+    eps = typed_jax.finfo(cross.dtype).eps
+    applied = _inverse(state)
 
-    def refined(_, carry):
+    def refined(_: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         trial, left = carry
         trial = trial + applied(left)
         return trial, cross - contract("bij,jb->ib", gram, trial)
 
     start = jnp.where(state.support, state.column, 0), jnp.zeros_like(cross)
-    trial, pull = jax.lax.fori_loop(0, _REFINEMENTS, refined, start)
+    trial, pull = typed_jax.fori_loop(0, _REFINEMENTS, refined, start)
     enters = ~(state.support | state.barred) & (pull / scales.root > MARGIN * eps * scales.size)
     leaves = state.support & (trial <= 0)
     return state._replace(
@@ -305,40 +329,66 @@ def _inverse(state: Tables) -> Callable[[jax.Array], jax.Array]:
     """``G_SS^-1`` as a map of right sides (K, N), to 0 off the support."""
     inverse = jnp.moveaxis(state.table, 2, 0)
 
-    def applied(right):
+    def applied(right: jax.Array) -> jax.Array:
         right = jnp.where(state.support, right, 0)
         return jnp.where(state.support, contract("bij,jb->ib", inverse, right), 0)
 
     return applied
 
 
+class _Refinement(NamedTuple):
+    """Weights of N problems between two steps of refinement.
+
+    Attributes:
+        number: int32 (), steps made.
+        weights: (K, N), at least 0.
+        certificate: of the weights.
+        wide: bool (N,), problems that the next step refines.
+    """
+
+    number: jax.Array
+    weights: jax.Array
+    certificate: Certificate
+    wide: jax.Array
+
+
 def _certified(
-    gram, cross, weights, applied, scales: Scales, mine
+    gram: jax.Array,
+    cross: jax.Array,
+    weights: jax.Array,
+    applied: Callable[[jax.Array], jax.Array],
+    scales: Scales,
+    mine: jax.Array,
 ) -> tuple[jax.Array, Certificate]:
     """Weights with their certificate, refined where rounding leaves much of a residual."""
+    eps = typed_jax.finfo(cross.dtype).eps
 
-    def certificate_of(weights, gradient=None):
+    def certificate_of(weights: jax.Array, gradient: jax.Array | None = None) -> Certificate:
         absolute = contract("bij,jb->ib", jnp.abs(gram), weights)
         return certify(gram, cross, weights, absolute, scales, gradient=gradient)
 
-    def is_wide(certificate):
-        return mine & (certificate.bound > WIDE * jnp.finfo(cross.dtype).eps * scales.size)
+    def is_wide(certificate: Certificate) -> jax.Array:
+        return mine & (certificate.bound > WIDE * eps * scales.size)
 
-    def refined(carry):
+    def is_left(carry: _Refinement) -> jax.Array:
+        return jnp.any(carry.wide) & (carry.number < _EXACT_REFINEMENTS)
+
+    def refined(carry: _Refinement) -> _Refinement:
         number, weights, certificate, wide = carry
         trial = jnp.maximum(weights + applied(certificate.gradient), 0)
         new = certificate_of(trial, exact_gradient(gram, cross, trial))
         better = wide & (new.bound < certificate.bound)
-        weights, certificate = jax.tree.map(
-            lambda x, y: jnp.where(better, x, y), (trial, new), (weights, certificate)
-        )
-        return number + 1, weights, certificate, wide & is_wide(certificate)
+
+        def choose(after: jax.Array, before: jax.Array) -> jax.Array:
+            return jnp.where(better, after, before)
+
+        weights = choose(trial, weights)
+        certificate = Certificate(*map(choose, new, certificate))
+        return _Refinement(number + 1, weights, certificate, wide & is_wide(certificate))
 
     plain = certificate_of(weights)
     if cross.dtype != jnp.float32:
         return weights, plain
-    start = jnp.zeros((), jnp.int32), weights, plain, is_wide(plain)
-    _, weights, certificate, _ = jax.lax.while_loop(
-        lambda carry: jnp.any(carry[-1]) & (carry[0] < _EXACT_REFINEMENTS), refined, start
-    )
-    return weights, certificate
+    start = _Refinement(jnp.zeros((), jnp.int32), weights, plain, is_wide(plain))
+    end = jax.lax.while_loop(is_left, refined, start)
+    return end.weights, end.certificate

@@ -8,7 +8,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
+from jnnk._core import typed_jax
 from jnnk._core.double_float import DoubleFloat, exact_product
 from jnnk._core.precision import contract
 
@@ -37,7 +39,7 @@ class Scales(NamedTuple):
 
 def scales_of(gram: jax.Array, cross: jax.Array) -> Scales:
     """The `Scales` of gram (B, K, K) and cross (K, B)."""
-    diagonal = jnp.diagonal(gram, axis1=1, axis2=2).T
+    diagonal = typed_jax.diagonals(gram).T
     root = jnp.sqrt(diagonal)
     return Scales(diagonal, root, jnp.max(jnp.abs(cross) / root, axis=0))
 
@@ -78,7 +80,7 @@ def certify(
         scales: of the problems.
         gradient: of `exact_gradient`, if that is known.
     """
-    unit = jnp.finfo(cross.dtype).eps / 2
+    unit = typed_jax.finfo(cross.dtype).eps / 2
     if gradient is None:
         # The transpose: weights that are right for a gram which is not symmetric are found out.
         gradient = cross - contract("bji,jb->ib", gram, weights)
@@ -88,7 +90,7 @@ def certify(
     else:
         rounding = unit * jnp.abs(gradient) + 2**-38 * (jnp.abs(cross) + absolute)
 
-    def largest(excess):
+    def largest(excess: jax.Array | int) -> jax.Array:
         inside = jnp.abs(gradient) + excess
         outside = jnp.maximum(gradient + excess, 0)
         return jnp.max(jnp.where(weights > 0, inside, outside) / scales.root, axis=0)
@@ -104,15 +106,15 @@ def exact_gradient(gram: jax.Array, cross: jax.Array, weights: jax.Array) -> jax
     What is lost before is below ``2**-38 (|g| + |G| w)`` up to K = 128.
     """
 
-    def add_term(j, total):
+    def add_term(j: jax.Array, total: DoubleFloat) -> DoubleFloat:
         return total + exact_product(gram[:, j], -weights[j][:, None])
 
     start = DoubleFloat(cross.T, jnp.zeros_like(cross.T))
-    total = jax.lax.fori_loop(0, len(cross), add_term, start)
+    total = typed_jax.fori_loop(0, len(cross), add_term, start)
     return (total.hi + total.lo).T
 
 
-def probe(size: int, dtype) -> jax.Array:
+def probe(size: int, dtype: DTypeLike) -> jax.Array:
     """A right side (K, 1) of no meaning, of numbers between -1 and 1.
 
     The fractional parts of multiples of the golden ratio: spread evenly, and near ones far apart.
@@ -151,7 +153,7 @@ def is_ambiguous(
         units: errors, in units of rounding times the largest cross entry,
         roundings: and in those of the gradient.
     """
-    eps = jnp.finfo(cross.dtype).eps
+    eps = typed_jax.finfo(cross.dtype).eps
     near = units * eps * scales.size + roundings * (certificate.bound - certificate.residual)
     # What has nothing in common with the query and the support cannot enter.
     apart = (cross == 0) & (certificate.gradient == 0)

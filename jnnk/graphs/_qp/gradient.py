@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jnnk._core import typed_jax
 from jnnk._core.blocks import map_blocks
 from jnnk._core.precision import contract
 from jnnk.graphs._qp.active_set import Solved, solved
@@ -81,7 +82,7 @@ def find_support(gram: jax.Array, cross: jax.Array) -> Solved:
         and no candidate is near to changing sides: so it is the only solution.
     """
 
-    def block(inputs):
+    def block(inputs: tuple[jax.Array, jax.Array]) -> Solved:
         posed = pose(*inputs)
         gram, cross = posed.gram, posed.cross.T
         screen_size = _SCREENED if len(cross) > _LARGE else None
@@ -95,10 +96,10 @@ def find_support(gram: jax.Array, cross: jax.Array) -> Solved:
     return map_blocks(block, (gram, cross), block_size=chunk_size(cross.shape[1]))
 
 
-def _judged(posed: Posed, constant, trial: Trial) -> Solved:
+def _judged(posed: Posed, constant: jax.Array, trial: Trial) -> Solved:
     """What is known of problems with trial weights."""
     gram, cross = posed.gram, posed.cross.T
-    eps = jnp.finfo(cross.dtype).eps
+    eps = typed_jax.finfo(cross.dtype).eps
     weights, scales = jnp.maximum(trial.weights, 0), scales_of(gram, cross)
     # |G - b|, which the metric is made of, and b bound |G|.
     absolute = product(jnp.abs(gram - constant[:, None, None]), weights)
@@ -114,7 +115,14 @@ def _judged(posed: Posed, constant, trial: Trial) -> Solved:
     return solved(posed, weights, certificate, ambiguous=ambiguous, steps=steps, done=done)
 
 
-def _on_supports(gram, cross, metric: Metric, weights, *, screen_size: int | None) -> Trial:
+def _on_supports(
+    gram: jax.Array,
+    cross: jax.Array,
+    metric: Metric,
+    weights: jax.Array,
+    *,
+    screen_size: int | None,
+) -> Trial:
     """Problems solved on the supports of weights (K, B), by screening where that is of use.
 
     Args:
@@ -126,7 +134,7 @@ def _on_supports(gram, cross, metric: Metric, weights, *, screen_size: int | Non
     """
     if screen_size is None:
         return _conjugate(gram, cross, metric, weights)
-    return jax.lax.cond(
+    return typed_jax.cond(
         is_crowded(weights, screen_size, is_nontrivial(cross)),
         _conjugate,
         functools.partial(_screened, screen_size=screen_size),
@@ -134,26 +142,32 @@ def _on_supports(gram, cross, metric: Metric, weights, *, screen_size: int | Non
     )
 
 
-def _conjugate(gram, cross, metric: Metric, weights) -> Trial:
+def _conjugate(gram: jax.Array, cross: jax.Array, metric: Metric, weights: jax.Array) -> Trial:
     """By conjugate gradients on the support of weights (K, B)."""
     return conjugate_gradient(gram, cross, metric.constant, weights, weights > 0)
 
 
-def _screened(gram, cross, metric: Metric, weights, *, screen_size: int) -> Trial:
+def _screened(
+    gram: jax.Array, cross: jax.Array, metric: Metric, weights: jax.Array, *, screen_size: int
+) -> Trial:
     """As `_conjugate`, on the candidates of the largest pull alone, with supports corrected once.
 
     What it leaves out wrongly, the second phase lets in.
     """
     pull = metric.diagonal * weights + cross - product(gram, weights)
     kept = jax.lax.top_k(pull.T, screen_size)[1]
-    take = jax.vmap(lambda rows, indices: rows[indices])
+
+    def rows_of(rows: jax.Array, indices: jax.Array) -> jax.Array:
+        return rows[indices]
+
+    take = jax.vmap(rows_of)
     gram = take(take(gram, kept).mT, kept)
     cross, start = take(cross.T, kept).T, take(weights.T, kept).T
     metric = metric_of(gram)
     inner, spent = projected_gradient(gram, cross, metric, start, screen_size=None)
-    margin = MARGIN * jnp.finfo(cross.dtype).eps * jnp.max(jnp.abs(cross), axis=0)
+    margin = MARGIN * typed_jax.finfo(cross.dtype).eps * jnp.max(jnp.abs(cross), axis=0)
 
-    def correct(_, trial):
+    def correct(_: jax.Array, trial: Trial) -> Trial:
         start = jnp.maximum(trial.weights, 0)
         enters = (trial.weights == 0) & (cross - product(gram, start) > margin)
         new = conjugate_gradient(gram, cross, metric.constant, start, (start > 0) | enters)
@@ -161,9 +175,12 @@ def _screened(gram, cross, metric: Metric, weights, *, screen_size: int) -> Tria
 
     # Those products are with matrices of a quarter the size or less, but count.
     first = Trial(inner, jnp.ones_like(margin), spent + 3)
-    trial = jax.lax.fori_loop(0, 2, correct, first)
-    put = jax.vmap(lambda row, indices, values: row.at[indices].set(values))
-    return trial._replace(weights=put(jnp.zeros_like(weights.T), kept, trial.weights.T).T)
+    trial = typed_jax.fori_loop(0, 2, correct, first)
+
+    def put(row: jax.Array, indices: jax.Array, values: jax.Array) -> jax.Array:
+        return row.at[indices].set(values)
+
+    return trial._replace(weights=jax.vmap(put)(jnp.zeros_like(weights.T), kept, trial.weights.T).T)
 
 
 def product(gram: jax.Array, vectors: jax.Array) -> jax.Array:
@@ -207,7 +224,7 @@ def metric_of(gram: jax.Array) -> Metric:
     """The `Metric` of problems (B, K, K)."""
     count, size, _ = gram.shape
     ones = jnp.ones((size, count), gram.dtype)
-    trace = jnp.sum(jnp.diagonal(gram, axis1=1, axis2=2), axis=1)
+    trace = jnp.sum(typed_jax.diagonals(gram), axis=1)
     # Sums as products with ones: those use vector instructions on a CPU.
     every = jnp.ones(size**2, gram.dtype)
     total = jnp.matmul(gram.reshape(count, -1), every, precision=jax.lax.Precision.HIGHEST)
@@ -230,6 +247,20 @@ class _Descent(NamedTuple):
     point: jax.Array
     momentum: jax.Array
     total: jax.Array
+
+
+class _Bursts(NamedTuple):
+    """Projected gradient on B problems, between two bursts of steps.
+
+    Attributes:
+        number: int32 (), bursts made.
+        unsettled: bool (), whether another one is needed.
+        descent: after these bursts.
+    """
+
+    number: jax.Array
+    unsettled: jax.Array
+    descent: _Descent
 
 
 def projected_gradient(
@@ -257,7 +288,7 @@ def projected_gradient(
     offset, coupling = cross * inverse, constant * inverse
     counted = is_nontrivial(cross)
 
-    def step(_, descent):
+    def step(_: jax.Array, descent: _Descent) -> _Descent:
         weights, point, momentum, total = descent
         # The minimiser of the model is max(0, scaled - coupling * total) with total its own sum:
         # an increasing piecewise linear equation, one Newton step from the last.
@@ -275,25 +306,26 @@ def projected_gradient(
         grown = 0.5 * (1 + jnp.sqrt(1 + 4 * momentum * momentum))
         return _Descent(new, new + (momentum - 1) / grown * move, grown, total)
 
-    def burst(carry):
+    def burst(carry: _Bursts) -> _Bursts:
         number, _, descent = carry
         before = descent.weights > 0
-        descent = jax.lax.fori_loop(0, _BURST, step, descent)
+        descent = typed_jax.fori_loop(0, _BURST, step, descent)
         changed = (descent.weights > 0) != before
         unsettled = share_with_more(changed, 0, counted) > _UNSETTLED
         if screen_size is not None:
             is_early = number + 1 < _SCREENING_BURSTS
             unsettled &= is_early | is_crowded(descent.weights, screen_size, counted)
-        return number + 1, unsettled, descent
+        return _Bursts(number + 1, unsettled, descent)
+
+    def is_left(bursts: _Bursts) -> jax.Array:
+        return bursts.unsettled & (bursts.number < _MAX_BURSTS)
 
     total = total_of(start)
     first = _Descent(start, start, jnp.ones_like(total), total)
-    number, _, descent = jax.lax.while_loop(
-        lambda carry: carry[1] & (carry[0] < _MAX_BURSTS),
-        burst,
-        (jnp.zeros((), jnp.int32), jnp.array(True), first),
+    end = jax.lax.while_loop(
+        is_left, burst, _Bursts(jnp.zeros((), jnp.int32), jnp.array(True), first)
     )
-    return descent.weights, number * _BURST
+    return end.descent.weights, end.number * _BURST
 
 
 class _Conjugate(NamedTuple):
@@ -333,12 +365,12 @@ def conjugate_gradient(
         support: bool (K, B).
     """
     size, count = cross.shape
-    eps = jnp.finfo(cross.dtype).eps
+    eps = typed_jax.finfo(cross.dtype).eps
 
-    def twice(first, second):
+    def twice(first: jax.Array, second: jax.Array) -> jax.Array:
         return jnp.concatenate([first, second], axis=-1)
 
-    diagonal = jnp.diagonal(gram, axis1=1, axis2=2).T - constant
+    diagonal = typed_jax.diagonals(gram).T - constant
     inverse = jnp.where(support, 1 / jnp.where(diagonal > 0, diagonal, 1), 0)
     # Sherman-Morrison.
     coupling = constant / (1 + constant * total_of(inverse))
@@ -347,15 +379,20 @@ def conjugate_gradient(
     margin = twice(margin, jnp.full_like(margin, _REACHED))
     most = _UNSOLVED * jnp.sum(is_nontrivial(cross).astype(cross.dtype))
 
-    def precondition(residual):
+    def precondition(residual: jax.Array) -> jax.Array:
         scaled = inverse * residual
         return scaled - coupling * total_of(scaled) * inverse
 
-    def unsolved(residual):
+    def unsolved(residual: jax.Array) -> jax.Array:
         far = total_of((jnp.abs(residual) > margin).astype(cross.dtype))
         return jnp.sum((far[:count] + far[count:] > 0).astype(cross.dtype)) > most
 
-    def step(carry):
+    def is_left(carry: tuple[jax.Array, jax.Array, _Conjugate]) -> jax.Array:
+        return carry[1] & (carry[0] < _CONJUGATE_STEPS)
+
+    def step(
+        carry: tuple[jax.Array, jax.Array, _Conjugate],
+    ) -> tuple[jax.Array, jax.Array, _Conjugate]:
         number, _, (solution, residual, direction, energy) = carry
         applied = twice(product(gram, direction[:, :count]), product(gram, direction[:, count:]))
         curvature = total_of(direction * applied)
@@ -373,11 +410,9 @@ def conjugate_gradient(
     )
     right = jnp.where(inside, right, 0)
     direction = precondition(right)
-    number, is_left = jnp.int32(0), unsolved(right)
+    number, some = jnp.int32(0), unsolved(right)
     first = _Conjugate(jnp.zeros_like(right), right, direction, total_of(right * direction))
-    number, _, found = jax.lax.while_loop(
-        lambda carry: carry[1] & (carry[0] < _CONJUGATE_STEPS), step, (number, is_left, first)
-    )
+    number, _, found = jax.lax.while_loop(is_left, step, (number, some, first))
     left = jnp.max(jnp.abs(found.residual[:, count:]), axis=0)
     amplified = amplification(found.solution[:, count:])
     return Trial(

@@ -4,8 +4,12 @@ LAPACK calls of two XLA programs that run at once on the CPU can deadlock (JAX 0
 elimination in plain operations runs on every backend.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+
+from jnnk._core import typed_jax
 
 
 def eliminate(gram: jax.Array, right: jax.Array, support: jax.Array) -> jax.Array:
@@ -25,11 +29,11 @@ def eliminate(gram: jax.Array, right: jax.Array, support: jax.Array) -> jax.Arra
     size, dtype = right.shape[1], right.dtype
     both = support[:, :, None] & support[:, None, :]
     table = jnp.where(both, gram, jnp.eye(size, dtype=dtype))
-    diagonal = jnp.diagonal(table, axis1=1, axis2=2)
-    smallest = 4 * jnp.finfo(dtype).eps * diagonal
+    diagonal = typed_jax.diagonals(table)
+    smallest = 4 * typed_jax.finfo(dtype).eps * diagonal
     table = jnp.concatenate([table, jnp.where(support, right, 0)[:, :, None]], axis=2)
 
-    def step(k, carry):
+    def step(k: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         table, kept = carry
         row, pivot = table[:, k], table[:, k, k]
         fine = pivot > smallest[:, k]
@@ -37,22 +41,24 @@ def eliminate(gram: jax.Array, right: jax.Array, support: jax.Array) -> jax.Arra
         table = table - table[:, :, k, None] * row[:, None, :]
         return table.at[:, k].set(row), kept.at[:, k].set(fine)
 
-    table, kept = jax.lax.fori_loop(0, size, step, (table, support))
+    table, kept = typed_jax.fori_loop(0, size, step, (table, support))
     return jnp.where(support & kept, table[:, :, size], 0)
 
 
 def solve_on_support(gram: jax.Array, right: jax.Array, support: jax.Array) -> jax.Array:
     """`eliminate` as a linear map of ``right`` that both modes of differentiation pass through."""
 
-    def product(x):
+    def product(x: jax.Array) -> jax.Array:
         inside = jnp.where(support, x, 0)
         applied = jnp.einsum("bij,bj->bi", gram, inside, precision=jax.lax.Precision.HIGHEST)
         return jnp.where(support, applied, x)
 
-    def solve(_, r):
+    def solve(_: Callable[[jax.Array], jax.Array], r: jax.Array) -> jax.Array:
+        def refined(_: jax.Array, x: jax.Array) -> jax.Array:
+            return x + eliminate(gram, r - product(x), support)
+
         # One step of refinement: elimination without pivoting loses a few digits.
-        refined = lambda _, x: x + eliminate(gram, r - product(x), support)  # noqa: E731
-        return jax.lax.fori_loop(0, 2, refined, jnp.zeros_like(r))
+        return typed_jax.fori_loop(0, 2, refined, jnp.zeros_like(r))
 
     right = jnp.where(support, right, 0)
     return jax.lax.custom_linear_solve(product, right, solve, symmetric=True)

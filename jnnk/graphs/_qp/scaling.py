@@ -9,6 +9,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jnnk._core import typed_jax
+
 
 class Posed(NamedTuple):
     """B problems in K candidates, in units of their own.
@@ -35,8 +37,8 @@ class Posed(NamedTuple):
 def pose(gram: jax.Array, cross: jax.Array) -> Posed:
     """Problems (B, K, K) and (B, K), as they came, in units of their own."""
     dtype, size = cross.dtype, cross.shape[1]
-    smallest = jnp.finfo(dtype).tiny
-    diagonal = jnp.diagonal(gram, axis1=1, axis2=2)
+    smallest = typed_jax.finfo(dtype).tiny
+    diagonal = typed_jax.diagonals(gram)
     usable = diagonal >= smallest
     bounded = ~jnp.any((diagonal < 0) | (~usable & (cross > 0)), axis=1)
     scale = jnp.where(usable, nearest_power(1 / jnp.sqrt(jnp.where(usable, diagonal, 1))), 1)
@@ -55,12 +57,13 @@ def pose(gram: jax.Array, cross: jax.Array) -> Posed:
 
 def nearest_power(numbers: jax.Array) -> jax.Array:
     """The powers of two nearest to positive numbers."""
-    exponent = jnp.finfo(numbers.dtype).nexp
+    exponent = typed_jax.finfo(numbers.dtype).nexp
     return jax.lax.reduce_precision(numbers, exponent_bits=exponent, mantissa_bits=0)
 
 
-def _size_of(cross):
+def _size_of(cross: jax.Array) -> jax.Array:
     """A power of two (B,) near the largest entry of each row in size, 1 where all are 0."""
     half = jnp.max(jnp.abs(cross), axis=1) / 2
-    some = half >= jnp.finfo(cross.dtype).tiny
+    smallest = typed_jax.finfo(cross.dtype).tiny
+    some = half >= smallest
     return jnp.where(some, nearest_power(jnp.where(some, half, 1)), 1)

@@ -4,13 +4,15 @@
 problems at once.
 """
 
-import functools
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int32
 
+from jnnk._core import typed_jax
+from jnnk._core.arrays import ArrayLike
 from jnnk._core.precision import contract, working_dtype
 from jnnk._core.whole_numbers import whole_number
 from jnnk.graphs._qp.active_set import finish
@@ -25,18 +27,18 @@ _ALIGNED = 64
 
 
 class QPSolution(NamedTuple):
-    """The outcome of `solve_nnk`; ``...`` is the batch shape.
+    """The outcome of `solve_nnk` for a batch of problems in K candidates.
 
     Attributes:
-        weights: (..., K), at least 0, and exactly 0 outside the support and at masked candidates.
-        kkt_residual: (...), largest violation of the optimality conditions: ``|g - G theta|`` on
+        weights: at least 0, and exactly 0 outside the support and at masked candidates.
+        kkt_residual: largest violation of the optimality conditions: ``|g - G theta|`` on
             the support, the positive part of it elsewhere, each over the root of the candidate's
             diagonal entry (so no scaling of candidates changes it; where that entry is 1, in units
             of ``cross``). The rounding of ``g - G theta`` is added: the true one is not larger.
             Infinity where the problem holds NaN or infinity or has no minimum.
-        num_steps: int32 (...), products with ``gram`` and exchanges of a candidate, about as dear.
-        converged: bool (...), ``kkt_residual <= tol * max_i |cross_i| / root(gram_ii)``.
-        ambiguous: bool (...), whether the support is not the only one or hangs on rounding. With
+        num_steps: products with ``gram`` and exchanges of a candidate, about as dear.
+        converged: ``kkt_residual <= tol * max_i |cross_i| / root(gram_ii)``.
+        ambiguous: whether the support is not the only one or hangs on rounding. With
             s = 128 units of rounding (1.5e-5 in float32) and eight times the rounding of
             ``g - G theta``, each in units of the root of its diagonal entry times that largest
             cross entry: some candidate off the support has a multiplier ``g - G theta`` of at least
@@ -48,19 +50,19 @@ class QPSolution(NamedTuple):
             ``kkt_residual`` is infinite for NaN.
     """
 
-    weights: jax.Array
-    kkt_residual: jax.Array
-    num_steps: jax.Array
-    converged: jax.Array
-    ambiguous: jax.Array
+    weights: Float[Array, "*batch K"]
+    kkt_residual: Float[Array, "*batch"]
+    num_steps: Int32[Array, "*batch"]
+    converged: Bool[Array, "*batch"]
+    ambiguous: Bool[Array, "*batch"]
 
 
 def solve_nnk(
-    gram: jax.Array,
-    cross: jax.Array,
+    gram: Float[ArrayLike, "*batch K K"],
+    cross: Float[ArrayLike, "*batch K"],
     *,
-    mask: jax.Array | None = None,
-    tol: float = 1e-5,
+    mask: Bool[ArrayLike, "*batch K"] | None = None,
+    tol: float | jax.Array = 1e-5,
     max_steps: int = 500,
 ) -> QPSolution:
     """Solves ``min 1/2 w' G w - g' w`` over ``w >= 0`` for a batch of problems.
@@ -81,13 +83,13 @@ def solve_nnk(
     derivative zero.
 
     Args:
-        gram: (..., K, K) floating, symmetric positive semi-definite. Half precisions are computed
+        gram: symmetric positive semi-definite. Half precisions are computed
             in float32. Where it is not symmetric the problem of ``(gram + gram') / 2`` is solved,
             since the objective sees no more of it. A candidate whose diagonal entry is not positive
             has weight 0; where its ``cross`` is positive, or the entry negative, nothing bounds the
             objective, and the problem is not converged.
-        cross: (..., K), same dtype.
-        mask: (..., K) bool, False for candidates that do not exist; their entries of ``gram`` and
+        cross: of the dtype of ``gram``.
+        mask: False for candidates that do not exist; their entries of ``gram`` and
             ``cross`` may hold anything.
         tol: relative tolerance, see `QPSolution.converged`.
         max_steps: bound on the exchanges per problem, beyond the fixed first phase.
@@ -115,7 +117,7 @@ def solve_nnk(
     return _solve_batch(*arrays, tol=tol, max_steps=max_steps)
 
 
-def _solve_in_halves(arrays, tol, max_steps) -> QPSolution:
+def _solve_in_halves(arrays: tuple[ArrayLike, ...], tol: jax.Array, max_steps: int) -> QPSolution:
     """`solve_nnk` as two programs at once."""
     batch = arrays[1].shape[:-1]
     # NumPy's views, which no half copies if it begins at an aligned address.
@@ -134,19 +136,27 @@ def _solve_in_halves(arrays, tol, max_steps) -> QPSolution:
         shared={"tol": tol},
     )
 
-    def join(x, y):
+    def join(x: jax.Array, y: jax.Array) -> jax.Array:
         return jnp.concatenate([x, y[2 * half - count :]]).reshape(batch + x.shape[1:])
 
-    return jax.tree.map(join, first, second)
+    return QPSolution(*map(join, first, second))
 
 
-@functools.partial(jax.jit, static_argnames=("max_steps",))
-def _solve_batch(gram, cross, mask=None, *, tol, max_steps) -> QPSolution:
+@typed_jax.jit(static_argnames=("max_steps",))
+def _solve_batch(
+    gram: ArrayLike,
+    cross: ArrayLike,
+    mask: ArrayLike | None = None,
+    *,
+    tol: jax.Array,
+    max_steps: int,
+) -> QPSolution:
     """`solve_nnk` as one program."""
     dtype = working_dtype(gram.dtype)
-    gram, cross = gram.astype(dtype), cross.astype(dtype)
+    gram, cross = jnp.asarray(gram).astype(dtype), jnp.asarray(cross).astype(dtype)
     size, batch = cross.shape[-1], cross.shape[:-1]
     if mask is not None:
+        mask = jnp.asarray(mask)
         # A masked candidate becomes a problem of its own whose answer is 0.
         both = mask[..., :, None] & mask[..., None, :]
         gram = jnp.where(both, gram, jnp.eye(size, dtype=dtype))
@@ -161,15 +171,14 @@ def _solve_batch(gram, cross, mask=None, *, tol, max_steps) -> QPSolution:
             jnp.zeros(batch, bool),
         )
     solution = _solve(gram.reshape(count, size, size), cross.reshape(count, size), tol, max_steps)
-    solution = jax.tree.map(lambda x: x.reshape(batch + x.shape[1:]), solution)
+    solution = QPSolution(*(field.reshape(batch + field.shape[1:]) for field in solution))
     if mask is not None:
         solution = solution._replace(weights=jnp.where(mask, solution.weights, 0))
     return solution
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
-def _solve(gram: jax.Array, cross: jax.Array, tol: jax.Array, max_steps: int) -> QPSolution:
-    """`solve_nnk` on (B, K, K) and (B, K)."""
+def _in_two_phases(gram: jax.Array, cross: jax.Array, tol: jax.Array, max_steps: int) -> QPSolution:
+    """`solve_nnk` on (B, K, K) and (B, K), without its derivative."""
     # Here (B,) meets (K, B) at every step; the switch is for finding such in users' own code.
     with jax.numpy_rank_promotion("allow"):
         found = finish(gram, cross, find_support(gram, cross), max_steps=max_steps)
@@ -183,8 +192,15 @@ def _solve(gram: jax.Array, cross: jax.Array, tol: jax.Array, max_steps: int) ->
     )
 
 
+_solve = jax.custom_jvp(_in_two_phases, nondiff_argnums=(3,))
+
+
 @_solve.defjvp
-def _solve_jvp(max_steps, primals, tangents):
+def _solve_jvp(
+    max_steps: int,
+    primals: tuple[jax.Array, jax.Array, jax.Array],
+    tangents: tuple[jax.Array, jax.Array, jax.Array],
+) -> tuple[QPSolution, QPSolution]:
     """``G_SS dw_S = dg_S - dG_SS w_S`` on the support, zero elsewhere."""
     gram, cross, tol = primals
     gram_dot, cross_dot, _ = tangents
@@ -194,11 +210,12 @@ def _solve_jvp(max_steps, primals, tangents):
     change = cross_dot - contract("bij,bj->bi", gram_dot, weights)
     weights_dot = solve_on_support(gram, change, weights > 0)
     zeros = jnp.zeros_like(solution.kkt_residual)
-    no_change = np.zeros(solution.num_steps.shape, jax.dtypes.float0)
+    # What JAX takes as the tangent of integers.
+    no_change = cast(jax.Array, np.zeros(solution.num_steps.shape, jax.dtypes.float0))
     return solution, QPSolution(weights_dot, zeros, no_change, no_change, no_change)
 
 
-def _check(gram, cross, mask):
+def _check(gram: ArrayLike, cross: ArrayLike, mask: ArrayLike | None) -> None:
     """Raises ValueError on misuse."""
     if cross.ndim < 1 or gram.shape != (*cross.shape, cross.shape[-1]):
         raise ValueError(

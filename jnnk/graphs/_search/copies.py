@@ -9,6 +9,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jnnk._core import typed_jax
+
 
 class Copies(NamedTuple):
     """The point that (by its hash) occurs most often, once where none occurs twice.
@@ -49,17 +51,17 @@ def most_copied(
     buckets = jnp.where(exists, (bits >> 7) % jnp.uint32(num_points), num_points)
     counts = jnp.zeros(num_points, jnp.float32).at[buckets].add(1, mode="drop")
     if axis_name is not None:
-        counts = jax.lax.psum(counts, axis_name)
+        counts = typed_jax.psum(counts, axis_name)
     # By top_k, which compiles in less time than an argmax.
     largest, first = jax.lax.top_k(jnp.where(exists, counts[buckets], 0), 1)
     point = points[first[0]]
     if axis_name is not None:
-        device = jnp.argmax(jax.lax.all_gather(largest[0], axis_name))
-        point = jax.lax.all_gather(point, axis_name)[device]
+        device = jnp.argmax(typed_jax.all_gather(largest[0], axis_name))
+        point = typed_jax.all_gather(point, axis_name)[device]
     found, indices = jax.lax.top_k(nearness(points, point), min(number, num_points))
     if axis_name is not None:
         indices += jax.lax.axis_index(axis_name).astype(jnp.int32) * share
-        found, indices = jax.lax.all_gather((found, indices), axis_name, tiled=True)
+        found, indices = typed_jax.all_gather((found, indices), axis_name, tiled=True)
         found, slots = jax.lax.top_k(found, min(number, len(found)))
         indices = indices[slots]
     return Copies(point, indices.astype(jnp.int32), found)

@@ -5,7 +5,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.typing import DTypeLike
+
+from jnnk._core import typed_jax
 
 # Coordinates that are added in one step: each step writes all sums, and more compile longer.
 _UNROLLED = 8
@@ -36,7 +38,7 @@ def sums_of_squares(values: jax.Array) -> jax.Array:
 
 def power_of_two(values: jax.Array) -> jax.Array:
     """The largest power of two up to each value whose reciprocal is in range too; 1 of 0."""
-    info = jnp.finfo(values.dtype)
+    info = typed_jax.finfo(values.dtype)
     bits = jax.lax.bitcast_convert_type(values, f"int{info.bits}")
     powers = jax.lax.bitcast_convert_type(bits >> info.nmant << info.nmant, values.dtype)
     powers = jnp.clip(powers, float(info.tiny), math.ldexp(1.0, int(info.maxexp) - 2))
@@ -58,7 +60,7 @@ def squares_to_all(queries: jax.Array, points: jax.Array, rates: jax.Array) -> j
     missing = ((0, 0), (0, -queries.shape[1] % unrolled))
     queries, points = (jnp.pad(x, missing).T for x in (queries, points))
 
-    def step(number, total):
+    def step(number: jax.Array, total: jax.Array) -> jax.Array:
         for place in range(unrolled):
             index = number * unrolled + place
             difference = (points[index][None, :] - queries[index][:, None]) * rates[:, None]
@@ -66,10 +68,10 @@ def squares_to_all(queries: jax.Array, points: jax.Array, rates: jax.Array) -> j
         return total
 
     start = jnp.zeros((queries.shape[1], points.shape[1]), queries.dtype)
-    return jax.lax.fori_loop(0, len(points) // unrolled, step, start)
+    return typed_jax.fori_loop(0, len(points) // unrolled, step, start)
 
 
-def least_square(dtype: np.dtype, dim: int) -> float:
+def least_square(dtype: DTypeLike, dim: int) -> float:
     """Sums of D squares from this one on lose nothing to squares below the range of the dtype."""
-    info = jnp.finfo(dtype)
+    info = typed_jax.finfo(dtype)
     return float(info.tiny) / float(info.eps) * 8 * max(dim, 1)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jnnk._core import typed_jax
 from jnnk._core.blocks import map_blocks
 from jnnk.graphs._search.copies import most_copied
 from jnnk.graphs._search.differences import Distances, are_finite, sums_of_squares
@@ -20,6 +21,8 @@ from jnnk.graphs._search.ring import Ring, Shortlist
 from jnnk.graphs._search.second_pass import measured
 from jnnk.graphs._search.shortlists import (
     NONE,
+    Frame,
+    Points,
     centred,
     estimated,
     exist,
@@ -54,6 +57,20 @@ class Asked(NamedTuple):
     own: jax.Array
     along: jax.Array
     guesses: jax.Array
+
+
+class _Walk(NamedTuple):
+    """The search between two steps of its loop.
+
+    Attributes:
+        found: `Ranked` (Q, K), as far as it is known.
+        number: int32 (), steps made.
+        is_left: bool (), whether there is something left to do.
+    """
+
+    found: Ranked
+    number: jax.Array
+    is_left: jax.Array
 
 
 def search(
@@ -116,8 +133,11 @@ def search(
     along = projected(centred(queries, frame))
     along = jnp.where(jnp.isfinite(along), along, 0)
 
-    def step(carry):
-        state, number, _ = carry
+    def is_left(walk: _Walk) -> jax.Array:
+        return walk.is_left
+
+    def step(walk: _Walk) -> _Walk:
+        state, number, _ = walk
         is_first = number < num_first
         todo = jnp.where(is_first, state.unproven == jnp.inf, state.unproven > 0)
         place, numbers = jax.lax.top_k(jnp.where(todo, along, -jnp.inf), size)
@@ -141,9 +161,11 @@ def search(
         if ring.axis is None:
             found = list_of(every, 0)
         else:
-            found = ring.shortlist(
-                lambda met, start: list_of(prepare(met), start), rows, share=share
-            )
+
+            def list_of_share(rows: jax.Array, start: jax.Array) -> Shortlist:
+                return list_of(prepare(rows), start)
+
+            found = ring.shortlist(list_of_share, rows, share=share)
         # By index, so that the first ones are kept of those that tie.
         indices = jnp.sort(jnp.where(found.nearness > -NONE, found.indices, _NONE), axis=1)
         copied = jnp.broadcast_to(copies.indices[:1], (size, 1))
@@ -162,17 +184,30 @@ def search(
             block_size=block_size,
         )
         written = jnp.where(is_todo, numbers, num_queries).astype(jnp.uint32)
-        state = jax.tree.map(lambda old, new: old.at[written].set(new, mode="drop"), state, ranked)
-        number = number + 1
-        is_left = ring.most(jnp.max(state.unproven)) > 0 if has_second else number < num_first
-        return state, number, is_left
 
-    carry = (start, jnp.int32(0), jnp.bool_(True))
-    return jax.lax.while_loop(lambda carry: carry[2], step, carry)[0]
+        def write(old: jax.Array, new: jax.Array) -> jax.Array:
+            return old.at[written].set(new, mode="drop")
+
+        state: Ranked = jax.tree.map(write, state, ranked)
+        number = number + 1
+        goes_on = ring.most(jnp.max(state.unproven)) > 0 if has_second else number < num_first
+        return _Walk(state, number, goes_on)
+
+    walk = _Walk(start, jnp.int32(0), jnp.bool_(True))
+    return jax.lax.while_loop(is_left, step, walk).found
 
 
 def _shortlist(
-    asked, points, start, *, is_first, frame, group, length, block_size, method
+    asked: Asked,
+    points: Points,
+    start: jax.Array | int,
+    *,
+    is_first: jax.Array | None,
+    frame: Frame,
+    group: int,
+    length: int,
+    block_size: int,
+    method: str,
 ) -> Shortlist:
     """The candidates among a share of the points, of which the first one has number ``start``.
 
@@ -180,11 +215,11 @@ def _shortlist(
     """
     numbers = jnp.arange(len(points.rows), dtype=jnp.int32)
 
-    def block(asked):
-        def first():
+    def block(asked: Asked) -> Shortlist:
+        def first() -> tuple[jax.Array, jax.Array]:
             return estimated(asked.places, points), numbers
 
-        def second():
+        def second() -> tuple[jax.Array, jax.Array]:
             return measured(
                 asked.rows,
                 asked.guesses,
@@ -195,7 +230,7 @@ def _shortlist(
                 group=group,
             )
 
-        values, listed = first() if is_first is None else jax.lax.cond(is_first, first, second)
+        values, listed = first() if is_first is None else typed_jax.cond(is_first, first, second)
         values, slots = select(values, group, length, method=method)
         return Shortlist(values, listed[slots] + start)
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jnnk._core import typed_jax
 from jnnk.graphs._search.copies import Copies
 from jnnk.graphs._search.differences import Distances, least_square, sums_of_squares
 from jnnk.graphs._search.second_pass import units_of
@@ -67,7 +68,8 @@ def rank(
     """
     indices, differences, last, own, exclude, guesses = contenders
     dtype, (_, length, dim) = differences.dtype, differences.shape
-    error, least, info = relative_error(dtype, dim), least_square(dtype, dim), jnp.finfo(dtype)
+    error, least = relative_error(dtype, dim), least_square(dtype, dim)
+    info = typed_jax.finfo(dtype)
     units = jnp.where(is_first, frame.unit, units_of(guesses))[:, None]
     squares = sums_of_squares(differences / units[:, :, None])
     of_copies = squares[:, -1:]

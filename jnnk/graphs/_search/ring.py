@@ -1,10 +1,15 @@
 """Where the points are: all on one device, or in shares that are passed round a ring of devices."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+
+from jnnk._core import typed_jax
+
+Share = TypeVar("Share")
+Kept = TypeVar("Kept")
 
 
 class Shortlist(NamedTuple):
@@ -34,18 +39,18 @@ class Ring(NamedTuple):
 
     def total(self, part: jax.Array) -> jax.Array:
         """The sum of the parts of the devices that share the points."""
-        return part if self.axis is None else jax.lax.psum(part, self.axis)
+        return part if self.axis is None else typed_jax.psum(part, self.axis)
 
     def largest(self, part: jax.Array) -> jax.Array:
         """The largest of their parts."""
-        return part if self.axis is None else jax.lax.pmax(part, self.axis)
+        return part if self.axis is None else typed_jax.pmax(part, self.axis)
 
     def most(self, value: jax.Array) -> jax.Array:
         """The largest value of all devices of the mesh."""
-        return jax.lax.pmax(value, self.mesh_axes) if self.mesh_axes else value
+        return typed_jax.pmax(value, self.mesh_axes) if self.mesh_axes else value
 
     def shortlist(
-        self, list_of: Callable[[Any, jax.Array], Shortlist], own: Any, *, share: int
+        self, list_of: Callable[[Share, jax.Array], Shortlist], own: Share, *, share: int
     ) -> Shortlist:
         """The best candidates of all points: the shortlists of the shares, joined.
 
@@ -57,46 +62,62 @@ class Ring(NamedTuple):
         if self.axis is None:
             return list_of(own, jnp.int32(0))
 
-        def join(kept, met, start):
-            met = list_of(met, start)
-            both = jax.tree.map(lambda *pair: jnp.concatenate(pair, axis=1), kept, met)
-            squares, indices = jax.lax.sort((-both.nearness, both.indices), num_keys=2)
+        def join(kept: Shortlist, met: Share, start: jax.Array) -> Shortlist:
+            found = list_of(met, start)
+            nearness, indices = (
+                jnp.concatenate(pair, axis=1) for pair in zip(kept, found, strict=True)
+            )
+            squares, indices = jax.lax.sort((-nearness, indices), num_keys=2)
             length = indices.shape[1] // 2
             return Shortlist(-squares[:, :length], indices[:, :length])
 
-        like = jax.eval_shape(list_of, own, jnp.int32(0))
+        like: Shortlist = jax.eval_shape(list_of, own, jnp.int32(0))
         nothing = Shortlist(
             jnp.full(like.nearness.shape, -jnp.inf, like.nearness.dtype),
             jnp.zeros(like.indices.shape, jnp.int32),
         )
         return self._passed_round(join, nothing, own, share)
 
-    def rows(self, indices: jax.Array, own: Any, *, share: int, none: float = 0) -> Any:
+    def rows(self, indices: jax.Array, own: Share, *, share: int, none: float = 0) -> Share:
         """The rows (B, W, ...) of the points of indices (B, W), ``none`` for those of none."""
-        if self.axis is None:
-            return jax.tree.map(lambda rows: jnp.take(rows, indices, axis=0, mode="clip"), own)
 
-        def pick(kept, met, start):
+        def here_alone(rows: jax.Array) -> jax.Array:
+            return jnp.take(rows, indices, axis=0, mode="clip")
+
+        if self.axis is None:
+            return jax.tree.map(here_alone, own)
+
+        def pick(kept: Share, met: Share, start: jax.Array) -> Share:
             places = indices - start
             here = ((indices >= 0) & (places >= 0) & (places < share))[:, :, None]
             places = jnp.clip(places, 0, share - 1)
-            return jax.tree.map(lambda rows, old: jnp.where(here, rows[places], old), met, kept)
 
-        nothing = jax.tree.map(
-            lambda rows: jnp.full((*indices.shape, rows.shape[1]), none, rows.dtype), own
-        )
-        return self._passed_round(pick, nothing, own, share)
+            def choose(rows: jax.Array, old: jax.Array) -> jax.Array:
+                return jnp.where(here, rows[places], old)
 
-    def _passed_round(self, visit, kept, own, share):
+            return jax.tree.map(choose, met, kept)
+
+        def none_of(rows: jax.Array) -> jax.Array:
+            return jnp.full((*indices.shape, rows.shape[1]), none, rows.dtype)
+
+        return self._passed_round(pick, jax.tree.map(none_of, own), own, share)
+
+    def _passed_round(
+        self,
+        visit: Callable[[Kept, Share, jax.Array], Kept],
+        kept: Kept,
+        own: Share,
+        share: int,
+    ) -> Kept:
         """What ``visit(kept, share, number of its first point)`` makes of all, one by one."""
-        num_devices = jax.lax.axis_size(self.axis)
+        num_devices: int = jax.lax.axis_size(self.axis)
         onwards = [(device, (device + 1) % num_devices) for device in range(num_devices)]
 
-        def step(carry, number):
+        def step(carry: tuple[Share, Kept], number: jax.Array) -> tuple[tuple[Share, Kept], None]:
             met, kept = carry
             # Sent before it is visited, so that the two can go on at the same time.
-            following = jax.lax.ppermute(met, self.axis, onwards)
-            owner = (jax.lax.axis_index(self.axis) - number) % num_devices
+            following: Share = jax.lax.ppermute(met, self.axis, onwards)
+            owner: jax.Array = (jax.lax.axis_index(self.axis) - number) % num_devices
             return (following, visit(kept, met, owner.astype(jnp.int32) * share)), None
 
         steps = jnp.arange(num_devices, dtype=jnp.int32)

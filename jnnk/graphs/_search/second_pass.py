@@ -10,6 +10,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from jnnk._core import typed_jax
 from jnnk.graphs._search.differences import power_of_two, squares_to_all
 from jnnk.graphs._search.shortlists import Frame, Points, relative_error
 
@@ -23,7 +24,7 @@ def units_of(guesses: jax.Array) -> jax.Array:
     So distances down to 1e-24 of a guess keep all their digits in float32, and those of all other
     points are below `shortlists.NONE` or lie beyond the guess.
     """
-    tiny = float(jnp.finfo(guesses.dtype).tiny)
+    tiny = float(typed_jax.finfo(guesses.dtype).tiny)
     return jnp.maximum(power_of_two(guesses) * math.ldexp(1.0, -36), 4 * tiny)
 
 
@@ -64,14 +65,14 @@ def measured(
     groups = numbers.reshape(-1, group)
     width = min(max(1, _TILE_FLOATS // (len(queries) * group)), len(groups))
 
-    def step(carry):
+    def step(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         start, squares = carry
         tile = jax.lax.dynamic_slice_in_dim(groups, start, width).T
         rows = jnp.take(points.rows, tile.reshape(-1), axis=0, mode="clip")
         met = -squares_to_all(queries, rows, 1 / units_of(guesses)).reshape(-1, *tile.shape)
         return start + width, jax.lax.dynamic_update_slice_in_dim(squares, met, start, axis=2)
 
-    def is_left(carry):
+    def is_left(carry: tuple[jax.Array, jax.Array]) -> jax.Array:
         first = jnp.take(groups[:, 0], carry[0], mode="fill", fill_value=num_points - 1)
         return first < num_points - 1
 

@@ -25,7 +25,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
+from jnnk._core import typed_jax
 from jnnk._core.precision import WHOLE, contract
 from jnnk.graphs._search.copies import Copies, nearness
 from jnnk.graphs._search.differences import are_finite, power_of_two, sums_of_squares
@@ -84,7 +86,7 @@ def frame_of(rows: jax.Array, exists: jax.Array, *, ring: Ring = Ring()) -> Fram
     mean = ring.total(jnp.sum(safe / count, axis=0))
     far = jnp.where(exists[:, None], jnp.abs(safe - mean[None]), 0)
     spread = ring.largest(jnp.max(far, initial=0))
-    least = math.ldexp(1.0, int(jnp.finfo(rows.dtype).minexp) + 4)
+    least = math.ldexp(1.0, int(typed_jax.finfo(rows.dtype).minexp) + 4)
     unit = jnp.where(spread > 0, jnp.maximum(2 * power_of_two(spread), least), 1)
     return Frame(jnp.round(mean / unit * 4) / 4 * unit, unit)
 
@@ -146,9 +148,9 @@ def estimated(places: jax.Array, points: Points) -> jax.Array:
     return contract("bd,dp->bp", rows, points.columns)
 
 
-def relative_error(dtype, dim: int) -> float:
+def relative_error(dtype: DTypeLike, dim: int) -> float:
     """The g above."""
-    error = (dim + 16) * float(jnp.finfo(dtype).eps) / 2
+    error = (dim + 16) * float(typed_jax.finfo(dtype).eps) / 2
     return error / (1 - min(4 * error, 0.5))
 
 
