@@ -1,14 +1,18 @@
 """The dtype in which numbers are computed, and sums that round alike in every share of rows."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
 
 #: Rows or columns of products are filled up to multiples of this, here and in the search: on a CPU
 #: every row then goes the same way, however many there are, and rounds alike.
 WHOLE = 64
 
 
-def working_dtype(dtype) -> jnp.dtype:
+def working_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     """float32 for the half precisions, integers and booleans; wider floating dtypes themselves.
 
     float64 only where JAX has it (x64).

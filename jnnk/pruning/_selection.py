@@ -12,6 +12,9 @@ import numbers
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
+
+from jnnk._core import typed_jax
 
 _SCOPES = ("filter", "layer", "network")
 
@@ -130,7 +133,7 @@ def num_pruned(count: int, keep_rate: float) -> int:
     """
     _check_keep_rate(keep_rate)
     dtype = np.asarray(keep_rate).dtype
-    resolution = float(jnp.finfo(dtype if jnp.issubdtype(dtype, jnp.floating) else float).eps)
+    resolution = float(typed_jax.finfo(dtype if jnp.issubdtype(dtype, jnp.floating) else float).eps)
     exact = count * (1 - fractions.Fraction(float(keep_rate)))
     nearest = round(exact)
     # Half precision cannot tell a kernel of a large network: never more than a quarter is forgiven.
@@ -138,7 +141,7 @@ def num_pruned(count: int, keep_rate: float) -> int:
     return nearest if is_rounding else math.floor(exact)
 
 
-def check_share(name: str, share: float) -> None:
+def check_share(name: str, share: float | jax.Array) -> None:
     """Refuse what is no share.
 
     Args:
@@ -159,9 +162,11 @@ def _check_keep_rate(keep_rate: float) -> None:
 
 
 def _is_traced(value: object) -> bool:
-    return isinstance(value, jax.core.Tracer)
+    return isinstance(value, Tracer)
 
 
 def _is_number(value: object) -> bool:
-    is_number = isinstance(value, numbers.Real | np.generic | np.ndarray | jax.Array)
-    return is_number and np.ndim(value) == 0 and np.asarray(value).dtype.kind != "b"
+    if not isinstance(value, numbers.Real | np.generic | np.ndarray | jax.Array):
+        return False
+    array = np.asarray(value)
+    return array.ndim == 0 and array.dtype.kind != "b"

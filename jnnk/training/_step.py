@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jax.sharding import Mesh
 
 from jnnk._core.whole_numbers import whole_number
@@ -31,7 +32,7 @@ class Model(Protocol):
 
     def init(self, rngs: Any, images: jax.Array, *, train: bool) -> dict: ...
 
-    def apply(self, variables: dict, images: jax.Array, *, train: bool, **kwargs: Any): ...
+    def apply(self, variables: dict, images: jax.Array, *, train: bool, **kwargs: Any) -> Any: ...
 
 
 class TrainState(NamedTuple):
@@ -138,12 +139,12 @@ def make_optimizer(
 
 def _check_not_negative(**numbers: float) -> None:
     for name, value in numbers.items():
-        if not isinstance(value, jax.core.Tracer) and not 0 <= value < math.inf:
+        if not isinstance(value, Tracer) and not 0 <= value < math.inf:
             raise ValueError(f"{name}: expected a finite number of 0 or more, got {value}")
 
 
 def _check_normalization(normalization: Normalization) -> None:
-    if any(isinstance(values, jax.core.Tracer) for values in normalization):
+    if any(isinstance(values, Tracer) for values in normalization):
         return
     mean, std = (np.asarray(values) for values in normalization)
     if not np.isfinite(mean).all():
