@@ -40,7 +40,7 @@ def overlap_resamples(
     num_resamples: int = 200,
     block_size: int = 128,
 ) -> Float[Array, "samples C C"]:
-    """`jnnk.measures.channel_overlap` of all images, and of resamples of them.
+    """Bootstrap of the channel overlap: of all images, and of resamples of them.
 
     Not one program: the draws are compiled once, whatever the number of channels.
 
@@ -74,7 +74,7 @@ def overlap_interval(
     level: float = 0.95,
     block_size: int = 128,
 ) -> OverlapInterval:
-    """Percentile bootstrap of `channel_overlap` over images.
+    """Percentile bootstrap intervals of the channel overlap, resampling images.
 
     Every resample draws Q images with replacement; the overlap of a resample is the mean over
     its images.

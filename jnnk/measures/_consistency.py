@@ -29,7 +29,9 @@ from jnnk.measures._neighborhoods import Neighborhoods, check_channels, strength
 
 
 class AggregateConsistency(NamedTuple):
-    """How often each case occurs; shares are NaN where their base is empty.
+    """How often the channels' neighbourhoods agree with the whole layer's, case by case.
+
+    Shares are NaN where their base is empty.
 
     "Every channel" means every channel that says something: where the images in question all
     coincide (dead channels, maps that are zero for all of them) a channel takes no side.

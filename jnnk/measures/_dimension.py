@@ -18,7 +18,7 @@ _NEWTON_STEPS = 8  # more than steps that converge quadratically need in float64
 
 
 class IntrinsicDimension(NamedTuple):
-    """Three readings of the local dimension; leading axes are those of the graph (C, or none).
+    """Intrinsic dimension in three ways; leading axes are those of the graph (C, or none).
 
     Attributes:
         degree: (..., Q), number of NNK neighbours of each image. Around a point of a
@@ -82,7 +82,7 @@ def nnk_degree(graph: NNKGraph) -> Int[Array, "... Q"]:
 def two_nn(
     squared_distances: Float[ArrayLike, "... Q K"], *, discard: float = _DISCARD
 ) -> Float[Array, "..."]:
-    """The TwoNN estimate (Facco et al. 2017, doi 10.1038/s41598-017-11873-y).
+    """Intrinsic dimension by TwoNN (Facco et al. 2017, doi 10.1038/s41598-017-11873-y).
 
     With ``mu = r2 / r1`` the ratio of the distances to the two nearest points, sorted so that
     ``F_i = i / n``, the dimension is the slope through the origin of ``-log(1 - F_i)`` against
@@ -114,9 +114,9 @@ def two_nn(
 def maximum_likelihood_dimension(
     squared_distances: Float[ArrayLike, "... Q K"],
 ) -> Float[Array, "..."]:
-    """The estimate of Levina and Bickel (NIPS 2004) from the K nearest points.
+    """Intrinsic dimension by maximum likelihood on the K nearest points.
 
-    At a point with distances ``T_1 <= ... <= T_K`` it is
+    The estimate of Levina and Bickel (NIPS 2004). At a point with distances ``T_1 <= ... <= T_K`` it is
     ``m = [ sum_{j<K} log(T_K / T_j) / (K - 1) ]^-1``. Points are combined by the harmonic mean,
     ``1 / mean(1 / m)``, the maximum of their joint likelihood (MacKay and Ghahramani 2005), which
     removes most of the bias of the arithmetic mean.
@@ -140,7 +140,7 @@ def maximum_likelihood_dimension(
 
 @typed_jax.jit(static_argnames="nearer")
 def gride(distances: Float[ArrayLike, "... Q K"], *, nearer: int = 2) -> Float[Array, "..."]:
-    """The Gride estimate (Denti et al. 2022, doi 10.1038/s41598-022-20991-1).
+    """Intrinsic dimension by Gride (Denti et al. 2022, doi 10.1038/s41598-022-20991-1).
 
     TwoNN on a larger scale, on which noise weighs less: with ``mu = r_2n / r_n`` the ratio of the
     distances to the 2n-th and to the n-th nearest point, n = ``nearer``, the dimension maximises

@@ -65,7 +65,9 @@ def _interpolated(graph: NNKGraph, labels: Array, num_classes: int) -> Array:
 def label_vote(
     graph: NNKGraph, labels: Integer[ArrayLike, " N"], num_classes: int
 ) -> Float[Array, "Q classes"]:
-    """`channel_vote` of `label_interpolation`, one channel in memory at a time.
+    """Class probabilities by the common vote of a layer's channels.
+
+    `channel_vote` of `label_interpolation`, with one channel in memory at a time.
 
     Args:
         graph: weights (C, Q, K).
@@ -99,7 +101,7 @@ def _label_vote(graph: NNKGraph, labels: Array, num_classes: int) -> Array:
 
 @typed_jax.jit
 def channel_vote(probabilities: Float[ArrayLike, "C Q classes"]) -> Float[Array, "Q classes"]:
-    """The aggregate of the channels: the mean of the votes of those that have one.
+    """Class probabilities by a common vote: the mean over the channels that have a vote.
 
     Args:
         probabilities: (C, Q, num_classes) from `label_interpolation`.

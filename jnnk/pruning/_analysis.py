@@ -80,7 +80,7 @@ def network_magnitudes(params: PyTree, criteria: Sequence[str]) -> Magnitudes:
 
 
 def pruned_share(
-    scores: Float[ArrayLike, "..."], thresholds: Sequence[float]
+    scores: Float[ArrayLike, "..."], thresholds: Sequence[float | np.floating]
 ) -> Float[np.ndarray, " T"]:
     """Share of kernels that a significance threshold prunes.
 
@@ -182,7 +182,7 @@ def agreement(pruned: Mapping[str, Bool[np.ndarray, " kernels"]]) -> list[Inters
 
 
 def pruning_score(
-    accuracy: float, accuracy_before: float, params: float, params_before: float
+    accuracy: float, accuracy_before: float, params: int | float, params_before: int | float
 ) -> float:
     """The paper's score of a pruned network: ``(acc / acc0) * (1 - params / params0)``.
 

@@ -7,7 +7,7 @@ keep-rate for every layer, all criteria compare at equal MACs.
 
 import fnmatch
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +25,15 @@ from jnnk.pruning._scores import kernel_scores
 from jnnk.pruning._selection import check_share, num_pruned
 
 
+@runtime_checkable
 class Wiring(Protocol):
-    """What is asked of a conv, as ``model.convs()`` tells it."""
+    """Where a conv stands in its network, as ``model.convs()`` tells it.
+
+    Attributes:
+        conv: path of the conv.
+        norm: path of the BatchNorm behind it, or None.
+        readers: paths of the layers that read its channels, if they are known.
+    """
 
     conv: str
     norm: str | None
@@ -34,7 +41,7 @@ class Wiring(Protocol):
 
 
 class ChannelView(NamedTuple):
-    """What criteria may look at of one layer of C filters.
+    """What a criterion of channels scores: one layer of C filters.
 
     Attributes:
         kernel: (h, w, Cin, C), weights.

@@ -14,7 +14,7 @@ from jnnk.pruning._conv_leaves import Path, PyTree, leaves_by_path, unboxed
 def keep_pruned_zero(
     optimizer: optax.GradientTransformation, *, masks: PyTree | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """Wrap an optimiser so that pruned weights are exactly zero after every update.
+    """An optimiser under which pruned weights are exactly zero after every update.
 
     Use it as ``optimizer.update(grads, state, params, masks=masks)``. The mask is an argument of
     each update, because a schedule may change it during a training; the state is that of the

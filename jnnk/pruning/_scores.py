@@ -143,7 +143,7 @@ def score_degree(criterion: str, shape: tuple[int, ...]) -> int:
 def kernel_scores(
     kernel: Real[ArrayLike, "h w Cin Cout"], criterion: str, *, key: Array | None = None
 ) -> Float[Array, "Cin Cout"]:
-    """Score every kernel of a conv layer.
+    """Scores of every kernel of a conv layer by one criterion.
 
     Args:
         kernel: weights ``(h, w, Cin, Cout)``, computed in float32.
@@ -171,7 +171,7 @@ def kernel_scores(
 
 
 def kernel_magnitudes(kernel: ArrayLike, criterion: str, *, key: Array | None = None) -> Array:
-    """Scores brought to the unit of the weights: ``score ** (1 / degree)``.
+    """Scores of every kernel in the unit of the weights: ``score ** (1 / degree)``.
 
     Ranks kernels of one size as ``kernel_scores`` does, makes kernels of different sizes
     comparable, and does not underflow: the power ``t ** 2n`` of a threshold leaves the range of

@@ -1,7 +1,6 @@
 """Selections as values: by a threshold, by the contribution to a filter, by a keep-rate.
 
-A selection says which kernels or filters of a network stay, whatever their scores; `_kept` applies
-it to scores.
+A selection says which kernels or filters of a network stay, whatever their scores are.
 """
 
 import dataclasses
@@ -21,7 +20,7 @@ _SCOPES = ("filter", "layer", "network")
 
 @dataclasses.dataclass(frozen=True)
 class Threshold:
-    """Keep the kernels whose score reaches a threshold.
+    """Selection of the kernels whose score reaches a threshold.
 
     The threshold is in the unit of the weights: with n x n kernels ``det`` is compared with
     ``threshold ** n`` and ``det_gram`` with ``threshold ** 2n``.
@@ -48,7 +47,7 @@ class Threshold:
 
 @dataclasses.dataclass(frozen=True)
 class Contribution:
-    """Keep the kernels that hold at least a share of their filter's summed score.
+    """Selection of the kernels that hold at least a share of their filter's summed score.
 
     Attributes:
         contribution: the share, a scalar in [0, 1]; it may be traced.
@@ -71,7 +70,7 @@ class Contribution:
 
 @dataclasses.dataclass(frozen=True)
 class KeepRate:
-    """Keep a share of the kernels, or of the filters, by rank.
+    """Selection of a share of the kernels, or of the filters, by rank.
 
     The number pruned is rounded down, exactly (`num_pruned`). The share is of all kernels in the
     scope, those that an earlier mask pruned included, so schedules compose with earlier masks

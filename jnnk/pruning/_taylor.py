@@ -10,7 +10,7 @@ normalises by the batch, no scaling of a filter changes the loss, and the sum ov
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from jnnk._core import typed_jax
 from jnnk.pruning._conv_leaves import PyTree, conv_kernels, named_leaves
 
 
+@runtime_checkable
 class Conv(Protocol):
     """What `taylor_channel_scores` asks of a conv, as ``model.convs()`` tells it."""
 

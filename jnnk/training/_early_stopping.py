@@ -106,7 +106,7 @@ def trainable_masks(params: Any, convs: Iterable[Conv], stopped: Mapping[str, Ar
 def freezable(
     optimizer: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:
-    """Wrap an optimiser so that frozen parameters and their moments stay as they are, bit for bit.
+    """An optimiser that leaves frozen parameters and their moments as they are, bit for bit.
 
     Use it as ``optimizer.update(grads, state, params, trainable=trainable)``. As with
     `jnnk.pruning.keep_pruned_zero`, the mask is an argument of each update, because it changes

@@ -64,7 +64,7 @@ class TrainState(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One batch.
+    """Images and labels of one step.
 
     Attributes:
         images: (B, H, W, C) uint8.
