@@ -116,7 +116,8 @@ def maximum_likelihood_dimension(
 ) -> Float[Array, "..."]:
     """Intrinsic dimension by maximum likelihood on the K nearest points.
 
-    The estimate of Levina and Bickel (NIPS 2004). At a point with distances ``T_1 <= ... <= T_K`` it is
+    The estimate of Levina and Bickel (NIPS 2004): at a point with distances
+    ``T_1 <= ... <= T_K`` it is
     ``m = [ sum_{j<K} log(T_K / T_j) / (K - 1) ]^-1``. Points are combined by the harmonic mean,
     ``1 / mean(1 / m)``, the maximum of their joint likelihood (MacKay and Ghahramani 2005), which
     removes most of the bias of the arithmetic mean.
