@@ -101,9 +101,11 @@ def overlap_interval(
     others = ~jnp.eye(pairs.shape[-1], dtype=bool)
     layer = jnp.nanmean(pairs, axis=(1, 2), where=others)
     tails = jnp.array([(1 - level) / 2, (1 + level) / 2], pairs.dtype)
-    pairs_lower, pairs_upper = jnp.nanquantile(pairs[1:], tails, axis=0)
-    mean_lower, mean_upper = jnp.nanquantile(layer[1:], tails)
-    return OverlapInterval(pairs[0], pairs_lower, pairs_upper, layer[0], mean_lower, mean_upper)
+    pair_limits = jnp.nanquantile(pairs[1:], tails, axis=0)
+    layer_limits = jnp.nanquantile(layer[1:], tails)
+    overlap, (pairs_lower, pairs_upper) = pairs[0], pair_limits
+    mean, (mean_lower, mean_upper) = layer[0], layer_limits
+    return OverlapInterval(overlap, pairs_lower, pairs_upper, mean, mean_lower, mean_upper)
 
 
 @typed_jax.jit(static_argnames=("num_queries", "num_resamples"))

@@ -169,7 +169,7 @@ def _pair_counts(differences: Array, valid: Array, tol: float) -> dict[str, Arra
     # The aggregate anew from whole vectors, not as the sum that the statements are proved by.
     whole = differences.reshape(differences.shape[0], -1)
     margins = _products("jd,kd->jk", whole)
-    sizes = jnp.diag(margins)
+    sizes = cast(Array, jnp.diagonal(margins))
     margins = margins - sizes[:, None]
     excess = tol * (sizes[:, None] + sizes[None, :])
     eliminates_whole = (margins >= 0) & rivals

@@ -12,7 +12,7 @@ from jnnk.pruning._conv_leaves import Path, PyTree, leaves_by_path, unboxed
 
 
 def keep_pruned_zero(
-    optimizer: optax.GradientTransformation, *, masks: PyTree | None = None
+    optimizer: optax.GradientTransformation | optax.MultiSteps, *, masks: PyTree | None = None
 ) -> optax.GradientTransformationExtraArgs:
     """An optimiser under which pruned weights are exactly zero after every update.
 
@@ -63,7 +63,8 @@ def keep_pruned_zero(
             "keep_pruned_zero(optax.adam(1e-3), masks=masks); "
             f"got {type(optimizer).__name__}"
         )
-    optimizer = optax.with_extra_args_support(optimizer)
+    # MultiSteps is no transformation by its type, but has the same two functions.
+    inner = optax.with_extra_args_support(cast(optax.GradientTransformation, optimizer))
     default_masks = masks
 
     def update(
@@ -98,12 +99,12 @@ def keep_pruned_zero(
 
         form = _form(updates)
         weights = apply(params)
-        state = _with_initial_entries(state, optimizer.init(weights), params, by_path)
+        state = _with_initial_entries(state, inner.init(weights), params, by_path)
         extra = {name: apply_where_known(value) for name, value in extra.items()}
-        updates, state = optimizer.update(apply(updates), state, weights, **extra)
+        updates, state = inner.update(apply(updates), state, weights, **extra)
         return jax.tree_util.tree_map_with_path(update_leaf, updates, params), state
 
-    return optax.GradientTransformationExtraArgs(optimizer.init, update)
+    return optax.GradientTransformationExtraArgs(inner.init, update)
 
 
 def _form(tree: PyTree) -> tuple[object, list[tuple[int, ...]]]:
