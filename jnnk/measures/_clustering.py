@@ -36,8 +36,13 @@ def cluster_channels(overlap: Float[ArrayLike, "C C"]) -> ChannelTree:
 
     Returns:
         The tree.
+
+    Raises:
+        ValueError: if the overlap is not one number for every two channels.
     """
     overlap = np.asarray(overlap)
+    if overlap.ndim != 2 or overlap.shape[0] != overlap.shape[1]:
+        raise ValueError(f"overlap must be (C, C), got shape {overlap.shape}")
     is_live = np.isfinite(np.diagonal(overlap))
     live, dead = np.flatnonzero(is_live), np.flatnonzero(~is_live)
     if len(live) < 2:

@@ -182,7 +182,7 @@ def agreement(pruned: Mapping[str, Bool[np.ndarray, " kernels"]]) -> list[Inters
 
 
 def pruning_score(
-    accuracy: float, accuracy_before: float, params: int | float, params_before: int | float
+    accuracy: float, accuracy_before: float, params: int, params_before: int
 ) -> float:
     """The paper's score of a pruned network: ``(acc / acc0) * (1 - params / params0)``.
 

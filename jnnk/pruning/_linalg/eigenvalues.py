@@ -74,8 +74,11 @@ def eigenvalues(matrix: Float[ArrayLike, "n n *batch"]) -> Eigenvalues:
 
     Returns:
         The eigenvalues; NaN where the entries are not finite or the QR steps have not converged.
+
+    Raises:
+        ValueError: if the matrices are not square.
     """
-    matrix = jnp.asarray(matrix)
+    matrix = _square(matrix)
     size = matrix.shape[0]
     if size == 1:
         return Eigenvalues((matrix[0, 0],), (jnp.zeros_like(matrix[0, 0]),))
@@ -135,8 +138,11 @@ def determinant(matrix: Float[ArrayLike, "n n *batch"]) -> Float[Array, "*batch"
     Returns:
         float32 ``(...)``. Up to 3x3 the error is about 1e-13 of the product of the rows' norms, so
         a determinant far below that product still has correct digits; beyond, about 1e-7 of it.
+
+    Raises:
+        ValueError: if the matrices are not square.
     """
-    matrix = jnp.asarray(matrix)
+    matrix = _square(matrix)
     if len(matrix) <= 3:
         return _closed_determinant(matrix, len(matrix))
     factors = triangular(matrix)
@@ -183,6 +189,13 @@ def _gram_determinant_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tupl
     factors = triangular(primals[0])
     change = trace_of_product(adjugate_of_triangular(factors.upper), factors.rotated(tangents[0]))
     return gram_determinant(primals[0]), 2 * product_of_diagonal(factors.upper) * change
+
+
+def _square(matrix: ArrayLike) -> Array:
+    """Matrices ``(n, n, ...)``, checked to be such."""
+    if matrix.ndim < 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(f"matrix: expected shape (n, n, ...), got {matrix.shape}")
+    return jnp.asarray(matrix)
 
 
 def _closed_determinant(entries: Entries, size: int) -> Array:
