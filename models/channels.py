@@ -9,7 +9,7 @@ plain data, `model.with_thin({"layer1_0/conv1": {"width": 5}, ...})`.
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -154,10 +154,21 @@ def spread(x: jax.Array, rest: jax.Array, writes: tuple[int, ...]) -> jax.Array:
     return jnp.take(jnp.concatenate([x, constants], axis=-1), source, axis=-1)
 
 
+class _Network(Protocol):
+    """A Flax module with a field ``thin``."""
+
+    def convs(self) -> tuple[ConvInfo, ...]: ...
+
+    def clone(self, *, thin: Mapping[str, Thin]) -> Any: ...
+
+
+N = TypeVar("N", bound=_Network)
+
+
 class Thinned:
     """What a network with ``convs()`` and a field ``thin`` can do besides: be thinned."""
 
-    def with_thin(self, thin: Mapping[str, Mapping[str, Any]]) -> Self:
+    def with_thin(self: N, thin: Mapping[str, Mapping[str, Any]]) -> N:
         """The same network with some convs thinned, in place of any earlier thinning.
 
         Args:

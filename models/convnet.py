@@ -5,6 +5,7 @@ dense layer reads the last activation flattened in the order height, width, chan
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
-from .channels import WHOLE, Activations, ConvInfo, Thinned, conv, he_normal
+from .channels import WHOLE, Activations, ConvInfo, Thin, Thinned, conv, he_normal
 
 
 class LayerSpec(NamedTuple):
@@ -61,7 +62,7 @@ class ConvNet(Thinned, nn.Module):
     channels: int
     dropout: float = 0.0
     dtype: Any = jnp.float32
-    thin: FrozenDict = FrozenDict()
+    thin: Mapping[str, Thin] = FrozenDict()
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, Activations]:

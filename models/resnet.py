@@ -82,7 +82,7 @@ class Block(nn.Module):
     convs: tuple[ConvSpec, ...]
     shortcut: str
     dtype: Any
-    thin: FrozenDict
+    thin: Mapping[str, Thin]
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, Activations]:
@@ -137,7 +137,7 @@ class ResNet(Thinned, nn.Module):
     shortcut: str = "B"
     stem: str = "small"
     dtype: Any = jnp.float32
-    thin: FrozenDict = FrozenDict()
+    thin: Mapping[str, Thin] = FrozenDict()
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, Activations]:
@@ -170,7 +170,9 @@ class ResNet(Thinned, nn.Module):
         x = nn.relu(x)
         activations: Activations = OrderedDict(conv1=x)
         if imagenet:
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+            # Flax's annotation has the names of paddings alone.
+            padding: Any = ((1, 1), (1, 1))
+            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=padding)
         for name, convs in self._blocks():
             thin = {
                 path.removeprefix(f"{name}/"): entry

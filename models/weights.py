@@ -10,7 +10,7 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -115,7 +115,7 @@ def save_safetensors(
     Raises:
         WeightsError: the file cannot be written, or the weights are of a dtype that is not read.
     """
-    arrays = {key: np.asarray(value) for key, value in flatten_dict(dict(variables)).items()}
+    arrays = {key: np.asarray(value) for key, value in _flat(variables).items()}
     for key, value in arrays.items():
         if value.dtype.name not in _FLOATS:
             raise WeightsError(
@@ -147,9 +147,9 @@ def save_masks(model: nn.Module, variables: Variables, masks: Any, path: str | P
     Raises:
         WeightsError: the file cannot be written.
     """
-    kept = flatten_dict(dict(masks))
+    kept = _flat(masks)
     tensors = {}
-    for key, kernel in flatten_dict(dict(variables["params"])).items():
+    for key, kernel in _flat(variables["params"]).items():
         if np.ndim(kernel) == 4:
             whole = np.broadcast_to(np.asarray(kept[key]) != 0, np.shape(kernel))
             name = f"{torch_name(model, ('params', *key))}_mask"
@@ -271,7 +271,7 @@ def _shapes(model: nn.Module, image_shape: _Shape) -> dict[_Key, _Shape]:
     """Shapes of the model's variables by path, without computing any."""
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     tree = jax.eval_shape(model.init, jax.random.key(0), images)
-    return {key: leaf.shape for key, leaf in flatten_dict(tree).items()}
+    return {key: leaf.shape for key, leaf in _flat(tree).items()}
 
 
 def _check(
@@ -347,6 +347,11 @@ def _to_torch(value: np.ndarray, channels: int | None) -> np.ndarray:
         by_position = value.reshape(-1, channels or inputs, outputs)
         return by_position.transpose(2, 1, 0).reshape(outputs, inputs)
     return value
+
+
+def _flat(tree: Mapping[str, Any]) -> dict[_Key, Any]:
+    """The leaves of a tree of variables by their paths."""
+    return cast(dict[_Key, Any], flatten_dict(dict(tree)))
 
 
 def _variables(arrays: Mapping[_Key, np.ndarray]) -> Variables:

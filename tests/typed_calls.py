@@ -5,8 +5,24 @@ import inspect
 from types import ModuleType
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+from beartype import BeartypeConf
 from beartype.door import is_bearable
 from jaxtyping import jaxtyped
+
+# As for type checkers: an int is a float.
+_CONF = BeartypeConf(is_pep484_tower=True)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a type, where numbers of NumPy and JAX are numbers."""
+    if is_bearable(value, hint, conf=_CONF):
+        return True
+    if isinstance(value, jax.core.Tracer) or getattr(value, "ndim", None) != 0:
+        return False
+    return is_bearable(value.item(), hint, conf=_CONF)
 
 
 def _hints(of: object) -> dict[str, Any]:
@@ -17,7 +33,7 @@ def _hints(of: object) -> dict[str, Any]:
 
 def _misfit(name: str, value: object, hint: object) -> list[str]:
     """What is wrong with one value, and with the fields of a result of ours; mostly nothing."""
-    if not is_bearable(value, hint):
+    if not _fits(value, hint):
         return [f"{name}: {getattr(value, 'shape', value)!r} is not {hint}"]
     kind = type(value)
     if not kind.__module__.startswith("jnnk") or not isinstance(value, tuple):
@@ -27,6 +43,15 @@ def _misfit(name: str, value: object, hint: object) -> list[str]:
         for field, field_hint in _hints(kind).items()
         for misfit in _misfit(f"{name}.{field}", getattr(value, field), field_hint)
     ]
+
+
+def _argument_misfit(name: str, value: Any, hint: object) -> list[str]:
+    """As `_misfit`; two results that are given need not agree, and may hold arrays of NumPy."""
+    if not (isinstance(value, tuple) and type(value).__module__.startswith("jnnk")):
+        return _misfit(name, value, hint)
+    fields = (jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in value)
+    with jaxtyped("context"):
+        return _misfit(name, type(value)(*fields), hint)
 
 
 def checked(function: Any) -> Any:
@@ -47,7 +72,7 @@ def checked(function: Any) -> Any:
                 misfit
                 for name, value in bound.arguments.items()
                 if name in hints
-                for misfit in _misfit(name, value, hints[name])
+                for misfit in _argument_misfit(name, value, hints[name])
             ]
             result = function(*args, **kwargs)
             misfits += _misfit("result", result, result_hint)

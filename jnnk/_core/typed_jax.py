@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, TypeVarTuple, cast
+from typing import Any, TypeVar, TypeVarTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +17,17 @@ Outputs = TypeVar("Outputs")
 Operands = TypeVarTuple("Operands")
 
 
-def jit(*, static_argnames: Sequence[str]) -> Callable[[Function], Function]:
+@overload
+def jit(function: Function) -> Function: ...
+
+
+@overload
+def jit(*, static_argnames: str | Sequence[str]) -> Callable[[Function], Function]: ...
+
+
+def jit(function: Any = None, **options: Any) -> Any:
     """``jax.jit`` as a decorator: what comes back has the type of the function."""
-    return cast(
-        Callable[[Function], Function], functools.partial(jax.jit, static_argnames=static_argnames)
-    )
+    return functools.partial(jax.jit, **options) if function is None else jax.jit(function)
 
 
 def finfo(dtype: DTypeLike) -> "np.finfo[np.floating[Any]]":

@@ -1,9 +1,14 @@
 """Baselines of NNK overlap: kNN graphs, debiased linear CKA, agreement with the labels."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer, Real
 
+from jnnk._core import typed_jax
+from jnnk._core.arrays import ArrayLike
 from jnnk._core.precision import contract, working_dtype
 from jnnk.graphs import NNKGraph, RadialSimilarity
 from jnnk.graphs._search.differences import power_of_two
@@ -33,7 +38,7 @@ def knn_graph(graph: NNKGraph, *, similarity: RadialSimilarity | None = None) ->
     if similarity is None:
         return graph._replace(weights=valid.astype(graph.weights.dtype))
 
-    def weights(distances, valid):
+    def weights(distances: Array, valid: Array) -> Array:
         distances = jnp.where(valid, distances, 0)
         largest = jax.lax.stop_gradient(distances).max(initial=0)
         # A power of two close to it, so that no square leaves the range of the dtype.
@@ -50,7 +55,7 @@ def knn_graph(graph: NNKGraph, *, similarity: RadialSimilarity | None = None) ->
     return graph._replace(weights=jnp.where(valid, values, 0))
 
 
-def label_overlap(graph: NNKGraph, labels: Array) -> Array:
+def label_overlap(graph: NNKGraph, labels: Integer[ArrayLike, " N"]) -> Float[Array, "..."]:
     """Share of an image's neighbours that have its label, averaged over images.
 
     The neighbourhood overlap with the ground truth of Doimo et al. (NeurIPS 2020) when applied
@@ -58,8 +63,8 @@ def label_overlap(graph: NNKGraph, labels: Array) -> Array:
 
     Args:
         graph: of the points themselves, weights (..., N, K).
-        labels: (N,) integers; an image whose label is negative or beyond int32 has none: it agrees
-            with nobody, and so counts as 0 itself, as it counts as an error in
+        labels: (N,); an image whose label is negative or beyond int32 has none: it agrees with
+            nobody, and so counts as 0 itself, as it counts as an error in
             `jnnk.measures.loo_error`.
 
     Returns:
@@ -69,11 +74,10 @@ def label_overlap(graph: NNKGraph, labels: Array) -> Array:
         ValueError: if the labels are not N integers, or a neighbour has an index of N or more
             (within transformations, where indices are not known, NaN is the answer to that).
     """
-    labels = labels_of_points(graph, labels, own=True)
-    return _label_overlap(graph, labels)
+    return _label_overlap(graph, labels_of_points(graph, labels, own=True))
 
 
-@jax.jit
+@typed_jax.jit
 def _label_overlap(graph: NNKGraph, labels: Array) -> Array:
     support = graph.weights > 0
     neighbor_labels, known = labels_of_neighbors(graph, labels)
@@ -86,8 +90,10 @@ def _label_overlap(graph: NNKGraph, labels: Array) -> Array:
     return jnp.mean(share, axis=-1, where=degree > 0)
 
 
-@jax.jit
-def linear_cka(features: Array, others: Array) -> Array:
+@typed_jax.jit
+def linear_cka(
+    features: Real[ArrayLike, "N ..."], others: Real[ArrayLike, "N ..."]
+) -> Float[Array, ""]:
     """Debiased linear centred kernel alignment of two representations of the same images.
 
     ``HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))`` of the Gram matrices ``K = XX'`` and ``L = YY'``,
@@ -101,11 +107,11 @@ def linear_cka(features: Array, others: Array) -> Array:
     scale of either side.
 
     Args:
-        features: (N, ...) floating, flattened to (N, p).
-        others: (N, ...) floating, flattened to (N, q).
+        features: flattened to (N, p).
+        others: flattened to (N, q).
 
     Returns:
-        () in [-1, 1]; NaN for fewer than 4 images, for which the estimator does not exist, and
+        In [-1, 1]; NaN for fewer than 4 images, for which the estimator does not exist, and
         where either side is constant or differs from a constant in one image only.
 
     Raises:
@@ -116,28 +122,34 @@ def linear_cka(features: Array, others: Array) -> Array:
             "both representations must be of the same images; "
             f"got {features.shape[0]} and {others.shape[0]}"
         )
-    x, y = (standardised(z.reshape(z.shape[0], -1)) for z in (features, others))
+    x, y = (standardised(_as_rows(jnp.asarray(z))) for z in (features, others))
     return _dependence(x, y) / (_norm(x) * _norm(y))
 
 
-@jax.jit
-def channel_cka(activations: Array) -> Array:
+@typed_jax.jit
+def channel_cka(activations: Real[ArrayLike, "N ... C"]) -> Float[Array, "C C"]:
     """`linear_cka` between every two channels of a layer.
 
     Args:
         activations: (N, H, W, C), or (N, D, C).
 
     Returns:
-        (C, C) symmetric, 1 on the diagonal; NaN for dead channels, see `linear_cka`.
+        Symmetric, 1 on the diagonal; NaN for dead channels, see `linear_cka`.
     """
+    activations = jnp.asarray(activations)
     points = activations.reshape(activations.shape[0], -1, activations.shape[-1])
     channels = jax.vmap(standardised, in_axes=2)(points)
-    norms = jax.lax.map(_norm, channels)
+    norms = typed_jax.lax_map(_norm, channels)
 
-    def row(channel):
-        return jax.lax.map(lambda other: _dependence(channel, other), channels)
+    def with_others(channel: Array) -> Array:
+        return typed_jax.lax_map(partial(_dependence, channel), channels)
 
-    return jax.lax.map(row, channels) / norms[:, None] / norms[None, :]
+    return typed_jax.lax_map(with_others, channels) / norms[:, None] / norms[None, :]
+
+
+def _as_rows(features: Array) -> Array:
+    """(N, ...) to (N, p)."""
+    return features.reshape(features.shape[0], -1)
 
 
 def without_bias(inner: Array) -> tuple[Array, Array]:
@@ -162,7 +174,7 @@ def without_bias(inner: Array) -> tuple[Array, Array]:
 
 def _is_signal(value: Array, terms: Array) -> Array:
     """Whether the value is more than the rounding of terms of that size, which it is left from."""
-    return value > 64 * jnp.finfo(value.dtype).eps * terms
+    return value > 64 * typed_jax.finfo(value.dtype).eps * terms
 
 
 def _dependence(x: Array, y: Array) -> Array:

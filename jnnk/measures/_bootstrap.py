@@ -1,12 +1,13 @@
 """How far channel overlap depends on the images that were seen: bootstrap over images."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float
 
+from jnnk._core import typed_jax
 from jnnk._core.whole_numbers import whole_number
 from jnnk.graphs import NNKGraph
 from jnnk.measures._neighborhoods import check_channels
@@ -17,18 +18,18 @@ class OverlapInterval(NamedTuple):
     """Bootstrap percentile intervals of the overlap, resampling images.
 
     Attributes:
-        pairs: (C, C) the overlap itself, as `channel_overlap` gives it.
-        pairs_lower, pairs_upper: (C, C) the interval of each pair.
-        mean: () mean over the pairs of different live channels; NaN with fewer than two.
-        mean_lower, mean_upper: () its interval.
+        pairs: (C, C), the overlap itself, as `channel_overlap` gives it.
+        pairs_lower, pairs_upper: (C, C), the interval of each pair.
+        mean: (), mean over the pairs of different live channels; NaN with fewer than two.
+        mean_lower, mean_upper: (), its interval.
     """
 
-    pairs: Array
-    pairs_lower: Array
-    pairs_upper: Array
-    mean: Array
-    mean_lower: Array
-    mean_upper: Array
+    pairs: Float[Array, "C C"]
+    pairs_lower: Float[Array, "C C"]
+    pairs_upper: Float[Array, "C C"]
+    mean: Float[Array, ""]
+    mean_lower: Float[Array, ""]
+    mean_upper: Float[Array, ""]
 
 
 def overlap_resamples(
@@ -38,8 +39,8 @@ def overlap_resamples(
     kind: str = "jaccard",
     num_resamples: int = 200,
     block_size: int = 128,
-) -> Array:
-    """`jnnk.measures.channel_overlap` of all images, and of resamples of them.
+) -> Float[Array, "samples C C"]:
+    """Bootstrap of the channel overlap: of all images, and of resamples of them.
 
     Not one program: the draws are compiled once, whatever the number of channels.
 
@@ -58,12 +59,12 @@ def overlap_resamples(
     """
     check_channels(graph)
     num_resamples = whole_number("num_resamples", num_resamples)
-    samples = _multiplicities(key, graph.weights.shape[1], num_resamples)
-    samples = samples.astype(graph.weights.dtype)
+    drawn = _multiplicities(key, graph.weights.shape[1], num_resamples)
+    samples = drawn.astype(graph.weights.dtype)
     return weighted_overlap(graph, samples, kind=kind, block_size=block_size)
 
 
-@partial(jax.jit, static_argnames=("kind", "num_resamples", "level", "block_size"))
+@typed_jax.jit(static_argnames=("kind", "num_resamples", "level", "block_size"))
 def overlap_interval(
     graph: NNKGraph,
     key: Array,
@@ -73,7 +74,7 @@ def overlap_interval(
     level: float = 0.95,
     block_size: int = 128,
 ) -> OverlapInterval:
-    """Percentile bootstrap of `channel_overlap` over images.
+    """Percentile bootstrap intervals of the channel overlap, resampling images.
 
     Every resample draws Q images with replacement; the overlap of a resample is the mean over
     its images.
@@ -102,16 +103,18 @@ def overlap_interval(
     tails = jnp.array([(1 - level) / 2, (1 + level) / 2], pairs.dtype)
     pair_limits = jnp.nanquantile(pairs[1:], tails, axis=0)
     layer_limits = jnp.nanquantile(layer[1:], tails)
-    return OverlapInterval(pairs[0], *pair_limits, layer[0], *layer_limits)
+    overlap, (pairs_lower, pairs_upper) = pairs[0], pair_limits
+    mean, (mean_lower, mean_upper) = layer[0], layer_limits
+    return OverlapInterval(overlap, pairs_lower, pairs_upper, mean, mean_lower, mean_upper)
 
 
-@partial(jax.jit, static_argnums=(1, 2))
+@typed_jax.jit(static_argnames=("num_queries", "num_resamples"))
 def _multiplicities(key: Array, num_queries: int, num_resamples: int) -> Array:
     """How often each image is drawn, (1 + R, Q) int32; the first sample is all images once."""
 
-    def sample(key):
+    def sample(key: Array) -> Array:
         drawn = jax.random.randint(key, (num_queries,), 0, num_queries, jnp.int32)
         return jnp.zeros(num_queries, jnp.int32).at[drawn].add(1)
 
-    drawn = jax.lax.map(sample, jax.random.split(key, num_resamples))
+    drawn = typed_jax.lax_map(sample, jax.random.split(key, num_resamples))
     return jnp.concatenate([jnp.ones((1, num_queries), jnp.int32), drawn])

@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Float
 from scipy.special import gammaln
 
+from jnnk._core import typed_jax
 from jnnk._core.whole_numbers import whole_number
 from jnnk.graphs import NNKGraph
 from jnnk.measures._comparison import comparison, means_over_images
@@ -21,10 +23,10 @@ from jnnk.measures._neighborhoods import (
 from jnnk.measures._overlap_kinds import overlap_kind, ratio
 
 
-@partial(jax.jit, static_argnames=("num_candidates", "kind", "block_size"))
+@typed_jax.jit(static_argnames=("num_candidates", "kind", "block_size"))
 def chance_overlap(
     graph: NNKGraph, *, num_candidates: int, kind: str = "jaccard", block_size: int = 128
-) -> Array:
+) -> Float[Array, "C C"]:
     """Expected overlap of channels that have nothing in common, for the same degrees and weights.
 
     The null: each image's neighbours are drawn uniformly without replacement among M candidates,
@@ -80,7 +82,7 @@ def _means_by_degree(strengths: Array, num_candidates: int, kind: str) -> Array:
     table = jnp.asarray(_expected_values(num_degrees, num_candidates, kind), dtype)
     product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
-    def add(totals, strengths):
+    def add(totals: tuple[Array, Array], strengths: Array) -> tuple[tuple[Array, Array], None]:
         present = strengths > 0
         of_degree = jax.nn.one_hot(present.sum(1), num_degrees, dtype=dtype)
         rows, columns = (x.reshape(len(x), -1) for x in (product(of_degree, table), of_degree))
@@ -102,7 +104,7 @@ def _expected_values(num_degrees: int, num_candidates: int, kind: str) -> np.nda
     degree = np.arange(min(num_degrees, num_candidates + 1))
     a, b, shared = np.meshgrid(degree, degree, degree, indexing="ij")
 
-    def log_choose(n, k):
+    def log_choose(n: int | np.ndarray, k: np.ndarray) -> np.ndarray:
         return gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
 
     possible = (shared <= a) & (shared <= b) & (b - shared <= num_candidates - a)

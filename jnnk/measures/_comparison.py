@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jnnk._core import typed_jax
+from jnnk._core.precision import contract
 from jnnk.measures._neighborhoods import Neighborhoods, strengths_of
 from jnnk.measures._overlap_kinds import OverlapKind, ratio
 
@@ -30,23 +32,23 @@ def comparison(kind: OverlapKind, *, num_candidates: int | None = None) -> Compa
             expected where every two neighbours coincide with probability ``1 / M``.
     """
 
-    def contributions(channel, others):
+    def contributions(channel: Neighborhoods, others: Neighborhoods) -> Array:
         if num_candidates is None:
             return kind.combine(others.strengths, strengths_of(others.indices, channel)).sum(1)
         every_pair = (
             kind.combine(others.strengths, strength[None, None]) for strength in channel.strengths
         )
-        return sum(every_pair).sum(1) / num_candidates
+        return jnp.asarray(sum(every_pair)).sum(1) / num_candidates
 
-    def compare(block, others):
+    def compare(block: Neighborhoods, others: Neighborhoods) -> tuple[Array, Array]:
         other_sizes = others.strengths.sum(1)
 
-        def with_others(channel):
+        def with_others(channel: Neighborhoods) -> tuple[Array, Array]:
             size = channel.strengths.sum(0, keepdims=True)
             shared = contributions(channel, others)
             return kind.similarity(shared, other_sizes, size), (other_sizes > 0) | (size > 0)
 
-        return jax.lax.map(with_others, block)
+        return typed_jax.lax_map(with_others, block)
 
     return compare
 
@@ -72,10 +74,12 @@ def means_over_images(
     shape = (samples.shape[1], num_channels, other_blocks.strengths.shape[1])
     zeros = jnp.zeros(shape, blocks.strengths.dtype)
 
-    def add(totals, block):
-        *pair, sample = block
-        value, counted = compare(*pair)
-        weigh = partial(jnp.einsum, "rb,cdb->rcd", sample, precision=jax.lax.Precision.HIGHEST)
+    def add(
+        totals: tuple[Array, Array], block: tuple[Neighborhoods, Neighborhoods, Array]
+    ) -> tuple[tuple[Array, Array], None]:
+        own, others, sample = block
+        value, counted = compare(own, others)
+        weigh = partial(contract, "rb,cdb->rcd", sample)
         return (totals[0] + weigh(value), totals[1] + weigh(counted.astype(value.dtype))), None
 
     (summed, counted), _ = jax.lax.scan(add, (zeros, zeros), (blocks, other_blocks, samples))

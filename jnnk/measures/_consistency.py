@@ -13,13 +13,15 @@ eliminates in every channel is eliminated by it in the aggregate. Neither follow
 neighbourhoods, nor for different eliminators; how often they hold there is measured.
 """
 
-from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Int
 
+from jnnk._core import typed_jax
+from jnnk._core.arrays import ArrayLike
 from jnnk._core.precision import contract
 from jnnk._core.whole_numbers import whole_number
 from jnnk.graphs import NNKGraph
@@ -27,21 +29,23 @@ from jnnk.measures._neighborhoods import Neighborhoods, check_channels, strength
 
 
 class AggregateConsistency(NamedTuple):
-    """How often each case occurs; scalars, shares are NaN where their base is empty.
+    """How often the channels' neighbourhoods agree with the whole layer's, case by case.
+
+    Shares are NaN where their base is empty.
 
     "Every channel" means every channel that says something: where the images in question all
     coincide (dead channels, maps that are zero for all of them) a channel takes no side.
 
     Attributes:
-        num_pairs: int32, pairs of candidates of one image, over all images.
+        num_pairs: pairs of candidates of one image, over all images.
         kept: share of pairs that the aggregate keeps.
         kept_by_channel: share of pairs that a channel keeps, averaged over channels.
         kept_everywhere: share of pairs kept in every channel.
-        kept_violations: int32, pairs among those which the aggregate does not keep, by more than
+        kept_violations: pairs among those which the aggregate does not keep, by more than
             the tolerance. Zero by the first statement.
         eliminated_everywhere: share of pairs one and the same side of which is eliminated in
             every channel.
-        eliminated_violations: int32, those which the aggregate keeps, by more than the
+        eliminated_violations: those which the aggregate keeps, by more than the
             tolerance. Zero by the second statement.
         scattered: share of candidates eliminated in every channel, but by no common other.
         scattered_eliminated: share of those which some other eliminates in the aggregate.
@@ -52,38 +56,38 @@ class AggregateConsistency(NamedTuple):
         union_share: share of the aggregate's neighbours found in the union of the channels'.
     """
 
-    num_pairs: Array
-    kept: Array
-    kept_by_channel: Array
-    kept_everywhere: Array
-    kept_violations: Array
-    eliminated_everywhere: Array
-    eliminated_violations: Array
-    scattered: Array
-    scattered_eliminated: Array
-    neighbors_everywhere: Array
-    neighbors_everywhere_kept: Array
-    neighbors_nowhere: Array
-    neighbors_nowhere_dropped: Array
-    union_share: Array
+    num_pairs: Int[Array, ""]
+    kept: Float[Array, ""]
+    kept_by_channel: Float[Array, ""]
+    kept_everywhere: Float[Array, ""]
+    kept_violations: Int[Array, ""]
+    eliminated_everywhere: Float[Array, ""]
+    eliminated_violations: Int[Array, ""]
+    scattered: Float[Array, ""]
+    scattered_eliminated: Float[Array, ""]
+    neighbors_everywhere: Float[Array, ""]
+    neighbors_everywhere_kept: Float[Array, ""]
+    neighbors_nowhere: Float[Array, ""]
+    neighbors_nowhere_dropped: Float[Array, ""]
+    union_share: Float[Array, ""]
 
 
-@partial(jax.jit, static_argnames=("tol", "block_size"))
+@typed_jax.jit(static_argnames=("tol", "block_size"))
 def aggregate_consistency(
-    activations: Array,
+    activations: Float[ArrayLike, "N ... C"],
     channels: NNKGraph,
     aggregate: NNKGraph,
     *,
     tol: float = 1e-5,
     block_size: int = 16,
 ) -> AggregateConsistency:
-    """Compares the channels' neighbourhoods with the whole layer's.
+    """How often the channels' neighbourhoods decide those of the whole layer.
 
     Pairs and candidates are those of the aggregate's graph. Memory is
     ``block_size * C * K * (K + D)`` floats beside the input.
 
     Args:
-        activations: (N, H, W, C), or (N, D, C), floating.
+        activations: (N, H, W, C), or (N, D, C).
         channels: their channel-wise graph with Gaussian similarity, weights (C, N, K').
         aggregate: the graph of the flattened layer, (N, D C), weights (N, K).
         tol: by how much a statement must fail to count, relative to
@@ -109,10 +113,10 @@ def aggregate_consistency(
             f"aggregate must be a graph of {num_images} images without channels; "
             f"got weights of shape {aggregate.weights.shape}"
         )
-    points = jnp.moveaxis(activations.reshape(num_images, -1, num_channels), 2, 1)
+    points = jnp.moveaxis(jnp.asarray(activations).reshape(num_images, -1, num_channels), 2, 1)
     points = points.astype(jnp.promote_types(points.dtype, jnp.float32))
 
-    def image(i):
+    def image(i: Array) -> dict[str, Array]:
         candidates = aggregate.indices[i]
         return {
             **_pair_counts(points[candidates] - points[i][None], candidates >= 0, tol),
@@ -125,13 +129,14 @@ def aggregate_consistency(
             ),
         }
 
-    counts = jax.lax.map(image, jnp.arange(num_images), batch_size=block_size)
+    images = jnp.arange(num_images)
+    counts = cast(dict[str, Array], jax.lax.map(image, images, batch_size=block_size))
     by_channel = counts.pop("kept_by_channel").mean(where=counts["pairs"] > 0)
     total = {name: count.sum(0) for name, count in counts.items()}
 
-    def share(part, whole):
-        whole = total[whole].astype(points.dtype)
-        return jnp.where(whole > 0, total[part].astype(points.dtype) / whole, jnp.nan)
+    def share(part: str, whole: str) -> Array:
+        number = total[whole].astype(points.dtype)
+        return jnp.where(number > 0, total[part].astype(points.dtype) / number, jnp.nan)
 
     return AggregateConsistency(
         num_pairs=total["pairs"],
@@ -154,7 +159,7 @@ def aggregate_consistency(
 def _pair_counts(differences: Array, valid: Array, tol: float) -> dict[str, Array]:
     """Counts over the pairs of one image's candidates from ``x_j - x_i``, (K, C, D)."""
     products = _products("jcd,kcd->cjk", differences)
-    squares = jnp.diagonal(products, axis1=1, axis2=2)
+    squares = typed_jax.diagonals(products)
     # [c, j, k]: j eliminates k. On the diagonal it would be a tie: no candidate is its own rival.
     rivals = valid[:, None] & valid[None, :] & ~jnp.eye(len(valid), dtype=bool)
     eliminates = (products >= squares[:, :, None]) & rivals[None]
@@ -164,7 +169,7 @@ def _pair_counts(differences: Array, valid: Array, tol: float) -> dict[str, Arra
     # The aggregate anew from whole vectors, not as the sum that the statements are proved by.
     whole = differences.reshape(differences.shape[0], -1)
     margins = _products("jd,kd->jk", whole)
-    sizes = jnp.diagonal(margins)
+    sizes = cast(Array, jnp.diagonal(margins))
     margins = margins - sizes[:, None]
     excess = tol * (sizes[:, None] + sizes[None, :])
     eliminates_whole = (margins >= 0) & rivals
@@ -180,7 +185,7 @@ def _pair_counts(differences: Array, valid: Array, tol: float) -> dict[str, Arra
     dropped = margins > excess
     either = eliminates_whole.any(0)
 
-    def pairs(mask):
+    def pairs(mask: Array) -> Array:
         return jnp.triu(mask).sum(dtype=jnp.int32)
 
     spoken = jnp.triu(speaks).sum((1, 2))
@@ -212,7 +217,7 @@ def _neighbor_counts(
     """
     strengths = channel_support.astype(jnp.int8)[..., None]
 
-    def in_channel(indices, strengths):
+    def in_channel(indices: Array, strengths: Array) -> Array:
         identifiers, channel = candidates[:, None], Neighborhoods(indices[:, None], strengths)
         return strengths_of(identifiers, channel)[:, 0] > 0
 

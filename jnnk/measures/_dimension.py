@@ -1,12 +1,14 @@
 """Intrinsic dimension of data as one channel, or a whole layer, sees it."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Int
 
+from jnnk._core import typed_jax
+from jnnk._core.arrays import ArrayLike
 from jnnk._core.whole_numbers import whole_number
 from jnnk.graphs import NNKGraph
 from jnnk.measures._neighborhoods import degrees
@@ -16,29 +18,29 @@ _NEWTON_STEPS = 8  # more than steps that converge quadratically need in float64
 
 
 class IntrinsicDimension(NamedTuple):
-    """Three readings of the local dimension; leading axes are those of the graph (C, or none).
+    """Intrinsic dimension in three ways; leading axes are those of the graph (C, or none).
 
     Attributes:
-        degree: (..., Q) int32, number of NNK neighbours of each image. Around a point of a
+        degree: (..., Q), number of NNK neighbours of each image. Around a point of a
             d-dimensional manifold they are the vertices of a polytope, so the number grows with
             d (arXiv 1910.09383) without being an estimate of d itself. Of an image that coincides
             with others it says nothing of geometry: it is the number of those, at most K.
         mean_degree: (...), its mean over all images; 0 for a dead channel.
-        degree_counts: (..., K + 1) int32, how many images have 0, 1, ..., K neighbours.
+        degree_counts: (..., K + 1), how many images have 0, 1, ..., K neighbours.
         two_nn: (...), see `two_nn`.
         mle: (...), see `maximum_likelihood_dimension`.
     """
 
-    degree: Array
-    mean_degree: Array
-    degree_counts: Array
-    two_nn: Array
-    mle: Array
+    degree: Int[Array, "... Q"]
+    mean_degree: Float[Array, "..."]
+    degree_counts: Int[Array, "... degrees"]
+    two_nn: Float[Array, "..."]
+    mle: Float[Array, "..."]
 
 
-@jax.jit
+@typed_jax.jit
 def intrinsic_dimension(graph: NNKGraph) -> IntrinsicDimension:
-    """NNK degrees, and beside them TwoNN and maximum likelihood on the candidates' distances.
+    """NNK degrees, and the dimension by TwoNN and by maximum likelihood, on a graph's distances.
 
     Args:
         graph: with at least two candidates per query; weights (..., Q, K).
@@ -66,9 +68,9 @@ def intrinsic_dimension(graph: NNKGraph) -> IntrinsicDimension:
     )
 
 
-@jax.jit
-def nnk_degree(graph: NNKGraph) -> Array:
-    """Number of NNK neighbours of every image, (..., Q) int32.
+@typed_jax.jit
+def nnk_degree(graph: NNKGraph) -> Int[Array, "... Q"]:
+    """Number of NNK neighbours of every image.
 
     Args:
         graph: weights (..., Q, K).
@@ -76,9 +78,11 @@ def nnk_degree(graph: NNKGraph) -> Array:
     return degrees(graph.weights)
 
 
-@partial(jax.jit, static_argnames="discard")
-def two_nn(squared_distances: Array, *, discard: float = _DISCARD) -> Array:
-    """The TwoNN estimate (Facco et al. 2017, doi 10.1038/s41598-017-11873-y).
+@typed_jax.jit(static_argnames="discard")
+def two_nn(
+    squared_distances: Float[ArrayLike, "... Q K"], *, discard: float = _DISCARD
+) -> Float[Array, "..."]:
+    """Intrinsic dimension by TwoNN (Facco et al. 2017, doi 10.1038/s41598-017-11873-y).
 
     With ``mu = r2 / r1`` the ratio of the distances to the two nearest points, sorted so that
     ``F_i = i / n``, the dimension is the slope through the origin of ``-log(1 - F_i)`` against
@@ -88,16 +92,17 @@ def two_nn(squared_distances: Array, *, discard: float = _DISCARD) -> Array:
     request 28, which biases d downward.
 
     Args:
-        squared_distances: (..., Q, K) floating, ascending, K at least 2; infinite for none.
+        squared_distances: (..., Q, K), ascending, K at least 2; infinite for none.
         discard: share of the largest ratios left out, in (0, 1).
 
     Returns:
-        (...) floating. Queries whose nearest point coincides with them, or that have fewer than
+        Queries whose nearest point coincides with them, or that have fewer than
         two, are left out; NaN where fewer than two ratios remain or all of them are 1.
 
     Raises:
         ValueError: for fewer than two neighbours or a discard outside (0, 1).
     """
+    squared_distances = jnp.asarray(squared_distances)
     _check("squared_distances", squared_distances)
     if not 0 < discard < 1:
         raise ValueError(f"discard must lie strictly between 0 and 1; got {discard}")
@@ -105,34 +110,38 @@ def two_nn(squared_distances: Array, *, discard: float = _DISCARD) -> Array:
     return _two_nn(0.5 * logs, valid, discard=discard)
 
 
-@jax.jit
-def maximum_likelihood_dimension(squared_distances: Array) -> Array:
-    """The estimate of Levina and Bickel (NIPS 2004) from the K nearest points.
+@typed_jax.jit
+def maximum_likelihood_dimension(
+    squared_distances: Float[ArrayLike, "... Q K"],
+) -> Float[Array, "..."]:
+    """Intrinsic dimension by maximum likelihood on the K nearest points.
 
-    At a point with distances ``T_1 <= ... <= T_K`` it is
+    The estimate of Levina and Bickel (NIPS 2004): at a point with distances
+    ``T_1 <= ... <= T_K`` it is
     ``m = [ sum_{j<K} log(T_K / T_j) / (K - 1) ]^-1``. Points are combined by the harmonic mean,
     ``1 / mean(1 / m)``, the maximum of their joint likelihood (MacKay and Ghahramani 2005), which
     removes most of the bias of the arithmetic mean.
 
     Args:
-        squared_distances: (..., Q, K) floating, ascending, K at least 2; infinite for none.
+        squared_distances: (..., Q, K), ascending, K at least 2; infinite for none.
 
     Returns:
-        (...) floating. Neighbours that coincide with the query do not count; queries with fewer
+        Neighbours that coincide with the query do not count; queries with fewer
         than two others are left out. NaN where no query remains; infinity where every query's
         neighbours are all equally far.
 
     Raises:
         ValueError: for fewer than two neighbours.
     """
+    squared_distances = jnp.asarray(squared_distances)
     _check("squared_distances", squared_distances)
     logs, valid = _logs(squared_distances)
     return _maximum_likelihood(0.5 * logs, valid)
 
 
-@partial(jax.jit, static_argnames="nearer")
-def gride(distances: Array, *, nearer: int = 2) -> Array:
-    """The Gride estimate (Denti et al. 2022, doi 10.1038/s41598-022-20991-1).
+@typed_jax.jit(static_argnames="nearer")
+def gride(distances: Float[ArrayLike, "... Q K"], *, nearer: int = 2) -> Float[Array, "..."]:
+    """Intrinsic dimension by Gride (Denti et al. 2022, doi 10.1038/s41598-022-20991-1).
 
     TwoNN on a larger scale, on which noise weighs less: with ``mu = r_2n / r_n`` the ratio of the
     distances to the 2n-th and to the n-th nearest point, n = ``nearer``, the dimension maximises
@@ -146,13 +155,13 @@ def gride(distances: Array, *, nearer: int = 2) -> Array:
     Newton's steps from below its zero rise to it.
 
     Args:
-        distances: (..., Q, K) floating, ascending, K at least 2n; infinite for none. Those of a
+        distances: (..., Q, K), ascending, K at least 2n; infinite for none. Those of a
             graph are its ``distances``.
         nearer: n, at least 1. Doubling it from 1 on, the estimate against the distance shows on
             which scales the data have which dimension.
 
     Returns:
-        (...) floating. Queries whose n-th nearest point coincides with them, or that have fewer
+        Queries whose n-th nearest point coincides with them, or that have fewer
         than 2n, are left out; NaN where none remains or all ratios are 1. Ratios are counted as if
         independent, which those of neighbouring queries are not: that takes nothing from the
         estimate's consistency, but does from intervals by the likelihood.
@@ -161,6 +170,7 @@ def gride(distances: Array, *, nearer: int = 2) -> Array:
         ValueError: for fewer than 2n neighbours or an n that is no whole number of at least 1.
     """
     nearer = whole_number("nearer", nearer)
+    distances = jnp.asarray(distances)
     _check("distances", distances, least=2 * nearer)
     logs, valid = _logs(distances)
     valid = valid[..., nearer - 1] & valid[..., 2 * nearer - 1]
@@ -171,7 +181,7 @@ def gride(distances: Array, *, nearer: int = 2) -> Array:
     mean = jnp.where(enough, total, 1) / jnp.maximum(number, 1)
     ratio = ratio / mean[..., None]
 
-    def step(dimension):
+    def step(dimension: Array) -> Array:
         powers = dimension[..., None] * ratio
         # L / (1 - exp(-d L)) and minus its derivative in d, L^2 e^-dL / (1 - e^-dL)^2; at L = 0
         # they are 1 / d and 1 / d^2.
@@ -185,10 +195,13 @@ def gride(distances: Array, *, nearer: int = 2) -> Array:
         curvature = number + (nearer - 1) * second
         return dimension + dimension * slope / jnp.maximum(curvature, 1)
 
+    def next_step(_: Array, dimension: Array) -> Array:
+        return step(dimension)
+
     # The zero lies between 1 / n and 1 in these units; from far below a step doubles it.
     start = jnp.full_like(total, 1 / nearer)
     number_of_steps = nearer.bit_length() + _NEWTON_STEPS
-    stopped = jax.lax.fori_loop(0, number_of_steps, lambda _, dimension: step(dimension), start)
+    stopped = typed_jax.fori_loop(0, number_of_steps, next_step, start)
     # The last step alone is differentiated: at the zero its derivative is that of the zero.
     return jnp.where(enough, step(jax.lax.stop_gradient(stopped)) / mean, jnp.nan)
 
@@ -202,7 +215,7 @@ def _two_nn(logs: Array, valid: Array, *, discard: float) -> Array:
     rank = jnp.arange(1, x.shape[-1] + 1, dtype=x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
     # The factor undoes the rounding of the product, so that 90 % of 10 is 9. The largest ratio goes
     # in any case: its share is 1, the logarithm of what is left infinite.
-    kept = jnp.floor(number * (1 - discard) * (1 + 4 * jnp.finfo(x.dtype).eps))
+    kept = jnp.floor(number * (1 - discard) * (1 + 4 * typed_jax.finfo(x.dtype).eps))
     kept = jnp.minimum(kept, number - 1)
     used = rank <= kept
     y = -jnp.log1p(-jnp.where(used, rank / jnp.maximum(number, 1), 0))

@@ -8,19 +8,24 @@ the aggregate (the whole layer's graph, or the channels' votes together).
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Float, Int, Integer
 
+from jnnk._core import typed_jax
+from jnnk._core.arrays import ArrayLike
 from jnnk._core.whole_numbers import whole_number
 from jnnk.graphs import NNKGraph
 from jnnk.measures._labels import integer_labels, labels_of_neighbors, labels_of_points
 from jnnk.measures._neighborhoods import support_weights
 
 
-def label_interpolation(graph: NNKGraph, labels: Array, num_classes: int) -> Array:
+def label_interpolation(
+    graph: NNKGraph, labels: Integer[ArrayLike, " N"], num_classes: int
+) -> Float[Array, "... Q classes"]:
     """Class probabilities by interpolation over the polytope of NNK neighbours.
 
     ``p_y(n) = sum_k theta_k [label_k = y] / sum_k theta_k`` over the neighbours k of image n
@@ -32,12 +37,12 @@ def label_interpolation(graph: NNKGraph, labels: Array, num_classes: int) -> Arr
 
     Args:
         graph: indices and weights (..., Q, K), identifiers of labelled points.
-        labels: (N,) integer labels of the points, not of the queries; one outside
-            ``[0, num_classes)`` takes its share of the weight but votes for no class.
+        labels: (N,), of the points, not of the queries; one outside ``[0, num_classes)`` takes its
+            share of the weight but votes for no class.
         num_classes: number of classes.
 
     Returns:
-        (..., Q, num_classes) floating; a row of zeros where there is no neighbour: it votes for
+        (..., Q, num_classes); a row of zeros where there is no neighbour: it votes for
         nothing. Within transformations, where indices are not known, a row of NaN where a neighbour
         has an index of N or more.
 
@@ -49,13 +54,20 @@ def label_interpolation(graph: NNKGraph, labels: Array, num_classes: int) -> Arr
     return _interpolated(graph, labels_of_points(graph, labels), num_classes)
 
 
-@partial(jax.jit, static_argnames="num_classes")
+@typed_jax.jit(static_argnames="num_classes")
 def _interpolated(graph: NNKGraph, labels: Array, num_classes: int) -> Array:
-    return _of_channels(lambda one: _votes(one, labels, num_classes=num_classes), graph)
+    def votes(one: NNKGraph) -> Array:
+        return _votes(one, labels, num_classes=num_classes)
+
+    return _of_channels(votes, graph)
 
 
-def label_vote(graph: NNKGraph, labels: Array, num_classes: int) -> Array:
-    """`channel_vote` of `label_interpolation`, one channel in memory at a time.
+def label_vote(
+    graph: NNKGraph, labels: Integer[ArrayLike, " N"], num_classes: int
+) -> Float[Array, "Q classes"]:
+    """Class probabilities by the common vote of a layer's channels.
+
+    `channel_vote` of `label_interpolation`, with one channel in memory at a time.
 
     Args:
         graph: weights (C, Q, K).
@@ -74,11 +86,11 @@ def label_vote(graph: NNKGraph, labels: Array, num_classes: int) -> Array:
     return _label_vote(graph, labels_of_points(graph, labels), num_classes)
 
 
-@partial(jax.jit, static_argnames="num_classes")
+@typed_jax.jit(static_argnames="num_classes")
 def _label_vote(graph: NNKGraph, labels: Array, num_classes: int) -> Array:
     shape = (graph.weights.shape[1], num_classes)
 
-    def add(totals, channel):
+    def add(totals: tuple[Array, Array], channel: NNKGraph) -> tuple[tuple[Array, Array], None]:
         votes = _votes(channel, labels, num_classes=num_classes)
         return (totals[0] + votes, totals[1] + _speaks(votes)), None
 
@@ -87,9 +99,9 @@ def _label_vote(graph: NNKGraph, labels: Array, num_classes: int) -> Array:
     return summed / jnp.maximum(voters, 1)[:, None]
 
 
-@jax.jit
-def channel_vote(probabilities: Array) -> Array:
-    """The aggregate of the channels: the mean of the votes of those that have one.
+@typed_jax.jit
+def channel_vote(probabilities: Float[ArrayLike, "C Q classes"]) -> Float[Array, "Q classes"]:
+    """Class probabilities by a common vote: the mean over the channels that have a vote.
 
     Args:
         probabilities: (C, Q, num_classes) from `label_interpolation`.
@@ -97,33 +109,37 @@ def channel_vote(probabilities: Array) -> Array:
     Returns:
         (Q, num_classes); a row of zeros where no channel votes. A dead channel changes nothing.
     """
+    probabilities = jnp.asarray(probabilities)
     voters = _speaks(probabilities).sum(0)
     return probabilities.sum(0) / jnp.maximum(voters, 1)[:, None]
 
 
-@jax.jit
-def predicted_label(probabilities: Array) -> Array:
+@typed_jax.jit
+def predicted_label(probabilities: Float[ArrayLike, "*Q classes"]) -> Int[Array, "*Q"]:
     """The most probable class, the lowest number among equals, and -1 for a row without a vote.
 
     Args:
         probabilities: (..., num_classes), not negative.
 
     Returns:
-        (...) int32.
+        int32 (...).
     """
+    probabilities = jnp.asarray(probabilities)
     best = jnp.argmax(probabilities, axis=-1).astype(jnp.int32)
     return jnp.where((probabilities > 0).any(-1), best, -1)
 
 
-def error_rate(probabilities: Array, labels: Array) -> Array:
+def error_rate(
+    probabilities: Float[ArrayLike, "... Q classes"], labels: Integer[ArrayLike, " Q"]
+) -> Float[Array, "..."]:
     """Share of the images whose predicted label is wrong; no prediction is wrong too.
 
     Args:
         probabilities: (..., Q, num_classes).
-        labels: (Q,) integer true labels of these images.
+        labels: (Q,), the true labels of these images.
 
     Returns:
-        (...) floating in [0, 1]; exactly 1 for a dead channel. NaN where a probability is.
+        (...) in [0, 1]; exactly 1 for a dead channel. NaN where a probability is.
 
     Raises:
         ValueError: if the labels are not Q integers.
@@ -134,16 +150,18 @@ def error_rate(probabilities: Array, labels: Array) -> Array:
             f"labels must name the class of each of the {probabilities.shape[-2]} images; "
             f"got {labels.shape[0]}"
         )
-    return _error_rate_of_votes(probabilities, labels)
+    return _error_rate_of_votes(jnp.asarray(probabilities), labels)
 
 
-@jax.jit
+@typed_jax.jit
 def _error_rate_of_votes(probabilities: Array, labels: Array) -> Array:
     unknown = jnp.isnan(probabilities).any(-1)
     return _error_rate(predicted_label(probabilities), unknown, labels, probabilities.dtype)
 
 
-def loo_error(graph: NNKGraph, labels: Array, num_classes: int) -> Array:
+def loo_error(
+    graph: NNKGraph, labels: Integer[ArrayLike, " N"], num_classes: int
+) -> Float[Array, "..."]:
     """Leave-one-out error of the labels' NNK interpolation.
 
     The share of points whose own label differs from the one interpolated from their neighbours,
@@ -153,12 +171,12 @@ def loo_error(graph: NNKGraph, labels: Array, num_classes: int) -> Array:
 
     Args:
         graph: of the points themselves, weights (..., N, K).
-        labels: (N,) integers; a point whose label is outside ``[0, num_classes)`` is an error, and
+        labels: (N,); a point whose label is outside ``[0, num_classes)`` is an error, and
             so is one without neighbours.
         num_classes: number of classes.
 
     Returns:
-        (...) floating in [0, 1], one error per channel if the graph has channels; 1 for a dead
+        (...) in [0, 1], one error per channel if the graph has channels; 1 for a dead
         channel. Within transformations NaN where a neighbour has an index of N or more.
 
     Raises:
@@ -168,9 +186,9 @@ def loo_error(graph: NNKGraph, labels: Array, num_classes: int) -> Array:
     return _loo_error(graph, labels_of_points(graph, labels, own=True), num_classes)
 
 
-@partial(jax.jit, static_argnames="num_classes")
+@typed_jax.jit(static_argnames="num_classes")
 def _loo_error(graph: NNKGraph, labels: Array, num_classes: int) -> Array:
-    def error(channel):
+    def error(channel: NNKGraph) -> Array:
         winner, unknown = _winner(channel, labels, num_classes=num_classes)
         return _error_rate(winner, unknown, labels, graph.weights.dtype)
 
@@ -183,14 +201,16 @@ def _used(graph: NNKGraph) -> NNKGraph:
     return graph._replace(**dict.fromkeys(others))
 
 
-def _of_channels(function: Callable, graph: NNKGraph):
+def _of_channels(function: Callable[[NNKGraph], Array], graph: NNKGraph) -> Array:
     """``function`` of graphs (Q, K), one after the other along the leading axes of one."""
     leading = graph.weights.shape[:-2]
-    flat = jax.tree.map(
-        lambda field: field.reshape(math.prod(leading), *field.shape[-2:]), _used(graph)
-    )
-    found = jax.lax.map(function, flat)
-    return jax.tree.map(lambda field: field.reshape(*leading, *field.shape[1:]), found)
+
+    def flattened(field: Array) -> Array:
+        return field.reshape(math.prod(leading), *field.shape[-2:])
+
+    flat: NNKGraph = jax.tree.map(flattened, _used(graph))
+    found = typed_jax.lax_map(function, flat)
+    return found.reshape(*leading, *found.shape[1:])
 
 
 def _votes(graph: NNKGraph, labels: Array, *, num_classes: int) -> Array:
@@ -198,7 +218,7 @@ def _votes(graph: NNKGraph, labels: Array, *, num_classes: int) -> Array:
     classes, weights, known = _labelled(graph, labels, num_classes)
     queries = jnp.arange(weights.shape[1])
 
-    def add(votes, slot):
+    def add(votes: Array, slot: tuple[Array, Array]) -> tuple[Array, None]:
         label, weight = slot
         # A query has one label in a slot: no two sums meet, and their order is that of the slots.
         place = votes.at[queries, label]
@@ -216,7 +236,7 @@ def _winner(graph: NNKGraph, labels: Array, *, num_classes: int) -> tuple[Array,
     classes, weights, known = _labelled(graph, labels, num_classes)
     dtype, num_queries = weights.dtype, weights.shape[1]
 
-    def contest(best, label):
+    def contest(best: tuple[Array, Array], label: Array) -> tuple[tuple[Array, Array], None]:
         votes, winner = best
         own = jnp.where(classes == label[None], weights, 0).sum(0)
         first = (own == votes) & (label < winner)
@@ -243,7 +263,7 @@ def _speaks(votes: Array) -> Array:
     return (votes > 0).any(-1).astype(votes.dtype)
 
 
-def _error_rate(predicted: Array, unknown: Array, labels: Array, dtype) -> Array:
+def _error_rate(predicted: Array, unknown: Array, labels: Array, dtype: DTypeLike) -> Array:
     """Share of Q predictions (..., Q) that are wrong or missing (-1); NaN where one is unknown."""
     labels = labels.reshape((1,) * (predicted.ndim - 1) + (-1,))
     wrong = ((predicted != labels) | (predicted < 0)).astype(dtype)

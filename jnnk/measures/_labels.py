@@ -4,18 +4,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 
+from jnnk._core import typed_jax
+from jnnk._core.arrays import ArrayLike
 from jnnk._core.whole_numbers import to_int32
 from jnnk.graphs import NNKGraph
 
 
-def integer_labels(labels: Array) -> Array:
+def integer_labels(labels: ArrayLike) -> Array:
     """Labels (N,) as int32, -1 for those beyond its range.
 
     Raises:
         ValueError: unless they are one axis of integers.
     """
-    labels = labels if isinstance(labels, jax.Array) else np.asarray(labels)
+    if not isinstance(labels, jax.Array):
+        labels = np.asarray(labels)
     if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(
             f"labels must be one axis of integers; got shape {labels.shape} of {labels.dtype}"
@@ -23,7 +27,7 @@ def integer_labels(labels: Array) -> Array:
     return jnp.asarray(to_int32(labels, otherwise=-1))
 
 
-def labels_of_points(graph: NNKGraph, labels: Array, *, own: bool = False) -> Array:
+def labels_of_points(graph: NNKGraph, labels: ArrayLike, *, own: bool = False) -> Array:
     """The labels as int32 (N,), checked to be those of the points of a graph.
 
     Args:
@@ -71,14 +75,14 @@ def labels_of_neighbors(graph: NNKGraph, labels: Array) -> tuple[Array, Array]:
     return labels.at[index].get(mode="fill", fill_value=-1), known
 
 
-@jax.jit
-def _largest_index(indices: Array, weights: Array) -> Array:
+@typed_jax.jit
+def _largest_index(indices: ArrayLike, weights: Array) -> Array:
     """The largest index of a neighbour, -1 without any."""
     return jnp.max(jnp.where(weights > 0, indices, -1), initial=-1)
 
 
 def _is_known(array: Array) -> bool:
     """Whether its values can be looked at: no tracer, and all on this process."""
-    if isinstance(array, jax.core.Tracer):
+    if isinstance(array, Tracer):
         return False
     return not isinstance(array, jax.Array) or array.is_fully_addressable

@@ -4,7 +4,10 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax import Array
+from jaxtyping import Float, Integer
 
+from jnnk._core.arrays import ArrayLike
 from jnnk.graphs import NNKGraph
 from jnnk.measures._bootstrap import overlap_resamples
 from jnnk.measures._chance import chance_overlap
@@ -25,9 +28,9 @@ class ChannelMeasures(NamedTuple):
         loo_error: (C,), see `jnnk.measures.loo_error`.
     """
 
-    overlap: np.ndarray
-    degree: np.ndarray
-    loo_error: np.ndarray
+    overlap: Float[np.ndarray, "C C"]
+    degree: Float[np.ndarray, " C"]
+    loo_error: Float[np.ndarray, " C"]
 
 
 class LayerMeasures(NamedTuple):
@@ -69,14 +72,14 @@ class LayerMeasures(NamedTuple):
 
 
 def measure_graphs(
-    channels: NNKGraph, whole: NNKGraph, labels: np.ndarray, *, num_classes: int
+    channels: NNKGraph, whole: NNKGraph, labels: Integer[ArrayLike, " N"], *, num_classes: int
 ) -> tuple[LayerMeasures, ChannelMeasures]:
     """Overlap, redundancy, degrees, dimensions and label errors of one layer.
 
     Args:
         channels: of `jnnk.graphs.channelwise_nnk_graph`, weights (C, N, K).
         whole: of `jnnk.graphs.nnk_graph` of the layer's flattened vectors, weights (N, K).
-        labels: (N,) integers, of the images.
+        labels: (N,), of the images.
         num_classes: number of classes.
 
     Returns:
@@ -132,8 +135,11 @@ def _channel_degree(degrees: np.ndarray, live: np.ndarray) -> MeanInterval:
 
 def _dimension_interval(whole: NNKGraph) -> MeanInterval:
     """The maximum-likelihood dimension: the inverse of the mean of the images' inverse ones."""
-    # A batch of one image each.
-    alone = jax.tree.map(lambda field: field[:, None], whole)
+
+    def batches_of_one(field: Array) -> Array:
+        return field[:, None]
+
+    alone: NNKGraph = jax.tree.map(batches_of_one, whole)
     inverse = mean_interval(1 / np.asarray(intrinsic_dimension(alone).mle))
     mean, upper, lower = (1 / value if value else np.inf for value in inverse)
     return MeanInterval(mean, lower, upper)

@@ -73,7 +73,7 @@ def split_blocks(indices: Array, strengths: Array, block_size: int) -> Neighborh
     number = -(-num_queries // block_size)
     padding = ((0, 0), (0, number * block_size - num_queries), (0, 0))
 
-    def split(array):
+    def split(array: Array) -> Array:
         array = jnp.pad(array, padding)
         array = array.reshape(num_channels, number, block_size, num_neighbors)
         return array.transpose(1, 0, 3, 2)

@@ -8,12 +8,11 @@ channel-wise NNK graphs", arXiv 2110.11400; that text's own formula was not avai
 similarities of sets and of weights are all here).
 """
 
-from functools import partial
-
-import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float
 
+from jnnk._core import typed_jax
 from jnnk.graphs import NNKGraph
 from jnnk.measures._comparison import comparison, means_over_images
 from jnnk.measures._neighborhoods import (
@@ -26,8 +25,10 @@ from jnnk.measures._neighborhoods import (
 from jnnk.measures._overlap_kinds import OverlapKind, overlap_kind
 
 
-@partial(jax.jit, static_argnames=("kind", "block_size"))
-def channel_overlap(graph: NNKGraph, *, kind: str = "jaccard", block_size: int = 128) -> Array:
+@typed_jax.jit(static_argnames=("kind", "block_size"))
+def channel_overlap(
+    graph: NNKGraph, *, kind: str = "jaccard", block_size: int = 128
+) -> Float[Array, "C C"]:
     """Overlap of two channels: mean similarity of their NNK neighbourhoods over images.
 
     With the support ``S_c(n)`` and the weights ``theta_c(n)`` of image n in channel c, the value
@@ -58,7 +59,7 @@ def channel_overlap(graph: NNKGraph, *, kind: str = "jaccard", block_size: int =
         block_size: images compared at once; bounds the memory.
 
     Returns:
-        (C, C) symmetric floating.
+        (C, C), symmetric.
 
     Raises:
         ValueError: for an unknown kind or a graph that has not three axes.
@@ -79,8 +80,10 @@ def channel_overlap(graph: NNKGraph, *, kind: str = "jaccard", block_size: int =
     return weighted_overlap(graph, every_image, kind=kind, block_size=block_size)[0]
 
 
-@partial(jax.jit, static_argnames=("kind", "block_size"))
-def overlap_by_image(graph: NNKGraph, *, kind: str = "jaccard", block_size: int = 128) -> Array:
+@typed_jax.jit(static_argnames=("kind", "block_size"))
+def overlap_by_image(
+    graph: NNKGraph, *, kind: str = "jaccard", block_size: int = 128
+) -> Float[Array, "Q C C"]:
     """Similarity of every two channels' NNK neighbourhoods, image by image.
 
     `jnnk.channel_overlap` is its mean over images.
@@ -91,7 +94,7 @@ def overlap_by_image(graph: NNKGraph, *, kind: str = "jaccard", block_size: int 
         block_size: images compared at once; bounds the memory beside the answer.
 
     Returns:
-        (Q, C, C) floating; NaN for dead channels, and for images where both supports are empty.
+        (Q, C, C); NaN for dead channels, and for images where both supports are empty.
 
     Raises:
         ValueError: for an unknown kind or a graph that has not three axes.
@@ -101,19 +104,19 @@ def overlap_by_image(graph: NNKGraph, *, kind: str = "jaccard", block_size: int 
     blocks = _blocks(graph, weights, overlap_kind(kind), block_size)
     compare = comparison(overlap_kind(kind))
 
-    def values(block):
+    def values(block: Neighborhoods) -> Array:
         value, counted = compare(block, block)
         return jnp.where(counted, value, jnp.nan)
 
-    images = jnp.moveaxis(jax.lax.map(values, blocks), -1, 1)
+    images = jnp.moveaxis(typed_jax.lax_map(values, blocks), -1, 1)
     images = images.reshape(-1, *images.shape[2:])[: weights.shape[1]]
     return jnp.where(dead_pairs(weights, weights), jnp.nan, images)
 
 
-@partial(jax.jit, static_argnames=("kind", "block_size"))
+@typed_jax.jit(static_argnames=("kind", "block_size"))
 def cross_overlap(
     graph: NNKGraph, other: NNKGraph, *, kind: str = "jaccard", block_size: int = 128
-) -> Array:
+) -> Float[Array, "C other_C"]:
     """Overlap of every channel of one graph with every channel of another, of the same images.
 
     Of two layers, two epochs, two networks: a block of what `channel_overlap` gives for the two
@@ -126,7 +129,7 @@ def cross_overlap(
         block_size: images compared at once; bounds the memory.
 
     Returns:
-        (C, C') floating; NaN in the rows and columns of dead channels.
+        (C, C'); NaN in the rows and columns of dead channels.
 
     Raises:
         ValueError: for an unknown kind, graphs that have not three axes, or of different numbers of
@@ -136,30 +139,29 @@ def cross_overlap(
         >>> from jnnk import channelwise_nnk_graph
         >>> images = jnp.arange(6.0)[:, None] ** jnp.array([1.0, 1.0, 0.0])
         >>> graph = channelwise_nnk_graph(images[:, None], num_neighbors=3)
+        >>> import jax
         >>> print(cross_overlap(graph, jax.tree.map(lambda field: field[:2], graph)))
         [[ 1.  1.]
          [ 1.  1.]
          [nan nan]]
     """
-    graphs = (graph, other)
-    for each in graphs:
-        check_channels(each)
-    numbers = [each.weights.shape[1] for each in graphs]
-    if numbers[0] != numbers[1]:
+    check_channels(graph)
+    check_channels(other)
+    num_images, num_others = graph.weights.shape[1], other.weights.shape[1]
+    if num_images != num_others:
         raise ValueError(
-            f"other must be of the same {numbers[0]} images as graph, got one of {numbers[1]}"
+            f"other must be of the same {num_images} images as graph, got one of {num_others}"
         )
-    weights = [support_weights(each) for each in graphs]
-    blocks = [
-        _blocks(each, own, overlap_kind(kind), block_size)
-        for each, own in zip(graphs, weights, strict=True)
-    ]
-    every_image = jnp.ones((1, numbers[0]), weights[0].dtype)
-    means = means_over_images(comparison(overlap_kind(kind)), *blocks, every_image)[0]
-    return jnp.where(dead_pairs(*weights), jnp.nan, means)
+    weights, other_weights = support_weights(graph), support_weights(other)
+    blocks = _blocks(graph, weights, overlap_kind(kind), block_size)
+    other_blocks = _blocks(other, other_weights, overlap_kind(kind), block_size)
+    every_image = jnp.ones((1, num_images), weights.dtype)
+    compare = comparison(overlap_kind(kind))
+    means = means_over_images(compare, blocks, other_blocks, every_image)[0]
+    return jnp.where(dead_pairs(weights, other_weights), jnp.nan, means)
 
 
-@partial(jax.jit, static_argnames=("kind", "block_size"))
+@typed_jax.jit(static_argnames=("kind", "block_size"))
 def weighted_overlap(
     graph: NNKGraph, multiplicities: Array, *, kind: str = "jaccard", block_size: int = 128
 ) -> Array:

@@ -48,14 +48,26 @@ def _unit(weights: Array) -> Array:
     return ratio(scaled, jnp.sqrt(jnp.where(squares > 0, squares, 1)))
 
 
+def _over_union(shared: Array, size: Array, other: Array) -> Array:
+    return ratio(shared, size + other - shared)
+
+
+def _over_smaller(shared: Array, size: Array, other: Array) -> Array:
+    return ratio(shared, jnp.minimum(size, other))
+
+
+def _over_mean(shared: Array, size: Array, other: Array) -> Array:
+    return ratio(2 * shared, size + other)
+
+
 def _shared(shared: Array, size: Array, other: Array) -> Array:
     return shared
 
 
 OVERLAP_KINDS: dict[str, OverlapKind] = {
-    "jaccard": OverlapKind(_indicator, jnp.minimum, lambda s, a, b: ratio(s, a + b - s)),
-    "overlap": OverlapKind(_indicator, jnp.minimum, lambda s, a, b: ratio(s, jnp.minimum(a, b))),
-    "dice": OverlapKind(_indicator, jnp.minimum, lambda s, a, b: ratio(2 * s, a + b)),
+    "jaccard": OverlapKind(_indicator, jnp.minimum, _over_union),
+    "overlap": OverlapKind(_indicator, jnp.minimum, _over_smaller),
+    "dice": OverlapKind(_indicator, jnp.minimum, _over_mean),
     "weighted": OverlapKind(_shares, jnp.minimum, _shared),
     "cosine": OverlapKind(_unit, jnp.multiply, _shared),
 }

@@ -40,7 +40,7 @@ class GraphBytes(NamedTuple):
 
 
 class LayerPlan(NamedTuple):
-    """What one layer takes.
+    """Memory and time that the measures of one layer take.
 
     Attributes:
         name: the layer.
@@ -68,7 +68,7 @@ class LayerPlan(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """What the machine was measured to take.
+    """Times that the machine was measured to take.
 
     Attributes:
         query: seconds a query of one graph at this N and K, whatever the dimension D.
@@ -148,7 +148,7 @@ def plan_layer(
     shards: tuple[int, int] | None = None,
     speedup: float = 1.0,
 ) -> LayerPlan:
-    """What measuring one layer takes (`jnnk.jobs.overlap.measure_layer`).
+    """Memory and time that the graphs and measures of one layer take.
 
     Args:
         name: the layer.

@@ -1,11 +1,15 @@
 """Redundancy of a layer: how much its channels' neighbourhoods repeat each other."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Int, Real
 
+from jnnk._core import typed_jax
+from jnnk._core.arrays import ArrayLike
 from jnnk.graphs import NNKGraph
 from jnnk.measures._neighborhoods import (
     Neighborhoods,
@@ -21,19 +25,19 @@ class RedundancyCurve(NamedTuple):
     """How the union of neighbourhoods grows with the number of channels, chosen greedily.
 
     Attributes:
-        order: (C,) int32, the channels in the order of choice: always the one that adds the most
+        order: (C,), the channels in the order of choice: always the one that adds the most
             neighbours (summed over images), the lowest number among equals.
-        coverage: (C,) share of the whole layer's neighbours, ``sum_n |union of the chosen
+        coverage: (C,), share of the whole layer's neighbours, ``sum_n |union of the chosen
             channels' supports| / sum_n |union of all|``, after each choice; ends at 1. NaN where
             no channel has a neighbour.
     """
 
-    order: Array
-    coverage: Array
+    order: Int[Array, " C"]
+    coverage: Float[Array, " C"]
 
 
-@jax.jit
-def redundancy(graph: NNKGraph) -> Array:
+@typed_jax.jit
+def redundancy(graph: NNKGraph) -> Float[Array, ""]:
     """Redundancy of a layer: how far its channels' neighbourhoods repeat each other.
 
     For image n let ``s_c`` be the sizes of the supports that are not empty, C' of them, and u the
@@ -50,7 +54,7 @@ def redundancy(graph: NNKGraph) -> Array:
         graph: leading axis C: indices and weights of shape (C, Q, K).
 
     Returns:
-        () floating; NaN where no image has two neighbourhoods to compare.
+        (); NaN where no image has two neighbourhoods to compare.
 
     Raises:
         ValueError: for a graph that has not three axes.
@@ -59,15 +63,15 @@ def redundancy(graph: NNKGraph) -> Array:
     return jnp.mean(value, where=compared)
 
 
-@jax.jit
-def redundancy_by_image(graph: NNKGraph) -> Array:
+@typed_jax.jit
+def redundancy_by_image(graph: NNKGraph) -> Float[Array, " Q"]:
     """The redundancy ``R(n)`` of each image, of which `redundancy` is the mean.
 
     Args:
         graph: leading axis C: indices and weights of shape (C, Q, K).
 
     Returns:
-        (Q,) floating; NaN for images with fewer than two neighbourhoods that are not empty.
+        (Q,); NaN for images with fewer than two neighbourhoods that are not empty.
 
     Raises:
         ValueError: for a graph that has not three axes.
@@ -80,14 +84,14 @@ def _values(graph: NNKGraph) -> tuple[Array, Array]:
     """``R(n)`` and whether the image has two neighbourhoods to compare, (number of blocks, B)."""
     blocks = _support_blocks(graph)
 
-    def union_sizes(block):
-        def add(left, channel):
+    def union_sizes(block: Neighborhoods) -> Array:
+        def add(left: Array, channel: Array) -> tuple[Array, Array]:
             return _without(left, block, channel), left[channel].sum(0, jnp.int32)
 
         _, gains = jax.lax.scan(add, block.strengths, jnp.arange(block.strengths.shape[0]))
         return gains.sum(0)
 
-    union = jax.lax.map(union_sizes, blocks)
+    union = typed_jax.lax_map(union_sizes, blocks)
     sizes = blocks.strengths.sum(2, dtype=jnp.int32)
     total, present = sizes.sum(1), (sizes > 0).sum(1)
     dtype = graph.weights.dtype
@@ -97,13 +101,15 @@ def _values(graph: NNKGraph) -> tuple[Array, Array]:
     return share * present / jnp.where(compared, present - 1, 1), compared
 
 
-@jax.jit
-def redundancy_curve(graph: NNKGraph, *, weights: Array | None = None) -> RedundancyCurve:
+@typed_jax.jit
+def redundancy_curve(
+    graph: NNKGraph, *, weights: Real[ArrayLike, " C"] | None = None
+) -> RedundancyCurve:
     """Greedy choice of channels whose neighbourhoods together cover those of the layer.
 
     Args:
         graph: leading axis C: indices and weights of shape (C, Q, K).
-        weights: (C,) not negative: the choice falls on the largest product with what a channel
+        weights: (C,), not negative: the choice falls on the largest product with what a channel
             adds, instead of on what it adds.
 
     Returns:
@@ -117,12 +123,18 @@ def redundancy_curve(graph: NNKGraph, *, weights: Array | None = None) -> Redund
     blocks = _support_blocks(graph)
     num_channels = graph.weights.shape[0]
 
-    def choose(state, _):
+    def choose(
+        state: tuple[Array, Array], _: None
+    ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         left, chosen = state
         gains = left.sum((0, 2, 3), dtype=jnp.int32)
         value = gains if weights is None else gains.astype(weights.dtype) * weights
         best = jnp.argmax(jnp.where(chosen, -1, value))
-        left = jax.lax.map(lambda each: _without(*each, best), (left, blocks))
+
+        def without_best(block: tuple[Array, Neighborhoods]) -> Array:
+            return _without(*block, best)
+
+        left = typed_jax.lax_map(without_best, (left, blocks))
         return (left, chosen.at[best].set(True)), (best.astype(jnp.int32), gains[best])
 
     start = (blocks.strengths, jnp.zeros(num_channels, bool))
@@ -131,19 +143,21 @@ def redundancy_curve(graph: NNKGraph, *, weights: Array | None = None) -> Redund
     return RedundancyCurve(order, jnp.where(covered[-1] > 0, covered / covered[-1], jnp.nan))
 
 
-def channels_to_cover(curve: RedundancyCurve, shares: Array) -> Array:
+def channels_to_cover(
+    curve: RedundancyCurve, shares: Float[ArrayLike, "..."] | Sequence[float] | float
+) -> Int[Array, "..."]:
     """The smallest number of greedily chosen channels whose union reaches each share.
 
     Args:
         curve: from `redundancy_curve`.
-        shares: (...) floats in (0, 1], such as 0.9, 0.95, 0.99.
+        shares: (...) in (0, 1], such as 0.9, 0.95, 0.99.
 
     Returns:
-        (...) int32, at most C; 0 where the layer has no neighbours at all.
+        int32 (...), at most C; 0 where the layer has no neighbours at all.
     """
     shares = jnp.asarray(shares, curve.coverage.dtype)
     # A share such as 0.9 reached exactly must count in spite of rounding.
-    slack = 4 * jnp.finfo(curve.coverage.dtype).eps
+    slack = 4 * typed_jax.finfo(curve.coverage.dtype).eps
     coverage = curve.coverage.reshape((1,) * shares.ndim + (-1,))
     short = coverage < shares[..., None] - slack
     return jnp.where(jnp.isnan(curve.coverage[-1]), 0, 1 + short.sum(-1, dtype=jnp.int32))

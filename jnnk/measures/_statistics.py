@@ -1,9 +1,12 @@
 """Statistics of what was measured: correlations with intervals, and means over images."""
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
+from jaxtyping import Real
 from scipy import stats
+
+from jnnk._core.arrays import ArrayLike
 
 
 class Correlation(NamedTuple):
@@ -35,14 +38,14 @@ class MeanInterval(NamedTuple):
 
 
 def correlation(
-    x: np.ndarray,
-    y: np.ndarray,
+    x: Real[ArrayLike, " n"],
+    y: Real[ArrayLike, " n"],
     *,
-    given: np.ndarray | None = None,
+    given: Real[ArrayLike, "n ..."] | None = None,
     method: str = "pearson",
     level: float = 0.95,
 ) -> Correlation:
-    """Correlation of two quantities, or what is left of it once controls are taken out.
+    """Correlation of two quantities, or their partial correlation given controls.
 
     The partial correlation is that of the residuals of linear regressions on the controls (of
     the ranks, for Spearman's). The interval is Fisher's: ``atanh r`` is taken as normal with
@@ -65,16 +68,16 @@ def correlation(
     """
     if method not in ("pearson", "spearman"):
         raise ValueError(f"method must be 'pearson' or 'spearman', got {method!r}")
-    x, y = (np.asarray(values, np.float64) for values in (x, y))
-    controls = np.empty((len(x), 0)) if given is None else np.asarray(given, np.float64)
-    table = np.column_stack([x, y, controls])
+    controls = np.empty((len(x), 0)) if given is None else given
+    columns = [np.asarray(values, np.float64) for values in (x, y, controls)]
+    table = np.column_stack(columns)
     table = table[np.isfinite(table).all(1)]
     number, num_controls = len(table), table.shape[1] - 2
     free = number - 3 - num_controls
     if free < 0 or (np.ptp(table[:, :2], axis=0) == 0).any():
         return Correlation(np.nan, np.nan, np.nan, number)
     if method == "spearman":
-        table = stats.rankdata(table, axis=0)
+        table = cast(np.ndarray, stats.rankdata(table, axis=0))
     basis = np.column_stack([np.ones(number), table[:, 2:]])
     residuals = table[:, :2] - basis @ np.linalg.lstsq(basis, table[:, :2])[0]
     norms = np.linalg.norm(residuals, axis=0)
@@ -91,12 +94,12 @@ def correlation(
 
 
 def mean_interval(
-    values: np.ndarray, *, level: float = 0.95, num_resamples: int = 200, seed: int = 0
+    values: Real[ArrayLike, " Q"], *, level: float = 0.95, num_resamples: int = 200, seed: int = 0
 ) -> MeanInterval:
     """A mean over images with its percentile bootstrap interval.
 
     Args:
-        values: (Q,) one value an image; NaN where an image says nothing.
+        values: (Q,), one value an image; NaN where an image says nothing.
         level: coverage.
         num_resamples: how often Q images are drawn with replacement.
         seed: of the draws.
@@ -109,8 +112,8 @@ def mean_interval(
     if not values.size:
         return MeanInterval(np.nan, np.nan, np.nan)
     drawn = np.random.default_rng(seed).integers(0, len(values), (num_resamples, len(values)))
-    limits = np.quantile(values[drawn].mean(1), [(1 - level) / 2, (1 + level) / 2])
-    return MeanInterval(float(values.mean()), *limits.tolist())
+    lower, upper = np.quantile(values[drawn].mean(1), [(1 - level) / 2, (1 + level) / 2])
+    return MeanInterval(float(values.mean()), float(lower), float(upper))
 
 
 def mean_and_std(values: list[float | None]) -> tuple[float | None, float | None]:

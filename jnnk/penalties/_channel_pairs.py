@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jnnk._core.arrays import ArrayLike
 from jnnk._core.precision import working_dtype
 from jnnk._core.whole_numbers import whole_number
 
 
 def channel_points(
-    activations: Array, *, num_channels: int | None = None, key: Array | None = None
+    activations: ArrayLike, *, num_channels: int | None = None, key: Array | None = None
 ) -> tuple[Array, Array]:
     """A batch as each channel sees it.
 
@@ -24,6 +25,7 @@ def channel_points(
     Raises:
         ValueError: on wrong shapes, or without a key where channels are drawn.
     """
+    activations = jnp.asarray(activations)
     if activations.ndim not in (3, 4):
         raise ValueError(
             f"activations must be (B, H, W, C) or (B, D, C), got shape {activations.shape}"

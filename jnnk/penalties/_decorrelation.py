@@ -1,20 +1,24 @@
 """Baselines of the overlap penalty: correlation and linear CKA between channels."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float
 
+from jnnk._core import typed_jax
+from jnnk._core.arrays import ArrayLike
 from jnnk._core.precision import contract
 from jnnk.measures._baselines import standardised, without_bias
 from jnnk.penalties._channel_pairs import channel_points, mean_of_pairs, pairs_of
 
 
-@partial(jax.jit, static_argnames="num_channels")
+@typed_jax.jit(static_argnames="num_channels")
 def decorrelation_penalty(
-    activations: Array, *, num_channels: int | None = 64, key: Array | None = None
-) -> Array:
+    activations: Float[ArrayLike, "B ... C"],
+    *,
+    num_channels: int | None = 64,
+    key: Array | None = None,
+) -> Float[Array, ""]:
     """Mean squared correlation of every two channels, over all images and positions of a batch.
 
     Args:
@@ -23,7 +27,7 @@ def decorrelation_penalty(
         key: PRNG key that draws them where the layer has more.
 
     Returns:
-        () in [0, 1]; dead channels are left out, 0 where fewer than two are live.
+        In [0, 1]; dead channels are left out, 0 where fewer than two are live.
 
     Raises:
         ValueError: on wrong shapes, or without a key where channels are drawn.
@@ -38,10 +42,13 @@ def decorrelation_penalty(
     return mean_of_pairs(jnp.square(covariance) / safe[:, None] / safe[None], pairs_of(live))
 
 
-@partial(jax.jit, static_argnames="num_channels")
+@typed_jax.jit(static_argnames="num_channels")
 def cka_penalty(
-    activations: Array, *, num_channels: int | None = 64, key: Array | None = None
-) -> Array:
+    activations: Float[ArrayLike, "B ... C"],
+    *,
+    num_channels: int | None = 64,
+    key: Array | None = None,
+) -> Float[Array, ""]:
     """Mean debiased linear CKA of every two channels, see `jnnk.measures.linear_cka`.
 
     0 on average for independent channels, and a little below in some batches. Computed from the
@@ -53,7 +60,7 @@ def cka_penalty(
         key: PRNG key that draws them where the layer has more.
 
     Returns:
-        () in [-1, 1]. Channels that are constant, or in all images but one, are left out; 0 where
+        In [-1, 1]. Channels that are constant, or in all images but one, are left out; 0 where
         fewer than two are left, and for batches of fewer than 4 images.
 
     Raises:

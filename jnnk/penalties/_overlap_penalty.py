@@ -7,14 +7,17 @@ from a forward pass that no gradient enters, the weights on a support S are diff
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Bool, Float, Int
 
+from jnnk._core import typed_jax
+from jnnk._core.arrays import ArrayLike
+from jnnk._core.precision import contract
 from jnnk._core.whole_numbers import whole_number
 from jnnk.graphs import Cosine, Gaussian, RadialSimilarity, solve_nnk
 from jnnk.graphs._search.shortlists import frame_of
@@ -32,22 +35,22 @@ class SoftOverlap(NamedTuple):
     """Soft overlap of a batch and what it rests on.
 
     Attributes:
-        pairs: (C, C) mean over images of the soft overlap of two channels; 0 where a channel is
+        pairs: (C, C), mean over images of the soft overlap of two channels; 0 where a channel is
             dead, and on the diagonal.
-        compared: bool (C, C), the pairs of two different live channels.
-        converged: bool (C, B), which NNK problems were solved (see `jnnk.graphs.QPSolution`); the
+        compared: (C, C), the pairs of two different live channels.
+        converged: (C, B), which NNK problems were solved (see `jnnk.graphs.QPSolution`); the
             others, and images with NaN or infinity, are left out of ``pairs``.
-        channels: int32 (C,), which of the layer's channels these are.
+        channels: (C,), which of the layer's channels these are.
     """
 
-    pairs: Array
-    compared: Array
-    converged: Array
-    channels: Array
+    pairs: Float[Array, "chosen chosen"]
+    compared: Bool[Array, "chosen chosen"]
+    converged: Bool[Array, "chosen B"]
+    channels: Int[Array, " chosen"]
 
 
 class SoftKind(NamedTuple):
-    """How two neighbourhoods are compared, by products that a matrix unit does well.
+    """How two neighbourhoods are compared, by inner products of their features.
 
     Attributes:
         code: ``(weights) -> features``, (..., K) to (..., K, F): what stands for a neighbour; 0 for
@@ -82,27 +85,35 @@ def _saturated(weights: Array) -> Array:
     return (weights / (weights + _HALF))[..., None]
 
 
+def _plain(weights: Array) -> Array:
+    return weights[..., None]
+
+
 def _tanimoto(shared: Array, size: Array, other: Array) -> Array:
     return shared / (size + other - shared)
 
 
+def _cosine(shared: Array, size: Array, other: Array) -> Array:
+    return shared / jnp.sqrt(size * other)
+
+
 SOFT_OVERLAP_KINDS: dict[str, SoftKind] = {
     "ruzicka": SoftKind(_thermometer, _tanimoto),
-    "cosine": SoftKind(lambda weights: weights[..., None], lambda s, a, b: s / jnp.sqrt(a * b)),
+    "cosine": SoftKind(_plain, _cosine),
     "support": SoftKind(_saturated, _tanimoto),
 }
 """Comparisons of weights with gradients, see `soft_channel_overlap`."""
 
 
 def overlap_penalty(
-    activations: Array,
+    activations: Float[ArrayLike, "B ... C"],
     *,
     num_neighbors: int = 12,
     kind: str = "ruzicka",
     similarity: RadialSimilarity = DEFAULT,
     num_channels: int | None = 64,
     key: Array | None = None,
-) -> Array:
+) -> Float[Array, ""]:
     """The mean soft overlap of a layer's channels within a batch: a term for the training loss.
 
     Adding it times a positive number drives the channels' neighbourhoods apart, times a negative
@@ -117,7 +128,7 @@ def overlap_penalty(
         key: PRNG key that draws them.
 
     Returns:
-        () in [0, 1]: the mean over the pairs of different live channels, 0 where there are fewer
+        In [0, 1]: the mean over the pairs of different live channels, 0 where there are fewer
         than two. Gradients are finite for dead channels, duplicates and constant images.
 
     Raises:
@@ -138,9 +149,9 @@ def overlap_penalty(
     return mean_of_pairs(overlap.pairs, overlap.compared)
 
 
-@partial(jax.jit, static_argnames=("num_neighbors", "kind", "similarity", "num_channels"))
+@typed_jax.jit(static_argnames=("num_neighbors", "kind", "similarity", "num_channels"))
 def soft_channel_overlap(
-    activations: Array,
+    activations: Float[ArrayLike, "B ... C"],
     *,
     num_neighbors: int = 12,
     kind: str = "ruzicka",
@@ -165,7 +176,7 @@ def soft_channel_overlap(
     which is a constant, and only a channel all of whose images coincide has no neighbours.
 
     Args:
-        activations: (B, H, W, C) or (B, D, C) floating; half precisions are computed in float32.
+        activations: (B, H, W, C) or (B, D, C); half precisions are computed in float32.
         num_neighbors: K candidates of each image, at most B - 1 are used.
         kind: a key of ``SOFT_OVERLAP_KINDS``.
         similarity: `jnnk.graphs.gaussian` or `jnnk.graphs.cosine`.
@@ -199,12 +210,14 @@ def soft_channel_overlap(
     return SoftOverlap(pairs, compared, converged, channels)
 
 
-def _squared_distances(points, finite, similarity):
+def _squared_distances(
+    points: Array, finite: Array, similarity: RadialSimilarity
+) -> tuple[Array, Array]:
     """(C, B, B), exactly 0 for coinciding points, in squares of the units (C,) of length."""
     embedded = jax.vmap(similarity.embed)(points)
     center, unit = jax.vmap(frame_of)(embedded, finite)
     embedded = (embedded - center[:, None]) / unit[:, None, None]
-    inner = jnp.einsum("cid,cjd->cij", embedded, embedded, precision=jax.lax.Precision.HIGHEST)
+    inner = contract("cid,cjd->cij", embedded, embedded)
     norms = jnp.diagonal(inner, axis1=1, axis2=2)
     scale = norms[:, :, None] + norms[:, None, :]
     squares = scale - 2 * inner
@@ -213,7 +226,9 @@ def _squared_distances(points, finite, similarity):
     return jnp.where(apart, squares, 0), unit
 
 
-def _neighborhoods(squares, unit, finite, num_neighbors, similarity):
+def _neighborhoods(
+    squares: Array, unit: Array, finite: Array, num_neighbors: int, similarity: RadialSimilarity
+) -> tuple[Array, Array, Array]:
     """Candidates and NNK weights (C, B, K), and which problems were solved."""
     num_channels, size, _ = squares.shape
     num_neighbors = min(num_neighbors, size - 1)
@@ -227,7 +242,7 @@ def _neighborhoods(squares, unit, finite, num_neighbors, similarity):
         squares.reshape(num_channels, -1), both.reshape(num_channels, -1), axis=1
     ).reshape(both.shape)
 
-    def problems(near, between, valid, unit):
+    def problems(near: Array, between: Array, valid: Array, unit: Array) -> tuple[Array, Array]:
         resolved = similarity.resolved(near, valid, unit)
         widths = resolved.widths(near, valid, unit)
         gram = resolved.of_squared_distances(between, widths[:, None, None])
@@ -243,7 +258,9 @@ def _neighborhoods(squares, unit, finite, num_neighbors, similarity):
     return candidates, weights, solution.converged & finite
 
 
-def _compared(candidates, weights, converged, kind):
+def _compared(
+    candidates: Array, weights: Array, converged: Array, kind: SoftKind
+) -> tuple[Array, Array]:
     """Sum over images of the soft overlap of every two channels, and how many images count."""
     features = jnp.swapaxes(kind.code(weights), 0, 1)  # images first
     size, num_channels, _, num_features = features.shape
@@ -253,7 +270,7 @@ def _compared(candidates, weights, converged, kind):
         features, unique_indices=True
     )
     table = table.reshape(size, num_channels, -1)
-    shared = jnp.einsum("bcf,bdf->bcd", table, table, precision=jax.lax.Precision.HIGHEST)
+    shared = contract("bcf,bdf->bcd", table, table)
     sizes = jnp.sum(jnp.square(features), axis=(2, 3))
     present = (sizes > 0) & converged.T
     both = present[:, :, None] & present[:, None, :]

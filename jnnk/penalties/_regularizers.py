@@ -28,7 +28,7 @@ PENALTIES = {
 def make_regularizer(
     name: str, *, strength: float, layers: Sequence[str] = ("*",), **options: Any
 ) -> Regularizer:
-    """``strength`` times the mean penalty of the chosen layers, for ``make_train_step``.
+    """A term of the training loss: ``strength`` times the mean penalty of the chosen layers.
 
     Args:
         name: a key of ``PENALTIES``.

@@ -5,17 +5,19 @@ out, as `jnnk.pruning.make_masks` leaves them whole. Results are host data, NumP
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Bool, Float, Real, Shaped
 
-from jnnk.pruning._conv_leaves import conv_kernels
+from jnnk._core.arrays import ArrayLike
+from jnnk.pruning._conv_leaves import PyTree, conv_kernels
 from jnnk.pruning._kept import above_threshold
 from jnnk.pruning._scores import layer_scores
 
-Magnitudes = dict[str, dict[str, np.ndarray]]
-"""Criterion -> layer -> scores ``(Cin, Cout)`` in the unit of the weights."""
+Magnitudes = dict[str, dict[str, Float[np.ndarray, "_Cin _Cout"]]]
+"""Criterion -> layer -> scores in the unit of the weights."""
 
 
 class EigenvalueKinds(NamedTuple):
@@ -50,8 +52,8 @@ class Intersection(NamedTuple):
     kernels: int
 
 
-def pruned_kernels(params: Any) -> dict[str, jax.Array]:
-    """The kernels ``(h, w, Cin, Cout)`` of every layer that pruning looks at."""
+def pruned_kernels(params: PyTree) -> dict[str, Float[jax.Array, "_h _w _Cin _Cout"]]:
+    """The kernels of the convolutions that are not 1x1, by layer."""
     return {
         path.removesuffix("/kernel"): kernel
         for path, kernel in conv_kernels(params).items()
@@ -59,8 +61,8 @@ def pruned_kernels(params: Any) -> dict[str, jax.Array]:
     }
 
 
-def network_magnitudes(params: Any, criteria: Sequence[str]) -> Magnitudes:
-    """Scores of every kernel of a network, in one batch for each size of kernel.
+def network_magnitudes(params: PyTree, criteria: Sequence[str]) -> Magnitudes:
+    """Scores of every kernel of a network by several criteria, in the unit of the weights.
 
     Args:
         params: pytree of parameters.
@@ -77,26 +79,30 @@ def network_magnitudes(params: Any, criteria: Sequence[str]) -> Magnitudes:
     }
 
 
-def pruned_share(scores: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
+def pruned_share(
+    scores: Float[ArrayLike, "..."], thresholds: Sequence[float | np.floating]
+) -> Float[np.ndarray, " T"]:
     """Share of kernels that a significance threshold prunes.
 
     Args:
-        scores: magnitudes, any shape.
+        scores: magnitudes.
         thresholds: T thresholds in the unit of the weights.
 
     Returns:
-        (T,) shares pruned in [0, 1].
+        (T,), shares pruned in [0, 1].
     """
-    flat = scores.reshape(1, -1)
+    flat = np.asarray(scores).reshape(1, -1)
     return 1 - np.mean(above_threshold(flat, np.asarray(thresholds, flat.dtype)[:, None]), axis=1)
 
 
-def whole_network(layers: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The scores of all layers in one vector ``(kernels,)``."""
+def whole_network(
+    layers: Mapping[str, Shaped[np.ndarray, "..."]],
+) -> Shaped[np.ndarray, " kernels"]:
+    """The scores of all layers, or whether they are pruned, in one vector."""
     return np.concatenate([scores.ravel() for scores in layers.values()])
 
 
-def eigenvalue_kinds(params: Any, masks: Any) -> list[EigenvalueKinds]:
+def eigenvalue_kinds(params: PyTree, masks: PyTree) -> list[EigenvalueKinds]:
     """Real against complex eigenvalues, layer by layer, before and after pruning.
 
     Args:
@@ -107,7 +113,7 @@ def eigenvalue_kinds(params: Any, masks: Any) -> list[EigenvalueKinds]:
         A record for every layer of square kernels.
     """
     keep = {path.removesuffix("/kernel"): leaf for path, leaf in conv_kernels(masks).items()}
-    records = []
+    records: list[EigenvalueKinds] = []
     for layer, kernel in pruned_kernels(params).items():
         if kernel.shape[0] != kernel.shape[1]:
             continue
@@ -126,14 +132,13 @@ def eigenvalue_kinds(params: Any, masks: Any) -> list[EigenvalueKinds]:
     return records
 
 
-def has_real_eigenvalues(kernel: np.ndarray | jax.Array) -> np.ndarray:
+def has_real_eigenvalues(
+    kernel: Real[ArrayLike, "n n Cin Cout"],
+) -> Bool[np.ndarray, "Cin Cout"]:
     """Which square kernels have only real eigenvalues, by LAPACK in float64.
 
     Args:
         kernel: ``(n, n, Cin, Cout)``; entries that are not finite count as 0.
-
-    Returns:
-        bool ``(Cin, Cout)``.
     """
     matrices = np.moveaxis(np.nan_to_num(np.asarray(kernel, np.float64)), (0, 1), (2, 3))
     return np.all(np.linalg.eigvals(matrices).imag == 0, axis=-1)
@@ -154,11 +159,11 @@ def chance_of_real(size: int) -> float:
     return 2.0 ** (-size * (size - 1) / 4)
 
 
-def agreement(pruned: Mapping[str, np.ndarray]) -> list[Intersection]:
+def agreement(pruned: Mapping[str, Bool[np.ndarray, " kernels"]]) -> list[Intersection]:
     """Which kernels which criteria agree on: the exclusive intersections of the pruned sets.
 
     Args:
-        pruned: criterion -> (n,) bool, true where it prunes a kernel.
+        pruned: criterion -> ``(kernels,)``, true where it prunes a kernel.
 
     Returns:
         The intersections that are not empty, largest first; kernels that no criterion prunes are
@@ -177,7 +182,7 @@ def agreement(pruned: Mapping[str, np.ndarray]) -> list[Intersection]:
 
 
 def pruning_score(
-    accuracy: float, accuracy_before: float, params: float, params_before: float
+    accuracy: float, accuracy_before: float, params: int, params_before: int
 ) -> float:
     """The paper's score of a pruned network: ``(acc / acc0) * (1 - params / params0)``.
 

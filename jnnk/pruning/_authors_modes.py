@@ -15,7 +15,7 @@ _SUFFIXES = ("_contrib", "_sorted_kernels", "_sorted_neurons", "_kernels", "_neu
 
 
 class AuthorsMode(NamedTuple):
-    """One of the authors' modes.
+    """Criterion and selection of one of the authors' modes.
 
     Attributes:
         criterion: a key of ``CRITERIA``.
@@ -35,7 +35,7 @@ class _AuthorsKeepRate(KeepRate):
 
 
 def authors_mode(mode: str, value: float) -> AuthorsMode:
-    """Translate a compression mode of cuguilke/psykedelic.
+    """Criterion and selection of a compression mode of cuguilke/psykedelic.
 
     ==============================================  ================================================
     mode                                            selection

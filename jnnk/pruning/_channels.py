@@ -7,24 +7,33 @@ keep-rate for every layer, all criteria compare at equal MACs.
 
 import fnmatch
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Real
 
+from jnnk._core.arrays import ArrayLike
 from jnnk._core.whole_numbers import whole_number
 from jnnk.graphs import NNKGraph
-from jnnk.measures import redundancy_curve
-from jnnk.pruning._conv_leaves import conv_kernels
+from jnnk.measures import RedundancyCurve, redundancy_curve
+from jnnk.pruning._conv_leaves import PyTree, conv_kernels
 from jnnk.pruning._kept import keep_largest
 from jnnk.pruning._masks import masks_from_layers
 from jnnk.pruning._scores import kernel_scores
 from jnnk.pruning._selection import check_share, num_pruned
 
 
+@runtime_checkable
 class Wiring(Protocol):
-    """What is asked of a conv, as ``model.convs()`` tells it."""
+    """Where a conv stands in its network, as ``model.convs()`` tells it.
+
+    Attributes:
+        conv: path of the conv.
+        norm: path of the BatchNorm behind it, or None.
+        readers: paths of the layers that read its channels, if they are known.
+    """
 
     conv: str
     norm: str | None
@@ -32,17 +41,17 @@ class Wiring(Protocol):
 
 
 class ChannelView(NamedTuple):
-    """What criteria may look at of one layer of C filters.
+    """What a criterion of channels scores: one layer of C filters.
 
     Attributes:
-        kernel: (h, w, Cin, C) weights.
-        scale: (C,) scale of the BatchNorm behind it, or None.
+        kernel: (h, w, Cin, C), weights.
+        scale: (C,), scale of the BatchNorm behind it, or None.
         graph: channel-wise NNK graph (leading axis C) of its activations, or None.
         key: PRNG key, or None.
     """
 
-    kernel: Array
-    scale: Array | None
+    kernel: Float[Array, "h w Cin C"]
+    scale: Float[Array, " C"] | None
     graph: NNKGraph | None
     key: Array | None
 
@@ -116,16 +125,16 @@ def inner_convs(convs: Iterable[Wiring]) -> list[Wiring]:
 
 
 def channel_masks(
-    params: Any,
+    params: PyTree,
     convs: Iterable[Wiring],
-    criterion: str | Mapping[str, Array],
+    criterion: str | Mapping[str, Real[ArrayLike, "..."]],
     *,
     keep_rate: float | Mapping[str, float],
     round_to: int = 1,
     graphs: Mapping[str, NNKGraph] | None = None,
     key: Array | None = None,
-) -> Any:
-    """A mask that removes whole inner channels.
+) -> PyTree:
+    """Mask of a network that removes whole channels between two layers.
 
     Args:
         params: pytree of parameters.
@@ -178,7 +187,7 @@ def channel_masks(
 
 def _rates(keep_rate: float | Mapping[str, float], convs: list[str]) -> dict[str, float]:
     """The keep-rate of every conv."""
-    by_pattern = keep_rate if isinstance(keep_rate, Mapping) else {"*": keep_rate}
+    by_pattern = dict(keep_rate) if isinstance(keep_rate, Mapping) else {"*": keep_rate}
     rates = dict.fromkeys(convs, 1.0)
     for pattern, rate in reversed(by_pattern.items()):
         check_share("keep_rate", rate)
@@ -190,7 +199,7 @@ def _rates(keep_rate: float | Mapping[str, float], convs: list[str]) -> dict[str
     return rates
 
 
-def _scores(criterion: str | Mapping[str, Array], conv: str, view: ChannelView) -> Array:
+def _scores(criterion: str | Mapping[str, ArrayLike], conv: str, view: ChannelView) -> Array:
     if isinstance(criterion, str):
         if criterion in OF_GRAPHS and view.graph is None:
             raise ValueError(f"graphs: {criterion!r} needs one of {conv!r}")
@@ -202,13 +211,13 @@ def _scores(criterion: str | Mapping[str, Array], conv: str, view: ChannelView) 
     return jnp.asarray(criterion[path])
 
 
-def _at(params: Any, path: str) -> Any:
+def _at(params: PyTree, path: str) -> PyTree:
     for name in path.split("/"):
         params = params[name]
     return params
 
 
-def _curve(view: ChannelView, weights: Array | None = None):
+def _curve(view: ChannelView, weights: Array | None = None) -> RedundancyCurve:
     if view.graph is None:
         raise ValueError("redundancy: needs the channels' graphs")
     return redundancy_curve(view.graph, weights=weights)

@@ -8,27 +8,70 @@ image a batch; its kernel is the sum of theirs times the constants. A filter tha
 reads is dropped too, which may kill others in turn.
 
 The network tells its wiring as data, and is rebuilt from data: ``model.convs()`` and
-``model.with_thin(...)``, as documented in ``jnnk.models.channels``.
+``model.with_thin(...)``.
 """
 
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax import traverse_util
 
+from jnnk.pruning._channels import Wiring
 from jnnk.pruning._conv_leaves import PyTree
 from jnnk.pruning._masks import apply_masks
 
 Flat = dict[str, np.ndarray]
+Fields = dict[str, bool | int | list[int]]
+
+
+@runtime_checkable
+class Thinnable(Protocol):
+    """A network that tells its wiring, and can be built with fewer channels."""
+
+    def convs(self) -> Iterable[Wiring]: ...
+
+    def with_thin(self, thin: Mapping[str, Fields]) -> nn.Module: ...
+
+
+class _Network(NamedTuple):
+    """A masked network, and what is left of it.
+
+    Attributes:
+        params: masked parameters by path.
+        stats: BatchNorm's running statistics by path.
+        convs: the convs by path, in the order of the network.
+        producers: path of a reader -> the conv whose output it reads, where that is known.
+        constants: conv -> ``(Cout,)``, what each filter would put out with kernels of zeros.
+        kept: conv -> bool ``(Cout,)``, the filters that stay.
+    """
+
+    params: Flat
+    stats: Flat
+    convs: dict[str, Wiring]
+    producers: dict[str, str]
+    constants: Flat
+    kept: Flat
+
+
+class _Thinned(NamedTuple):
+    """One side of a conv, its inputs or its filters, thinned.
+
+    Attributes:
+        fields: what the network is told of it, see `jnnk.models.Thin`; empty where all is left.
+        params: parameters that change, by path.
+    """
+
+    fields: Fields
+    params: Flat
 
 
 def compact(
     model: nn.Module, variables: PyTree, masks: PyTree, *, norm_epsilon: float = 1e-5
 ) -> tuple[nn.Module, PyTree]:
-    """Build the network without the filters and input channels that a mask kills.
+    """The network without the filters and input channels that a mask kills, and its variables.
 
     Where a conv adds to a residual stream, its dead filters leave the conv but not the stream:
     their constants are added instead. Where it reads one, the stream's channels that it ignores are
@@ -49,82 +92,109 @@ def compact(
         TypeError: if the model does not tell its wiring.
         ValueError: if the model is thinned already.
     """
-    if not (hasattr(model, "convs") and hasattr(model, "with_thin")):
+    if not isinstance(model, Thinnable):
         raise TypeError(f"model: expected one with convs() and with_thin(), got {type(model)}")
     if getattr(model, "thin", None):
         raise ValueError("model: expected one that is not thinned yet")
+    network = _masked_network(model.convs(), variables, masks, norm_epsilon)
+    thin: dict[str, Fields] = {}
+    params, stats = dict(network.params), dict(network.stats)
+    for conv in network.convs:
+        inputs, filters = _thinned_inputs(network, conv), _thinned_filters(network, conv)
+        params |= inputs.params | filters.params
+        stats |= _of_kept_filters(network, conv, network.stats)
+        if fields := inputs.fields | filters.fields:
+            thin[conv] = fields
+    for reader in network.producers.keys() - network.convs.keys():
+        params |= _thinned_dense(network, reader)
+    small = {"params": _tree(params)}
+    if stats:
+        small["batch_stats"] = _tree(stats)
+    return model.with_thin(thin), small
+
+
+def _masked_network(
+    convs: Iterable[Wiring], variables: PyTree, masks: PyTree, norm_epsilon: float
+) -> _Network:
     params = _flat(apply_masks(variables["params"], masks))
     stats = _flat(variables.get("batch_stats", {}))
-    infos = {info.conv: info for info in model.convs()}
+    infos = {info.conv: info for info in convs}
     producers = {reader: conv for conv, info in infos.items() for reader in info.readers}
     constants = {
         conv: _output_of_dead_filters(info, params, stats, norm_epsilon)
         for conv, info in infos.items()
     }
     kept = _kept_filters(infos, producers, constants, params)
+    return _Network(params, stats, infos, producers, constants, kept)
 
-    thin: dict[str, dict[str, Any]] = {}
-    small_params, small_stats = dict(params), dict(stats)
-    for conv, info in infos.items():
-        fields: dict[str, Any] = {}
-        kernel = params[f"{conv}/kernel"][..., kept[conv]]
-        if conv in producers:
-            producer = producers[conv]
-            of_constants = np.einsum(
-                "hwio,i->hwo", kernel[:, :, ~kept[producer]], constants[producer][~kept[producer]]
-            )
-            kernel = kernel[:, :, kept[producer]]
-            if of_constants.any():
-                fields["constant"] = True
-                small_params[f"{conv}_constant/kernel"] = of_constants[:, :, None]
-        else:
-            reads = _at_least_one(_is_nonzero(kernel).any(axis=1))
-            if not reads.all():
-                fields["reads"] = np.flatnonzero(reads).tolist()
-                kernel = kernel[:, :, reads]
-        if not kept[conv].all():
-            if info.readers:
-                fields["width"] = int(kept[conv].sum())
-            else:
-                fields["writes"] = np.flatnonzero(kept[conv]).tolist()
-                small_params[f"{conv}_rest"] = constants[conv][~kept[conv]]
-        small_params[f"{conv}/kernel"] = kernel
-        for path, values in (
-            (conv, small_params),
-            (info.norm, small_params),
-            (info.norm, small_stats),
-        ):
-            for name in ("bias", "scale", "mean", "var"):
-                if f"{path}/{name}" in values:
-                    values[f"{path}/{name}"] = values[f"{path}/{name}"][kept[conv]]
-        if fields:
-            thin[conv] = fields
 
-    for reader in producers.keys() - infos.keys():
-        producer = producers[reader]
-        kernel = _by_channel(params[f"{reader}/kernel"], len(kept[producer]))
-        dead = ~kept[producer]
-        extra = np.einsum("pco,c->o", kernel[:, dead], constants[producer][dead])
-        small_params[f"{reader}/kernel"] = kernel[:, ~dead].reshape(-1, kernel.shape[2])
-        small_params[f"{reader}/bias"] = params[f"{reader}/bias"] + extra
+def _thinned_inputs(network: _Network, conv: str) -> _Thinned:
+    """The kernels of the kept filters of a conv, without the input channels that are gone."""
+    path = f"{conv}/kernel"
+    kernel = network.params[path][..., network.kept[conv]]
+    if conv in network.producers:
+        producer = network.producers[conv]
+        kept, constants = network.kept[producer], network.constants[producer]
+        of_constants = np.einsum("hwio,i->hwo", kernel[:, :, ~kept], constants[~kept])
+        small = {path: kernel[:, :, kept]}
+        if not of_constants.any():
+            return _Thinned({}, small)
+        constant = {f"{conv}_constant/kernel": of_constants[:, :, None]}
+        return _Thinned({"constant": True}, constant | small)
+    reads = _at_least_one(_any(_is_nonzero(kernel), axis=1))
+    if reads.all():
+        return _Thinned({}, {path: kernel})
+    return _Thinned({"reads": np.flatnonzero(reads).tolist()}, {path: kernel[:, :, reads]})
 
-    small = {"params": _tree(small_params)}
-    if stats:
-        small["batch_stats"] = _tree(small_stats)
-    return model.with_thin(thin), small
+
+def _thinned_filters(network: _Network, conv: str) -> _Thinned:
+    """Which filters of a conv stay, and what is a number for each filter, of those that do."""
+    kept = network.kept[conv]
+    small = _of_kept_filters(network, conv, network.params)
+    if kept.all():
+        return _Thinned({}, small)
+    if network.convs[conv].readers:
+        return _Thinned({"width": int(kept.sum())}, small)
+    rest = {f"{conv}_rest": network.constants[conv][~kept]}
+    return _Thinned({"writes": np.flatnonzero(kept).tolist()}, rest | small)
+
+
+def _of_kept_filters(network: _Network, conv: str, values: Flat) -> Flat:
+    """The vectors that a conv and its BatchNorm have among the values, of the kept filters."""
+    names = ("bias", "scale", "mean", "var")
+    paths = [f"{layer}/{name}" for layer in (conv, network.convs[conv].norm) for name in names]
+    return {path: values[path][network.kept[conv]] for path in paths if path in values}
+
+
+def _thinned_dense(network: _Network, reader: str) -> Flat:
+    """Parameters of a dense layer without inputs that are gone, their constants in its bias."""
+    producer = network.producers[reader]
+    kept, constants = network.kept[producer], network.constants[producer]
+    kernel = _by_channel(network.params[f"{reader}/kernel"], len(kept))
+    of_constants = np.einsum("pco,c->o", kernel[:, ~kept], constants[~kept])
+    return {
+        f"{reader}/kernel": kernel[:, kept].reshape(-1, kernel.shape[2]),
+        f"{reader}/bias": network.params[f"{reader}/bias"] + of_constants,
+    }
 
 
 def _flat(tree: PyTree) -> Flat:
-    return {path: np.asarray(leaf) for path, leaf in flatten_dict(tree, sep="/").items()}
+    leaves = cast(dict[str, Any], traverse_util.flatten_dict(tree, sep="/"))
+    return {path: np.asarray(leaf) for path, leaf in leaves.items()}
 
 
 def _tree(flat: Flat) -> PyTree:
-    return jax.tree.map(jnp.asarray, unflatten_dict(flat, sep="/"))
+    arrays = {path: jnp.asarray(leaf) for path, leaf in flat.items()}
+    return cast(PyTree, traverse_util.unflatten_dict(arrays, sep="/"))
+
+
+def _any(values: np.ndarray, *, axis: int | tuple[int, ...]) -> np.ndarray:
+    return np.asarray(values.any(axis=axis))
 
 
 def _is_nonzero(kernel: np.ndarray) -> np.ndarray:
     """Whether each kernel of ``(h, w, Cin, Cout)`` has a weight that is not zero."""
-    return (kernel != 0).any(axis=(0, 1))
+    return _any(kernel != 0, axis=(0, 1))
 
 
 def _by_channel(kernel: np.ndarray, channels: int) -> np.ndarray:
@@ -137,12 +207,11 @@ def _at_least_one(keep: np.ndarray) -> np.ndarray:
 
 
 def _output_of_dead_filters(
-    info: Any, params: Flat, stats: Flat, norm_epsilon: float
+    info: Wiring, params: Flat, stats: Flat, norm_epsilon: float
 ) -> np.ndarray:
     """What each filter of a conv would put out if its kernels were all zero ``(Cout,)``."""
-    value = params.get(
-        f"{info.conv}/bias", np.zeros(params[f"{info.conv}/kernel"].shape[3], np.float32)
-    )
+    without_bias = np.zeros(params[f"{info.conv}/kernel"].shape[3], np.float32)
+    value = params.get(f"{info.conv}/bias", without_bias)
     if info.norm is not None:
         slope = params[f"{info.norm}/scale"] / np.sqrt(stats[f"{info.norm}/var"] + norm_epsilon)
         value = (value - stats[f"{info.norm}/mean"]) * slope + params[f"{info.norm}/bias"]
@@ -151,25 +220,26 @@ def _output_of_dead_filters(
 
 
 def _kept_filters(
-    infos: dict[str, Any], producers: dict[str, str], constants: Flat, params: Flat
-) -> dict[str, np.ndarray]:
+    convs: dict[str, Wiring], producers: dict[str, str], constants: Flat, params: Flat
+) -> Flat:
     """Filters that see something and are read by something: bool ``(Cout,)`` of each conv."""
-    nonzero = {conv: _is_nonzero(params[f"{conv}/kernel"]) for conv in infos}
+    nonzero = {conv: _is_nonzero(params[f"{conv}/kernel"]) for conv in convs}
     kept = {conv: np.ones(kernels.shape[1], bool) for conv, kernels in nonzero.items()}
 
     def reads(reader: str, conv: str) -> np.ndarray:
-        if reader in infos:
-            return (nonzero[reader] & kept[reader]).any(axis=1)
-        return (_by_channel(params[f"{reader}/kernel"], len(kept[conv])) != 0).any(axis=(0, 2))
+        if reader in convs:
+            return _any(nonzero[reader] & kept[reader], axis=1)
+        kernel = _by_channel(params[f"{reader}/kernel"], len(kept[conv]))
+        return _any(kernel != 0, axis=(0, 2))
 
     changed = True
     while changed:
         changed = False
-        for conv, info in infos.items():
+        for conv, info in convs.items():
             seen = np.ones(len(nonzero[conv]), bool)
             if conv in producers:
                 seen = kept[producers[conv]] | (constants[producers[conv]] != 0)
-            keep = kept[conv] & (nonzero[conv] & seen[:, None]).any(axis=0)
+            keep = kept[conv] & _any(nonzero[conv] & seen[:, None], axis=0)
             if info.readers:
                 keep &= np.any([reads(reader, conv) for reader in info.readers], axis=0)
             changed |= bool((keep != kept[conv]).any())

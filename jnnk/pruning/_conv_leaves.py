@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 
+#: A pytree of arrays, such as the parameters of a Flax network or a mask of them.
 PyTree = Any
+#: Where a leaf lies in a pytree: JAX's keys.
+Path = tuple[Any, ...]
 
 _LARGEST = 32  # the side of the largest kernels in use, those of patches of vision transformers
 # Words in the names of layers, as `_words` makes them.
@@ -16,7 +19,7 @@ _OTHERS = {"dense", "linear", "attention"}  # unless a conv is named too, as in 
 _PROJECTIONS = {"query", "key", "value"}  # as the first word
 
 
-def unboxed(path: Sequence[Any]) -> tuple[Any, ...]:
+def unboxed(path: Sequence[Any]) -> Path:
     """A JAX key path without the box around its leaf, if it has one."""
     path = tuple(path)
     return path[:-1] if path[-1:] == (jax.tree_util.GetAttrKey("value"),) else path
@@ -29,6 +32,17 @@ def leaf_path(path: Sequence[Any]) -> str:
     the name.
     """
     return jax.tree_util.keystr(unboxed(path), simple=True, separator="/")
+
+
+def leaves_by_path(tree: PyTree) -> dict[Path, Any]:
+    """The leaves of a tree by their paths without boxes, in the tree's order."""
+    leaves = cast(list[tuple[Path, Any]], jax.tree_util.tree_leaves_with_path(tree))
+    return {unboxed(path): leaf for path, leaf in leaves}
+
+
+def named_leaves(tree: PyTree) -> dict[str, jax.Array]:
+    """The leaves of a tree by name, see `leaf_path`, in the tree's order."""
+    return {leaf_path(path): leaf for path, leaf in leaves_by_path(tree).items()}
 
 
 def conv_kernels(params: PyTree) -> dict[str, jax.Array]:
@@ -52,7 +66,7 @@ def conv_kernels(params: PyTree) -> dict[str, jax.Array]:
     Returns:
         Path -> weights ``(h, w, Cin, Cout)``, in the tree's order.
     """
-    leaves = _named_leaves(params)
+    leaves = named_leaves(params)
     return {path: leaf for path, leaf in leaves.items() if _is_conv_kernel(path, leaves)}
 
 
@@ -67,17 +81,12 @@ def other_kernels(params: PyTree) -> dict[str, tuple[int, ...]]:
         leaves out: of 1D and 3D convolutions, of layers that share no weights, of dense layers over
         several axes, and what ``scan`` and ``vmap`` have stacked.
     """
-    leaves = _named_leaves(params)
+    leaves = named_leaves(params)
     return {
         path: jnp.shape(leaf)
         for path, leaf in leaves.items()
         if _is_kernel(path) and jnp.ndim(leaf) > 2 and not _is_conv_kernel(path, leaves)
     }
-
-
-def _named_leaves(params: PyTree) -> dict[str, jax.Array]:
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return {leaf_path(path): leaf for path, leaf in leaves}
 
 
 def _is_kernel(path: str) -> bool:

@@ -4,20 +4,26 @@ Every function takes scores of which more is better and returns booleans, True w
 of NaN is below every threshold and ranks below every other score.
 """
 
-import functools
 import math
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jnnk._core import typed_jax
+from jnnk._core.arrays import ArrayLike
 from jnnk.pruning._scores import split_axis
 from jnnk.pruning._selection import Contribution, KeepRate, Selection, Threshold
 
 Layers = Mapping[str, jax.Array]
+Scores = TypeVar("Scores", jax.Array, np.ndarray)
 
 
-def kept_kernels(selection: Selection, scores: Layers, alive: Layers) -> dict[str, jax.Array]:
+def kept_kernels(
+    selection: Selection, scores: Mapping[str, ArrayLike], alive: Layers
+) -> dict[str, jax.Array]:
     """Which kernels of a network a selection keeps.
 
     Args:
@@ -41,12 +47,12 @@ def kept_kernels(selection: Selection, scores: Layers, alive: Layers) -> dict[st
             )
 
 
-def above_threshold(magnitudes: jax.Array, threshold: float | jax.Array) -> jax.Array:
+def above_threshold(magnitudes: Scores, threshold: float | Scores) -> Scores:
     """Keep what reaches an absolute threshold.
 
     Args:
-        magnitudes: scores in the unit of the weights (`_scores.kernel_magnitudes`), any shape.
-        threshold: scalar, in the same unit.
+        magnitudes: scores in the unit of the weights, any shape.
+        threshold: in the same unit, a scalar or what broadcasts.
 
     Returns:
         bool, the shape of ``magnitudes``.
@@ -104,16 +110,19 @@ def _shapes(alive: Layers) -> list[tuple[str, tuple[int, ...]]]:
     return [(path, layer.shape) for path, layer in alive.items()]
 
 
-@functools.partial(jax.jit, static_argnames="keep")
+@typed_jax.jit(static_argnames="keep")
 def _keep_by_value(
-    scores: Layers, alive: Layers, value: float, keep: Callable[[jax.Array, float], jax.Array]
+    scores: Mapping[str, ArrayLike],
+    alive: Layers,
+    value: float | jax.Array,
+    keep: Callable[[jax.Array, float | jax.Array], jax.Array],
 ) -> dict[str, jax.Array]:
     return {path: keep(jnp.where(alive[path], scores[path], 0), value) for path in scores}
 
 
-@functools.partial(jax.jit, static_argnames=("scope", "whole_filters"))
+@typed_jax.jit(static_argnames=("scope", "whole_filters"))
 def _keep_by_rank(
-    scores: Layers,
+    scores: Mapping[str, ArrayLike],
     alive: Layers,
     num_pruned: Mapping[str, int],
     scope: str,
@@ -137,12 +146,12 @@ def _keep_by_rank(
     }
 
 
-def _scores_of_kernels(scores: jax.Array, alive: jax.Array) -> jax.Array:
+def _scores_of_kernels(scores: ArrayLike, alive: jax.Array) -> jax.Array:
     """Scores to rank kernels by ``(Cin, Cout)``."""
     return jnp.where(alive, scores, -jnp.inf)
 
 
-def _scores_of_filters(scores: jax.Array, alive: jax.Array) -> jax.Array:
+def _scores_of_filters(scores: ArrayLike, alive: jax.Array) -> jax.Array:
     """Scores to rank filters by ``(Cout,)``: the sums of their kernels', unless given."""
     if scores.ndim == 1:
         return jnp.where(alive.any(axis=0), scores, 0)
@@ -157,7 +166,7 @@ def _split_rows(column: jax.Array, parts: Layers) -> dict[str, jax.Array]:
 
 def _keep_in_columns(columns: Layers, num_pruned: Mapping[str, int]) -> dict[str, jax.Array]:
     """Keep the largest of each column ``(n, columns)`` of each layer."""
-    kept = {}
+    kept: dict[str, jax.Array] = {}
     # Columns of one length are sorted together: a sort for each layer is slow to compile.
     for length in sorted({len(column) for column in columns.values()}):
         paths = [path for path, column in columns.items() if len(column) == length]

@@ -2,22 +2,19 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jnnk.pruning._conv_leaves import unboxed
-
-PyTree = Any
-Path = tuple[Any, ...]
+from jnnk.pruning._conv_leaves import Path, PyTree, leaves_by_path, unboxed
 
 
 def keep_pruned_zero(
-    optimizer: optax.GradientTransformation, *, masks: PyTree | None = None
+    optimizer: optax.GradientTransformation | optax.MultiSteps, *, masks: PyTree | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """Wrap an optimiser so that pruned weights are exactly zero after every update.
+    """An optimiser under which pruned weights are exactly zero after every update.
 
     Use it as ``optimizer.update(grads, state, params, masks=masks)``. The mask is an argument of
     each update, because a schedule may change it during a training; the state is that of the
@@ -66,7 +63,8 @@ def keep_pruned_zero(
             "keep_pruned_zero(optax.adam(1e-3), masks=masks); "
             f"got {type(optimizer).__name__}"
         )
-    optimizer = optax.with_extra_args_support(optimizer)
+    # MultiSteps is no transformation by its type, but has the same two functions.
+    inner = optax.with_extra_args_support(cast(optax.GradientTransformation, optimizer))
     default_masks = masks
 
     def update(
@@ -82,12 +80,16 @@ def keep_pruned_zero(
         masks = default_masks if masks is None else masks
         if masks is None:
             raise ValueError("masks: expected some here or when the optimiser was wrapped")
-        by_path = _by_path(masks)
+        by_path = leaves_by_path(masks)
+
+        def masked_leaf(path: Path, leaf: jax.Array) -> jax.Array:
+            return _masked(leaf, _mask_at(by_path, path))
 
         def apply(tree: PyTree) -> PyTree:
-            return jax.tree_util.tree_map_with_path(
-                lambda path, leaf: _masked(leaf, _mask_at(by_path, path)), tree
-            )
+            return jax.tree_util.tree_map_with_path(masked_leaf, tree)
+
+        def update_leaf(path: Path, update: jax.Array, param: jax.Array) -> jax.Array:
+            return _to_zero(update, param, _mask_at(by_path, path))
 
         def apply_where_known(value: Any) -> Any:
             """Masks what is shaped as the gradients are, and the functions of such trees."""
@@ -97,26 +99,18 @@ def keep_pruned_zero(
 
         form = _form(updates)
         weights = apply(params)
-        state = _with_initial_entries(state, optimizer.init(weights), params, by_path)
+        state = _with_initial_entries(state, inner.init(weights), params, by_path)
         extra = {name: apply_where_known(value) for name, value in extra.items()}
-        updates, state = optimizer.update(apply(updates), state, weights, **extra)
-        updates = jax.tree_util.tree_map_with_path(
-            lambda path, u, p: _to_zero(u, p, _mask_at(by_path, path)), updates, params
-        )
-        return updates, state
+        updates, state = inner.update(apply(updates), state, weights, **extra)
+        return jax.tree_util.tree_map_with_path(update_leaf, updates, params), state
 
-    return optax.GradientTransformationExtraArgs(optimizer.init, update)
+    return optax.GradientTransformationExtraArgs(inner.init, update)
 
 
-def _form(tree: PyTree) -> tuple[Any, list[tuple[int, ...]]]:
+def _form(tree: PyTree) -> tuple[object, list[tuple[int, ...]]]:
     """What two trees share that hold arrays of the same shapes at the same places."""
-    leaves, treedef = jax.tree.flatten(tree)
-    return treedef, [jnp.shape(leaf) for leaf in leaves]
-
-
-def _by_path(tree: PyTree) -> dict[Path, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {unboxed(path): leaf for path, leaf in leaves}
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
+    return cast(object, jax.tree.structure(tree)), shapes
 
 
 def _mask_at(masks: dict[Path, jax.Array], path: Path) -> jax.Array:
@@ -138,7 +132,9 @@ def _to_zero(update: jax.Array, param: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.where(kept, update.astype(dtype), -param.astype(dtype))
 
 
-def _masked_function(function: Callable, apply: Callable[[Any], Any]) -> Callable:
+def _masked_function(
+    function: Callable[..., Any], apply: Callable[[Any], Any]
+) -> Callable[..., Any]:
     @functools.wraps(function)  # Optax looks at the names of their arguments
     def masked(*args: Any, **kwargs: Any) -> Any:
         kwargs = {name: apply(value) for name, value in kwargs.items()}
@@ -151,8 +147,8 @@ def _with_initial_entries(
     state: PyTree, initial: PyTree, params: PyTree, masks: dict[Path, jax.Array]
 ) -> PyTree:
     """The state with the entries of pruned weights as they are in ``initial``."""
-    shapes = {path: p.shape for path, p in _by_path(params).items() if p.ndim}
-    start = _by_path(initial)
+    shapes = {path: p.shape for path, p in leaves_by_path(params).items() if p.ndim}
+    start = leaves_by_path(initial)
 
     def reset(path: Path, leaf: Any) -> Any:
         path = unboxed(path)

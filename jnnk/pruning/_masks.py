@@ -10,20 +10,33 @@ recompiles it.
 import fnmatch
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jax.core import Tracer
+from jaxtyping import Real, Shaped
 
-from jnnk.pruning._conv_leaves import PyTree, conv_kernels, leaf_path, other_kernels
+from jnnk._core import typed_jax
+from jnnk._core.arrays import ArrayLike
+from jnnk.pruning._conv_leaves import (
+    PyTree,
+    conv_kernels,
+    leaf_path,
+    named_leaves,
+    other_kernels,
+)
 from jnnk.pruning._kept import kept_kernels
 from jnnk.pruning._scores import kernel_magnitudes, kernel_scores, layer_scores
 from jnnk.pruning._selection import KeepRate, Selection
 
 
-def masks_from_layers(params: PyTree, layers: Mapping[str, jax.Array]) -> PyTree:
-    """Lay out masks of single layers as a mask of the network.
+def masks_from_layers(
+    params: PyTree, layers: Mapping[str, Shaped[ArrayLike, "_Cin _Cout"]]
+) -> PyTree:
+    """Mask of a network from masks of single layers.
 
     Args:
         params: pytree of parameters.
@@ -56,16 +69,16 @@ def masks_from_layers(params: PyTree, layers: Mapping[str, jax.Array]) -> PyTree
 def make_masks(
     params: PyTree,
     *,
-    criterion: str | Mapping[str, jax.Array],
+    criterion: str | Mapping[str, Real[ArrayLike, "..."]],
     selection: Selection | None = None,
     keep_rate: float | None = None,
     include: str | Sequence[str] = "*",
     exclude: str | Sequence[str] = (),
     pointwise: bool = False,
-    key: jax.Array | None = None,
+    key: Array | None = None,
     previous: PyTree | None = None,
 ) -> PyTree:
-    """Choose the kernels, or the filters, of a network to keep.
+    """Mask of a network: 1 for the kernels, or filters, that are kept, 0 for those pruned.
 
     A criterion scores the kernels, and a selection decides by the scores: `Threshold`,
     `Contribution` or `KeepRate`. ``keep_rate=r`` is short for ``selection=KeepRate(r)``, by rank
@@ -78,8 +91,9 @@ def make_masks(
     threshold: it is pruned first. In the sum of a filter it counts as zero.
 
     Args:
-        params: pytree of parameters; `_conv_leaves.conv_kernels` says which leaves are taken for
-            conv kernels.
+        params: pytree of parameters. Leaves named ``kernel`` of shape ``(h, w, Cin, Cout)`` are
+            taken for kernels of 2D convolutions, unless their layer's name or what lies beside
+            them tells otherwise.
         criterion: a key of ``CRITERIA``; or the scores themselves, not negative: path of a
             kernel -> ``(Cin, Cout)``, or ``(Cout,)`` if whole filters are selected, of every kernel
             to prune.
@@ -131,11 +145,11 @@ def make_masks(
 
 
 def _the_selection(selection: Selection | None, keep_rate: float | None) -> Selection:
-    if (selection is None) == (keep_rate is None):
+    if selection is None and keep_rate is not None:
+        return KeepRate(keep_rate)
+    if selection is None or keep_rate is not None:
         got = "none" if selection is None else "both"
         raise ValueError(f"selection: expected exactly one of selection and keep_rate, got {got}")
-    if selection is None:
-        return KeepRate(keep_rate)
     if not isinstance(selection, Selection):
         raise ValueError(
             f"selection: expected Threshold, Contribution or KeepRate, got {selection!r}"
@@ -144,7 +158,7 @@ def _the_selection(selection: Selection | None, keep_rate: float | None) -> Sele
 
 
 def apply_masks(params: PyTree, masks: PyTree) -> PyTree:
-    """Set pruned weights to exactly +0, whatever they were (NaN, infinity and -0 included).
+    """The parameters with pruned weights exactly +0, whatever they were (NaN and -0 included).
 
     Args:
         params: pytree of arrays.
@@ -161,7 +175,7 @@ def apply_masks(params: PyTree, masks: PyTree) -> PyTree:
     return _apply_masks(params, jax.tree.map(_where_usable, masks, params))
 
 
-@jax.jit
+@typed_jax.jit
 def _apply_masks(params: PyTree, masks: PyTree) -> PyTree:
     def apply(param: jax.Array, mask: jax.Array) -> jax.Array:
         kept = jnp.broadcast_to(mask != 0, param.shape)
@@ -170,11 +184,10 @@ def _apply_masks(params: PyTree, masks: PyTree) -> PyTree:
     return jax.tree.map(apply, params, masks)
 
 
-def _where_usable(value: jax.Array, beside: jax.Array) -> jax.Array | np.ndarray:
+def _where_usable(value: ArrayLike, beside: ArrayLike) -> ArrayLike:
     """An array that can be computed with beside another: off the devices, if they differ."""
-    for each in (value, beside):
-        if isinstance(each, jax.core.Tracer) or not isinstance(each, jax.Array):
-            return value
+    if not (_is_placed(value) and _is_placed(beside)):
+        return value
     if (
         value.committed
         and beside.committed
@@ -182,6 +195,11 @@ def _where_usable(value: jax.Array, beside: jax.Array) -> jax.Array | np.ndarray
     ):
         return np.asarray(value)
     return value
+
+
+def _is_placed(value: object) -> TypeGuard[Array]:
+    """Whether it is an array that lies on devices."""
+    return isinstance(value, Array) and not isinstance(value, Tracer)
 
 
 def _chosen_kernels(
@@ -222,17 +240,17 @@ def _chosen_kernels(
 
 
 def _first_leaves(params: PyTree) -> str:
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    named = [f"{leaf_path(path)!r} {jnp.shape(leaf)}" for path, leaf in leaves[:4]]
+    leaves = list(named_leaves(params).items())
+    named = [f"{path!r} {jnp.shape(leaf)}" for path, leaf in leaves[:4]]
     return ", ".join(named) + (", ..." if len(leaves) > 4 else "") or "no leaves"
 
 
 def _given_scores(
-    given: Mapping[str, jax.Array], kernels: Mapping[str, jax.Array], selection: Selection
-) -> dict[str, jax.Array]:
+    given: Mapping[str, ArrayLike], kernels: Mapping[str, jax.Array], selection: Selection
+) -> dict[str, ArrayLike]:
     """The scores that were given of the kernels to prune, checked."""
     of_filters = isinstance(selection, KeepRate) and selection.whole_filters
-    scores = {}
+    scores: dict[str, ArrayLike] = {}
     for path, kernel in kernels.items():
         if path not in given:
             raise ValueError(

@@ -10,7 +10,7 @@ Schedule = Callable[[int], float]
 
 
 def cubic_schedule(keep_rate: float, *, start: int, stop: int, initial: float = 1.0) -> Schedule:
-    """Gradual pruning along a cubic: fast at first, slow near the end.
+    """Keep-rates of gradual pruning along a cubic: fast at first, slow near the end.
 
     Zhu & Gupta, "To prune, or not to prune" (arXiv 1710.01878), equation 1. Pass the masks made so
     far as ``previous`` to `make_masks`, so that nothing comes back.

@@ -22,7 +22,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Real
 
+from jnnk._core import typed_jax
+from jnnk._core.arrays import ArrayLike
 from jnnk.pruning._linalg.eigenvalues import determinant, eigenvalues, gram_determinant
 from jnnk.pruning._linalg.singular_values import singular_values
 
@@ -126,7 +130,7 @@ CRITERIA: dict[str, Callable[..., jax.Array]] = {
 _OF_EIGENVALUES = ("min_eig", "min_eig_real", "spectral_radius", "spectral_radius_real")
 
 
-def score_degree(criterion: str, shape: tuple[int, int]) -> int:
+def score_degree(criterion: str, shape: tuple[int, ...]) -> int:
     """Degree of a criterion's homogeneity for kernels of ``shape`` ``(h, w)``.
 
     ``score ** (1 / degree)`` is in the unit of the weights, so it is what a significance threshold
@@ -136,11 +140,13 @@ def score_degree(criterion: str, shape: tuple[int, int]) -> int:
     return {"det": size, "det_gram": 2 * size, "random": 0}.get(criterion, 1)
 
 
-def kernel_scores(kernel: jax.Array, criterion: str, *, key: jax.Array | None = None) -> jax.Array:
-    """Score every kernel of a conv layer.
+def kernel_scores(
+    kernel: Real[ArrayLike, "h w Cin Cout"], criterion: str, *, key: Array | None = None
+) -> Float[Array, "Cin Cout"]:
+    """Scores of every kernel of a conv layer by one criterion.
 
     Args:
-        kernel: weights ``(h, w, Cin, Cout)``, any floating dtype (computed in float32).
+        kernel: weights ``(h, w, Cin, Cout)``, computed in float32.
         criterion: a key of ``CRITERIA``.
         key: a PRNG key, for ``random`` only.
 
@@ -164,10 +170,8 @@ def kernel_scores(kernel: jax.Array, criterion: str, *, key: jax.Array | None = 
     return score * scale ** score_degree(criterion, kernel.shape[:2])
 
 
-def kernel_magnitudes(
-    kernel: jax.Array, criterion: str, *, key: jax.Array | None = None
-) -> jax.Array:
-    """Scores brought to the unit of the weights: ``score ** (1 / degree)``.
+def kernel_magnitudes(kernel: ArrayLike, criterion: str, *, key: Array | None = None) -> Array:
+    """Scores of every kernel in the unit of the weights: ``score ** (1 / degree)``.
 
     Ranks kernels of one size as ``kernel_scores`` does, makes kernels of different sizes
     comparable, and does not underflow: the power ``t ** 2n`` of a threshold leaves the range of
@@ -189,9 +193,7 @@ def kernel_magnitudes(
     return scale * jnp.where(score == 0, 0, root)
 
 
-def _scaled_scores(
-    kernel: jax.Array, criterion: str, key: jax.Array | None
-) -> tuple[jax.Array, jax.Array]:
+def _scaled_scores(kernel: ArrayLike, criterion: str, key: Array | None) -> tuple[Array, Array]:
     """A power of two for each kernel, and the scores of the kernels divided by it."""
     if criterion not in CRITERIA:
         raise ValueError(f"criterion: expected one of {', '.join(CRITERIA)}, got {criterion!r}")
@@ -203,7 +205,7 @@ def _scaled_scores(
     return _score(kernel, criterion, key)
 
 
-@functools.partial(jax.jit, static_argnums=1)
+@typed_jax.jit(static_argnames="name")
 def _score(kernel: jax.Array, name: str, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     # A power of two near the largest weight: dividing by it is exact, and keeps products of many
     # weights within the range of float32.
@@ -215,7 +217,7 @@ def _score(kernel: jax.Array, name: str, key: jax.Array | None) -> tuple[jax.Arr
     of_eigenvalues = name in _OF_EIGENVALUES and _is_square(kernel)  # which scales by itself
     scale = jnp.where((scale > 0) & is_finite & (not of_eigenvalues), scale, 1)
     scaled = jnp.where(is_finite[None, None], kernel, 0) / scale[None, None]
-    score = random(scaled, key) if name == "random" else CRITERIA[name](scaled)
+    score = CRITERIA[name](scaled, key) if name == "random" else CRITERIA[name](scaled)
     return scale, jnp.where(is_finite, score, jnp.nan)
 
 
@@ -237,10 +239,10 @@ def layer_scores(
     Returns:
         Layer -> float32 ``(Cin, Cout)``.
     """
-    sizes: dict[tuple[int, int], list[str]] = {}
+    sizes: dict[tuple[int, ...], list[str]] = {}
     for path, kernel in kernels.items():
         sizes.setdefault(kernel.shape[:2], []).append(path)
-    scores = {}
+    scores: dict[str, Array] = {}
     for i, (size, paths) in enumerate(sizes.items()):
         flat = [kernels[path].astype(jnp.float32).reshape(*size, 1, -1) for path in paths]
         size_key = None if key is None else jax.random.fold_in(key, i)

@@ -1,7 +1,6 @@
 """Selections as values: by a threshold, by the contribution to a filter, by a keep-rate.
 
-A selection says which kernels or filters of a network stay, whatever their scores; `_kept` applies
-it to scores.
+A selection says which kernels or filters of a network stay, whatever their scores are.
 """
 
 import dataclasses
@@ -12,13 +11,16 @@ import numbers
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
+
+from jnnk._core import typed_jax
 
 _SCOPES = ("filter", "layer", "network")
 
 
 @dataclasses.dataclass(frozen=True)
 class Threshold:
-    """Keep the kernels whose score reaches a threshold.
+    """Selection of the kernels whose score reaches a threshold.
 
     The threshold is in the unit of the weights: with n x n kernels ``det`` is compared with
     ``threshold ** n`` and ``det_gram`` with ``threshold ** 2n``.
@@ -45,7 +47,7 @@ class Threshold:
 
 @dataclasses.dataclass(frozen=True)
 class Contribution:
-    """Keep the kernels that hold at least a share of their filter's summed score.
+    """Selection of the kernels that hold at least a share of their filter's summed score.
 
     Attributes:
         contribution: the share, a scalar in [0, 1]; it may be traced.
@@ -68,7 +70,7 @@ class Contribution:
 
 @dataclasses.dataclass(frozen=True)
 class KeepRate:
-    """Keep a share of the kernels, or of the filters, by rank.
+    """Selection of a share of the kernels, or of the filters, by rank.
 
     The number pruned is rounded down, exactly (`num_pruned`). The share is of all kernels in the
     scope, those that an earlier mask pruned included, so schedules compose with earlier masks
@@ -130,7 +132,7 @@ def num_pruned(count: int, keep_rate: float) -> int:
     """
     _check_keep_rate(keep_rate)
     dtype = np.asarray(keep_rate).dtype
-    resolution = float(jnp.finfo(dtype if jnp.issubdtype(dtype, jnp.floating) else float).eps)
+    resolution = float(typed_jax.finfo(dtype if jnp.issubdtype(dtype, jnp.floating) else float).eps)
     exact = count * (1 - fractions.Fraction(float(keep_rate)))
     nearest = round(exact)
     # Half precision cannot tell a kernel of a large network: never more than a quarter is forgiven.
@@ -138,7 +140,7 @@ def num_pruned(count: int, keep_rate: float) -> int:
     return nearest if is_rounding else math.floor(exact)
 
 
-def check_share(name: str, share: float) -> None:
+def check_share(name: str, share: float | jax.Array) -> None:
     """Refuse what is no share.
 
     Args:
@@ -159,9 +161,11 @@ def _check_keep_rate(keep_rate: float) -> None:
 
 
 def _is_traced(value: object) -> bool:
-    return isinstance(value, jax.core.Tracer)
+    return isinstance(value, Tracer)
 
 
 def _is_number(value: object) -> bool:
-    is_number = isinstance(value, numbers.Real | np.generic | np.ndarray | jax.Array)
-    return is_number and np.ndim(value) == 0 and np.asarray(value).dtype.kind != "b"
+    if not isinstance(value, numbers.Real | np.generic | np.ndarray | jax.Array):
+        return False
+    array = np.asarray(value)
+    return array.ndim == 0 and array.dtype.kind != "b"

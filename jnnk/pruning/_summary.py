@@ -8,7 +8,9 @@ import flax.linen as nn
 import jax
 import jax.extend.core
 import numpy as np
+from jaxtyping import Shaped
 
+from jnnk._core.arrays import ArrayLike
 from jnnk.pruning._conv_leaves import PyTree, conv_kernels
 
 OutputSizes = tuple[tuple[int, int], ...]
@@ -55,7 +57,7 @@ class MaskSummary(NamedTuple):
 def summarize(
     params: PyTree, masks: PyTree, *, output_sizes: Mapping[str, OutputSizes] | None = None
 ) -> MaskSummary:
-    """Count what a mask keeps.
+    """Kernels, filters, parameters and MACs of a network, whole and under a mask.
 
     Args:
         params: pytree of parameters.
@@ -85,8 +87,12 @@ def summarize(
     )
 
 
-def conv_output_sizes(model: nn.Module, variables: PyTree, inputs: Any) -> dict[str, OutputSizes]:
-    """Find the size of every convolution's output, without computing it.
+def conv_output_sizes(
+    model: nn.Module,
+    variables: PyTree,
+    inputs: Shaped[ArrayLike, "N H W C"] | jax.ShapeDtypeStruct,
+) -> dict[str, OutputSizes]:
+    """Height and width of every convolution's output, found without computing it.
 
     Args:
         model: a Flax model whose ``apply`` takes ``inputs`` alone.

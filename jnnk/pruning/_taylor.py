@@ -10,15 +10,18 @@ normalises by the batch, no scaling of a filter changes the loss, and the sum ov
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float
 
-from jnnk.pruning._conv_leaves import PyTree, conv_kernels, leaf_path
+from jnnk._core import typed_jax
+from jnnk.pruning._conv_leaves import PyTree, conv_kernels, named_leaves
 
 
+@runtime_checkable
 class Conv(Protocol):
     """What `taylor_channel_scores` asks of a conv, as ``model.convs()`` tells it."""
 
@@ -28,8 +31,8 @@ class Conv(Protocol):
 
 def taylor_scores(
     loss: Callable[[PyTree, Any], Array], params: PyTree, batches: PyTree
-) -> dict[str, Array]:
-    """Score every conv kernel: the squared sum of gradient times weight over its h x w weights.
+) -> dict[str, Float[Array, "_Cin _Cout"]]:
+    """Taylor scores of every conv kernel: its summed gradient times weight, squared.
 
     Args:
         loss: ``loss(params, batch)``, a scalar, differentiable.
@@ -54,8 +57,8 @@ def taylor_channel_scores(
     batches: PyTree,
     *,
     convs: Iterable[Conv] = (),
-) -> dict[str, Array]:
-    """Score every filter of every conv: the squared derivative by a gate on its channel.
+) -> dict[str, Float[Array, " _Cout"]]:
+    """Taylor scores of every filter: the squared derivative by a gate on its channel.
 
     The gate stands behind the BatchNorm that follows the conv, where ``convs`` names one (the
     paper's choice): its scale and shift are the weights summed over. Else they are those of the
@@ -75,7 +78,7 @@ def taylor_channel_scores(
     norms = {f"{info.conv}/kernel": info.norm for info in convs}
 
     def of_channels(products: dict[str, Array]) -> dict[str, Array]:
-        sums = {}
+        sums: dict[str, Array] = {}
         for path in conv_kernels(params):
             norm, layer = norms.get(path), path.removesuffix("kernel")
             if norm is not None:
@@ -83,7 +86,8 @@ def taylor_channel_scores(
             else:
                 gated = (path, f"{layer}bias")
             found = [products[name] for name in gated if name in products]
-            sums[path] = sum(each.sum(tuple(range(each.ndim - 1))) for each in found)
+            by_leaf = (each.sum(tuple(range(each.ndim - 1))) for each in found)
+            sums[path] = jnp.asarray(sum(by_leaf))
         return sums
 
     return _mean_squares(loss, params, batches, of_channels)
@@ -97,13 +101,14 @@ def _mean_squares(
 ) -> dict[str, Array]:
     """The mean over batches of the squares of what ``sums`` makes of gradient times weight."""
 
-    def squares(batch: PyTree) -> dict[str, Array]:
-        products = jax.tree.map(
-            lambda p, g: p.astype(jnp.float32) * g.astype(jnp.float32),
-            params,
-            jax.grad(loss)(params, batch),
-        )
-        leaves = jax.tree_util.tree_leaves_with_path(products)
-        return jax.tree.map(jnp.square, sums({leaf_path(path): leaf for path, leaf in leaves}))
+    def product(weight: Array, gradient: Array) -> Array:
+        return weight.astype(jnp.float32) * gradient.astype(jnp.float32)
 
-    return jax.tree.map(lambda each: each.mean(0), jax.lax.map(squares, batches))
+    def squares(batch: PyTree) -> dict[str, Array]:
+        products = jax.tree.map(product, params, jax.grad(loss)(params, batch))
+        return jax.tree.map(jnp.square, sums(named_leaves(products)))
+
+    def over_batches(each: Array) -> Array:
+        return each.mean(0)
+
+    return jax.tree.map(over_batches, typed_jax.lax_map(squares, batches))

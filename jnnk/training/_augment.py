@@ -9,7 +9,7 @@ from jnnk._core.whole_numbers import whole_number
 def pad_crop_flip(
     key: jax.Array, images: jax.Array, *, padding: int = 4, flip: bool = True
 ) -> jax.Array:
-    """Shift every image by up to ``padding`` pixels and mirror half of them.
+    """Images shifted at random by up to ``padding`` pixels, half of them mirrored.
 
     The augmentation of the CIFAR ResNets (He et al. 2016, section 4.2): pad by zeros on each
     side, crop a window of the original size at a random place, flip left-right with probability

@@ -15,7 +15,7 @@ from jax import Array
 from jax.core import Tracer
 
 from jnnk._core.whole_numbers import whole_number
-from jnnk.pruning._conv_leaves import leaf_path
+from jnnk.pruning._conv_leaves import PyTree, leaf_path
 from jnnk.training._step import TrainState
 
 
@@ -74,7 +74,7 @@ def update_patience(state: Patience, errors: Array, *, patience: int) -> Patienc
     )
 
 
-def trainable_masks(params: Any, convs: Iterable[Conv], stopped: Mapping[str, Array]) -> Any:
+def trainable_masks(params: PyTree, convs: Iterable[Conv], stopped: Mapping[str, Array]) -> PyTree:
     """The gradient mask that freezes the filters, biases, and BatchNorm of stopped channels.
 
     Args:
@@ -106,7 +106,7 @@ def trainable_masks(params: Any, convs: Iterable[Conv], stopped: Mapping[str, Ar
 def freezable(
     optimizer: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:
-    """Wrap an optimiser so that frozen parameters and their moments stay as they are, bit for bit.
+    """An optimiser that leaves frozen parameters and their moments as they are, bit for bit.
 
     Use it as ``optimizer.update(grads, state, params, trainable=trainable)``. As with
     `jnnk.pruning.keep_pruned_zero`, the mask is an argument of each update, because it changes
@@ -136,13 +136,13 @@ def freezable(
     optimizer = optax.with_extra_args_support(optimizer)
 
     def update(
-        updates: Any,
-        state: Any,
-        params: Any | None = None,
+        updates: PyTree,
+        state: PyTree,
+        params: PyTree | None = None,
         *,
-        trainable: Any | None = None,
+        trainable: PyTree | None = None,
         **extra: Any,
-    ) -> tuple[Any, Any]:
+    ) -> tuple[PyTree, PyTree]:
         if trainable is None:
             raise ValueError("trainable: freezable needs the mask of what trains, got None")
         updates, new_state = optimizer.update(updates, state, params, **extra)
@@ -166,7 +166,7 @@ def start_freezing(state: TrainState) -> TrainState:
     return state._replace(trainable=trainable_masks(state.params, (), {}))
 
 
-def freeze(state: TrainState, trainable: Any) -> TrainState:
+def freeze(state: TrainState, trainable: PyTree) -> TrainState:
     """The state with another mask of what trains.
 
     Args:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jax.sharding import Mesh
 
 from jnnk._core.whole_numbers import whole_number
@@ -20,7 +21,7 @@ from jnnk.data import Normalization, normalize
 from jnnk.parallel._mesh import DATA, shared_apply
 from jnnk.penalties import Regularizer
 from jnnk.pruning import apply_masks, keep_pruned_zero, masks_from_layers
-from jnnk.pruning._conv_leaves import conv_kernels
+from jnnk.pruning._conv_leaves import PyTree, conv_kernels
 from jnnk.training._augment import pad_crop_flip
 
 OPTIMIZERS = ("sgd", "adam")
@@ -50,11 +51,11 @@ class TrainState(NamedTuple):
 
     step: jax.Array
     key: jax.Array
-    params: Any
-    batch_stats: Any
-    opt_state: Any
-    masks: Any
-    trainable: Any = None
+    params: PyTree
+    batch_stats: PyTree
+    opt_state: PyTree
+    masks: PyTree
+    trainable: PyTree = None
 
     @property
     def variables(self) -> dict:
@@ -63,7 +64,7 @@ class TrainState(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One batch.
+    """Images and labels of one step.
 
     Attributes:
         images: (B, H, W, C) uint8.
@@ -90,7 +91,7 @@ class Metrics(NamedTuple):
     penalty: jax.Array
 
 
-def _model_variables(params: Any, batch_stats: Any) -> dict:
+def _model_variables(params: PyTree, batch_stats: PyTree) -> dict:
     """Flax variables from their parts, without ``batch_stats`` where a model has none."""
     return {"params": params, "batch_stats": batch_stats} if batch_stats else {"params": params}
 
@@ -138,12 +139,12 @@ def make_optimizer(
 
 def _check_not_negative(**numbers: float) -> None:
     for name, value in numbers.items():
-        if not isinstance(value, jax.core.Tracer) and not 0 <= value < math.inf:
+        if not isinstance(value, Tracer) and not 0 <= value < math.inf:
             raise ValueError(f"{name}: expected a finite number of 0 or more, got {value}")
 
 
 def _check_normalization(normalization: Normalization) -> None:
-    if any(isinstance(values, jax.core.Tracer) for values in normalization):
+    if any(isinstance(values, Tracer) for values in normalization):
         return
     mean, std = (np.asarray(values) for values in normalization)
     if not np.isfinite(mean).all():
@@ -154,7 +155,7 @@ def _check_normalization(normalization: Normalization) -> None:
         )
 
 
-def _is_decayed(params: Any) -> Any:
+def _is_decayed(params: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
@@ -185,7 +186,7 @@ def start_state(
     key: jax.Array,
     variables: dict,
     *,
-    masks: Any = None,
+    masks: PyTree | None = None,
 ) -> TrainState:
     """A state at step 0 that starts from given variables, pruned by ``masks`` if given.
 
@@ -212,7 +213,7 @@ def start_state(
     return jax.tree.map(jnp.copy, state)
 
 
-def l1_penalty(params: Any) -> jax.Array:
+def l1_penalty(params: PyTree) -> jax.Array:
     """Sum of the absolute weights of all conv kernels, () float32."""
     kernels = conv_kernels(params).values()
     return sum((jnp.abs(kernel).sum() for kernel in kernels), jnp.zeros((), jnp.float32))

@@ -1,6 +1,7 @@
 """The order of channels and their dendrogram, on groups that are known and against SciPy's."""
 
 import numpy as np
+import pytest
 from scipy.cluster.hierarchy import dendrogram
 
 from jnnk.measures import cluster_channels, tree_lines
@@ -56,6 +57,13 @@ def test_too_few_channels_for_a_tree():
     tree = cluster_channels(overlap)
     assert (tree.live.tolist(), tree.dead.tolist(), tree.linkage) == ([1], [0], None)
     overlap_heat_maps({"all": np.full((2, 2), np.nan), "one": overlap}).canvas.draw()
+
+
+def test_what_is_no_matrix_or_no_tree_is_refused():
+    with pytest.raises(ValueError, match=r"overlap must be \(C, C\), got shape \(2, 3\)"):
+        cluster_channels(np.ones((2, 3)))
+    with pytest.raises(ValueError, match="tree must have at least two live channels, got 0"):
+        tree_lines(cluster_channels(np.full((2, 2), np.nan)))
 
 
 def test_the_heat_map_names_dead_channels_and_shows_them_last():

@@ -22,11 +22,9 @@ def graph_of(supports):
     for c, channel in enumerate(supports):
         for n, image in enumerate(channel):
             indices[c, n, : len(image)] = image
-    weights = (indices >= 0).astype(np.float32)
+    weights = jnp.asarray(indices >= 0, jnp.float32)
     zeros = jnp.zeros(weights.shape[:-1])
-    return NNKGraph(
-        jnp.asarray(indices), *[jnp.asarray(weights), zeros, zeros, zeros == 0], weights, zeros > 0
-    )
+    return NNKGraph(jnp.asarray(indices), weights, zeros, zeros, zeros == 0, weights, zeros > 0)
 
 
 def random_supports(seed, num_channels=5, num_images=150):

@@ -1,6 +1,7 @@
 """Channels chosen, masked and dropped."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -24,9 +25,11 @@ def _graph(supports):
     indices = np.full((len(supports), 1, size), -1, np.int32)
     for channel, each in enumerate(supports):
         indices[channel, 0, : len(each)] = each
-    weights = (indices >= 0).astype(np.float32)
-    nothing = np.zeros(weights.shape[:2], np.float32)
-    return NNKGraph(indices, weights, nothing, nothing, nothing == 0, weights, nothing > 0)
+    weights = jnp.asarray(indices >= 0, jnp.float32)
+    nothing = jnp.zeros(weights.shape[:2])
+    return NNKGraph(
+        jnp.asarray(indices), weights, nothing, nothing, nothing == 0, weights, nothing > 0
+    )
 
 
 def _view(**fields):

@@ -200,3 +200,9 @@ def test_singular_values(shape):
     np.testing.assert_allclose(
         np.moveaxis(gradient, -1, 0)[:200], left @ right, rtol=1e-2, atol=1e-2
     )
+
+
+@pytest.mark.parametrize("function", [eigenvalues, determinant])
+def test_matrices_that_are_not_square_are_refused(function):
+    with pytest.raises(ValueError, match=r"matrix: expected shape \(n, n, ...\), got \(3, 2, 5\)"):
+        function(jnp.ones((3, 2, 5)))

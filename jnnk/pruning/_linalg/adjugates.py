@@ -7,7 +7,7 @@ products and sums alone: the error is a few roundings of ``|M| ** (n - 1)``.
 
 from functools import reduce
 from operator import add, mul
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +49,7 @@ def triangular(matrix: jax.Array) -> Triangular:
     height, width = matrix.shape[:2]
 
     def step(rows: jax.Array, k: jax.Array) -> tuple[jax.Array, Reflections]:
-        column = jax.lax.dynamic_index_in_dim(rows, k, axis=1, keepdims=False)
+        column = entry(rows, k, axis=1)
         reflection = reflection_of(column, k)
         return reflected(rows, reflection), reflection
 
@@ -63,7 +63,7 @@ def triangular(matrix: jax.Array) -> Triangular:
 def reflection_of(column: jax.Array, k: jax.Array) -> Reflections:
     """The Householder reflection that makes a column ``(m, ...)`` zero after entry ``k``."""
     places = jnp.arange(len(column), dtype=jnp.int32).reshape(-1, *[1] * (column.ndim - 1))
-    first = jax.lax.dynamic_index_in_dim(column, k, keepdims=False)
+    first = entry(column, k, axis=0)
     column = jnp.where(places < k, 0, column)
     length = jnp.sqrt(_total(jnp.square(jnp.abs(column))))
     size = jnp.abs(first)
@@ -74,6 +74,11 @@ def reflection_of(column: jax.Array, k: jax.Array) -> Reflections:
     is_needed = half_square > 0
     factor = jnp.where(is_needed, 1 / jnp.where(is_needed, half_square, 1), 0)
     return Reflections(vector, factor)
+
+
+def entry(array: jax.Array, k: jax.Array, *, axis: int) -> jax.Array:
+    """Entry ``k`` along an axis, which the result has no more."""
+    return cast(jax.Array, jax.lax.dynamic_index_in_dim(array, k, axis=axis, keepdims=False))
 
 
 def reflected(rows: jax.Array, reflection: Reflections) -> jax.Array:
@@ -101,7 +106,7 @@ def adjugate_of_triangular(upper: jax.Array) -> jax.Array:
     for i in range(size - 1):
         before.append(before[-1] * upper[i, i])
         after.append(after[-1] * upper[size - 1 - i, size - 1 - i])
-    columns = []  # the cofactors without the diagonal outside i..j
+    columns: list[jax.Array] = []  # the cofactors without the diagonal outside i..j
     for j in range(size):
         column, between = identity[:, j], jnp.ones_like(upper[0, 0])
         for k in range(j - 1, -1, -1):

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jnnk._core import typed_jax
+
 _BELOW_ALL = -(2**20)  # stands for the exponent of 0
 _MANTISSA_BITS = 23
 
@@ -44,12 +46,16 @@ def balance(matrix: jax.Array) -> Balanced:
         The balanced matrices; entries that are not finite stay so.
     """
     size = matrix.shape[0]
-    sizes = [[exponent_of(matrix[i, j]) for j in range(size)] for i in range(size)]
-    exponents = [jnp.zeros_like(sizes[0][0])] * size
+    rows = [[exponent_of(matrix[i, j]) for j in range(size)] for i in range(size)]
+
+    def sweep(_: jax.Array, exponents: list[jax.Array]) -> list[jax.Array]:
+        return _sweep(rows, exponents)
+
+    balancing = [jnp.zeros_like(rows[0][0])] * size
     if size > 1:  # a loop, for the sake of compile time
-        exponents = jax.lax.fori_loop(0, 4 * size, lambda _, e: _sweep(sizes, e), exponents)
-    exponents = jnp.stack(exponents)
-    sizes = jnp.stack([jnp.stack(row) for row in sizes])
+        balancing = typed_jax.fori_loop(0, 4 * size, sweep, balancing)
+    exponents = jnp.stack(balancing)
+    sizes = jnp.stack([jnp.stack(row) for row in rows])
     shifts = exponents[None] - exponents[:, None]
     scale = jnp.max(sizes + shifts, axis=(0, 1))
     scale = jnp.where(scale > _BELOW_ALL // 2, scale, 0)
@@ -86,7 +92,7 @@ def scaled(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
         return matrix, scale
 
     is_wide = jnp.any(largest - smallest > 40 << _MANTISSA_BITS)
-    return jax.lax.cond(is_wide, by_rows_and_columns, by_largest, matrix)
+    return typed_jax.cond(is_wide, by_rows_and_columns, by_largest, matrix)
 
 
 def without_couplings(matrix: jax.Array) -> jax.Array:

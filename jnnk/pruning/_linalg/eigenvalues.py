@@ -10,11 +10,15 @@ QR steps beyond.
 """
 
 import itertools
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
 
+from jnnk._core.arrays import ArrayLike
 from jnnk._core.double_float import DoubleFloat, exact_product, exact_sum
 from jnnk._core.precision import contract
 from jnnk.pruning._linalg.adjugates import (
@@ -35,6 +39,9 @@ from jnnk.pruning._linalg.qr_algorithm import qr_eigenvalues
 
 _SMALLEST_SLOPE_SQUARED = 1e-14
 
+#: The entries of matrices by row and column, each of them ``(...)``.
+Entries = Array | Mapping[tuple[int, int], Array]
+
 
 class Eigenvalues(NamedTuple):
     """The ``n`` eigenvalues of matrices ``(n, n, ...)``, in no particular order.
@@ -44,13 +51,13 @@ class Eigenvalues(NamedTuple):
         imag: ``n`` arrays, float32 ``(...)``.
     """
 
-    real: tuple[jax.Array, ...]
-    imag: tuple[jax.Array, ...]
+    real: tuple[Float[Array, "*batch"], ...]
+    imag: tuple[Float[Array, "*batch"], ...]
 
 
 @jax.custom_jvp
-def eigenvalues(matrix: jax.Array) -> Eigenvalues:
-    """Eigenvalues of real square matrices.
+def eigenvalues(matrix: Float[ArrayLike, "n n *batch"]) -> Eigenvalues:
+    """Eigenvalues of many small real square matrices.
 
     The error is a few 1e-7 of the Frobenius norm up to 3x3, for defective matrices too if few bits
     hold their entries; a triple eigenvalue of full-length entries is found to 2e-5. Beyond 3x3 the
@@ -67,7 +74,11 @@ def eigenvalues(matrix: jax.Array) -> Eigenvalues:
 
     Returns:
         The eigenvalues; NaN where the entries are not finite or the QR steps have not converged.
+
+    Raises:
+        ValueError: if the matrices are not square.
     """
+    matrix = _square(matrix)
     size = matrix.shape[0]
     if size == 1:
         return Eigenvalues((matrix[0, 0],), (jnp.zeros_like(matrix[0, 0]),))
@@ -76,13 +87,16 @@ def eigenvalues(matrix: jax.Array) -> Eigenvalues:
         values = _eigenvalues_2x2(matrix) if size == 2 else _eigenvalues_3x3(matrix)
     else:
         matrix, _, scale = balance(without_couplings(matrix))
-        values = qr_eigenvalues(matrix)
-        values = Eigenvalues(tuple(values.real), tuple(values.imag))
-    return jax.tree.map(lambda part: times_power_of_two(part, scale), values)
+        roots = qr_eigenvalues(matrix)
+        values = Eigenvalues(tuple(roots.real), tuple(roots.imag))
+    real, imag = (tuple(times_power_of_two(x, scale) for x in part) for part in values)
+    return Eigenvalues(real, imag)
 
 
 @eigenvalues.defjvp
-def _eigenvalues_jvp(primals, tangents):
+def _eigenvalues_jvp(
+    primals: tuple[Array], tangents: tuple[Array]
+) -> tuple[Eigenvalues, Eigenvalues]:
     (matrix,), (direction,) = primals, tangents
     values = eigenvalues(matrix)
     size = matrix.shape[0]
@@ -115,8 +129,8 @@ def _eigenvalues_jvp(primals, tangents):
 
 
 @jax.custom_jvp
-def determinant(matrix: jax.Array) -> jax.Array:
-    """Determinants of real square matrices.
+def determinant(matrix: Float[ArrayLike, "n n *batch"]) -> Float[Array, "*batch"]:
+    """Determinants of many small real square matrices.
 
     Args:
         matrix: float32 ``(n, n, ...)``, with entries of the order of 1.
@@ -124,7 +138,11 @@ def determinant(matrix: jax.Array) -> jax.Array:
     Returns:
         float32 ``(...)``. Up to 3x3 the error is about 1e-13 of the product of the rows' norms, so
         a determinant far below that product still has correct digits; beyond, about 1e-7 of it.
+
+    Raises:
+        ValueError: if the matrices are not square.
     """
+    matrix = _square(matrix)
     if len(matrix) <= 3:
         return _closed_determinant(matrix, len(matrix))
     factors = triangular(matrix)
@@ -132,15 +150,15 @@ def determinant(matrix: jax.Array) -> jax.Array:
 
 
 @determinant.defjvp
-def _determinant_jvp(primals, tangents):
+def _determinant_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     factors = triangular(primals[0])
     change = trace_of_product(adjugate_of_triangular(factors.upper), factors.rotated(tangents[0]))
     return determinant(primals[0]), factors.sign * change
 
 
 @jax.custom_jvp
-def gram_determinant(matrix: jax.Array) -> jax.Array:
-    """Absolute determinants of ``A'A``, which is rounded to float32 before.
+def gram_determinant(matrix: Float[ArrayLike, "m n *batch"]) -> Float[Array, "*batch"]:
+    """Absolute determinants of ``A'A`` of many small matrices, ``A'A`` rounded to float32 before.
 
     A determinant below about 1e-7 of the product of the diagonal of ``A'A`` is therefore noise. So
     that it is the same noise as that of float32 BLAS on today's processors, and on every platform,
@@ -152,10 +170,11 @@ def gram_determinant(matrix: jax.Array) -> jax.Array:
     Returns:
         float32 ``(...)``.
     """
+    matrix = jnp.asarray(matrix)
     size = matrix.shape[1]
     if size > 3:
         return jnp.abs(determinant(contract("ki...,kj...->ij...", matrix, matrix)))
-    entries = {}
+    entries: dict[tuple[int, int], Array] = {}
     for i, j in itertools.combinations_with_replacement(range(size), 2):
         total = jnp.zeros_like(matrix[0, 0])
         for row in matrix:
@@ -165,17 +184,22 @@ def gram_determinant(matrix: jax.Array) -> jax.Array:
 
 
 @gram_determinant.defjvp
-def _gram_determinant_jvp(primals, tangents):
+def _gram_determinant_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     # det(A'A) = det(R)^2, which the rounding of A'A does not enter.
     factors = triangular(primals[0])
     change = trace_of_product(adjugate_of_triangular(factors.upper), factors.rotated(tangents[0]))
     return gram_determinant(primals[0]), 2 * product_of_diagonal(factors.upper) * change
 
 
-def _closed_determinant(
-    entries: jax.Array | dict[tuple[int, int], jax.Array], size: int
-) -> jax.Array:
-    """Determinant of up to 3x3 entries; ``entries[i, j]`` has shape ``(...)``."""
+def _square(matrix: ArrayLike) -> Array:
+    """Matrices ``(n, n, ...)``, checked to be such."""
+    if matrix.ndim < 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(f"matrix: expected shape (n, n, ...), got {matrix.shape}")
+    return jnp.asarray(matrix)
+
+
+def _closed_determinant(entries: Entries, size: int) -> Array:
+    """Determinant of up to 3x3 entries."""
     if size == 1:
         return entries[0, 0]
     if size == 2:
@@ -186,7 +210,7 @@ def _closed_determinant(
     return (first + second + third).hi
 
 
-def _minor(a: jax.Array, i: int, j: int, k: int, m: int) -> DoubleFloat:
+def _minor(a: Entries, i: int, j: int, k: int, m: int) -> DoubleFloat:
     """Determinant of rows ``i, j`` and columns ``k, m``."""
     return exact_product(a[i, k], a[j, m]) - exact_product(a[i, m], a[j, k])
 
@@ -304,11 +328,12 @@ def _depressed_cubic_roots(p: jax.Array, q: jax.Array, discriminant: jax.Array) 
 def _cosine_and_sine(angle: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Of angles from 0 to pi / 3, by Taylor: the functions for any angle take longer on CPU."""
     square = angle * angle
-    cosine, sine = 1.0, 1.0
+    cosine: float | Array = 1.0
+    sine: float | Array = 1.0
     for k in range(10, 0, -2):
         cosine = 1 - cosine * square * (1 / (k * (k - 1)))
         sine = 1 - sine * square * (1 / (k * (k + 1)))
-    return cosine, angle * sine
+    return jnp.asarray(cosine), angle * sine
 
 
 def _cube_root(x: jax.Array) -> jax.Array:

@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from jnnk.pruning._linalg.adjugates import reflected, reflection_of
+from jnnk._core import typed_jax
+from jnnk.pruning._linalg.adjugates import entry, reflected, reflection_of
 
 _EPS = 2.0**-23
 _STEPS_PER_EIGENVALUE = 6
@@ -29,7 +30,8 @@ def qr_eigenvalues(matrix: jax.Array) -> jax.Array:
     def step(i: jax.Array, h: jax.Array) -> jax.Array:
         return _qr_step(_deflate(h, norm), i % _EXCEPTIONAL_EVERY == _EXCEPTIONAL_EVERY - 1)
 
-    h = jax.lax.fori_loop(0, _STEPS_PER_EIGENVALUE * size, step, hessenberg.astype(jnp.complex64))
+    start = hessenberg.astype(jnp.complex64)
+    h = typed_jax.fori_loop(0, _STEPS_PER_EIGENVALUE * size, step, start)
     h = _deflate(h, norm)
     converged = jnp.all(jnp.stack([h[i + 1, i] for i in range(size - 1)]) == 0, axis=0)
     return jnp.where(converged[None], jnp.stack([h[i, i] for i in range(size)]), jnp.nan)
@@ -42,12 +44,11 @@ def _hessenberg(matrix: jax.Array) -> jax.Array:
         return matrix
 
     def step(k: jax.Array, rows: jax.Array) -> jax.Array:
-        column = jax.lax.dynamic_index_in_dim(rows, k, axis=1, keepdims=False)
-        reflection = reflection_of(column, k + 1)
+        reflection = reflection_of(entry(rows, k, axis=1), k + 1)
         rows = reflected(rows, reflection)
         return reflected(rows.swapaxes(0, 1), reflection).swapaxes(0, 1)
 
-    matrix = jax.lax.fori_loop(0, size - 2, step, matrix)
+    matrix = typed_jax.fori_loop(0, size - 2, step, matrix)
     below = jnp.tri(size, k=-2, dtype=bool).reshape(size, size, *[1] * (matrix.ndim - 2))
     return jnp.where(below, 0, matrix)
 
@@ -78,7 +79,7 @@ def _qr_step(h: jax.Array, exceptional: jax.Array) -> jax.Array:
     shift = d + jnp.where(exceptional, 0.75 * jnp.abs(c).astype(h.dtype), nearest)
 
     rows = [h[i].at[i].add(-shift) for i in range(size)]
-    rotations = []
+    rotations: list[tuple[jax.Array, jax.Array]] = []
     for i in range(size - 1):
         top, bottom = rows[i][i], rows[i + 1][i]
         length = jnp.hypot(jnp.abs(top), jnp.abs(bottom))

@@ -5,15 +5,19 @@ from operator import add
 
 import jax
 import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
 
+from jnnk._core import typed_jax
+from jnnk._core.arrays import ArrayLike
 from jnnk._core.precision import contract
 
 Column = list[jax.Array]
 
 
 @jax.custom_jvp
-def singular_values(matrix: jax.Array) -> tuple[jax.Array, ...]:
-    """Singular values.
+def singular_values(matrix: Float[ArrayLike, "h w *batch"]) -> tuple[Float[Array, "*batch"], ...]:
+    """Singular values of many small matrices.
 
     Rotates pairs of columns until all are orthogonal (Hestenes 1958; Demmel & Veselic 1992): their
     lengths are the singular values. A fixed number of sweeps, elementwise over the batch, so it
@@ -28,11 +32,14 @@ def singular_values(matrix: jax.Array) -> tuple[jax.Array, ...]:
     Returns:
         ``min(h, w)`` arrays, float32 ``(...)``, in no particular order.
     """
-    return tuple(_norm(column) for column in _orthogonal_columns(_tall(matrix)))
+    columns = _orthogonal_columns(_tall(jnp.asarray(matrix)))
+    return tuple(_norm(column) for column in columns)
 
 
 @singular_values.defjvp
-def _singular_values_jvp(primals, tangents):
+def _singular_values_jvp(
+    primals: tuple[Array], tangents: tuple[Array]
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
     matrix, direction = _tall(primals[0]), _tall(tangents[0])
     columns = _orthogonal_columns(matrix)
     left = jnp.stack([_unit(jnp.stack(column)) for column in columns])
@@ -67,8 +74,12 @@ def _orthogonal_columns(matrix: jax.Array) -> list[Column]:
         for _ in range({1: 0, 2: 1, 3: 4}[width]):
             columns = _sweep(columns)
         return columns
+
+    def sweep(_: Array, columns: list[Column]) -> list[Column]:
+        return _sweep(columns)
+
     # A loop, for the sake of compile time: one sweep has width * (width - 1) / 2 rotations.
-    return jax.lax.fori_loop(0, 4 + width // 2, lambda _, c: _sweep(c), columns)
+    return typed_jax.fori_loop(0, 4 + width // 2, sweep, columns)
 
 
 def _sweep(columns: list[Column]) -> list[Column]:
