@@ -42,33 +42,19 @@ from jnnk.training import Model, make_evaluate, make_optimizer, make_train_step,
 
 
 class Settings(NamedTuple):
-    """What is measured; two folders with the same settings hold the same numbers.
+    """What is measured; two folders with the same settings hold the same numbers."""
 
-    Attributes:
-        criteria: keys of ``CHANNEL_CRITERIA``.
-        keep_rates: shares of inner channels kept.
-        tuned_rates: shares at which the networks are fine-tuned too.
-        seeds: of fine-tuning, and of ``"random"`` in both.
-        test_images: first test images, for every accuracy.
-        graph_images: training images of the graphs.
-        neighbors: their candidates K.
-        tune_images: training images of the fine-tuning.
-        tune_epochs: passes over them.
-        batch_size: images a step, and of the latency.
-        learning_rate: peak rate of SGD.
-    """
-
-    criteria: tuple[str, ...] = tuple(CHANNEL_CRITERIA)
-    keep_rates: tuple[float, ...] = (0.9, 0.75, 0.5)
-    tuned_rates: tuple[float, ...] = (0.75, 0.5)
-    seeds: tuple[int, ...] = (0, 1, 2)
-    test_images: int = 2000
-    graph_images: int = 600
-    neighbors: int = 15
-    tune_images: int = 2560
-    tune_epochs: int = 1
-    batch_size: int = 64
-    learning_rate: float = 0.01
+    criteria: tuple[str, ...] = tuple(CHANNEL_CRITERIA)  # keys of `CHANNEL_CRITERIA`
+    keep_rates: tuple[float, ...] = (0.9, 0.75, 0.5)  # shares of inner channels kept
+    tuned_rates: tuple[float, ...] = (0.75, 0.5)  # shares at which the networks are fine-tuned too
+    seeds: tuple[int, ...] = (0, 1, 2)  # of fine-tuning, and of `"random"` in both
+    test_images: int = 2000  # first test images, for every accuracy
+    graph_images: int = 600  # training images of the graphs
+    neighbors: int = 15  # their candidates K
+    tune_images: int = 2560  # training images of the fine-tuning
+    tune_epochs: int = 1  # passes over them
+    batch_size: int = 64  # images a step, and of the latency
+    learning_rate: float = 0.01  # peak rate of SGD
 
 
 def reproduce_channel_pruning(

@@ -43,23 +43,14 @@ RULES = ("none", "channel-nnk", "nnk", "validation")
 
 
 class Settings(NamedTuple):
-    """What is trained; two folders with the same settings hold the same numbers.
+    """What is trained; two folders with the same settings hold the same numbers."""
 
-    Attributes:
-        seeds: of initialisation and order.
-        epochs: at most, passes over the training images.
-        patience: epochs without a smaller error.
-        train_images: first training images of the two classes.
-        batch_size: images a step.
-        learning_rate: of Adam, constant.
-    """
-
-    seeds: tuple[int, ...] = tuple(range(10))
-    epochs: int = 20
-    patience: int = 2
-    train_images: int = 10_000
-    batch_size: int = 50
-    learning_rate: float = 1e-3
+    seeds: tuple[int, ...] = tuple(range(10))  # of initialisation and order
+    epochs: int = 20  # at most, passes over the training images
+    patience: int = 2  # epochs without a smaller error
+    train_images: int = 10_000  # first training images of the two classes
+    batch_size: int = 50  # images a step
+    learning_rate: float = 1e-3  # of Adam, constant
 
 
 def reproduce_early_stopping(

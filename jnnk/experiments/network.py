@@ -6,14 +6,8 @@ from jnnk.training import Model
 
 
 class Network(NamedTuple):
-    """A trained network.
+    """A trained network."""
 
-    Attributes:
-        name: shown in tables, and the name of its folder.
-        model: the Flax module.
-        variables: its weights.
-    """
-
-    name: str
-    model: Model
-    variables: dict
+    name: str  # shown in tables, and the name of its folder
+    model: Model  # the Flax module
+    variables: dict  # its weights

@@ -55,23 +55,14 @@ _RUN_QUANTITIES: Mapping[str, Number[TrainedNetwork]] = {
 
 
 class Inputs(NamedTuple):
-    """The networks and images of the three studies; normalisation comes with the data set.
+    """The networks and images of the three studies; normalisation comes with the data set."""
 
-    Attributes:
-        create: makes the small network for a dropout rate.
-        run_dataset: it is trained on two classes of these.
-        pair: the networks compared at every depth.
-        pair_dataset: images, normalised for them.
-        trajectories: the networks followed through training.
-        trajectory_dataset: images, normalised for them.
-    """
-
-    create: Callable[[float], Model]
-    run_dataset: Dataset
-    pair: list[Network]
-    pair_dataset: Dataset
-    trajectories: list[Trajectory]
-    trajectory_dataset: Dataset
+    create: Callable[[float], Model]  # makes the small network for a dropout rate
+    run_dataset: Dataset  # it is trained on two classes of these
+    pair: list[Network]  # the networks compared at every depth
+    pair_dataset: Dataset  # images, normalised for them
+    trajectories: list[Trajectory]  # the networks followed through training
+    trajectory_dataset: Dataset  # images, normalised for them
 
 
 def reproduce_overlap(

@@ -24,19 +24,13 @@ _CAPTURE_BATCH = 500
 
 
 class Trajectory(NamedTuple):
-    """A network at the end of each epoch of its training.
+    """A network at the end of each epoch of its training."""
 
-    Attributes:
-        name: shown in tables.
-        model: a plain ConvNet whose dense layer ``fc`` reads its last activations, pooled (max).
-        epochs: how many there are.
-        load: ``(epoch) -> variables``, epochs from 0.
-    """
-
-    name: str
+    name: str  # shown in tables
+    # a plain ConvNet whose dense layer `fc` reads its last activations, pooled (max)
     model: Model
-    epochs: int
-    load: Callable[[int], dict]
+    epochs: int  # how many there are
+    load: Callable[[int], dict]  # `(epoch) -> variables`, epochs from 0
 
 
 def measure_epochs(

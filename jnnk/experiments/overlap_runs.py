@@ -31,19 +31,12 @@ _STREAMS = 2
 
 
 class Case(NamedTuple):
-    """One training.
+    """One training."""
 
-    Attributes:
-        seed: of the choice of images, the start and the order.
-        size: training images.
-        dropout: rate.
-        weight_decay: of AdamW.
-    """
-
-    seed: int
-    size: int
-    dropout: float
-    weight_decay: float
+    seed: int  # of the choice of images, the start and the order
+    size: int  # training images
+    dropout: float  # rate
+    weight_decay: float  # of AdamW
 
 
 def measure_runs(

@@ -33,31 +33,20 @@ STARTS = ("one-shot", "L1 fine-tune")
 
 
 class Settings(NamedTuple):
-    """What is measured; two folders with the same settings hold the same numbers.
+    """What is measured; two folders with the same settings hold the same numbers."""
 
-    Attributes:
-        criteria: names in ``CRITERIA``.
-        tolerance: accuracy that may be lost, in percentage points of all test images, against the
-            network that is pruned (the fine-tuned one after a fine-tune).
-        steps: shares are ``(step / steps) ** 2``, finer where criteria that lose accuracy at once
-            differ.
-        bracket_images: first test images, on which the search begins.
-        epochs: of the L1 fine-tune.
-        batch_size: images a step.
-        learning_rate: peak rate of SGD, falling to 0 by a cosine.
-        l1: strength of the penalty on conv kernels.
-        seed: of the fine-tune and of ``random``.
-    """
-
-    criteria: tuple[str, ...] = tuple(CRITERIA)
+    criteria: tuple[str, ...] = tuple(CRITERIA)  # names in `CRITERIA`
+    # accuracy that may be lost, in percentage points of all test images, against the network that
+    # is pruned (the fine-tuned one after a fine-tune)
     tolerance: float = 0.5
+    # shares are `(step / steps) ** 2`, finer where criteria that lose accuracy at once differ
     steps: int = 100
-    bracket_images: int = 2000
-    epochs: int = 1
-    batch_size: int = 128
-    learning_rate: float = 0.05
-    l1: float = 2e-4
-    seed: int = 0
+    bracket_images: int = 2000  # first test images, on which the search begins
+    epochs: int = 1  # of the L1 fine-tune
+    batch_size: int = 128  # images a step
+    learning_rate: float = 0.05  # peak rate of SGD, falling to 0 by a cosine
+    l1: float = 2e-4  # strength of the penalty on conv kernels
+    seed: int = 0  # of the fine-tune and of `random`
 
 
 def reproduce_pruning(

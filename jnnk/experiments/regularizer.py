@@ -47,41 +47,24 @@ _FREE = ("seeds", "strengths", "baselines", "baseline_strengths")
 
 
 class Settings(NamedTuple):
-    """What is trained and measured; two folders with the same settings hold the same numbers.
+    """What is trained and measured; two folders with the same settings hold the same numbers."""
 
-    Attributes:
-        strengths: of each sign.
-        seeds: of initialisation and order; there is no augmentation.
-        baselines: other penalties.
-        baseline_strengths: of those.
-        layers: patterns of the layers penalised and measured.
-        pool: side of the windows of pixels that are averaged, for speed.
-        train_images: first training images, trained on.
-        test_images: first test images, for every accuracy.
-        epochs: passes over them.
-        batch_size: images a step, and of the penalty's graphs.
-        learning_rate: peak rate of SGD.
-        overlap_images: training images whose overlap is measured.
-        neighbors: candidates K of that.
-        tolerance: accuracy that pruning may lose, in points.
-        criterion: by which kernels are ranked over the network.
-    """
-
-    strengths: tuple[float, ...] = (0.3, 1.0, 3.0)
+    strengths: tuple[float, ...] = (0.3, 1.0, 3.0)  # of each sign
+    # of initialisation and order; there is no augmentation
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    baselines: tuple[str, ...] = ("decorrelation", "cka")
-    baseline_strengths: tuple[float, ...] = (1.0,)
-    layers: tuple[str, ...] = ("layer2*",)
-    pool: int = 2
-    train_images: int = 2400
-    test_images: int = 2000
-    epochs: int = 4
-    batch_size: int = 64
-    learning_rate: float = 0.1
-    overlap_images: int = 600
-    neighbors: int = 25
-    tolerance: float = 1.0
-    criterion: str = "weight"
+    baselines: tuple[str, ...] = ("decorrelation", "cka")  # other penalties
+    baseline_strengths: tuple[float, ...] = (1.0,)  # of those
+    layers: tuple[str, ...] = ("layer2*",)  # patterns of the layers penalised and measured
+    pool: int = 2  # side of the windows of pixels that are averaged, for speed
+    train_images: int = 2400  # first training images, trained on
+    test_images: int = 2000  # first test images, for every accuracy
+    epochs: int = 4  # passes over them
+    batch_size: int = 64  # images a step, and of the penalty's graphs
+    learning_rate: float = 0.1  # peak rate of SGD
+    overlap_images: int = 600  # training images whose overlap is measured
+    neighbors: int = 25  # candidates K of that
+    tolerance: float = 1.0  # accuracy that pruning may lose, in points
+    criterion: str = "weight"  # by which kernels are ranked over the network
 
     def cases(self) -> list[tuple[str, float]]:
         """Penalty and strength of every case, the one without a penalty first."""

@@ -18,15 +18,10 @@ from jnnk.training import Model
 
 
 class Fitted(NamedTuple):
-    """Settings that fit a data set.
+    """Settings that fit a data set."""
 
-    Attributes:
-        config: the settings.
-        notes: a sentence for every default that had to give way.
-    """
-
-    config: Any
-    notes: tuple[str, ...] = ()
+    config: Any  # the settings
+    notes: tuple[str, ...] = ()  # a sentence for every default that had to give way
 
 
 def fit_training(

@@ -42,15 +42,10 @@ _OF_PRUNING: dict[str, Callable[[PruningHeadline], Any]] = {
 
 
 class RunHeadline(NamedTuple):
-    """A run of a comparison.
+    """A run of a comparison."""
 
-    Attributes:
-        run: its folder.
-        headline: its numbers.
-    """
-
-    run: pathlib.Path
-    headline: Headline
+    run: pathlib.Path  # its folder
+    headline: Headline  # its numbers
 
 
 def compare(runs: Sequence[Run], path: pathlib.Path) -> list[RunHeadline]:

@@ -30,19 +30,13 @@ from jnnk.training import Batch, Metrics, TrainState
 
 
 class Watched(NamedTuple):
-    """What a monitor notes of an epoch.
+    """What a monitor notes of an epoch."""
 
-    Attributes:
-        errors: what is watched (a channel's layer, or a name) to its errors, as
-            `EpochMetrics.errors`.
-        stopped_channels: the same to how many of them have stopped.
-        stopped: whether all have, which ends the training.
-        would_stop: whether a monitor that is only watched would end it; None for others.
-    """
-
+    # what is watched (a channel's layer, or a name) to its errors, as `EpochMetrics.errors`
     errors: dict[str, tuple[float | None, ...]]
-    stopped_channels: dict[str, int]
-    stopped: bool
+    stopped_channels: dict[str, int]  # the same to how many of them have stopped
+    stopped: bool  # whether all have, which ends the training
+    # whether a monitor that is only watched would end it; None for others
     would_stop: bool | None = None
 
 

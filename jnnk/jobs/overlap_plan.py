@@ -44,23 +44,15 @@ _BATCH = 256  # images, as `capture` takes them by default
 
 
 class OverlapPlan(NamedTuple):
-    """What ``jnnk overlap`` would take.
+    """What ``jnnk overlap`` would take."""
 
-    Attributes:
-        layers: a `LayerPlan` for each layer that some epoch has to measure.
-        num_images: N.
-        num_devices: that share the work.
-        seconds: by part: "network", "graphs and overlap", "compilation"; figures come on top.
-        device_bytes: at the largest moment, on the device that holds most.
-        host_bytes: of the whole process, at the largest moment; includes the devices' on a CPU.
-    """
-
-    layers: tuple[LayerPlan, ...]
-    num_images: int
-    num_devices: int
+    layers: tuple[LayerPlan, ...]  # a `LayerPlan` for each layer that some epoch has to measure
+    num_images: int  # N
+    num_devices: int  # that share the work
+    # by part: "network", "graphs and overlap", "compilation"; figures come on top
     seconds: dict[str, float]
-    device_bytes: int
-    host_bytes: int
+    device_bytes: int  # at the largest moment, on the device that holds most
+    host_bytes: int  # of the whole process, at the largest moment; includes the devices' on a CPU
 
 
 def plan_overlap(

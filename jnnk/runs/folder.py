@@ -44,15 +44,10 @@ DATA_RECORD = "data"
 
 
 class Run(NamedTuple):
-    """An open run folder.
+    """An open run folder."""
 
-    Attributes:
-        path: the folder.
-        config: what ``config.json`` holds.
-    """
-
-    path: pathlib.Path
-    config: dict[str, Any]
+    path: pathlib.Path  # the folder
+    config: dict[str, Any]  # what `config.json` holds
 
 
 def to_json(value: Any) -> Any:

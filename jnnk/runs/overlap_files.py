@@ -20,17 +20,12 @@ RANDOM = "random"
 
 
 class LayerArrays(NamedTuple):
-    """The arrays kept of one layer at one epoch.
+    """The arrays kept of one layer at one epoch."""
 
-    Attributes:
-        overlap: (C, C) mean Jaccard overlap of the channels' neighbourhoods, NaN for dead channels.
-        degree: (C,) mean NNK degree over images.
-        loo_error: (C,) leave-one-out error of each channel's NNK label interpolation.
-    """
-
+    # (C, C) mean Jaccard overlap of the channels' neighbourhoods, NaN for dead channels
     overlap: np.ndarray
-    degree: np.ndarray
-    loo_error: np.ndarray
+    degree: np.ndarray  # (C,) mean NNK degree over images
+    loo_error: np.ndarray  # (C,) leave-one-out error of each channel's NNK label interpolation
 
     AXES = {"overlap": "f C C", "degree": "f C", "loo_error": "f C"}  # noqa: RUF012
 
