@@ -6,10 +6,10 @@ of the compacted network, over seeds. Every accuracy measured and every fine-tun
 the command goes on where it was stopped.
 """
 
+import functools
 import itertools
 import pathlib
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,11 +18,11 @@ import numpy as np
 from jnnk.data import Dataset, first_images
 from jnnk.experiments.network import Network
 from jnnk.experiments.pruning import Accuracies
-from jnnk.experiments.runner import grouped, kept, run_cases
+from jnnk.experiments.runner import kept, run_cases
+from jnnk.graphs import NNKGraph
 from jnnk.jobs.channel_graphs import inner_graphs
-from jnnk.jobs.fit import fit
 from jnnk.jobs.latency import latency_gain
-from jnnk.jobs.train import mirrors
+from jnnk.jobs.trainer import Recipe, Trainer
 from jnnk.pruning import (
     CHANNEL_CRITERIA,
     channel_masks,
@@ -35,10 +35,10 @@ from jnnk.pruning._channels import OF_GRAPHS
 from jnnk.report.figures.levers import channel_pruning
 from jnnk.report.output import save_study
 from jnnk.runs.folder import require_settings
-from jnnk.runs.progress import Progress, Silent
-from jnnk.runs.records import spread
+from jnnk.runs.progress import SILENT, Progress
+from jnnk.runs.records import grouped, spread
 from jnnk.runs.study_records import ChannelCase, ChannelSummary, CompactCost
-from jnnk.training import Model, make_evaluate, make_optimizer, make_train_step, start_state
+from jnnk.training import Model, make_evaluate, start_state
 
 
 class Settings(NamedTuple):
@@ -57,23 +57,21 @@ class Settings(NamedTuple):
     learning_rate: float = 0.01  # peak rate of SGD
 
 
+PUBLISHED = Settings()
+
+
 def reproduce_channel_pruning(
     folder: pathlib.Path,
     networks: list[Network],
     dataset: Dataset,
     *,
-    settings: Settings | None = None,
-    progress: Progress | None = None,
+    settings: Settings = PUBLISHED,
+    progress: Progress = SILENT,
 ) -> tuple[ChannelSummary, ...]:
     """Measures what is not measured yet; tables and figure are made of all.
 
-    Args:
-        folder: gets ``results.json``, ``summary`` as CSV, LaTeX and Markdown, the figure, and what
-            is needed to go on.
-        networks: the networks; their models tell ``convs()``.
-        dataset: fine-tuned on its first training images, evaluated on its first test images.
-        settings: those of the published figures by default.
-        progress: shows how far it is.
+    The networks' models tell ``convs()``. They are fine-tuned on the first training images and
+    evaluated on the first test images. The folder gets what `save_study` writes.
 
     Returns:
         The summary: a record for each network, share and criterion.
@@ -81,8 +79,6 @@ def reproduce_channel_pruning(
     Raises:
         InputError: if the folder holds results made with other settings.
     """
-    settings = settings or Settings()
-    progress = progress or Silent()
     require_settings(folder, settings)
     dataset = first_images(dataset, train=settings.tune_images, test=settings.test_images)
     studied = [
@@ -92,7 +88,7 @@ def reproduce_channel_pruning(
     measured = run_cases(
         "reproduce channel-pruning",
         list(itertools.product(studied, settings.keep_rates, settings.criteria)),
-        lambda case: case[0].records(keep_rate=case[1], criterion=case[2]),
+        lambda case: case[0].records(*case[1:]),
         unit="case",
         progress=progress,
         show=lambda found: {"accuracy": found[-1].accuracy},
@@ -106,11 +102,7 @@ def reproduce_channel_pruning(
 
 
 def summarize_cases(records: Sequence[ChannelCase]) -> tuple[ChannelSummary, ...]:
-    """Means over seeds, a record for each network, share and criterion.
-
-    Args:
-        records: single measurements.
-    """
+    """Means over seeds, a record for each network, share and criterion."""
     summary = []
     groups = grouped(records, lambda record: (record.network, record.keep_rate, record.criterion))
     for rows in groups.values():
@@ -140,18 +132,18 @@ class _StudiedNetwork:
         settings: Settings,
         progress: Progress,
     ):
-        self._folder, self._network, self._progress = folder, network, progress
+        self._folder, self._progress = folder, progress
+        self._name, self._model, self._variables = network
         self._dataset, self._settings = dataset, settings
         evaluate = make_evaluate(network.model, normalization=dataset.normalization)
         path = folder / "accuracies.json"
         self._accuracies = Accuracies(path, network.variables, dataset, evaluate, progress)
-        self._graphs: dict | None = None
-        self._programs: dict[Model, tuple] = {}
+        self._trainer = functools.cache(self._make_trainer)
 
-    def records(self, *, criterion: str, keep_rate: float) -> tuple[ChannelCase, ...]:
+    def records(self, keep_rate: float, criterion: str) -> tuple[ChannelCase, ...]:
         """All measurements of one criterion at one share, from their file where there is one."""
         path = self._folder / f"keep{keep_rate:g}" / f"{criterion}.json"
-        measure = partial(self._measure, path.parent, criterion, keep_rate)
+        measure = functools.partial(self._measure, path.parent, criterion, keep_rate)
         return kept(path, measure, kind=tuple[ChannelCase, ...])
 
     def _measure(self, folder: pathlib.Path, criterion: str, keep_rate: float) -> list[ChannelCase]:
@@ -167,10 +159,13 @@ class _StudiedNetwork:
             is_tuned = keep_rate in settings.tuned_rates
             if not (is_new_mask or is_tuned):
                 continue
-            masks = self._masks(criterion, keep_rate, seed)
-            case = partial(
-                ChannelCase, network=self._network.name, keep_rate=keep_rate, criterion=criterion,
-                accuracy_before=before, cost=self._cost(keep_rate, masks), seed=seed,
+            masks = channel_masks(
+                self._variables["params"], self._model.convs(), criterion, keep_rate=keep_rate,
+                graphs=self._graphs if criterion in OF_GRAPHS else None, key=jax.random.key(seed),
+            )  # fmt: skip
+            case = functools.partial(
+                ChannelCase, network=self._name, keep_rate=keep_rate, criterion=criterion,
+                accuracy_before=before, cost=self._cost(folder, masks), seed=seed,
             )  # fmt: skip
             if is_new_mask:
                 records.append(case(stage="one-shot", accuracy=self._accuracies(masks, images)))
@@ -179,61 +174,46 @@ class _StudiedNetwork:
                 records.append(case(stage="fine-tuned", accuracy=accuracy))
         return records
 
-    def _masks(self, criterion: str, keep_rate: float, seed: int) -> Any:
-        model, variables = self._network.model, self._network.variables
-        if criterion in OF_GRAPHS and self._graphs is None:
-            self._graphs = inner_graphs(
-                model, variables, self._dataset,
-                images=self._settings.graph_images, neighbors=self._settings.neighbors,
-            )  # fmt: skip
-        return channel_masks(
-            variables["params"], model.convs(), criterion,
-            keep_rate=keep_rate, graphs=self._graphs, key=jax.random.key(seed),
-        )  # fmt: skip
+    @functools.cached_property
+    def _graphs(self) -> dict[str, NNKGraph]:
+        images, neighbors = self._settings.graph_images, self._settings.neighbors
+        return inner_graphs(
+            self._model, self._variables, self._dataset, images=images, neighbors=neighbors
+        )
 
-    def _cost(self, keep_rate: float, masks: Any) -> CompactCost:
+    def _cost(self, folder: pathlib.Path, masks: Any) -> CompactCost:
         """MACs and latency as shares of the whole network's; widths are the same for all masks."""
+        model, variables, batch_size = self._model, self._variables, self._settings.batch_size
 
         def measure() -> CompactCost:
-            model, variables = self._network.model, self._network.variables
             both = [(model, variables), compact(model, variables, masks)]
-            shape = (self._settings.batch_size, *self._dataset.test_images.shape[1:])
+            shape = (batch_size, *self._dataset.test_images.shape[1:])
             whole, small = (_macs(*each, shape) for each in both)
-            times = latency_gain(
-                model, variables, masks, self._dataset, batch_size=self._settings.batch_size
-            )
+            times = latency_gain(model, variables, masks, self._dataset, batch_size=batch_size)
             return CompactCost(macs=small / whole, latency=times.compacted / times.whole)
 
-        return kept(self._folder / f"keep{keep_rate:g}" / "cost.json", measure, kind=CompactCost)
+        return kept(folder / "cost.json", measure, kind=CompactCost)
 
     def _tuned(self, folder: pathlib.Path, masks: Any, seed: int) -> float:
         """Accuracy of the compacted network after fine-tuning."""
-        settings, dataset = self._settings, self._dataset
-        model, variables = compact(self._network.model, self._network.variables, masks)
-        optimizer, step, evaluate = self._program(model)
-        state = fit(
-            partial(start_state, optimizer, jax.random.key(seed), variables),
-            step, dataset, evaluate=evaluate, epochs=settings.tune_epochs,
-            batch_size=settings.batch_size, seed=seed, folder=folder,
-            progress=self._progress.unseen(), description="",
-        )  # fmt: skip
-        return evaluate(state.variables, dataset.test_images, dataset.test_labels)
+        model, variables = compact(self._model, self._variables, masks)
+        trainer = self._trainer(model)
+        start = functools.partial(start_state, trainer.optimizer, jax.random.key(seed), variables)
+        state = trainer.fit(
+            start, seed=seed, folder=folder, progress=self._progress.unseen(), description=""
+        )
+        return trainer.accuracy(state.variables)
 
-    def _program(self, model: Model) -> tuple:
-        """Optimiser, step and evaluation, shared by the masks that leave the same widths."""
-        if model not in self._programs:
-            settings, dataset = self._settings, self._dataset
-            num_steps = settings.tune_epochs * (len(dataset.train_images) // settings.batch_size)
-            optimizer = make_optimizer(
-                "sgd", learning_rate=settings.learning_rate, num_steps=num_steps, weight_decay=1e-4
-            )
-            normalization = dataset.normalization
-            step = make_train_step(
-                model, optimizer, normalization=normalization, flip=mirrors(dataset)
-            )
-            evaluate = make_evaluate(model, normalization=normalization)
-            self._programs[model] = optimizer, step, evaluate
-        return self._programs[model]
+    def _make_trainer(self, model: Model) -> Trainer:
+        """Made once for the masks that leave the same widths."""
+        settings = self._settings
+        recipe = Recipe(
+            epochs=settings.tune_epochs,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            weight_decay=1e-4,
+        )
+        return Trainer(model, self._dataset, recipe)
 
 
 def _macs(model: Model, variables: dict, shape: tuple[int, ...]) -> int:

@@ -14,18 +14,17 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-import optax
 
 from jnnk.data import Dataset, first_images
-from jnnk.experiments.runner import grouped, run_cases
+from jnnk.experiments.runner import run_cases
 from jnnk.jobs.fit import Monitor, Watched, fit
 from jnnk.jobs.stopping import stopping
 from jnnk.report.figures.levers import stopping_rules
 from jnnk.report.output import save_study
 from jnnk.runs.divergence import read_metrics
 from jnnk.runs.folder import require_settings
-from jnnk.runs.progress import Progress, Silent
-from jnnk.runs.records import EpochMetrics, spread
+from jnnk.runs.progress import SILENT, Progress
+from jnnk.runs.records import EpochMetrics, grouped, over_seeds
 from jnnk.runs.study_records import StoppedTraining, StoppingSummary
 from jnnk.training import (
     Model,
@@ -53,23 +52,22 @@ class Settings(NamedTuple):
     learning_rate: float = 1e-3  # of Adam, constant
 
 
+PUBLISHED = Settings()
+
+
 def reproduce_early_stopping(
     folder: pathlib.Path,
     model: Model,
     dataset: Dataset,
     *,
-    settings: Settings | None = None,
-    progress: Progress | None = None,
+    settings: Settings = PUBLISHED,
+    progress: Progress = SILENT,
 ) -> tuple[StoppingSummary, ...]:
     """Trains what is not trained yet; tables and figure are made of all.
 
-    Args:
-        folder: gets ``results.json`` (a record for each rule and seed), ``summary`` as CSV, LaTeX
-            and Markdown, the figure, and a folder for each training.
-        model: the network; tells its ``convs()``.
-        dataset: of the two classes, see :func:`jnnk.data.only_classes`.
-        settings: those of the published figures by default.
-        progress: shows how far it is.
+    The network tells its ``convs()``; the data set is of the two classes, see
+    :func:`jnnk.data.only_classes`. The folder gets what `save_study` writes, and a folder for each
+    training.
 
     Returns:
         The summary: mean and standard deviation over seeds for each rule.
@@ -77,8 +75,6 @@ def reproduce_early_stopping(
     Raises:
         InputError: if the folder holds results made with other settings.
     """
-    settings = settings or Settings()
-    progress = progress or Silent()
     require_settings(folder, settings, free=("seeds",))
     dataset = first_images(dataset, train=settings.train_images)
     # Frozen or not, one program; over so many steps the schedule is constant.
@@ -89,15 +85,19 @@ def reproduce_early_stopping(
     evaluate = make_evaluate(model, normalization=dataset.normalization)
     rules = {name: stopping(name, model, dataset, patience=settings.patience) for name in RULES[1:]}
     rules["none"] = (dataset, _only_watched(rules.pop("nnk")[1]))
+    image_shape = dataset.train_images.shape[1:]
+
+    def start(seed: int) -> TrainState:
+        state = init_state(model, optimizer, jax.random.key(seed), image_shape=image_shape)
+        return start_freezing(state)
 
     def train(case: tuple[int, str]) -> list[StoppedTraining]:
         """A training by a rule; of the one to the end, also where the last layer would stop."""
         seed, name = case
         data, monitor = rules[name]
         part = folder / name / f"seed{seed}"
-        start = partial(_start, model, optimizer, data, seed)
         fit(
-            start, step, data, evaluate=evaluate, epochs=settings.epochs,
+            partial(start, seed), step, data, evaluate=evaluate, epochs=settings.epochs,
             batch_size=settings.batch_size, seed=seed, folder=part,
             progress=progress.unseen(), description="", monitor=monitor,
         )  # fmt: skip
@@ -125,31 +125,13 @@ def reproduce_early_stopping(
 
 
 def summarize_rules(records: Sequence[StoppedTraining]) -> tuple[StoppingSummary, ...]:
-    """Mean and standard deviation over seeds, a record for each rule in the order of ``RULES``.
-
-    Args:
-        records: single trainings.
-    """
+    """Mean and standard deviation over seeds, a record for each rule in the order of ``RULES``."""
     groups = grouped(records, lambda record: record.rule)
+    stopped = {rule: sum(row.stopped_early for row in rows) for rule, rows in groups.items()}
     return tuple(
-        StoppingSummary(
-            rule=rule,
-            seeds=len(groups[rule]),
-            stopped_early=sum(row.stopped_early for row in groups[rule]),
-            epochs=spread([row.epochs for row in groups[rule]]),
-            accuracy=spread([row.accuracy for row in groups[rule]]),
-            images=spread([row.images for row in groups[rule]]),
-            passes=spread([row.passes for row in groups[rule]]),
-        )
+        over_seeds(StoppingSummary, groups[rule], rule=rule, stopped_early=stopped[rule])
         for rule in RULES
     )
-
-
-def _start(
-    model: Model, optimizer: optax.GradientTransformationExtraArgs, data: Dataset, seed: int
-) -> TrainState:
-    shape = data.train_images.shape[1:]
-    return start_freezing(init_state(model, optimizer, jax.random.key(seed), image_shape=shape))
 
 
 def _only_watched(monitor: Monitor) -> Monitor:

@@ -19,13 +19,13 @@ from jnnk.experiments.overlap_epochs import Trajectory, measure_epochs
 from jnnk.experiments.overlap_pair import measure_pair
 from jnnk.experiments.overlap_runs import measure_runs
 from jnnk.experiments.overlap_settings import Settings
-from jnnk.experiments.runner import grouped
 from jnnk.measures import correlation
 from jnnk.report.figures import overlap as figures
 from jnnk.report.output import save_figure, save_markdown, save_table
 from jnnk.report.tables import Records
 from jnnk.runs.folder import require_settings, write_json
-from jnnk.runs.progress import Progress, Silent
+from jnnk.runs.progress import SILENT, Progress
+from jnnk.runs.records import grouped
 from jnnk.runs.study_records import (
     CorrelationRow,
     NetworkEpoch,
@@ -65,21 +65,20 @@ class Inputs(NamedTuple):
     trajectory_dataset: Dataset  # images, normalised for them
 
 
+PUBLISHED = Settings()
+
+
 def reproduce_overlap(
     folder: pathlib.Path,
     inputs: Inputs,
     *,
-    settings: Settings | None = None,
-    progress: Progress | None = None,
+    settings: Settings = PUBLISHED,
+    progress: Progress = SILENT,
 ) -> OverlapStudy:
     """Measures what is not measured yet; tables and figures are written after every study.
 
-    Args:
-        folder: gets ``results.json``, the tables as ``.csv``, ``.tex`` and ``.md``, the figures,
-            and the parts.
-        inputs: networks and images.
-        settings: the paper-sized ones by default.
-        progress: shows how far it is.
+    The folder gets ``results.json``, the tables as ``.csv``, ``.tex`` and ``.md``, the figures, and
+    the parts.
 
     Returns:
         The records of the three studies, their correlations and means.
@@ -87,8 +86,6 @@ def reproduce_overlap(
     Raises:
         InputError: if the folder holds results made with other settings.
     """
-    settings = settings or Settings()
-    progress = progress or Silent()
     require_settings(folder, settings)
 
     def write(results: OverlapStudy, name: str, table: Records, caption: str) -> None:
@@ -141,8 +138,7 @@ def correlations(
         controls: name to the numbers of a record that are held fixed; no numbers for none.
 
     Returns:
-        A row a group, quantity, method and set of controls; see
-        :func:`jnnk.measures.correlation`.
+        A row a group, quantity, method and set of controls; see `jnnk.measures.correlation`.
     """
     rows = []
     for group, records in groups.items():
@@ -174,11 +170,7 @@ def by_network(epochs: Sequence[NetworkEpoch]) -> dict[str, Sequence[NetworkEpoc
 
 
 def pair_means(pair: Sequence[PairLayer]) -> list[TableRow]:
-    """Means over layers of each network of the pair.
-
-    Args:
-        pair: of :func:`jnnk.experiments.overlap_pair.measure_pair`.
-    """
+    """Means over layers of each network of the pair."""
     measures = {
         "overlap": attrgetter("overlap.mean"),
         "overlap_by_chance": attrgetter("overlap_by_chance"),
@@ -201,11 +193,7 @@ def pair_means(pair: Sequence[PairLayer]) -> list[TableRow]:
 
 
 def last_errors(epochs: Sequence[NetworkEpoch]) -> list[TableRow]:
-    """Errors in percent of each network after its last epoch.
-
-    Args:
-        epochs: of :func:`jnnk.experiments.overlap_epochs.measure_epochs`.
-    """
+    """Errors in percent of each network after its last epoch."""
     last = {record.network: record.errors for record in epochs}
     return [
         {

@@ -40,17 +40,9 @@ def measure_epochs(
     settings: Settings,
     progress: Progress,
 ) -> tuple[NetworkEpoch, ...]:
-    """Measures every network at every epoch, leaving out what is measured already.
+    """A record a network and epoch; those that have their file in the folder are left out.
 
-    Args:
-        folder: gets a file a network and epoch.
-        networks: the networks.
-        dataset: the images they were trained on, normalised as they want it.
-        settings: what to measure.
-        progress: shows how far it is.
-
-    Returns:
-        A record a network and epoch.
+    The data set is what the networks were trained on, with the normalisation that they want.
     """
     predicts = {
         network.name: make_predict(network.model, normalization=dataset.normalization)
@@ -80,15 +72,7 @@ def measure_epochs(
 def measure_epoch(
     network: Trajectory, predict: Callable, epoch: int, dataset: Dataset, settings: Settings
 ) -> EpochErrors:
-    """One network at one epoch.
-
-    Args:
-        network: the network.
-        predict: from :func:`jnnk.training.make_predict`, the same for all epochs.
-        epoch: which.
-        dataset: the images.
-        settings: what to measure.
-    """
+    """One network at one epoch; ``predict`` is the same for all epochs."""
     variables = network.load(epoch)
     last = list(layer_shapes(predict, variables, dataset.train_images))[-1]
 

@@ -1,4 +1,4 @@
-"""Networks that differ in one thing of their training, compared at every depth."""
+"""Networks that differ in one thing of their training, measured at every depth."""
 
 import pathlib
 from functools import partial
@@ -19,27 +19,25 @@ def measure_pair(
     settings: Settings,
     progress: Progress,
 ) -> tuple[PairLayer, ...]:
-    """Measures every network, leaving out what is measured already.
+    """A record a network and layer; networks that have their file in the folder are left out.
 
-    Args:
-        folder: gets a file a network.
-        networks: the networks.
-        dataset: images, normalised as the networks want it.
-        settings: what to measure.
-        progress: shows how far it is.
-
-    Returns:
-        A record a network and layer.
+    The data set has the normalisation that the networks want.
     """
 
-    def measured(network: Network) -> MeasuredNetwork:
-        measure = partial(_measure, network, dataset, settings)
-        return kept(folder / f"{network.name}.json", measure, kind=MeasuredNetwork)
+    def measure(network: Network) -> MeasuredNetwork:
+        evaluate = make_evaluate(network.model, normalization=dataset.normalization)
+        predict = make_predict(network.model, normalization=dataset.normalization)
+        return MeasuredNetwork(
+            test_accuracy=evaluate(network.variables, dataset.test_images, dataset.test_labels),
+            layers=measure_layers(predict, network.variables, dataset, settings),
+        )
 
     found = run_cases(
         "matched pair",
         networks,
-        measured,
+        lambda network: kept(
+            folder / f"{network.name}.json", partial(measure, network), kind=MeasuredNetwork
+        ),
         unit="network",
         progress=progress,
         show=lambda record: {"test_accuracy": record.test_accuracy},
@@ -48,13 +46,4 @@ def measure_pair(
         PairLayer(network=network.name, test_accuracy=record.test_accuracy, layer=layer)
         for network, record in zip(networks, found, strict=True)
         for layer in record.layers
-    )
-
-
-def _measure(network: Network, dataset: Dataset, settings: Settings) -> MeasuredNetwork:
-    evaluate = make_evaluate(network.model, normalization=dataset.normalization)
-    predict = make_predict(network.model, normalization=dataset.normalization)
-    return MeasuredNetwork(
-        test_accuracy=evaluate(network.variables, dataset.test_images, dataset.test_labels),
-        layers=measure_layers(predict, network.variables, dataset, settings),
     )

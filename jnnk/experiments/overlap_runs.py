@@ -46,17 +46,10 @@ def measure_runs(
     settings: Settings,
     progress: Progress,
 ) -> tuple[TrainedNetwork, ...]:
-    """Trains and measures every case, leaving out what is done already.
+    """A record a case: trained and measured, or read from its file in the folder.
 
-    Args:
-        folder: gets a file a case.
-        create: makes the network for a dropout rate; dropout alone may differ.
-        dataset: has the settings' classes among its own.
-        settings: the cases, and what to measure.
-        progress: shows how far it is.
-
-    Returns:
-        A record a case.
+    The network that ``create`` makes for a dropout rate differs in its dropout alone; the data set
+    has the settings' classes among its own.
     """
     trainer = Trainer(create, only_classes(dataset, settings.classes), settings)
     combinations = itertools.product(
@@ -82,13 +75,7 @@ def measure_runs(
 
 
 class Trainer:
-    """Trains and measures cases with programs compiled once.
-
-    Args:
-        create: makes the network for a dropout rate.
-        dataset: of the chosen classes.
-        settings: what to train and measure.
-    """
+    """Trains and measures cases, on a data set of the chosen classes, with programs made once."""
 
     def __init__(self, create: Callable[[float], Model], dataset: Dataset, settings: Settings):
         self._dataset, self._settings = dataset, settings
@@ -105,23 +92,18 @@ class Trainer:
             )
             for decay in settings.weight_decays
         }
+        options = {"normalization": dataset.normalization, "augment": False}
         self._steps = {
-            (dropout, decay): make_train_step(
-                create(dropout),
-                optimizer,
-                normalization=dataset.normalization,
-                augment=False,
-            )
+            (dropout, decay): make_train_step(create(dropout), optimizer, **options)
             for dropout in settings.dropouts
             for decay, optimizer in self._optimizers.items()
         }
 
     def measure(self, case: Case) -> TrainedNetwork:
-        """Trains one network and measures it.
+        """Trains a network and measures its last layer.
 
-        Args:
-            case: the training. The channels of its last layer are measured on its first training
-                images, as many as the smallest size has.
+        The channels are measured on the network's first training images, as many as the smallest
+        size has.
         """
         dataset, settings = self._dataset, self._settings
         order = epoch_order(len(dataset.train_images), seed=case.seed, epoch=0)[: case.size]
@@ -132,11 +114,9 @@ class Trainer:
         few = slice(min(settings.sizes))  # the same number for all: overlap depends on it
         last = list(layer_shapes(self._predict, variables, images))[-1]
         (captured,) = capture(self._predict, variables, images[few], layers=[last])
+        num_classes, config = len(dataset.class_names), settings.overlap_config
         measures, _ = measure_layer(
-            captured.values,
-            labels[few],
-            num_classes=len(dataset.class_names),
-            config=settings.overlap_config,
+            captured.values, labels[few], num_classes=num_classes, config=config
         )
         return TrainedNetwork(
             **case._asdict(),
@@ -162,13 +142,7 @@ class Trainer:
 
 
 def batches(case: Case, batch_size: int, steps: int) -> Iterator[np.ndarray]:
-    """Rows of every batch, epoch after epoch.
-
-    Args:
-        case: its seed and size; the size is at least a batch.
-        batch_size: rows a batch; the ragged last one of an epoch is left out.
-        steps: how many.
-    """
+    """Rows of every batch, epoch after epoch; the ragged last one of an epoch is left out."""
     a_pass = case.size // batch_size
     for step in range(steps):
         epoch, index = divmod(step, a_pass)

@@ -45,29 +45,17 @@ class Settings(NamedTuple):
 def measure_layers(
     predict: Callable, variables: dict, dataset: Dataset, settings: Settings
 ) -> tuple[StudyLayer, ...]:
-    """All measures of all layers on a fixed choice of training images.
-
-    Args:
-        predict: from :func:`jnnk.training.make_predict`.
-        variables: the network's.
-        dataset: its training images are used.
-        settings: how many images, how layers are pooled.
-
-    Returns:
-        A record a layer, in the network's order.
-    """
+    """All measures of all layers on a fixed choice of training images, in the network's order."""
     rows = np.sort(epoch_order(len(dataset.train_images), seed=0, epoch=0)[: settings.images])
     images, labels = dataset.train_images[rows], dataset.train_labels[rows]
     names = list(layer_shapes(predict, variables, images))
-    records = []
-    for depth, captured in enumerate(
-        capture(predict, variables, images, layers=names, pooling="mean", size=settings.side)
-    ):
-        measures, _ = measure_layer(
-            captured.values,
-            labels,
-            num_classes=len(dataset.class_names),
-            config=settings.overlap_config,
+    options = {"num_classes": len(dataset.class_names), "config": settings.overlap_config}
+    layers = capture(predict, variables, images, layers=names, pooling="mean", size=settings.side)
+    return tuple(
+        StudyLayer(
+            depth=depth,
+            layer=captured.name,
+            measures=measure_layer(captured.values, labels, **options)[0],
         )
-        records.append(StudyLayer(depth=depth, layer=captured.name, measures=measures))
-    return tuple(records)
+        for depth, captured in enumerate(layers)
+    )

@@ -7,7 +7,7 @@ test accuracy is lost. Every accuracy measured is kept, so the command goes on w
 
 import hashlib
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,17 +17,16 @@ import numpy as np
 from jnnk.data import Dataset
 from jnnk.experiments.bisection import last_true
 from jnnk.experiments.network import Network
-from jnnk.experiments.runner import grouped
-from jnnk.jobs.fit import fit
-from jnnk.jobs.train import mirrors
+from jnnk.jobs.trainer import Evaluate, Recipe, Trainer
 from jnnk.pruning import CRITERIA, apply_masks, make_masks, pruning_score, summarize
 from jnnk.pruning._conv_leaves import conv_kernels
 from jnnk.report.figures.pruning import prunable_shares
 from jnnk.report.output import save_figure, save_markdown, save_table
 from jnnk.runs.folder import read_json, require_settings, write_json
-from jnnk.runs.progress import Progress, Silent
+from jnnk.runs.progress import SILENT, Progress
+from jnnk.runs.records import grouped
 from jnnk.runs.study_records import PrunableShare, PruningCase, TableRow
-from jnnk.training import make_evaluate, make_optimizer, make_train_step, start_state
+from jnnk.training import make_evaluate, start_state
 
 STARTS = ("one-shot", "L1 fine-tune")
 
@@ -49,23 +48,21 @@ class Settings(NamedTuple):
     seed: int = 0  # of the fine-tune and of `random`
 
 
+PUBLISHED = Settings()
+
+
 def reproduce_pruning(
     folder: pathlib.Path,
     networks: list[Network],
     dataset: Dataset,
     *,
-    settings: Settings | None = None,
-    progress: Progress | None = None,
+    settings: Settings = PUBLISHED,
+    progress: Progress = SILENT,
 ) -> list[PruningCase]:
     """Measures what is not measured yet; the tables are written anew after every number.
 
-    Args:
-        folder: gets ``results.json``, ``table.csv``, ``.tex`` and ``.md``, the figure, and what is
-            needed to go on.
-        networks: the networks.
-        dataset: trained on and evaluated.
-        settings: the paper-sized ones by default.
-        progress: shows how far it is.
+    The folder gets ``results.json``, ``table.csv``, ``.tex`` and ``.md``, the figure, and what is
+    needed to go on.
 
     Returns:
         A record for each network, start and criterion.
@@ -73,8 +70,6 @@ def reproduce_pruning(
     Raises:
         InputError: if the folder holds results made with other settings.
     """
-    settings = settings or Settings()
-    progress = progress or Silent()
     require_settings(folder, settings)
     records: list[PruningCase] = []
     cases = [(start, network) for start in STARTS for network in networks]
@@ -98,10 +93,10 @@ def reproduce_pruning(
 
 
 class Accuracies:
-    """Accuracies of one network under masks, each measured once and kept in a file.
+    """Accuracies of one network under masks on a set's test images, each measured once and kept.
 
     Args:
-        path: the file.
+        path: the file that keeps them.
         variables: the network's variables.
         dataset: its test images are used.
         evaluate: from :func:`jnnk.training.make_evaluate`.
@@ -113,13 +108,13 @@ class Accuracies:
         path: pathlib.Path,
         variables: dict,
         dataset: Dataset,
-        evaluate: Callable[[dict, np.ndarray, np.ndarray], float],
+        evaluate: Evaluate,
         progress: Progress,
     ):
-        self._progress = progress
         self.variables = variables
         self.num_images = len(dataset.test_images)
-        self._path, self._dataset, self._evaluate = path, dataset, evaluate
+        self._path, self._dataset = path, dataset
+        self._evaluate, self._progress = evaluate, progress
         self._known: dict[str, float] = (
             read_json(path, kind=dict[str, float]) if path.exists() else {}
         )
@@ -144,13 +139,8 @@ def measure(accuracies: Accuracies, criterion: str, settings: Settings) -> Pruna
     The share is a turning point: it keeps the accuracy within the tolerance and the next larger
     one of the grid does not. Accuracy is not quite monotone, so a larger share further
     on may by chance be within it again.
-
-    Args:
-        accuracies: of the network.
-        criterion: a key of ``CRITERIA``.
-        settings: tolerance, grid and images of the search.
     """
-    params = accuracies.variables["params"]
+    params, every = accuracies.variables["params"], accuracies.num_images
     key = jax.random.key(settings.seed) if criterion == "random" else None
 
     def share(step: int) -> float:
@@ -159,20 +149,15 @@ def measure(accuracies: Accuracies, criterion: str, settings: Settings) -> Pruna
     def masks(step: int) -> Any:
         return make_masks(params, criterion=criterion, keep_rate=1 - share(step), key=key)
 
-    def is_within(step: int, num_images: int) -> bool:
-        lost = accuracies(None, num_images) - accuracies(masks(step), num_images)
-        return 100 * lost <= settings.tolerance + 1e-9
+    def turning_point(num_images: int, guess: int | None = None) -> int:
+        def is_within(step: int) -> bool:
+            lost = accuracies(None, num_images) - accuracies(masks(step), num_images)
+            return 100 * lost <= settings.tolerance + 1e-9
 
-    few = min(settings.bracket_images, accuracies.num_images)
-    guess = last_true(partial(is_within, num_images=few), low=0, high=settings.steps)
-    step = last_true(
-        partial(is_within, num_images=accuracies.num_images),
-        low=0,
-        high=settings.steps,
-        guess=guess,
-    )
-    before = accuracies(None, accuracies.num_images)
-    accuracy = accuracies(masks(step), accuracies.num_images)
+        return last_true(is_within, low=0, high=settings.steps, guess=guess)
+
+    step = turning_point(every, turning_point(min(settings.bracket_images, every)))
+    before, accuracy = accuracies(None, every), accuracies(masks(step), every)
     whole, kept = summarize(params, masks(step)).params
     return PrunableShare(
         criterion=criterion,
@@ -180,18 +165,14 @@ def measure(accuracies: Accuracies, criterion: str, settings: Settings) -> Pruna
         accuracy=accuracy,
         accuracy_before=before,
         next_share=share(step + 1),
-        next_accuracy=accuracies(masks(step + 1), accuracies.num_images),
+        next_accuracy=accuracies(masks(step + 1), every),
         params=kept / whole,
         score=pruning_score(accuracy, before, kept, whole),
     )
 
 
 def summary_table(records: Sequence[PruningCase]) -> list[TableRow]:
-    """A row a criterion, a column a network and start: the share pruned in percent.
-
-    Args:
-        records: of :func:`reproduce_pruning`.
-    """
+    """A row a criterion, a column a network and start: the share pruned in percent."""
     columns = grouped(records, lambda record: f"{record.network}, {record.start} (%)")
     shares = {
         name: {row.prunable.criterion: 100 * row.prunable.share for row in rows}
@@ -206,26 +187,22 @@ def summary_table(records: Sequence[PruningCase]) -> list[TableRow]:
 def _finetune(
     network: Network,
     dataset: Dataset,
-    evaluate: Callable[[dict, np.ndarray, np.ndarray], float],
+    evaluate: Evaluate,
     settings: Settings,
     folder: pathlib.Path,
     progress: Progress,
 ) -> dict:
-    num_steps = settings.epochs * (len(dataset.train_images) // settings.batch_size)
-    optimizer = make_optimizer(
-        "sgd", learning_rate=settings.learning_rate, num_steps=num_steps, weight_decay=0.0
-    )
-    step = make_train_step(
-        network.model, optimizer, normalization=dataset.normalization,
-        flip=mirrors(dataset), l1=settings.l1,
-    )  # fmt: skip
-    return fit(
-        partial(start_state, optimizer, jax.random.key(settings.seed), network.variables),
-        step,
-        dataset,
-        evaluate=evaluate,
+    """The network's variables after a training with the L1 penalty."""
+    recipe = Recipe(
         epochs=settings.epochs,
         batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        l1=settings.l1,
+    )
+    trainer = Trainer(network.model, dataset, recipe, evaluate=evaluate)
+    key = jax.random.key(settings.seed)
+    return trainer.fit(
+        partial(start_state, trainer.optimizer, key, network.variables),
         seed=settings.seed,
         folder=folder,
         progress=progress,

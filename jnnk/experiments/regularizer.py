@@ -6,10 +6,10 @@ accuracy, the gap to the training accuracy, and the share of kernels that can be
 trained network has a folder of its own, so the command goes on where it was stopped.
 """
 
+import functools
 import itertools
 import pathlib
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,15 +20,16 @@ from jnnk.data import Dataset, first_images
 from jnnk.experiments.pruning import Accuracies
 from jnnk.experiments.pruning import Settings as PruningSettings
 from jnnk.experiments.pruning import measure as measure_pruning
-from jnnk.experiments.runner import grouped, kept, run_cases
+from jnnk.experiments.runner import kept, run_cases
 from jnnk.jobs.fit import fit
 from jnnk.jobs.overlap import chosen_layers, measure_layer
+from jnnk.jobs.trainer import Recipe
 from jnnk.penalties import make_regularizer
 from jnnk.report.figures.levers import regularizer_effects
 from jnnk.report.output import save_study
 from jnnk.runs.folder import require_settings
-from jnnk.runs.progress import Progress, Silent
-from jnnk.runs.records import LayerMeasures, spread
+from jnnk.runs.progress import SILENT, Progress
+from jnnk.runs.records import LayerMeasures, grouped, over_seeds, spread
 from jnnk.runs.settings import OverlapConfig
 from jnnk.runs.study_records import RegularizedNetwork, RegularizerSummary
 from jnnk.training import (
@@ -37,7 +38,6 @@ from jnnk.training import (
     TrainState,
     init_state,
     make_evaluate,
-    make_optimizer,
     make_predict,
     make_train_step,
 )
@@ -73,23 +73,21 @@ class Settings(NamedTuple):
         return [("none", 0.0), *(("overlap", strength) for strength in signed), *others]
 
 
+PUBLISHED = Settings()
+
+
 def reproduce_regularizer(
     folder: pathlib.Path,
     model: Model,
     dataset: Dataset,
     *,
-    settings: Settings | None = None,
-    progress: Progress | None = None,
+    settings: Settings = PUBLISHED,
+    progress: Progress = SILENT,
 ) -> tuple[RegularizerSummary, ...]:
     """Trains and measures what is not there yet; tables and figure are made of all.
 
-    Args:
-        folder: gets ``results.json`` (a record for each network), ``summary`` as CSV, LaTeX and
-            Markdown, the figure, and a folder for each network.
-        model: the network.
-        dataset: trained on and evaluated; only its first images are used.
-        settings: those of the published figures by default.
-        progress: shows how far it is.
+    Only the first images of the data set are used. The folder gets what `save_study` writes, and a
+    folder for each network.
 
     Returns:
         The summary: mean and standard deviation over seeds for each penalty and strength.
@@ -97,8 +95,6 @@ def reproduce_regularizer(
     Raises:
         InputError: if the folder holds results made with other settings, or no layer matches.
     """
-    settings = settings or Settings()
-    progress = progress or Silent()
     require_settings(folder, settings, free=_FREE)
     dataset = first_images(dataset, train=settings.train_images, test=settings.test_images)
     dataset = dataset._replace(
@@ -122,24 +118,10 @@ def reproduce_regularizer(
 
 
 def summarize_cases(records: Sequence[RegularizedNetwork]) -> tuple[RegularizerSummary, ...]:
-    """Mean and standard deviation over seeds, a record for each penalty and strength.
-
-    Args:
-        records: single networks.
-    """
+    """Mean and standard deviation over seeds, a record for each penalty and strength."""
     groups = grouped(records, lambda record: (record.penalty, record.strength))
     return tuple(
-        RegularizerSummary(
-            penalty=penalty,
-            strength=strength,
-            seeds=len(rows),
-            overlap=spread([row.overlap for row in rows]),
-            accuracy=spread([row.accuracy for row in rows]),
-            gap=spread([row.gap for row in rows]),
-            prunable=spread([row.prunable for row in rows]),
-            channel_loo_error=spread([row.channel_loo_error for row in rows]),
-            redundancy=spread([row.redundancy for row in rows]),
-        )
+        over_seeds(RegularizerSummary, rows, penalty=penalty, strength=strength)
         for (penalty, strength), rows in groups.items()
     )
 
@@ -161,45 +143,43 @@ class _Study:
         self._progress = progress
         self._evaluate = make_evaluate(model, normalization=dataset.normalization)
         self._predict = make_predict(model, normalization=dataset.normalization)
-        num_steps = settings.epochs * (len(dataset.train_images) // settings.batch_size)
-        self._optimizer = make_optimizer(
-            "sgd", learning_rate=settings.learning_rate, num_steps=num_steps, weight_decay=5e-4
+        recipe = Recipe(
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            weight_decay=5e-4,
         )
-        self._steps: dict[str, Callable] = {}
+        self._optimizer = recipe.make_optimizer(dataset)
+        self._step = functools.cache(self._make_step)
 
     def record(
         self, folder: pathlib.Path, name: str, strength: float, seed: int
     ) -> RegularizedNetwork:
         """The record of one network, from its file where there is one."""
         part = folder / f"{name}_{strength:+g}" / f"seed{seed}"
-        return kept(
-            part / "record.json",
-            partial(self._measure, part, name, strength, seed),
-            kind=RegularizedNetwork,
-        )
+        measure = functools.partial(self._measure, part, name, strength, seed)
+        return kept(part / "record.json", measure, kind=RegularizedNetwork)
 
-    def _step(self, name: str) -> Callable[[TrainState, Batch, float], Any]:
+    def _make_step(self, name: str) -> Callable[[TrainState, Batch, np.float32], Any]:
         """A training step whose strength is an argument, so that all strengths share it."""
-        if name not in self._steps:
 
-            def step(state, batch, strength):
-                penalty = None
-                if name != "none":
-                    of_layers = make_regularizer(name, strength=1.0, layers=self._settings.layers)
-                    penalty = lambda *inputs: strength * of_layers(*inputs)  # noqa: E731
-                return make_train_step(
-                    self._model, self._optimizer, normalization=self._dataset.normalization,
-                    augment=False, regularizer=penalty,
-                )(state, batch)  # fmt: skip
+        def step(state, batch, strength):
+            penalty = None
+            if name != "none":
+                of_layers = make_regularizer(name, strength=1.0, layers=self._settings.layers)
+                penalty = lambda *inputs: strength * of_layers(*inputs)  # noqa: E731
+            return make_train_step(
+                self._model, self._optimizer, normalization=self._dataset.normalization,
+                augment=False, regularizer=penalty,
+            )(state, batch)  # fmt: skip
 
-            self._steps[name] = jax.jit(step, donate_argnums=0)
-        return self._steps[name]
+        return jax.jit(step, donate_argnums=0)
 
     def _train(self, part: pathlib.Path, name: str, strength: float, seed: int) -> TrainState:
         settings, dataset = self._settings, self._dataset
         step, strength = self._step(name), np.float32(strength)
         return fit(
-            partial(
+            functools.partial(
                 init_state, self._model, self._optimizer, jax.random.key(seed),
                 image_shape=dataset.train_images.shape[1:],
             ),
@@ -214,19 +194,15 @@ class _Study:
         self, part: pathlib.Path, name: str, strength: float, seed: int
     ) -> RegularizedNetwork:
         settings, dataset = self._settings, self._dataset
-        state = self._train(part, name, strength, seed)
+        variables = self._train(part, name, strength, seed).variables
         self._progress.check()
-        accuracy = self._evaluate(state.variables, dataset.test_images, dataset.test_labels)
-        trained = self._evaluate(state.variables, dataset.train_images, dataset.train_labels)
-        layers = self._layers(state)
+        accuracy = self._evaluate(variables, dataset.test_images, dataset.test_labels)
+        trained = self._evaluate(variables, dataset.train_images, dataset.train_labels)
+        layers = self._layers(variables)
         accuracies = Accuracies(
-            part / "accuracies.json", state.variables, dataset, self._evaluate, self._progress
+            part / "accuracies.json", variables, dataset, self._evaluate, self._progress
         )
-        pruning = measure_pruning(
-            accuracies,
-            settings.criterion,
-            PruningSettings(tolerance=settings.tolerance, steps=40, bracket_images=1000),
-        )
+        pruning = PruningSettings(tolerance=settings.tolerance, steps=40, bracket_images=1000)
         found = layers.values()
         return RegularizedNetwork(
             penalty=name,
@@ -237,20 +213,20 @@ class _Study:
             redundancy=spread([layer.redundancy.mean for layer in found]).mean,
             accuracy=accuracy,
             gap=trained - accuracy,
-            prunable=pruning.share,
+            prunable=measure_pruning(accuracies, settings.criterion, pruning).share,
             layers=layers,
         )
 
-    def _layers(self, state: TrainState) -> dict[str, LayerMeasures]:
+    def _layers(self, variables: dict) -> dict[str, LayerMeasures]:
         """What ``jnnk overlap`` measures of the penalised layers, by layer."""
         settings, dataset = self._settings, self._dataset
         images = dataset.train_images[: settings.overlap_images]
         labels = dataset.train_labels[: settings.overlap_images]
-        names = chosen_layers(layer_shapes(self._predict, state.variables, images), settings.layers)
+        names = chosen_layers(layer_shapes(self._predict, variables, images), settings.layers)
         config = OverlapConfig(images=settings.overlap_images, neighbors=settings.neighbors)
         return {
             captured.name: measure_layer(
                 captured.values, labels, num_classes=len(dataset.class_names), config=config
             )[0]
-            for captured in capture(self._predict, state.variables, images, layers=list(names))
+            for captured in capture(self._predict, variables, images, layers=list(names))
         }

@@ -19,12 +19,7 @@ def inner_graphs(
 ) -> dict[str, NNKGraph]:
     """A channel-wise NNK graph of every inner conv's activations on the first training images.
 
-    Args:
-        model: the network; tells its ``convs()``.
-        variables: its variables.
-        dataset: its first training images are used, maps averaged to at most 8 x 8.
-        images: how many.
-        neighbors: candidates K, at most as many as there are other images.
+    Maps are averaged to at most 8 x 8, and there are at most as many neighbours as other images.
 
     Returns:
         Path of the conv -> graph with a leading axis C.

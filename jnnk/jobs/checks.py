@@ -27,17 +27,11 @@ class Fitted(NamedTuple):
 def fit_training(
     config: TrainConfig, dataset: Dataset, *, typed: Collection[str], shards: int = 1
 ) -> Fitted:
-    """Fits the batch to the number of training images.
-
-    Args:
-        config: how to train.
-        dataset: what on.
-        typed: names of settings that were asked for.
-        shards: devices that share a batch evenly.
+    """Fits the batch to the training images, which so many shards of devices share evenly.
 
     Raises:
-        InputError: if a batch that was asked for is larger than the training set, or there are
-            fewer images than devices.
+        InputError: if a batch that was asked for (is among those ``typed``) is larger than the
+            training set, or there are fewer images than devices.
     """
     num_images = num_trained_on(config.stop, dataset)
     if config.batch_size <= num_images:
@@ -61,16 +55,12 @@ def fit_graphs(
 ) -> Fitted:
     """Fits images and neighbours to the number of training images.
 
-    Args:
-        config: what to measure.
-        dataset: whose training images.
-        typed: names of settings that were asked for.
-        found: names of settings that the folder's results were made with, which stay: a number of
-            images is one of at most so many.
+    The settings that the folder's results were ``found`` to be made with stay: a number of images
+    is one of at most so many.
 
     Raises:
-        InputError: if images that were asked for are more than there are, or neighbours as many as
-            the images.
+        InputError: if images that were asked for (are among those ``typed``) are more than there
+            are, or neighbours as many as the images.
     """
     available, notes = len(dataset.train_images), []
     if config.images > available and "images" in typed:
@@ -93,16 +83,7 @@ def fit_graphs(
 
 
 def check_layers(patterns: tuple[str, ...], model: Model, dataset: Dataset) -> None:
-    """Refuses patterns that match no layer, without running the network.
-
-    Args:
-        patterns: of layer names.
-        model: the network.
-        dataset: the images that it is for.
-
-    Raises:
-        InputError: naming the pattern and the layers there are.
-    """
+    """Refuses patterns that match no layer, without running the network."""
     chosen_layers(network_layers(model, dataset), patterns)
 
 
@@ -112,11 +93,6 @@ def check_memory(config: TrainConfig, model: Model, dataset: Dataset) -> None:
     Counted is what cannot be spared: weights, gradients and one moment of every parameter, and a
     batch's activations. The system would kill a process that takes more memory than there is; an
     accelerator says so itself.
-
-    Args:
-        config: how to train.
-        model: the network.
-        dataset: what on.
 
     Raises:
         InputError: with what it takes and what there is.
@@ -141,11 +117,6 @@ def check_memory(config: TrainConfig, model: Model, dataset: Dataset) -> None:
 
 def check_training(config: TrainConfig, model: Model, dataset: Dataset) -> None:
     """Refuses a regulariser that cannot be computed, without running the network.
-
-    Args:
-        config: how to train.
-        model: the network.
-        dataset: what on.
 
     Raises:
         InputError: for patterns that match no layer, or a batch that is too small for the penalty.

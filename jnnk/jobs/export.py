@@ -14,11 +14,6 @@ from jnnk.training import Model, TrainState, make_optimizer, start_state
 def networks(run: Run, model: Model, dataset: Dataset) -> dict[str, TrainState]:
     """The last states of a run's training and of every pruning that has been fine-tuned.
 
-    Args:
-        run: the run folder.
-        model: the network named in its config.
-        dataset: the data set named in its config.
-
     Returns:
         ``"trained"``; ``"pruned"`` if kernels were pruned; ``"channels_CRITERION"`` for each
         pruning of whole channels, whose dead weights are zeros, nothing removed.

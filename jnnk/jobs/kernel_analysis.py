@@ -30,13 +30,8 @@ THRESHOLDS = tuple(np.geomspace(1e-6, 1, 61).tolist())
 def analyse(params: Any, masks_by_criterion: Mapping[str, Any], masks: Any) -> KernelAnalysis:
     """Everything the paper looks at in one network.
 
-    Args:
-        params: its parameters, not yet masked.
-        masks_by_criterion: a mask by every criterion, all comparable: of one share or threshold.
-        masks: the one the network is pruned by.
-
-    Returns:
-        The analysis; ``random`` is left out: it says nothing of the network.
+    The masks by criterion are comparable: all of one share or threshold. The parameters are not yet
+    masked, and the network is pruned by ``masks``. ``random`` is left out: it says nothing of it.
     """
     masks_by_criterion = {k: v for k, v in masks_by_criterion.items() if k != "random"}
     magnitudes = network_magnitudes(params, tuple(masks_by_criterion))
@@ -55,16 +50,10 @@ def analyse(params: Any, masks_by_criterion: Mapping[str, Any], masks: Any) -> K
 def history(
     params_by_epoch: Mapping[int, Any], criteria: Sequence[str], *, threshold: float | None = None
 ) -> tuple[KernelHistory, ...]:
-    """How kernels weaken in training.
+    """How kernels weaken in training: a record for each epoch, whose parameters come ascending.
 
-    Args:
-        params_by_epoch: parameters of the epochs kept, ascending.
-        criteria: names of criteria; ``random`` is left out.
-        threshold: significance threshold of every criterion; by default each criterion's median
-            over the kernels of the last epoch.
-
-    Returns:
-        A record an epoch.
+    The threshold is that of every criterion; by default it is each criterion's median over the
+    kernels of the last epoch. ``random`` is left out.
     """
     criteria = tuple(name for name in criteria if name != "random")
     flat = {}

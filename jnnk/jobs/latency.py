@@ -16,12 +16,8 @@ def latency_gain(
 ) -> Latency | None:
     """Times logits of a batch of test images, before and after compaction, in one run.
 
-    Args:
-        model: the network.
-        variables: its variables; weights that the mask prunes are zero.
-        masks: what is pruned. Kernels alone save no time: only filters without a kernel left go.
-        dataset: whose test images are taken.
-        batch_size: images a batch, at most.
+    The weights that the mask prunes are zero. Kernels alone save no time: only filters without a
+    kernel left go.
 
     Returns:
         Both latencies; None where the network does not tell its wiring.

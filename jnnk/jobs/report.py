@@ -17,7 +17,7 @@ from jnnk.report.sections.pruning import prune_sections
 from jnnk.runs.divergence import TRAINING, divergences, read_metrics
 from jnnk.runs.folder import Run, read_json, write_bytes, write_json
 from jnnk.runs.overlap_files import last_epoch, read_arrays, read_records
-from jnnk.runs.progress import Progress, Silent
+from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import (
     ChannelPruningResult,
     EpochMetrics,
@@ -30,12 +30,8 @@ from jnnk.runs.settings import PruneConfig
 Kind = TypeVar("Kind")
 
 
-def report(run: Run, *, progress: Progress | None = None) -> pathlib.Path:
+def report(run: Run, *, progress: Progress = SILENT) -> pathlib.Path:
     """Writes ``results.json``, ``figures/`` and ``report.html``; parts not run yet are left out.
-
-    Args:
-        run: a run folder in which at least one job has left results.
-        progress: may end it between two parts.
 
     Returns:
         Path of the report.
@@ -43,7 +39,6 @@ def report(run: Run, *, progress: Progress | None = None) -> pathlib.Path:
     Raises:
         InputError: if there is nothing to report yet.
     """
-    progress = progress or Silent()
     config, results = train_config(run), collect(run)
     sections: list[Section] = []
     for part in (
@@ -73,14 +68,7 @@ def report(run: Run, *, progress: Progress | None = None) -> pathlib.Path:
 
 
 def collect(run: Run) -> Results:
-    """Everything a run folder knows; empty where not run.
-
-    Args:
-        run: the run folder.
-
-    Raises:
-        InputError: if a file of it is damaged.
-    """
+    """Everything a run folder knows; empty where not run."""
     diverged = divergences(run.path)
     training = read_metrics(run.path)
     if TRAINING in diverged:

@@ -72,12 +72,7 @@ def stopping(
 
 
 def num_trained_on(name: str | None, dataset: Dataset) -> int:
-    """How many training images a stopping rule leaves to train on.
-
-    Args:
-        name: a key of ``STOPPING``, or None.
-        dataset: the whole set.
-    """
+    """How many training images a stopping rule, or none, leaves to train on."""
     num_images = len(dataset.train_images)
     return num_images - num_images // _HELD_OUT if name == "validation" else num_images
 

@@ -10,6 +10,8 @@ import optax
 from jnnk.data import Dataset
 from jnnk.training import Batch, Model, make_predict
 
+TAYLOR = "taylor"
+"""The criterion's name in options and records."""
 _BATCH = 100
 
 
@@ -18,11 +20,8 @@ def training_loss(
 ) -> tuple[Callable[[Any, Batch], jax.Array], Batch]:
     """What `jnnk.pruning` asks for: the cross-entropy of the network as it answers, and batches.
 
-    Args:
-        model: the network.
-        variables: its variables; BatchNorm's statistics are taken from them.
-        dataset: its first training images are used.
-        images: how many, rounded down to whole batches of 100 where there are more.
+    BatchNorm's statistics are those of ``variables``. The first training images are used, rounded
+    down to whole batches of 100 where there are more.
 
     Returns:
         ``loss(params, batch)`` and the batches, a ``Batch`` with a leading axis.

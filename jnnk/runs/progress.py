@@ -46,7 +46,7 @@ class _SilentTask:
 
 
 class Silent:
-    """Shows nothing and is never stopped: the default of every job."""
+    """Shows nothing and is never stopped."""
 
     @contextlib.contextmanager
     def task(self, description: str, *, total: int, unit: str) -> Iterator[Task]:
@@ -62,6 +62,10 @@ class Silent:
     def unseen(self) -> "Silent":
         """Itself."""
         return self
+
+
+SILENT = Silent()
+"""The progress of a job that nobody watches."""
 
 
 class Stoppable:

@@ -6,9 +6,9 @@ is an error that names the file, and so are parts that do not belong together.
 """
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,13 @@ from jnnk.measures import mean_and_std
 from jnnk.pruning import EigenvalueKinds, Intersection, MaskSummary
 from jnnk.runs.protocols import ProtocolConfig
 from jnnk.runs.settings import PruneConfig
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Key = TypeVar("Key", bound=Hashable)
+Record = TypeVar("Record")
+Summary = TypeVar("Summary", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -33,12 +40,26 @@ class Spread:
 
 
 def spread(values: Sequence[float | None]) -> Spread:
-    """Mean and standard deviation of what is not None.
-
-    Args:
-        values: one a repetition.
-    """
+    """Mean and standard deviation over repetitions, of what is not None."""
     return Spread(*mean_and_std(list(values)))
+
+
+def over_seeds(kind: type[Summary], rows: Sequence[Any], **others: Any) -> Summary:
+    """A record of class ``kind``, whose `Spread` fields are those of the rows' fields so named."""
+    spreads = {
+        each.name: spread([getattr(row, each.name) for row in rows])
+        for each in fields(kind)
+        if each.type is Spread
+    }
+    return kind(seeds=len(rows), **spreads, **others)
+
+
+def grouped(records: Iterable[Record], key: Callable[[Record], Key]) -> dict[Key, list[Record]]:
+    """The records by what a function tells of them, in the order in which groups appear."""
+    groups: dict[Key, list[Record]] = {}
+    for record in records:
+        groups.setdefault(key(record), []).append(record)
+    return groups
 
 
 @dataclass(frozen=True, kw_only=True)
