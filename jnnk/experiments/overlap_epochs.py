@@ -12,7 +12,7 @@ from jax import Array
 
 from jnnk.activations import capture, layer_shapes
 from jnnk.data import Dataset
-from jnnk.experiments.overlap_settings import Settings, measure_layers
+from jnnk.experiments.overlap_settings import Settings, study_layers
 from jnnk.experiments.runner import kept, run_cases
 from jnnk.graphs import cosine, nnk_graph
 from jnnk.measures import error_rate, knn_graph, label_interpolation
@@ -99,7 +99,7 @@ def measure_epoch(
         for x, truth in ((train, labels), (test, dataset.test_labels))
     )
     del train, test
-    layers = measure_layers(predict, variables, dataset, settings)
+    layers = study_layers(predict, variables, dataset, settings)
     of_last = layers[-1].measures
     return EpochErrors(
         train_error=train_error,

@@ -5,7 +5,7 @@ from functools import partial
 
 from jnnk.data import Dataset
 from jnnk.experiments.network import Network
-from jnnk.experiments.overlap_settings import Settings, measure_layers
+from jnnk.experiments.overlap_settings import Settings, study_layers
 from jnnk.experiments.runner import kept, run_cases
 from jnnk.runs.progress import Progress
 from jnnk.runs.study_records import MeasuredNetwork, PairLayer
@@ -29,7 +29,7 @@ def measure_pair(
         predict = make_predict(network.model, normalization=dataset.normalization)
         return MeasuredNetwork(
             test_accuracy=evaluate(network.variables, dataset.test_images, dataset.test_labels),
-            layers=measure_layers(predict, network.variables, dataset, settings),
+            layers=study_layers(predict, network.variables, dataset, settings),
         )
 
     found = run_cases(

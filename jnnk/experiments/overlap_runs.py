@@ -8,11 +8,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jnnk.activations import capture, layer_shapes
+from jnnk.activations import layer_shapes
 from jnnk.data import Dataset, epoch_order, only_classes
 from jnnk.experiments.overlap_settings import Settings
-from jnnk.experiments.runner import kept, run_cases
-from jnnk.jobs.overlap import measure_layer
+from jnnk.experiments.runner import kept, measure_layers, run_cases
 from jnnk.runs.divergence import Diverged, first_not_finite
 from jnnk.runs.progress import Progress
 from jnnk.runs.study_records import TrainedNetwork
@@ -112,18 +111,16 @@ class Trainer:
         train_accuracy = self._evaluate(variables, images, labels)
         test_accuracy = self._evaluate(variables, dataset.test_images, dataset.test_labels)
         few = slice(min(settings.sizes))  # the same number for all: overlap depends on it
+        measured = dataset._replace(train_images=images[few], train_labels=labels[few])
         last = list(layer_shapes(self._predict, variables, images))[-1]
-        (captured,) = capture(self._predict, variables, images[few], layers=[last])
-        num_classes, config = len(dataset.class_names), settings.overlap_config
-        measures, _ = measure_layer(
-            captured.values, labels[few], num_classes=num_classes, config=config
-        )
+        config = settings.overlap_config
+        layers = measure_layers(self._predict, variables, measured, config, layers=(last,))
         return TrainedNetwork(
             **case._asdict(),
             train_accuracy=train_accuracy,
             test_accuracy=test_accuracy,
             gap=train_accuracy - test_accuracy,
-            measures=measures,
+            measures=layers[last],
         )
 
     def _train(self, case: Case, images: np.ndarray, labels: np.ndarray) -> dict:

@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jnnk.activations import capture, layer_shapes
 from jnnk.data import Dataset, epoch_order
-from jnnk.jobs.overlap import measure_layer
+from jnnk.experiments.runner import measure_layers
 from jnnk.runs.settings import OverlapConfig
 from jnnk.runs.study_records import StudyLayer
 
@@ -42,20 +41,17 @@ class Settings(NamedTuple):
         return OverlapConfig(images=self.images, neighbors=self.neighbors)
 
 
-def measure_layers(
+def study_layers(
     predict: Callable, variables: dict, dataset: Dataset, settings: Settings
 ) -> tuple[StudyLayer, ...]:
     """All measures of all layers on a fixed choice of training images, in the network's order."""
     rows = np.sort(epoch_order(len(dataset.train_images), seed=0, epoch=0)[: settings.images])
-    images, labels = dataset.train_images[rows], dataset.train_labels[rows]
-    names = list(layer_shapes(predict, variables, images))
-    options = {"num_classes": len(dataset.class_names), "config": settings.overlap_config}
-    layers = capture(predict, variables, images, layers=names, pooling="mean", size=settings.side)
+    chosen = dataset._replace(
+        train_images=dataset.train_images[rows], train_labels=dataset.train_labels[rows]
+    )
+    options = {"pooling": "mean", "size": settings.side}
+    found = measure_layers(predict, variables, chosen, settings.overlap_config, **options)
     return tuple(
-        StudyLayer(
-            depth=depth,
-            layer=captured.name,
-            measures=measure_layer(captured.values, labels, **options)[0],
-        )
-        for depth, captured in enumerate(layers)
+        StudyLayer(depth=depth, layer=layer, measures=measures)
+        for depth, (layer, measures) in enumerate(found.items())
     )

@@ -15,21 +15,19 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jnnk.activations import capture, layer_shapes
 from jnnk.data import Dataset, first_images
 from jnnk.experiments.pruning import Accuracies
 from jnnk.experiments.pruning import Settings as PruningSettings
 from jnnk.experiments.pruning import measure as measure_pruning
-from jnnk.experiments.runner import kept, run_cases
+from jnnk.experiments.runner import kept, measure_layers, run_cases
 from jnnk.jobs.fit import fit
-from jnnk.jobs.overlap import chosen_layers, measure_layer
 from jnnk.jobs.trainer import Recipe
 from jnnk.penalties import make_regularizer
 from jnnk.report.figures.levers import regularizer_effects
 from jnnk.report.output import save_study
 from jnnk.runs.folder import require_settings
 from jnnk.runs.progress import SILENT, Progress
-from jnnk.runs.records import LayerMeasures, grouped, over_seeds, spread
+from jnnk.runs.records import grouped, over_seeds, spread
 from jnnk.runs.settings import OverlapConfig
 from jnnk.runs.study_records import RegularizedNetwork, RegularizerSummary
 from jnnk.training import (
@@ -198,7 +196,9 @@ class _Study:
         self._progress.check()
         accuracy = self._evaluate(variables, dataset.test_images, dataset.test_labels)
         trained = self._evaluate(variables, dataset.train_images, dataset.train_labels)
-        layers = self._layers(variables)
+        config = OverlapConfig(images=settings.overlap_images, neighbors=settings.neighbors)
+        measured = first_images(dataset, train=settings.overlap_images)
+        layers = measure_layers(self._predict, variables, measured, config, layers=settings.layers)
         accuracies = Accuracies(
             part / "accuracies.json", variables, dataset, self._evaluate, self._progress
         )
@@ -216,17 +216,3 @@ class _Study:
             prunable=measure_pruning(accuracies, settings.criterion, pruning).share,
             layers=layers,
         )
-
-    def _layers(self, variables: dict) -> dict[str, LayerMeasures]:
-        """What ``jnnk overlap`` measures of the penalised layers, by layer."""
-        settings, dataset = self._settings, self._dataset
-        images = dataset.train_images[: settings.overlap_images]
-        labels = dataset.train_labels[: settings.overlap_images]
-        names = chosen_layers(layer_shapes(self._predict, variables, images), settings.layers)
-        config = OverlapConfig(images=settings.overlap_images, neighbors=settings.neighbors)
-        return {
-            captured.name: measure_layer(
-                captured.values, labels, num_classes=len(dataset.class_names), config=config
-            )[0]
-            for captured in capture(self._predict, variables, images, layers=list(names))
-        }

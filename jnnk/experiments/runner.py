@@ -1,12 +1,17 @@
-"""What the studies share: cases that are measured once each and kept in a file."""
+"""What the studies share: cases that are measured once and kept, and measures of layers."""
 
 import concurrent.futures
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from jnnk.activations import capture, layer_shapes
+from jnnk.data import Dataset
+from jnnk.jobs.overlap import chosen_layers, measure_layer
 from jnnk.runs.folder import read_json, write_json
 from jnnk.runs.progress import Progress
+from jnnk.runs.records import LayerMeasures
+from jnnk.runs.settings import OverlapConfig
 
 Case = TypeVar("Case")
 Record = TypeVar("Record")
@@ -21,6 +26,25 @@ def kept(path: pathlib.Path, measure: Callable[[], Record], *, kind: Any) -> Rec
     if not path.exists():
         write_json(path, measure())
     return read_json(path, kind=kind)
+
+
+def measure_layers(
+    predict: Callable,
+    variables: dict,
+    dataset: Dataset,
+    config: OverlapConfig,
+    *,
+    layers: tuple[str, ...] = ("*",),
+    **pooling: Any,
+) -> dict[str, LayerMeasures]:
+    """What ``jnnk overlap`` measures of the layers that match, on all training images of a set."""
+    images, labels = dataset.train_images, dataset.train_labels
+    names = list(chosen_layers(layer_shapes(predict, variables, images), layers))
+    options = {"num_classes": len(dataset.class_names), "config": config}
+    return {
+        captured.name: measure_layer(captured.values, labels, **options)[0]
+        for captured in capture(predict, variables, images, layers=names, **pooling)
+    }
 
 
 def run_cases(

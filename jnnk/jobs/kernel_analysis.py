@@ -14,7 +14,6 @@ from jnnk.pruning import (
     pruned_share,
     whole_network,
 )
-from jnnk.pruning._analysis import Magnitudes
 from jnnk.pruning._conv_leaves import conv_kernels
 from jnnk.runs.records import (
     BelowThresholds,
@@ -28,20 +27,48 @@ THRESHOLDS = tuple(np.geomspace(1e-6, 1, 61).tolist())
 
 
 def analyse(params: Any, masks_by_criterion: Mapping[str, Any], masks: Any) -> KernelAnalysis:
-    """Everything the paper looks at in one network.
+    """Everything the paper looks at in one network, whose parameters are not yet masked.
 
-    The masks by criterion are comparable: all of one share or threshold. The parameters are not yet
-    masked, and the network is pruned by ``masks``. ``random`` is left out: it says nothing of it.
+    The masks by criterion are comparable: all of one share or threshold. The network is pruned by
+    ``masks``. ``random`` is left out: it says nothing of the network.
     """
     masks_by_criterion = {k: v for k, v in masks_by_criterion.items() if k != "random"}
     magnitudes = network_magnitudes(params, tuple(masks_by_criterion))
+    of_layers = [
+        (criterion, layer, scores)
+        for criterion, layers in magnitudes.items()
+        for layer, scores in layers.items()
+    ]
+    below = [
+        (criterion, layer, pruned_share(scores, THRESHOLDS))
+        for criterion, layers in magnitudes.items()
+        for layer, scores in {None: whole_network(layers), **layers}.items()
+    ]
     pruned = {name: _pruned(params, found) for name, found in masks_by_criterion.items()}
     together = {name: whole_network(found) for name, found in pruned.items()}
     return KernelAnalysis(
-        scores=_quantiles(magnitudes),
+        scores=tuple(
+            ScoreQuantiles(
+                layer=layer,
+                criterion=criterion,
+                kernels=scores.size,
+                quantiles=tuple(np.quantile(scores, [0, 0.25, 0.5, 0.75, 1]).tolist()),
+            )
+            for criterion, layer, scores in of_layers
+        ),
         thresholds=THRESHOLDS,
-        by_threshold=_by_threshold(magnitudes),
-        by_layer=_by_layer(params, pruned),
+        by_threshold=tuple(
+            BelowThresholds(criterion=criterion, layer=layer, shares=tuple(shares.tolist()))
+            for criterion, layer, shares in below
+        ),
+        by_layer=tuple(
+            PrunedLayer(
+                layer=layer,
+                kernels=kernel.shape[2] * kernel.shape[3],
+                shares={criterion: float(each[layer].mean()) for criterion, each in pruned.items()},
+            )
+            for layer, kernel in pruned_kernels(params).items()
+        ),
         agreement=tuple(agreement(together)),
         eigenvalues=tuple(eigenvalue_kinds(params, masks)),
     )
@@ -77,46 +104,9 @@ def history(
 
 
 def _pruned(params: Any, masks: Any) -> dict[str, np.ndarray]:
+    """By layer, which kernels a mask prunes."""
     keep = {path.removesuffix("/kernel"): leaf for path, leaf in conv_kernels(masks).items()}
     return {layer: np.asarray(keep[layer][0, 0]) == 0 for layer in pruned_kernels(params)}
-
-
-def _quantiles(magnitudes: Magnitudes) -> tuple[ScoreQuantiles, ...]:
-    return tuple(
-        ScoreQuantiles(
-            layer=layer,
-            criterion=criterion,
-            kernels=scores.size,
-            quantiles=tuple(np.quantile(scores, [0, 0.25, 0.5, 0.75, 1]).tolist()),
-        )
-        for criterion, layers in magnitudes.items()
-        for layer, scores in layers.items()
-    )
-
-
-def _by_threshold(magnitudes: Magnitudes) -> tuple[BelowThresholds, ...]:
-    return tuple(
-        BelowThresholds(
-            criterion=criterion,
-            layer=layer,
-            shares=tuple(pruned_share(scores, THRESHOLDS).tolist()),
-        )
-        for criterion, layers in magnitudes.items()
-        for layer, scores in {None: whole_network(layers), **layers}.items()
-    )
-
-
-def _by_layer(
-    params: Any, pruned: Mapping[str, Mapping[str, np.ndarray]]
-) -> tuple[PrunedLayer, ...]:
-    return tuple(
-        PrunedLayer(
-            layer=layer,
-            kernels=kernel.shape[2] * kernel.shape[3],
-            shares={criterion: float(found[layer].mean()) for criterion, found in pruned.items()},
-        )
-        for layer, kernel in pruned_kernels(params).items()
-    )
 
 
 def _real_share(params: Any) -> float:

@@ -4,7 +4,7 @@ import io
 import math
 import pathlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -14,9 +14,9 @@ from jnnk.files.archives import check_axes, read_archive
 from jnnk.runs.folder import read_json, write_bytes
 from jnnk.runs.records import Interval, LayerMeasures, LayerRecord
 
-Epoch = int | str
-RANDOM = "random"
+RANDOM: Literal["random"] = "random"
 """In place of an epoch: a freshly initialised network, where the run has none of its own."""
+Epoch = int | Literal["random"]
 
 
 class LayerArrays(NamedTuple):
