@@ -10,27 +10,21 @@ import functools
 import itertools
 import pathlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from jnnk import pruning
 from jnnk.data import Dataset, first_images
 from jnnk.experiments.network import Network
 from jnnk.experiments.pruning import Accuracies
 from jnnk.experiments.runner import kept, run_cases
 from jnnk.graphs import NNKGraph
-from jnnk.jobs.channel_graphs import inner_graphs
-from jnnk.jobs.latency import latency_gain
+from jnnk.jobs.criteria import inner_graphs
+from jnnk.jobs.finetune import latency_gain
 from jnnk.jobs.trainer import Recipe, Trainer
-from jnnk.pruning import (
-    CHANNEL_CRITERIA,
-    channel_masks,
-    compact,
-    conv_output_sizes,
-    masks_from_layers,
-    summarize,
-)
 from jnnk.pruning._channels import OF_GRAPHS
 from jnnk.report.figures.levers import channel_pruning
 from jnnk.report.output import save_study
@@ -44,7 +38,7 @@ from jnnk.training import Model, make_evaluate, start_state
 class Settings(NamedTuple):
     """What is measured; two folders with the same settings hold the same numbers."""
 
-    criteria: tuple[str, ...] = tuple(CHANNEL_CRITERIA)  # keys of `CHANNEL_CRITERIA`
+    criteria: tuple[str, ...] = tuple(pruning.CHANNEL_CRITERIA)  # keys of `CHANNEL_CRITERIA`
     keep_rates: tuple[float, ...] = (0.9, 0.75, 0.5)  # shares of inner channels kept
     tuned_rates: tuple[float, ...] = (0.75, 0.5)  # shares at which the networks are fine-tuned too
     seeds: tuple[int, ...] = (0, 1, 2)  # of fine-tuning, and of `"random"` in both
@@ -121,28 +115,26 @@ def summarize_cases(records: Sequence[ChannelCase]) -> tuple[ChannelSummary, ...
     return tuple(summary)
 
 
+@dataclass
 class _StudiedNetwork:
     """One network: its graphs and programs are made once, when first needed."""
 
-    def __init__(
-        self,
-        folder: pathlib.Path,
-        network: Network,
-        dataset: Dataset,
-        settings: Settings,
-        progress: Progress,
-    ):
-        self._folder, self._progress = folder, progress
-        self._name, self._model, self._variables = network
-        self._dataset, self._settings = dataset, settings
-        evaluate = make_evaluate(network.model, normalization=dataset.normalization)
-        path = folder / "accuracies.json"
-        self._accuracies = Accuracies(path, network.variables, dataset, evaluate, progress)
+    folder: pathlib.Path
+    network: Network
+    dataset: Dataset
+    settings: Settings
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        _, model, variables = self.network
+        evaluate = make_evaluate(model, normalization=self.dataset.normalization)
+        path = self.folder / "accuracies.json"
+        self._accuracies = Accuracies(path, variables, self.dataset, evaluate, self.progress)
         self._trainer = functools.cache(self._make_trainer)
 
     def records(self, keep_rate: float, criterion: str) -> tuple[ChannelCase, ...]:
         """All measurements of one criterion at one share, from their file where there is one."""
-        path = self._folder / f"keep{keep_rate:g}" / f"{criterion}.json"
+        path = self.folder / f"keep{keep_rate:g}" / f"{criterion}.json"
         measure = functools.partial(self._measure, path.parent, criterion, keep_rate)
         return kept(path, measure, kind=tuple[ChannelCase, ...])
 
@@ -151,7 +143,8 @@ class _StudiedNetwork:
 
         Only a random choice has a mask of its own for every seed.
         """
-        settings, images = self._settings, len(self._dataset.test_images)
+        settings, images = self.settings, len(self.dataset.test_images)
+        name, model, variables = self.network
         before = self._accuracies(None, images)
         records = []
         for seed in settings.seeds:
@@ -159,12 +152,12 @@ class _StudiedNetwork:
             is_tuned = keep_rate in settings.tuned_rates
             if not (is_new_mask or is_tuned):
                 continue
-            masks = channel_masks(
-                self._variables["params"], self._model.convs(), criterion, keep_rate=keep_rate,
+            masks = pruning.channel_masks(
+                variables["params"], model.convs(), criterion, keep_rate=keep_rate,
                 graphs=self._graphs if criterion in OF_GRAPHS else None, key=jax.random.key(seed),
             )  # fmt: skip
             case = functools.partial(
-                ChannelCase, network=self._name, keep_rate=keep_rate, criterion=criterion,
+                ChannelCase, network=name, keep_rate=keep_rate, criterion=criterion,
                 accuracy_before=before, cost=self._cost(folder, masks), seed=seed,
             )  # fmt: skip
             if is_new_mask:
@@ -176,47 +169,41 @@ class _StudiedNetwork:
 
     @functools.cached_property
     def _graphs(self) -> dict[str, NNKGraph]:
-        images, neighbors = self._settings.graph_images, self._settings.neighbors
-        return inner_graphs(
-            self._model, self._variables, self._dataset, images=images, neighbors=neighbors
-        )
+        _, model, variables = self.network
+        options = {"images": self.settings.graph_images, "neighbors": self.settings.neighbors}
+        return inner_graphs(model, variables, self.dataset, **options)
 
     def _cost(self, folder: pathlib.Path, masks: Any) -> CompactCost:
         """MACs and latency as shares of the whole network's; widths are the same for all masks."""
-        model, variables, batch_size = self._model, self._variables, self._settings.batch_size
+        (_, model, variables), batch_size = self.network, self.settings.batch_size
 
         def measure() -> CompactCost:
-            both = [(model, variables), compact(model, variables, masks)]
-            shape = (batch_size, *self._dataset.test_images.shape[1:])
+            both = [(model, variables), pruning.compact(model, variables, masks)]
+            shape = (batch_size, *self.dataset.test_images.shape[1:])
             whole, small = (_macs(*each, shape) for each in both)
-            times = latency_gain(model, variables, masks, self._dataset, batch_size=batch_size)
+            times = latency_gain(model, variables, masks, self.dataset, batch_size=batch_size)
             return CompactCost(macs=small / whole, latency=times.compacted / times.whole)
 
         return kept(folder / "cost.json", measure, kind=CompactCost)
 
     def _tuned(self, folder: pathlib.Path, masks: Any, seed: int) -> float:
         """Accuracy of the compacted network after fine-tuning."""
-        model, variables = compact(self._model, self._variables, masks)
+        model, variables = pruning.compact(self.network.model, self.network.variables, masks)
         trainer = self._trainer(model)
         start = functools.partial(start_state, trainer.optimizer, jax.random.key(seed), variables)
         state = trainer.fit(
-            start, seed=seed, folder=folder, progress=self._progress.unseen(), description=""
+            start, seed=seed, folder=folder, progress=self.progress.unseen(), description=""
         )
         return trainer.accuracy(state.variables)
 
     def _make_trainer(self, model: Model) -> Trainer:
         """Made once for the masks that leave the same widths."""
-        settings = self._settings
-        recipe = Recipe(
-            epochs=settings.tune_epochs,
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            weight_decay=1e-4,
-        )
-        return Trainer(model, self._dataset, recipe)
+        epochs = self.settings.tune_epochs
+        recipe = Recipe.of(self.settings, epochs=epochs, weight_decay=1e-4)
+        return Trainer(model, self.dataset, recipe)
 
 
 def _macs(model: Model, variables: dict, shape: tuple[int, ...]) -> int:
-    sizes = conv_output_sizes(model, variables, jax.ShapeDtypeStruct(shape, np.float32))
-    params = variables["params"]
-    return summarize(params, masks_from_layers(params, {}), output_sizes=sizes).macs[0]
+    sizes = pruning.conv_output_sizes(model, variables, jax.ShapeDtypeStruct(shape, np.float32))
+    everything = pruning.masks_from_layers(variables["params"], {})
+    return pruning.summarize(variables["params"], everything, output_sizes=sizes).macs[0]

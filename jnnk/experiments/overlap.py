@@ -5,9 +5,11 @@ with and without a channel regulariser, and two public networks at every epoch o
 Every run, network and epoch is kept, so the command goes on where it was stopped.
 """
 
+import itertools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
@@ -16,9 +18,9 @@ import numpy as np
 from jnnk.data import Dataset
 from jnnk.experiments.network import Network
 from jnnk.experiments.overlap_epochs import Trajectory, measure_epochs
-from jnnk.experiments.overlap_pair import measure_pair
 from jnnk.experiments.overlap_runs import measure_runs
-from jnnk.experiments.overlap_settings import Settings
+from jnnk.experiments.overlap_settings import Settings, study_layers
+from jnnk.experiments.runner import kept, run_cases
 from jnnk.measures import correlation
 from jnnk.report.figures import overlap as figures
 from jnnk.report.output import save_figure, save_markdown, save_table
@@ -28,13 +30,14 @@ from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import grouped
 from jnnk.runs.study_records import (
     CorrelationRow,
+    MeasuredNetwork,
     NetworkEpoch,
     OverlapStudy,
     PairLayer,
     TableRow,
     TrainedNetwork,
 )
-from jnnk.training import Model
+from jnnk.training import Model, make_evaluate, make_predict
 
 Record = TypeVar("Record")
 Number = Callable[[Record], float | None]
@@ -123,6 +126,43 @@ def reproduce_overlap(
     return results
 
 
+def measure_pair(
+    folder: pathlib.Path,
+    networks: list[Network],
+    dataset: Dataset,
+    settings: Settings,
+    progress: Progress,
+) -> tuple[PairLayer, ...]:
+    """A record a network and layer; networks that have their file in the folder are left out.
+
+    The data set has the normalisation that the networks want.
+    """
+
+    def measure(network: Network) -> MeasuredNetwork:
+        evaluate = make_evaluate(network.model, normalization=dataset.normalization)
+        predict = make_predict(network.model, normalization=dataset.normalization)
+        return MeasuredNetwork(
+            test_accuracy=evaluate(network.variables, dataset.test_images, dataset.test_labels),
+            layers=study_layers(predict, network.variables, dataset, settings),
+        )
+
+    found = run_cases(
+        "matched pair",
+        networks,
+        lambda network: kept(
+            folder / f"{network.name}.json", partial(measure, network), kind=MeasuredNetwork
+        ),
+        unit="network",
+        progress=progress,
+        show=lambda record: {"test_accuracy": record.test_accuracy},
+    )
+    return tuple(
+        PairLayer(network=network.name, test_accuracy=record.test_accuracy, layer=layer)
+        for network, record in zip(networks, found, strict=True)
+        for layer in record.layers
+    )
+
+
 def correlations(
     groups: Mapping[str, Sequence[Record]],
     overlap: Number[Record],
@@ -131,36 +171,31 @@ def correlations(
 ) -> tuple[CorrelationRow, ...]:
     """Correlations of the last layer's overlap with other quantities, plain and partial.
 
-    Args:
-        groups: records by the name of their group.
-        overlap: of a record.
-        quantities: name to what of a record is correlated with the overlap.
-        controls: name to the numbers of a record that are held fixed; no numbers for none.
+    Groups of records, quantities, and controls, which are the numbers of a record that are held
+    fixed, have names; no numbers stand for no control.
 
     Returns:
         A row a group, quantity, method and set of controls; see `jnnk.measures.correlation`.
     """
     rows = []
-    for group, records in groups.items():
-        overlaps = _numbers(records, overlap)
-        for quantity, of_record in quantities.items():
-            other = _numbers(records, of_record)
-            for method in ("pearson", "spearman"):
-                for name, control in controls.items():
-                    given = np.array([control(record) for record in records], float)
-                    found = correlation(overlaps, other, given=given, method=method)
-                    rows.append(
-                        CorrelationRow(
-                            group=group,
-                            quantity=quantity,
-                            method=method,
-                            given=name,
-                            correlation=_known(found.value),
-                            lower=_known(found.lower),
-                            upper=_known(found.upper),
-                            number=found.number,
-                        )
-                    )
+    for (group, records), (quantity, of_record), method, (name, control) in itertools.product(
+        groups.items(), quantities.items(), ("pearson", "spearman"), controls.items()
+    ):
+        given = np.array([control(record) for record in records], float)
+        values = (_numbers(records, overlap), _numbers(records, of_record))
+        found = correlation(*values, given=given, method=method)
+        rows.append(
+            CorrelationRow(
+                group=group,
+                quantity=quantity,
+                method=method,
+                given=name,
+                correlation=_known(found.value),
+                lower=_known(found.lower),
+                upper=_known(found.upper),
+                number=found.number,
+            )
+        )
     return tuple(rows)
 
 

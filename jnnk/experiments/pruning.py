@@ -8,6 +8,7 @@ test accuracy is lost. Every accuracy measured is kept, so the command goes on w
 import hashlib
 import pathlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -92,44 +93,33 @@ def reproduce_pruning(
     return records
 
 
+@dataclass
 class Accuracies:
-    """Accuracies of one network under masks on a set's test images, each measured once and kept.
+    """Accuracies of one network under masks on a set's test images, each measured once and kept."""
 
-    Args:
-        path: the file that keeps them.
-        variables: the network's variables.
-        dataset: its test images are used.
-        evaluate: from :func:`jnnk.training.make_evaluate`.
-        progress: may end the command before one is measured.
-    """
+    path: pathlib.Path  # the file that keeps them
+    variables: dict  # the network's
+    dataset: Dataset  # its test images are used
+    evaluate: Evaluate  # of the network
+    progress: Progress  # may end the command before one is measured
 
-    def __init__(
-        self,
-        path: pathlib.Path,
-        variables: dict,
-        dataset: Dataset,
-        evaluate: Evaluate,
-        progress: Progress,
-    ):
-        self.variables = variables
-        self.num_images = len(dataset.test_images)
-        self._path, self._dataset = path, dataset
-        self._evaluate, self._progress = evaluate, progress
+    def __post_init__(self) -> None:
+        self.num_images = len(self.dataset.test_images)
         self._known: dict[str, float] = (
-            read_json(path, kind=dict[str, float]) if path.exists() else {}
+            read_json(self.path, kind=dict[str, float]) if self.path.exists() else {}
         )
 
     def __call__(self, masks: Any | None, num_images: int) -> float:
         """Accuracy in [0, 1] on the first test images, pruned by ``masks`` (None: whole)."""
         key = f"{'whole' if masks is None else _digest(masks)} {num_images}"
         if key not in self._known:
-            self._progress.check()
+            self.progress.check()
             variables = self.variables
             if masks is not None:
                 variables = {**variables, "params": apply_masks(variables["params"], masks)}
-            images, labels = self._dataset.test_images, self._dataset.test_labels
-            self._known[key] = self._evaluate(variables, images[:num_images], labels[:num_images])
-            write_json(self._path, self._known)
+            images, labels = self.dataset.test_images, self.dataset.test_labels
+            self._known[key] = self.evaluate(variables, images[:num_images], labels[:num_images])
+            write_json(self.path, self._known)
         return self._known[key]
 
 
@@ -193,13 +183,7 @@ def _finetune(
     progress: Progress,
 ) -> dict:
     """The network's variables after a training with the L1 penalty."""
-    recipe = Recipe(
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        l1=settings.l1,
-    )
-    trainer = Trainer(network.model, dataset, recipe, evaluate=evaluate)
+    trainer = Trainer(network.model, dataset, Recipe.of(settings), evaluate=evaluate)
     key = jax.random.key(settings.seed)
     return trainer.fit(
         partial(start_state, trainer.optimizer, key, network.variables),

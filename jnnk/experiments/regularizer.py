@@ -10,6 +10,7 @@ import functools
 import itertools
 import pathlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -133,21 +134,20 @@ def _pooled(images: np.ndarray, side: int) -> np.ndarray:
     return np.round(windows.mean((2, 4))).astype(np.uint8)
 
 
+@dataclass
 class _Study:
     """Trains and measures; programs are compiled once for all strengths and seeds."""
 
-    def __init__(self, model: Model, dataset: Dataset, settings: Settings, progress: Progress):
-        self._model, self._dataset, self._settings = model, dataset, settings
-        self._progress = progress
-        self._evaluate = make_evaluate(model, normalization=dataset.normalization)
-        self._predict = make_predict(model, normalization=dataset.normalization)
-        recipe = Recipe(
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            weight_decay=5e-4,
-        )
-        self._optimizer = recipe.make_optimizer(dataset)
+    model: Model
+    dataset: Dataset
+    settings: Settings
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        normalization, settings = self.dataset.normalization, self.settings
+        self._evaluate = make_evaluate(self.model, normalization=normalization)
+        self._predict = make_predict(self.model, normalization=normalization)
+        self._optimizer = Recipe.of(settings, weight_decay=5e-4).make_optimizer(self.dataset)
         self._step = functools.cache(self._make_step)
 
     def record(
@@ -164,43 +164,43 @@ class _Study:
         def step(state, batch, strength):
             penalty = None
             if name != "none":
-                of_layers = make_regularizer(name, strength=1.0, layers=self._settings.layers)
+                of_layers = make_regularizer(name, strength=1.0, layers=self.settings.layers)
                 penalty = lambda *inputs: strength * of_layers(*inputs)  # noqa: E731
             return make_train_step(
-                self._model, self._optimizer, normalization=self._dataset.normalization,
+                self.model, self._optimizer, normalization=self.dataset.normalization,
                 augment=False, regularizer=penalty,
             )(state, batch)  # fmt: skip
 
         return jax.jit(step, donate_argnums=0)
 
     def _train(self, part: pathlib.Path, name: str, strength: float, seed: int) -> TrainState:
-        settings, dataset = self._settings, self._dataset
+        settings, dataset = self.settings, self.dataset
         step, strength = self._step(name), np.float32(strength)
         return fit(
             functools.partial(
-                init_state, self._model, self._optimizer, jax.random.key(seed),
+                init_state, self.model, self._optimizer, jax.random.key(seed),
                 image_shape=dataset.train_images.shape[1:],
             ),
             lambda state, batch: step(state, batch, strength),
             # The accuracy after every epoch is only looked at: few images do.
             first_images(dataset, test=500),
             evaluate=self._evaluate, epochs=settings.epochs, batch_size=settings.batch_size,
-            seed=seed, folder=part, progress=self._progress.unseen(), description="",
+            seed=seed, folder=part, progress=self.progress.unseen(), description="",
         )  # fmt: skip
 
     def _measure(
         self, part: pathlib.Path, name: str, strength: float, seed: int
     ) -> RegularizedNetwork:
-        settings, dataset = self._settings, self._dataset
+        settings, dataset = self.settings, self.dataset
         variables = self._train(part, name, strength, seed).variables
-        self._progress.check()
+        self.progress.check()
         accuracy = self._evaluate(variables, dataset.test_images, dataset.test_labels)
         trained = self._evaluate(variables, dataset.train_images, dataset.train_labels)
         config = OverlapConfig(images=settings.overlap_images, neighbors=settings.neighbors)
         measured = first_images(dataset, train=settings.overlap_images)
         layers = measure_layers(self._predict, variables, measured, config, layers=settings.layers)
         accuracies = Accuracies(
-            part / "accuracies.json", variables, dataset, self._evaluate, self._progress
+            part / "accuracies.json", variables, dataset, self._evaluate, self.progress
         )
         pruning = PruningSettings(tolerance=settings.tolerance, steps=40, bracket_images=1000)
         found = layers.values()

@@ -7,17 +7,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jnnk._core.timing import latencies
 from jnnk.data import Dataset
-from jnnk.jobs.latency import latency_gain
 from jnnk.jobs.train import train_config
 from jnnk.jobs.trainer import Evaluate, Recipe, Trainer
-from jnnk.pruning import MaskSummary, apply_masks, conv_output_sizes, summarize
+from jnnk.pruning import MaskSummary, apply_masks, compact, conv_output_sizes, summarize
 from jnnk.runs.folder import Run
 from jnnk.runs.mask_files import save_masks
 from jnnk.runs.progress import Progress
 from jnnk.runs.records import FineTuned, Latency
 from jnnk.runs.settings import ChannelConfig, PruneConfig
-from jnnk.training import Model, start_state
+from jnnk.training import Model, make_predict, start_state
 
 
 class Pruned(NamedTuple):
@@ -50,14 +50,7 @@ def prune_and_finetune(
     if epochs is None:
         epochs = max(settings.epochs // 10, 1)
     rate, seed = config.finetune_learning_rate, settings.seed + 1
-    recipe = Recipe(
-        epochs=epochs,
-        batch_size=settings.batch_size,
-        learning_rate=rate,
-        optimizer=settings.optimizer,
-        weight_decay=settings.weight_decay,
-        augment=settings.augment,
-    )
+    recipe = Recipe.of(settings, epochs=epochs, learning_rate=rate, l1=0.0)
     trainer = Trainer(model, dataset, recipe, evaluate=evaluate)
     pruned = {**variables, "params": apply_masks(variables["params"], masks)}
     before, at_once = trainer.accuracy(variables), trainer.accuracy(pruned)
@@ -92,3 +85,29 @@ def count_revived(params: Any, masks: Any) -> int:
     params, masks = jax.tree.map(np.asarray, (params, masks))  # they may lie on different devices
     revived = jax.tree.map(lambda leaf, mask: ((leaf != 0) & (mask == 0)).sum(), params, masks)
     return int(sum(jax.tree.leaves(revived)))
+
+
+def latency_gain(
+    model: Model, variables: dict, masks: Any, dataset: Dataset, *, batch_size: int = 64
+) -> Latency | None:
+    """Times logits of a batch of test images, before and after compaction, in one run.
+
+    The weights that the mask prunes are zero. Kernels alone save no time: only filters without a
+    kernel left go.
+
+    Returns:
+        Both latencies; None where the network does not tell its wiring.
+    """
+    if not hasattr(model, "convs"):
+        return None
+    images = jax.device_put(dataset.test_images[:batch_size])
+    networks = {"whole": (model, variables), "compacted": compact(model, variables, masks)}
+
+    def caller(network: Model, variables: dict):
+        predict = make_predict(network, normalization=dataset.normalization)
+        logits = jax.jit(lambda variables, images: predict(variables, images)[0])
+        variables = jax.device_put(variables)
+        return lambda: logits(variables, images)
+
+    times = latencies({name: caller(*network) for name, network in networks.items()})
+    return Latency(device=jax.devices()[0].device_kind, images=len(images), **times)

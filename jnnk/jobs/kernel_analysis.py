@@ -5,15 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jnnk.pruning import (
-    agreement,
-    eigenvalue_kinds,
-    has_real_eigenvalues,
-    network_magnitudes,
-    pruned_kernels,
-    pruned_share,
-    whole_network,
-)
+from jnnk import pruning
 from jnnk.pruning._conv_leaves import conv_kernels
 from jnnk.runs.records import (
     BelowThresholds,
@@ -33,19 +25,19 @@ def analyse(params: Any, masks_by_criterion: Mapping[str, Any], masks: Any) -> K
     ``masks``. ``random`` is left out: it says nothing of the network.
     """
     masks_by_criterion = {k: v for k, v in masks_by_criterion.items() if k != "random"}
-    magnitudes = network_magnitudes(params, tuple(masks_by_criterion))
+    magnitudes = pruning.network_magnitudes(params, tuple(masks_by_criterion))
     of_layers = [
         (criterion, layer, scores)
         for criterion, layers in magnitudes.items()
         for layer, scores in layers.items()
     ]
     below = [
-        (criterion, layer, pruned_share(scores, THRESHOLDS))
+        (criterion, layer, pruning.pruned_share(scores, THRESHOLDS))
         for criterion, layers in magnitudes.items()
-        for layer, scores in {None: whole_network(layers), **layers}.items()
+        for layer, scores in {None: pruning.whole_network(layers), **layers}.items()
     ]
     pruned = {name: _pruned(params, found) for name, found in masks_by_criterion.items()}
-    together = {name: whole_network(found) for name, found in pruned.items()}
+    together = {name: pruning.whole_network(found) for name, found in pruned.items()}
     return KernelAnalysis(
         scores=tuple(
             ScoreQuantiles(
@@ -67,10 +59,10 @@ def analyse(params: Any, masks_by_criterion: Mapping[str, Any], masks: Any) -> K
                 kernels=kernel.shape[2] * kernel.shape[3],
                 shares={criterion: float(each[layer].mean()) for criterion, each in pruned.items()},
             )
-            for layer, kernel in pruned_kernels(params).items()
+            for layer, kernel in pruning.pruned_kernels(params).items()
         ),
-        agreement=tuple(agreement(together)),
-        eigenvalues=tuple(eigenvalue_kinds(params, masks)),
+        agreement=tuple(pruning.agreement(together)),
+        eigenvalues=tuple(pruning.eigenvalue_kinds(params, masks)),
     )
 
 
@@ -85,8 +77,8 @@ def history(
     criteria = tuple(name for name in criteria if name != "random")
     flat = {}
     for epoch, params in params_by_epoch.items():
-        magnitudes = network_magnitudes(params, criteria)
-        flat[epoch] = {name: whole_network(layers) for name, layers in magnitudes.items()}
+        magnitudes = pruning.network_magnitudes(params, criteria)
+        flat[epoch] = {name: pruning.whole_network(layers) for name, layers in magnitudes.items()}
     last = flat[max(flat)]
     thresholds = {
         name: np.median(scores) if threshold is None else threshold for name, scores in last.items()
@@ -96,7 +88,8 @@ def history(
             epoch=epoch,
             real=_real_share(params_by_epoch[epoch]),
             shares={
-                name: float(pruned_share(scores[name], [thresholds[name]])[0]) for name in criteria
+                name: float(pruning.pruned_share(scores[name], [thresholds[name]])[0])
+                for name in criteria
             },
         )
         for epoch, scores in flat.items()
@@ -106,10 +99,10 @@ def history(
 def _pruned(params: Any, masks: Any) -> dict[str, np.ndarray]:
     """By layer, which kernels a mask prunes."""
     keep = {path.removesuffix("/kernel"): leaf for path, leaf in conv_kernels(masks).items()}
-    return {layer: np.asarray(keep[layer][0, 0]) == 0 for layer in pruned_kernels(params)}
+    return {layer: np.asarray(keep[layer][0, 0]) == 0 for layer in pruning.pruned_kernels(params)}
 
 
 def _real_share(params: Any) -> float:
-    kernels = pruned_kernels(params).values()
-    real = [has_real_eigenvalues(k).ravel() for k in kernels if k.shape[0] == k.shape[1]]
+    kernels = pruning.pruned_kernels(params).values()
+    real = [pruning.has_real_eigenvalues(k).ravel() for k in kernels if k.shape[0] == k.shape[1]]
     return float(np.concatenate(real).mean()) if real else 0.0

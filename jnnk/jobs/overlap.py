@@ -10,17 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jnnk import graphs
 from jnnk._core.errors import InputError
 from jnnk.activations import capture, layer_shapes
 from jnnk.data import Dataset, epoch_order
-from jnnk.graphs import (
-    NNKGraph,
-    channelwise_nnk_graph,
-    cosine,
-    gaussian,
-    nnk_graph,
-    sharded_nnk_graph,
-)
 from jnnk.jobs.channel_pictures import check_channels, default_channels, keep_pictures
 from jnnk.jobs.train import (
     abstract_variables,
@@ -48,7 +41,7 @@ from jnnk.runs.records import LayerMeasures, LayerRecord
 from jnnk.runs.settings import OverlapConfig
 from jnnk.training import Model, make_predict
 
-_SIMILARITIES = {"gaussian": gaussian(), "cosine": cosine()}
+_SIMILARITIES = {"gaussian": graphs.gaussian(), "cosine": graphs.cosine()}
 
 
 def overlap(
@@ -66,17 +59,11 @@ def overlap(
     A network with random weights is measured first, as the control: the run's own start, or, where
     it did not start from one (given weights) or did not keep it, a start made from the run's seed.
 
-    Args:
-        run: a trained run folder; results go to its ``overlap/``.
-        model: the network named in its config.
-        dataset: the data set named in its config.
-        config: what to measure.
-        channels: layer name to the channels whose pictures are kept, at the last chosen epoch;
-            by default the most and the least overlapping pair of the last chosen layer.
-        progress: shows how far it is.
-        mesh: devices that share the images of a batch and the queries over its axis ``"data"`` and
-            the channels over ``"channel"``, as from :func:`jnnk.parallel.parse_mesh`; with several
-            processes it must be given. The same results on any, to rounding.
+    Pictures are kept of ``channels`` (layer name to channels) at the last chosen epoch; by default
+    of the most and the least overlapping pair of the last chosen layer. The devices of a mesh share
+    the images of a batch and the queries over its axis ``"data"`` and the channels over
+    ``"channel"``, as from :func:`jnnk.parallel.parse_mesh`; with several processes it must be
+    given. The results are the same on any, to rounding.
 
     Returns:
         One record an epoch and layer, in that order.
@@ -214,7 +201,7 @@ def measure_layer(
 
 def layer_graphs(
     activations: np.ndarray, *, mesh: Mesh | None = None, **options: Any
-) -> tuple[NNKGraph, NNKGraph]:
+) -> tuple[graphs.NNKGraph, graphs.NNKGraph]:
     """The channels' graphs, with a leading axis C, and the one of the whole layer's vectors.
 
     Activations are (N, H, W, C), ``options`` those of `jnnk.graphs.nnk_graph`. Both graphs lie
@@ -223,12 +210,12 @@ def layer_graphs(
     vectors = activations.reshape(len(activations), -1)
     if mesh is None:
         with concurrent.futures.ThreadPoolExecutor(1) as beside:  # compilation takes one core alone
-            whole = beside.submit(nnk_graph, jnp.asarray(vectors), **options)
-            graph = channelwise_nnk_graph(jnp.asarray(activations), **options)
+            whole = beside.submit(graphs.nnk_graph, jnp.asarray(vectors), **options)
+            graph = graphs.channelwise_nnk_graph(jnp.asarray(activations), **options)
             return graph, whole.result()
     # One after the other: two programs launched in different orders on different devices deadlock.
     channels, whole = (
-        jax.tree.map(jnp.asarray, gather(sharded_nnk_graph(points, mesh=mesh, **options)))
+        jax.tree.map(jnp.asarray, gather(graphs.sharded_nnk_graph(points, mesh=mesh, **options)))
         for points in (activations, vectors[:, :, None])
     )
     return channels, jax.tree.map(lambda field: field[0], whole)

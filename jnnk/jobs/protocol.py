@@ -6,6 +6,7 @@ stopped goes on where it was.
 
 import pathlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -93,30 +94,22 @@ def summarize_trials(trials: Sequence[Trial]) -> tuple[TrialSummary, ...]:
     )
 
 
+@dataclass
 class _Trials:
     """The parts of a protocol, each made once."""
 
-    def __init__(
-        self,
-        run: Run,
-        model: Model,
-        dataset: Dataset,
-        config: ProtocolConfig,
-        folder: pathlib.Path,
-        progress: Progress,
-    ):
-        self._model, self._dataset, self._config = model, dataset, config
-        self._folder, self._progress = folder, progress
+    run: Run
+    model: Model
+    dataset: Dataset
+    config: ProtocolConfig
+    folder: pathlib.Path
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        model, dataset, config = self.model, self.dataset, self.config
         self._kept = spread_epochs(config.epochs)
-        self._given = None if config.scratch else load_state(run, model, dataset).variables
-        recipe = Recipe(
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            optimizer=config.optimizer,
-            augment=train_config(run).augment,
-            l1=config.l1,
-        )
+        self._given = None if config.scratch else load_state(self.run, model, dataset).variables
+        recipe = Recipe.of(config, augment=train_config(self.run).augment)
         again = recipe._replace(epochs=config.retrain_epochs, l1=0.0)
         evaluate = make_evaluate(model, normalization=dataset.normalization)
         self._l1_trainer, self._trainer = (
@@ -129,19 +122,19 @@ class _Trials:
             seed=seed,
             folder=self._l1_folder(seed),
             keep=self._kept,
-            progress=self._progress,
+            progress=self.progress,
             description=f"L1 training, seed {seed}",
         )
 
     def prune_and_retrain(self, seed: int, trained: TrainState, criterion: str) -> Trial:
-        folder = self._folder / f"seed{seed}" / criterion
+        folder = self.folder / f"seed{seed}" / criterion
         path = folder / "result.json"
         if path.exists():
             refuse_diverged(folder)
             return read_json(path, kind=Trial)
-        self._progress.check()
+        self.progress.check()
         masks = make_masks(
-            trained.params, criterion=criterion, selection=Threshold(self._config.threshold)
+            trained.params, criterion=criterion, selection=Threshold(self.config.threshold)
         )
         pruned = {**trained.variables, "params": apply_masks(trained.params, masks)}
         before = self._trainer.accuracy(trained.variables)
@@ -152,7 +145,7 @@ class _Trials:
             partial(start_state, self._trainer.optimizer, key, trained.variables, masks=masks),
             seed=seed,
             folder=folder,
-            progress=self._progress,
+            progress=self.progress,
             description=f"retrain {criterion}, seed {seed}",
         )
         retrained = self._trainer.accuracy(state.variables)
@@ -177,14 +170,14 @@ class _Trials:
             params = {
                 epoch: checkpoints.restore(epoch, like).params for epoch in checkpoints.epochs()
             }
-        return history(params, self._config.criteria, threshold=self._config.threshold)
+        return history(params, self.config.criteria, threshold=self.config.threshold)
 
     def _l1_folder(self, seed: int) -> pathlib.Path:
-        return self._folder / f"seed{seed}" / "l1"
+        return self.folder / f"seed{seed}" / "l1"
 
     def _start(self, seed: int) -> TrainState:
         key, optimizer = jax.random.key(seed), self._l1_trainer.optimizer
         if self._given is None:
-            shape = self._dataset.train_images.shape[1:]
-            return init_state(self._model, optimizer, key, image_shape=shape)
+            shape = self.dataset.train_images.shape[1:]
+            return init_state(self.model, optimizer, key, image_shape=shape)
         return start_state(optimizer, key, self._given)

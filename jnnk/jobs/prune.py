@@ -6,21 +6,14 @@ from typing import Any
 
 import jax
 
+from jnnk import pruning
 from jnnk._core.errors import InputError
 from jnnk.data import Dataset
+from jnnk.jobs.criteria import TAYLOR, training_loss
 from jnnk.jobs.finetune import prune_and_finetune
 from jnnk.jobs.kernel_analysis import analyse, history
-from jnnk.jobs.taylor import TAYLOR, training_loss
 from jnnk.jobs.train import kept_epochs, load_state, require_trained, train_config
 from jnnk.jobs.trainer import Evaluate
-from jnnk.pruning import (
-    CRITERIA,
-    apply_masks,
-    make_masks,
-    pruning_score,
-    summarize,
-    taylor_scores,
-)
 from jnnk.runs.divergence import refuse_diverged
 from jnnk.runs.folder import Run, read_json, require_settings, write_json
 from jnnk.runs.progress import SILENT, Progress
@@ -73,7 +66,7 @@ def prune(
     )  # fmt: skip
     compared = share or 0.5  # where nothing is pruned, half of the kernels
     # Criteria of the weights alone: Taylor scores depend on images, and have no unit of weights.
-    criteria = [name for name in config.criteria if name in CRITERIA]
+    criteria = [name for name in config.criteria if name in pruning.CRITERIA]
     params = {
         epoch: load_state(run, model, dataset, epoch=epoch).params for epoch in kept_epochs(run)
     }
@@ -95,7 +88,7 @@ def prune(
 def _masks(params: Any, criterion: str, share: float, *, run: Run, taylor: Any) -> Any:
     key = jax.random.key(train_config(run).seed) if criterion == "random" else None
     scores = taylor if criterion == TAYLOR else criterion
-    return make_masks(params, criterion=scores, keep_rate=1 - share, key=key)
+    return pruning.make_masks(params, criterion=scores, keep_rate=1 - share, key=key)
 
 
 def _taylor(model: Model, state: TrainState, dataset: Dataset, config: PruneConfig) -> Any:
@@ -103,7 +96,7 @@ def _taylor(model: Model, state: TrainState, dataset: Dataset, config: PruneConf
     if TAYLOR not in config.criteria:
         return None
     loss, batches = training_loss(model, state.variables, dataset, images=_TAYLOR_IMAGES)
-    return jax.jit(partial(taylor_scores, loss))(state.params, batches)
+    return jax.jit(partial(pruning.taylor_scores, loss))(state.params, batches)
 
 
 def _sweep(
@@ -125,10 +118,10 @@ def _sweep(
             points = []
             for share in config.shares:
                 masks = make(criterion, share)
-                params = apply_masks(variables["params"], masks)
+                params = pruning.apply_masks(variables["params"], masks)
                 accuracy = evaluate({**variables, "params": params}, images, labels)
-                all_params, kept = summarize(params, masks).params
-                score = pruning_score(accuracy, whole, kept, all_params)
+                all_params, kept = pruning.summarize(params, masks).params
+                score = pruning.pruning_score(accuracy, whole, kept, all_params)
                 points.append(SweepPoint(share=share, accuracy=accuracy, params=kept, score=score))
                 task.advance(accuracy=accuracy)
             criteria[criterion] = tuple(points)

@@ -8,9 +8,8 @@ import numpy as np
 
 from jnnk._core.errors import InputError
 from jnnk.data import Dataset
-from jnnk.jobs.channel_graphs import inner_graphs
+from jnnk.jobs.criteria import TAYLOR, inner_graphs, training_loss
 from jnnk.jobs.finetune import prune_and_finetune
-from jnnk.jobs.taylor import TAYLOR, training_loss
 from jnnk.jobs.train import load_state, require_trained, train_config
 from jnnk.pruning import channel_masks, compact, inner_convs, taylor_channel_scores
 from jnnk.pruning._channels import OF_GRAPHS

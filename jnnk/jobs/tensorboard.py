@@ -19,12 +19,9 @@ from jnnk.runs.records import EpochMetrics
 def scalars(folder: pathlib.Path, *, after: int) -> Iterator[Callable[[EpochMetrics], None]]:
     """A function that adds the numbers of an epoch; does nothing without tensorboardX.
 
-    Its ``SummaryWriter`` is not used: it opens whatever lies in its place, and writes in a thread,
-    where a full disk ends in a traceback.
-
-    Args:
-        folder: gets an event file of its own.
-        after: epochs that are done; what a killed run wrote of later ones is dropped.
+    The folder gets an event file of its own; what a killed run wrote of epochs ``after`` those done
+    is dropped. tensorboardX' ``SummaryWriter`` is not used: it opens whatever lies in its place,
+    and writes in a thread, where a full disk ends in a traceback.
 
     Raises:
         OSError: naming the file, if it cannot be written.

@@ -140,8 +140,7 @@ def make_penalty(config: TrainConfig) -> Regularizer | None:
 
 def _recipe(config: TrainConfig) -> Recipe:
     # Stopping by channels freezes each by itself.
-    settings = {name: getattr(config, name) for name in Recipe._fields if name != "freezes"}
-    return Recipe(**settings, freezes=config.stop == "channel-nnk")
+    return Recipe.of(config, freezes=config.stop == "channel-nnk")
 
 
 def _start(

@@ -36,6 +36,12 @@ class Recipe(NamedTuple):
     l1: float = 0.0  # strength of the L1 penalty on conv kernels
     freezes: bool = False  # whether single weights can stop training, see `freezable`
 
+    @classmethod
+    def of(cls, settings: Any, **changes: Any) -> "Recipe":
+        """The recipe whose fields are the settings of the same names, but for the changes."""
+        found = {name: getattr(settings, name) for name in cls._fields if hasattr(settings, name)}
+        return cls(**(found | changes))
+
     def make_optimizer(self, dataset: Dataset) -> optax.GradientTransformationExtraArgs:
         """The optimiser whose schedule ends with the last epoch over a data set."""
         optimizer = make_optimizer(
