@@ -51,15 +51,12 @@ class Settings(NamedTuple):
     learning_rate: float = 0.01  # peak rate of SGD
 
 
-PUBLISHED = Settings()
-
-
 def reproduce_channel_pruning(
     folder: pathlib.Path,
     networks: list[Network],
     dataset: Dataset,
     *,
-    settings: Settings = PUBLISHED,
+    settings: Settings | None = None,
     progress: Progress = SILENT,
 ) -> tuple[ChannelSummary, ...]:
     """Measures what is not measured yet; tables and figure are made of all.
@@ -67,12 +64,10 @@ def reproduce_channel_pruning(
     The networks' models tell ``convs()``. They are fine-tuned on the first training images and
     evaluated on the first test images. The folder gets what `save_study` writes.
 
-    Returns:
-        The summary: a record for each network, share and criterion.
-
     Raises:
         InputError: if the folder holds results made with other settings.
     """
+    settings = settings or Settings()
     require_settings(folder, settings)
     dataset = first_images(dataset, train=settings.tune_images, test=settings.test_images)
     studied = [

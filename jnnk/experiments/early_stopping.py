@@ -24,7 +24,7 @@ from jnnk.report.output import save_study
 from jnnk.runs.divergence import read_metrics
 from jnnk.runs.folder import require_settings
 from jnnk.runs.progress import SILENT, Progress
-from jnnk.runs.records import EpochMetrics, grouped, over_seeds
+from jnnk.runs.records import EpochMetrics, over_seeds
 from jnnk.runs.study_records import StoppedTraining, StoppingSummary
 from jnnk.training import (
     Model,
@@ -52,15 +52,12 @@ class Settings(NamedTuple):
     learning_rate: float = 1e-3  # of Adam, constant
 
 
-PUBLISHED = Settings()
-
-
 def reproduce_early_stopping(
     folder: pathlib.Path,
     model: Model,
     dataset: Dataset,
     *,
-    settings: Settings = PUBLISHED,
+    settings: Settings | None = None,
     progress: Progress = SILENT,
 ) -> tuple[StoppingSummary, ...]:
     """Trains what is not trained yet; tables and figure are made of all.
@@ -69,12 +66,10 @@ def reproduce_early_stopping(
     :func:`jnnk.data.only_classes`. The folder gets what `save_study` writes, and a folder for each
     training.
 
-    Returns:
-        The summary: mean and standard deviation over seeds for each rule.
-
     Raises:
         InputError: if the folder holds results made with other settings.
     """
+    settings = settings or Settings()
     require_settings(folder, settings, free=("seeds",))
     dataset = first_images(dataset, train=settings.train_images)
     # Frozen or not, one program; over so many steps the schedule is constant.
@@ -117,21 +112,12 @@ def reproduce_early_stopping(
         show=lambda found: {"accuracy": found[-1].accuracy},
     )
     records = list(itertools.chain.from_iterable(trainings))
-    summary = summarize_rules(records)
+    in_order = sorted(records, key=lambda record: RULES.index(record.rule))
+    summary = over_seeds(StoppingSummary, in_order, by=("rule",))
     caption = f"Early stopping on {' and '.join(dataset.class_names)}; means over seeds."
     figure = ("early_stopping", stopping_rules(records))
     save_study(folder, records, summary, caption=caption, figure=figure)
     return summary
-
-
-def summarize_rules(records: Sequence[StoppedTraining]) -> tuple[StoppingSummary, ...]:
-    """Mean and standard deviation over seeds, a record for each rule in the order of ``RULES``."""
-    groups = grouped(records, lambda record: record.rule)
-    stopped = {rule: sum(row.stopped_early for row in rows) for rule, rows in groups.items()}
-    return tuple(
-        over_seeds(StoppingSummary, groups[rule], rule=rule, stopped_early=stopped[rule])
-        for rule in RULES
-    )
 
 
 def _only_watched(monitor: Monitor) -> Monitor:

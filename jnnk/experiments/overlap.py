@@ -68,14 +68,11 @@ class Inputs(NamedTuple):
     trajectory_dataset: Dataset  # images, normalised for them
 
 
-PUBLISHED = Settings()
-
-
 def reproduce_overlap(
     folder: pathlib.Path,
     inputs: Inputs,
     *,
-    settings: Settings = PUBLISHED,
+    settings: Settings | None = None,
     progress: Progress = SILENT,
 ) -> OverlapStudy:
     """Measures what is not measured yet; tables and figures are written after every study.
@@ -83,12 +80,10 @@ def reproduce_overlap(
     The folder gets ``results.json``, the tables as ``.csv``, ``.tex`` and ``.md``, the figures, and
     the parts.
 
-    Returns:
-        The records of the three studies, their correlations and means.
-
     Raises:
         InputError: if the folder holds results made with other settings.
     """
+    settings = settings or Settings()
     require_settings(folder, settings)
 
     def write(results: OverlapStudy, name: str, table: Records, caption: str) -> None:
@@ -206,13 +201,10 @@ def by_network(epochs: Sequence[NetworkEpoch]) -> dict[str, Sequence[NetworkEpoc
 
 def pair_means(pair: Sequence[PairLayer]) -> list[TableRow]:
     """Means over layers of each network of the pair."""
-    measures = {
-        "overlap": attrgetter("overlap.mean"),
-        "overlap_by_chance": attrgetter("overlap_by_chance"),
-        "redundancy": attrgetter("redundancy.mean"),
-        "channel_degree": attrgetter("channel_degree.mean"),
-        "mle_dimension": attrgetter("mle_dimension.mean"),
-    }
+    means = (
+        "overlap.mean", "overlap_by_chance", "redundancy.mean", "channel_degree.mean",
+        "mle_dimension.mean",
+    )  # fmt: skip
     rows = []
     for network, layers in grouped(pair, lambda record: record.network).items():
         found = [record.layer.measures for record in layers]
@@ -221,8 +213,9 @@ def pair_means(pair: Sequence[PairLayer]) -> list[TableRow]:
             "test accuracy (%)": 100 * layers[0].test_accuracy,
             "dead channels": sum(each.dead_channels for each in found),
         }
-        for name, measure in measures.items():
-            row[name] = _known(float(np.nanmean(_numbers(found, measure))))
+        for name in means:
+            mean = float(np.nanmean(_numbers(found, attrgetter(name))))
+            row[name.removesuffix(".mean")] = _known(mean)
         rows.append(row)
     return rows
 

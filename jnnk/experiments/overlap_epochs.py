@@ -56,7 +56,7 @@ def measure_epochs(
         errors = kept(path, measure, kind=EpochErrors)
         return NetworkEpoch(network=network.name, epoch=epoch + 1, errors=errors)
 
-    found = run_cases(
+    return run_cases(
         "public networks",
         [(network, epoch) for network in networks for epoch in range(network.epochs)],
         measured,
@@ -66,7 +66,6 @@ def measure_epochs(
             "test_error": record.errors.test_error, "nnk_error": record.errors.nnk_error
         },
     )  # fmt: skip
-    return tuple(found)
 
 
 def measure_epoch(

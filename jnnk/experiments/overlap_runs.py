@@ -61,7 +61,7 @@ def measure_runs(
         name = f"{seed:03d}-size{size}-dropout{dropout:g}-decay{weight_decay:g}.json"
         return kept(folder / name, lambda: trainer.measure(case), kind=TrainedNetwork)
 
-    found = run_cases(
+    return run_cases(
         "five-channel networks",
         cases,
         record,
@@ -70,7 +70,6 @@ def measure_runs(
         show=lambda record: {"test_accuracy": record.test_accuracy},
         streams=_STREAMS,
     )
-    return tuple(found)
 
 
 class Trainer:

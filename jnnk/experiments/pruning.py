@@ -49,15 +49,12 @@ class Settings(NamedTuple):
     seed: int = 0  # of the fine-tune and of `random`
 
 
-PUBLISHED = Settings()
-
-
 def reproduce_pruning(
     folder: pathlib.Path,
     networks: list[Network],
     dataset: Dataset,
     *,
-    settings: Settings = PUBLISHED,
+    settings: Settings | None = None,
     progress: Progress = SILENT,
 ) -> list[PruningCase]:
     """Measures what is not measured yet; the tables are written anew after every number.
@@ -65,12 +62,10 @@ def reproduce_pruning(
     The folder gets ``results.json``, ``table.csv``, ``.tex`` and ``.md``, the figure, and what is
     needed to go on.
 
-    Returns:
-        A record for each network, start and criterion.
-
     Raises:
         InputError: if the folder holds results made with other settings.
     """
+    settings = settings or Settings()
     require_settings(folder, settings)
     records: list[PruningCase] = []
     cases = [(start, network) for start in STARTS for network in networks]

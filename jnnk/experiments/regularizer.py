@@ -9,7 +9,7 @@ trained network has a folder of its own, so the command goes on where it was sto
 import functools
 import itertools
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from jnnk.report.figures.levers import regularizer_effects
 from jnnk.report.output import save_study
 from jnnk.runs.folder import require_settings
 from jnnk.runs.progress import SILENT, Progress
-from jnnk.runs.records import grouped, over_seeds, spread
+from jnnk.runs.records import over_seeds, spread
 from jnnk.runs.settings import OverlapConfig
 from jnnk.runs.study_records import RegularizedNetwork, RegularizerSummary
 from jnnk.training import (
@@ -41,8 +41,13 @@ from jnnk.training import (
     make_train_step,
 )
 
-# Settings that choose which networks are trained, not how.
-_FREE = ("seeds", "strengths", "baselines", "baseline_strengths")
+
+class Case(NamedTuple):
+    """One training."""
+
+    penalty: str  # its name, or "none"
+    strength: float
+    seed: int
 
 
 class Settings(NamedTuple):
@@ -65,14 +70,12 @@ class Settings(NamedTuple):
     tolerance: float = 1.0  # accuracy that pruning may lose, in points
     criterion: str = "weight"  # by which kernels are ranked over the network
 
-    def cases(self) -> list[tuple[str, float]]:
-        """Penalty and strength of every case, the one without a penalty first."""
+    def cases(self) -> list[Case]:
+        """By seed every penalty and strength, without a penalty first."""
         signed = sorted({sign * strength for strength in self.strengths for sign in (-1, 1)})
         others = itertools.product(self.baselines, self.baseline_strengths)
-        return [("none", 0.0), *(("overlap", strength) for strength in signed), *others]
-
-
-PUBLISHED = Settings()
+        each = [("none", 0.0), *(("overlap", strength) for strength in signed), *others]
+        return [Case(*penalty, seed) for seed in self.seeds for penalty in each]
 
 
 def reproduce_regularizer(
@@ -80,7 +83,7 @@ def reproduce_regularizer(
     model: Model,
     dataset: Dataset,
     *,
-    settings: Settings = PUBLISHED,
+    settings: Settings | None = None,
     progress: Progress = SILENT,
 ) -> tuple[RegularizerSummary, ...]:
     """Trains and measures what is not there yet; tables and figure are made of all.
@@ -88,41 +91,32 @@ def reproduce_regularizer(
     Only the first images of the data set are used. The folder gets what `save_study` writes, and a
     folder for each network.
 
-    Returns:
-        The summary: mean and standard deviation over seeds for each penalty and strength.
-
     Raises:
         InputError: if the folder holds results made with other settings, or no layer matches.
     """
-    require_settings(folder, settings, free=_FREE)
+    settings = settings or Settings()
+    # Which networks are trained is free, not how.
+    free = ("seeds", "strengths", "baselines", "baseline_strengths")
+    require_settings(folder, settings, free=free)
     dataset = first_images(dataset, train=settings.train_images, test=settings.test_images)
     dataset = dataset._replace(
         train_images=_pooled(dataset.train_images, settings.pool),
         test_images=_pooled(dataset.test_images, settings.pool),
     )
-    study = _Study(model, dataset, settings, progress)
+    study = _Study(folder, model, dataset, settings, progress)
     records = run_cases(
         "reproduce regularizer",
-        [(*case, seed) for seed in settings.seeds for case in settings.cases()],
-        lambda case: study.record(folder, *case),
+        settings.cases(),
+        study.record,
         unit="network",
         progress=progress,
         show=lambda record: {"accuracy": record.accuracy},
     )
-    summary = summarize_cases(records)
+    summary = over_seeds(RegularizerSummary, records, by=("penalty", "strength"))
     caption = "Means over seeds; the overlap is the hard Jaccard overlap of the penalised layers."
     figure = ("regularizer", regularizer_effects(summary))
     save_study(folder, records, summary, caption=caption, figure=figure)
     return summary
-
-
-def summarize_cases(records: Sequence[RegularizedNetwork]) -> tuple[RegularizerSummary, ...]:
-    """Mean and standard deviation over seeds, a record for each penalty and strength."""
-    groups = grouped(records, lambda record: (record.penalty, record.strength))
-    return tuple(
-        over_seeds(RegularizerSummary, rows, penalty=penalty, strength=strength)
-        for (penalty, strength), rows in groups.items()
-    )
 
 
 def _pooled(images: np.ndarray, side: int) -> np.ndarray:
@@ -138,6 +132,7 @@ def _pooled(images: np.ndarray, side: int) -> np.ndarray:
 class _Study:
     """Trains and measures; programs are compiled once for all strengths and seeds."""
 
+    folder: pathlib.Path
     model: Model
     dataset: Dataset
     settings: Settings
@@ -150,12 +145,10 @@ class _Study:
         self._optimizer = Recipe.of(settings, weight_decay=5e-4).make_optimizer(self.dataset)
         self._step = functools.cache(self._make_step)
 
-    def record(
-        self, folder: pathlib.Path, name: str, strength: float, seed: int
-    ) -> RegularizedNetwork:
+    def record(self, case: Case) -> RegularizedNetwork:
         """The record of one network, from its file where there is one."""
-        part = folder / f"{name}_{strength:+g}" / f"seed{seed}"
-        measure = functools.partial(self._measure, part, name, strength, seed)
+        part = self.folder / f"{case.penalty}_{case.strength:+g}" / f"seed{case.seed}"
+        measure = functools.partial(self._measure, part, case)
         return kept(part / "record.json", measure, kind=RegularizedNetwork)
 
     def _make_step(self, name: str) -> Callable[[TrainState, Batch, np.float32], Any]:
@@ -173,26 +166,25 @@ class _Study:
 
         return jax.jit(step, donate_argnums=0)
 
-    def _train(self, part: pathlib.Path, name: str, strength: float, seed: int) -> TrainState:
+    def _train(self, part: pathlib.Path, case: Case) -> dict:
         settings, dataset = self.settings, self.dataset
-        step, strength = self._step(name), np.float32(strength)
+        step, strength = self._step(case.penalty), np.float32(case.strength)
+        start = functools.partial(
+            init_state, self.model, self._optimizer, jax.random.key(case.seed),
+            image_shape=dataset.train_images.shape[1:],
+        )  # fmt: skip
         return fit(
-            functools.partial(
-                init_state, self.model, self._optimizer, jax.random.key(seed),
-                image_shape=dataset.train_images.shape[1:],
-            ),
+            start,
             lambda state, batch: step(state, batch, strength),
             # The accuracy after every epoch is only looked at: few images do.
             first_images(dataset, test=500),
             evaluate=self._evaluate, epochs=settings.epochs, batch_size=settings.batch_size,
-            seed=seed, folder=part, progress=self.progress.unseen(), description="",
-        )  # fmt: skip
+            seed=case.seed, folder=part, progress=self.progress.unseen(), description="",
+        ).variables  # fmt: skip
 
-    def _measure(
-        self, part: pathlib.Path, name: str, strength: float, seed: int
-    ) -> RegularizedNetwork:
+    def _measure(self, part: pathlib.Path, case: Case) -> RegularizedNetwork:
         settings, dataset = self.settings, self.dataset
-        variables = self._train(part, name, strength, seed).variables
+        variables = self._train(part, case)
         self.progress.check()
         accuracy = self._evaluate(variables, dataset.test_images, dataset.test_labels)
         trained = self._evaluate(variables, dataset.train_images, dataset.train_labels)
@@ -205,9 +197,7 @@ class _Study:
         pruning = PruningSettings(tolerance=settings.tolerance, steps=40, bracket_images=1000)
         found = layers.values()
         return RegularizedNetwork(
-            penalty=name,
-            strength=strength,
-            seed=seed,
+            **case._asdict(),
             overlap=spread([layer.overlap.mean for layer in found]).mean,
             channel_loo_error=spread([layer.channel_loo_error for layer in found]).mean,
             redundancy=spread([layer.redundancy.mean for layer in found]).mean,

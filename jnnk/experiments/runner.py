@@ -56,12 +56,12 @@ def run_cases(
     progress: Progress,
     show: Callable[[Record], dict[str, float]],
     streams: int = 1,
-) -> list[Record]:
+) -> tuple[Record, ...]:
     """What every case measures, in their order; ``show`` tells numbers to stand beside the bar.
 
     As many cases as there are streams are measured side by side; Ctrl-C waits for these alone.
     """
-    records = []
+    records: list[Record] = []
     with progress.task(description, total=len(cases), unit=unit) as task:
         for start in range(0, len(cases), streams):
             some = cases[start : start + streams]
@@ -72,4 +72,4 @@ def run_cases(
                     found = list(pool.map(measure, some))
             records += found
             task.advance(len(found), **show(found[-1]))
-    return records
+    return tuple(records)

@@ -28,11 +28,9 @@ def check_channels(
 
 
 def default_channels(run: Run, record: LayerRecord) -> dict[str, tuple[int, ...]]:
-    """Of one layer the two channels that overlap most and the two that overlap least.
+    """By the layer's name, the two of its channels that overlap most and the two that do least.
 
-    Returns:
-        Layer name to channels; nothing where pictures of the layer are there already or where
-        there are no two live channels.
+    Nothing where pictures of the layer are there already or where there are no two live channels.
     """
     if layer_file(run.path, record.epoch, record.layer, "pictures.npz").exists():
         return {}

@@ -23,9 +23,6 @@ class RunHeadline(NamedTuple):
 def compare(runs: Sequence[Run], path: pathlib.Path) -> list[RunHeadline]:
     """Writes a page that compares what two or more folders hold, without measuring anything.
 
-    Returns:
-        The headline of every run.
-
     Raises:
         InputError: if a run is given twice, or what lies at ``path`` is not a page of jnnk's.
     """

@@ -23,12 +23,9 @@ _SIZE = 8  # maps are averaged to at most so many positions a side
 def inner_graphs(
     model: Model, variables: dict[str, Any], dataset: Dataset, *, images: int, neighbors: int
 ) -> dict[str, NNKGraph]:
-    """A channel-wise NNK graph of every inner conv's activations on the first training images.
+    """By inner conv, the channel-wise NNK graph of its activations on the first training images.
 
     Maps are averaged to at most 8 x 8, and there are at most as many neighbours as other images.
-
-    Returns:
-        Path of the conv -> graph with a leading axis C.
     """
     layers = [info.conv for info in inner_convs(model.convs())]
     predict = make_predict(model, normalization=dataset.normalization)

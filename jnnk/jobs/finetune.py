@@ -93,10 +93,7 @@ def latency_gain(
     """Times logits of a batch of test images, before and after compaction, in one run.
 
     The weights that the mask prunes are zero. Kernels alone save no time: only filters without a
-    kernel left go.
-
-    Returns:
-        Both latencies; None where the network does not tell its wiring.
+    kernel left go. None where the network does not tell its wiring.
     """
     if not hasattr(model, "convs"):
         return None

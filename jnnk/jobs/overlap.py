@@ -15,13 +15,7 @@ from jnnk._core.errors import InputError
 from jnnk.activations import capture, layer_shapes
 from jnnk.data import Dataset, epoch_order
 from jnnk.jobs.channel_pictures import check_channels, default_channels, keep_pictures
-from jnnk.jobs.train import (
-    abstract_variables,
-    kept_epochs,
-    load_state,
-    random_state,
-    train_config,
-)
+from jnnk.jobs.train import abstract_variables, kept_epochs, load_state, random_state, train_config
 from jnnk.measures import measure_graphs
 from jnnk.parallel import gather, replicate
 from jnnk.parallel._mesh import shared_apply
@@ -64,9 +58,6 @@ def overlap(
     the images of a batch and the queries over its axis ``"data"`` and the channels over
     ``"channel"``, as from :func:`jnnk.parallel.parse_mesh`; with several processes it must be
     given. The results are the same on any, to rounding.
-
-    Returns:
-        One record an epoch and layer, in that order.
 
     Raises:
         InputError: for epochs that are not kept, layers or channels that do not exist, or a folder
@@ -127,11 +118,7 @@ def check_overlap(
     *,
     channels: Mapping[str, Sequence[int]] | None = None,
 ) -> tuple[list[Epoch], dict[str, int]]:
-    """The epochs and layers that :func:`overlap` of the same arguments measures; runs nothing.
-
-    Raises:
-        InputError: for epochs that are not kept, layers or channels that do not exist.
-    """
+    """The epochs and layers that `overlap` of these arguments measures; runs nothing."""
     epochs = chosen_epochs(run, config)
     shapes = network_layers(model, dataset)
     layers = chosen_layers(shapes, config.layers)
@@ -166,11 +153,7 @@ def missing_layers(run: Run, epoch: Epoch, layers: Iterable[str]) -> list[str]:
 def chosen_layers(
     names: Iterable[str], patterns: tuple[str, ...], *, option: str = "--layers"
 ) -> dict[str, int]:
-    """The layers, named in network order, that match any pattern, each with its place among all.
-
-    Raises:
-        InputError: for a pattern that matches no layer, naming the option that gave it.
-    """
+    """The layers that match any of the patterns, each with its place among all; else refused."""
     depths = {name: depth for depth, name in enumerate(names)}
     for pattern in patterns:
         if not fnmatch.filter(depths, pattern):
@@ -222,14 +205,8 @@ def layer_graphs(
 
 
 def chosen_epochs(run: Run, config: OverlapConfig) -> list[Epoch]:
-    """The control and what is asked for, in the order of training.
-
-    Raises:
-        InputError: for epochs that are not kept, or a training that diverged before one of them.
-    """
+    """The control and the epochs asked for; refused where they are not kept, or diverged before."""
     kept = kept_epochs(run)
-    if not kept:
-        raise InputError(f"{run.path} holds no trained network yet; run jnnk train first")
     chosen = kept if config.at_epochs is None else sorted(set(config.at_epochs))
     refuse_diverged(run.path, epoch=None if config.at_epochs is None else chosen[-1])
     missing = sorted(set(chosen) - set(kept))

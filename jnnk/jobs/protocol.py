@@ -5,7 +5,6 @@ stopped goes on where it was.
 """
 
 import pathlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,7 +27,6 @@ from jnnk.runs.records import (
     ProtocolResult,
     Trial,
     TrialSummary,
-    grouped,
     over_seeds,
 )
 from jnnk.runs.settings import spread_epochs
@@ -48,9 +46,6 @@ def protocol(
 
     Results go to the run's ``protocol/NAME``. Another name may have other settings; seeds and
     criteria can be added later.
-
-    Returns:
-        What ``protocol/NAME/result.json`` holds.
 
     Raises:
         InputError: for a criterion without a threshold, a batch larger than the training set, no
@@ -79,19 +74,11 @@ def protocol(
         settings=config,
         in_paper=(settings.model, settings.dataset, name) in PAPER_NETWORKS,
         trials=tuple(done),
-        summary=summarize_trials(done),
+        summary=over_seeds(TrialSummary, done, by=("criterion",)),
         history=trials.history(config.seeds[0]),
     )
     write_json(folder / "result.json", result)
     return result
-
-
-def summarize_trials(trials: Sequence[Trial]) -> tuple[TrialSummary, ...]:
-    """Mean and standard deviation over seeds, a record a criterion."""
-    return tuple(
-        over_seeds(TrialSummary, rows, criterion=criterion)
-        for criterion, rows in grouped(trials, lambda trial: trial.criterion).items()
-    )
 
 
 @dataclass

@@ -29,9 +29,6 @@ def prune(
 ) -> PruningResult:
     """Scores, sweeps, prunes and fine-tunes the trained network of a run, into its ``prune/``.
 
-    Returns:
-        What ``prune/result.json`` holds.
-
     Raises:
         InputError: if the folder holds a pruning made with other settings.
     """
@@ -46,7 +43,16 @@ def prune(
     # The sweep is most of the work: its images should fill the batches.
     batch_size = min(500, config.sweep_images, len(dataset.test_images))
     evaluate = make_evaluate(model, normalization=dataset.normalization, batch_size=batch_size)
-    make = partial(_masks, state.params, run=run, taylor=_taylor(model, state, dataset, config))
+    taylor, seed = _taylor(model, state, dataset, config), train_config(run).seed
+
+    def make(criterion: str, share: float) -> Any:
+        """A mask that prunes a share of the kernels."""
+        return pruning.make_masks(
+            state.params,
+            criterion=taylor if criterion == TAYLOR else criterion,
+            keep_rate=1 - share,
+            key=jax.random.key(seed) if criterion == "random" else None,
+        )
 
     sweep_path = folder / "sweep.json"
     if not sweep_path.exists():
@@ -83,12 +89,6 @@ def prune(
     )
     write_json(result_path, result)
     return result
-
-
-def _masks(params: Any, criterion: str, share: float, *, run: Run, taylor: Any) -> Any:
-    key = jax.random.key(train_config(run).seed) if criterion == "random" else None
-    scores = taylor if criterion == TAYLOR else criterion
-    return pruning.make_masks(params, criterion=scores, keep_rate=1 - share, key=key)
 
 
 def _taylor(model: Model, state: TrainState, dataset: Dataset, config: PruneConfig) -> Any:

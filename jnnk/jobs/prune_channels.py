@@ -26,9 +26,6 @@ def prune_channels(
 ) -> ChannelPruningResult:
     """Removes channels from the trained network of a run, into its ``channels/CRITERION``.
 
-    Returns:
-        What ``result.json`` there holds.
-
     Raises:
         InputError: if the network does not tell its wiring or has no inner channels, or the folder
             holds a pruning with other settings.

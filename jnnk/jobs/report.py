@@ -23,10 +23,9 @@ Kind = TypeVar("Kind")
 
 
 def report(run: Run, *, progress: Progress = SILENT) -> pathlib.Path:
-    """Writes ``results.json``, ``figures/`` and ``report.html``; parts not run yet are left out.
+    """Writes ``results.json``, ``figures/`` and ``report.html``, whose path it returns.
 
-    Returns:
-        Path of the report.
+    Parts not run yet are left out.
 
     Raises:
         InputError: if there is nothing to report yet.

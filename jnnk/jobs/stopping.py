@@ -33,15 +33,11 @@ Error = Callable[[TrainState], dict[str, np.ndarray]]
 def stopping(
     name: str | None, model: Model, dataset: Dataset, *, patience: int
 ) -> tuple[Dataset, Monitor | None]:
-    """What to train on and when to stop by a rule of ``STOPPING``, or never.
+    """What to train on and the monitor that stops by a rule of ``STOPPING``, None for never.
 
-    The patience is a number of epochs without a smaller error. ``"channel-nnk"`` needs a model that
-    tells its ``convs()``, and also freezes the channels, in the state's ``trainable``; see
+    Patience is in epochs without a smaller error. ``"validation"`` holds out a fifth of the
+    training images. ``"channel-nnk"`` also freezes the channels, in the state's ``trainable``; see
     :func:`jnnk.training.freezable`.
-
-    Returns:
-        The data set, without a fifth of its training images for ``"validation"``, and a monitor for
-        :func:`jnnk.jobs.fit.fit`.
 
     Raises:
         InputError: for an unknown name, or a model that does not tell its convs.

@@ -23,12 +23,9 @@ def study(
     variables: dict | None = None,
     progress: Progress = SILENT,
 ) -> pathlib.Path:
-    """Does everything a run folder is for, going on from what it already holds.
+    """Does all that a run folder is for, from what it holds on; the path of the report.
 
     The network starts from ``variables`` if given, else at random.
-
-    Returns:
-        Path of the report.
     """
     train(run, model, dataset, variables=variables, progress=progress)
     overlap(run, model, dataset, overlap_config, progress=progress)

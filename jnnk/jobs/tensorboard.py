@@ -1,6 +1,7 @@
 """Metrics of a training for TensorBoard, where ``tensorboardX`` is installed."""
 
 import contextlib
+import importlib.util
 import pathlib
 import secrets
 import socket
@@ -26,16 +27,13 @@ def scalars(folder: pathlib.Path, *, after: int) -> Iterator[Callable[[EpochMetr
     Raises:
         OSError: naming the file, if it cannot be written.
     """
-    try:
-        from tensorboardX import record_writer
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-        from tensorboardX.proto.summary_pb2 import Summary
-    except ImportError:
+    if not (is_first() and importlib.util.find_spec("tensorboardX")):
         yield lambda epoch: None
         return
-    if not is_first():
-        yield lambda epoch: None
-        return
+    from tensorboardX import record_writer
+    from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+    from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
+
     name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{secrets.token_hex(4)}"
     path = folder / name
     with open_new(path) as file:

@@ -18,14 +18,7 @@ from jnnk.runs.divergence import refuse_diverged
 from jnnk.runs.folder import NEWER, Run
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.settings import TrainConfig
-from jnnk.training import (
-    Model,
-    TrainState,
-    init_state,
-    make_evaluate,
-    start_freezing,
-    start_state,
-)
+from jnnk.training import Model, TrainState, init_state, make_evaluate, start_freezing, start_state
 
 
 def train_config(run: Run) -> TrainConfig:
@@ -50,12 +43,9 @@ def train(
     progress: Progress = SILENT,
     mesh: Mesh | None = None,
 ) -> TrainState:
-    """Trains as the run's config says, from its last checkpoint if there is one.
+    """The state after training as the run's config says, from its last checkpoint if there is one.
 
     Without a checkpoint it starts from ``variables``, if given. Results are the same on any mesh.
-
-    Returns:
-        The state after the last epoch.
 
     Raises:
         InputError: if a batch does not divide over the mesh, if the regularizer is unknown or
@@ -92,11 +82,9 @@ def load_state(run: Run, model: Model, dataset: Dataset, *, epoch: int | None = 
     """
     refuse_diverged(run.path, epoch=epoch)
     start = partial(_start, model, dataset, train_config(run), None)
+    if epoch is None:
+        epoch = kept_epochs(run)[-1]
     with Checkpoints(run.path / "checkpoints", read_only=True) as checkpoints:
-        if epoch is None:
-            epoch = checkpoints.latest()
-        if epoch is None:
-            raise _untrained(run)
         return checkpoints.restore(epoch, jax.eval_shape(start))
 
 
@@ -108,8 +96,7 @@ def require_trained(run: Run) -> None:
 
 def require_network(run: Run) -> None:
     """Refuses a run whose training has left no network."""
-    if not kept_epochs(run):
-        raise _untrained(run)
+    kept_epochs(run)
 
 
 def random_state(run: Run, model: Model, dataset: Dataset) -> TrainState:
@@ -124,9 +111,11 @@ def abstract_variables(model: Model, dataset: Dataset) -> dict:
 
 
 def kept_epochs(run: Run) -> list[int]:
-    """The epochs whose checkpoints a run folder holds, ascending."""
+    """The epochs whose checkpoints a run folder holds, ascending; refuses a run without any."""
     with Checkpoints(run.path / "checkpoints", read_only=True) as checkpoints:
-        return checkpoints.epochs()
+        if not (epochs := checkpoints.epochs()):
+            raise InputError(f"{run.path} holds no trained network yet; run jnnk train first")
+        return epochs
 
 
 def make_penalty(config: TrainConfig) -> Regularizer | None:
@@ -165,7 +154,3 @@ def _remedy(config: TrainConfig) -> str:
     if config.std is not None or config.mean is not None:
         told.append("other --mean and --std")
     return " or ".join(told) + ", into another folder"
-
-
-def _untrained(run: Run) -> InputError:
-    return InputError(f"{run.path} holds no trained network yet; run jnnk train first")

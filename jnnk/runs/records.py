@@ -44,14 +44,25 @@ def spread(values: Sequence[float | None]) -> Spread:
     return Spread(*mean_and_std(list(values)))
 
 
-def over_seeds(kind: type[Summary], rows: Sequence[Any], **others: Any) -> Summary:
-    """A record of class ``kind``, whose `Spread` fields are those of the rows' fields so named."""
-    spreads = {
-        each.name: spread([getattr(row, each.name) for row in rows])
-        for each in fields(kind)
-        if each.type is Spread
-    }
-    return kind(seeds=len(rows), **spreads, **others)
+def over_seeds(
+    kind: type[Summary], records: Iterable[Any], *, by: Sequence[str]
+) -> tuple[Summary, ...]:
+    """A record of class ``kind`` for each combination of the fields named in ``by``.
+
+    Its other fields are those of the records so named: a `Spread` over the seeds, or a sum of whole
+    numbers, such as how many are true. ``seeds`` is their number.
+    """
+    names = {each.name: each.type for each in fields(kind) if each.name not in ("seeds", *by)}
+    summaries: list[Summary] = []
+    groups = grouped(records, lambda record: tuple(getattr(record, name) for name in by))
+    for key, rows in groups.items():
+        found = {name: [getattr(row, name) for row in rows] for name in names}
+        values = {
+            name: spread(found[name]) if names[name] is Spread else sum(found[name])
+            for name in names
+        }
+        summaries.append(kind(**dict(zip(by, key, strict=True)), seeds=len(rows), **values))
+    return tuple(summaries)
 
 
 def grouped(records: Iterable[Record], key: Callable[[Record], Key]) -> dict[Key, list[Record]]:
