@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax.linen import Module
 
 from jnnk import pruning
 from jnnk.data import Dataset, first_images
@@ -32,7 +33,7 @@ from jnnk.runs.folder import require_settings
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import grouped, spread
 from jnnk.runs.study_records import ChannelCase, ChannelSummary, CompactCost
-from jnnk.training import Model, make_evaluate, start_state
+from jnnk.training import make_evaluate, start_state
 
 
 class Settings(NamedTuple):
@@ -133,7 +134,9 @@ class _StudiedNetwork:
         measure = functools.partial(self._measure, path.parent, criterion, keep_rate)
         return kept(path, measure, kind=tuple[ChannelCase, ...])
 
-    def _measure(self, folder: pathlib.Path, criterion: str, keep_rate: float) -> list[ChannelCase]:
+    def _measure(
+        self, folder: pathlib.Path, criterion: str, keep_rate: float
+    ) -> tuple[ChannelCase, ...]:
         """One-shot accuracy of every mask, and fine-tuned accuracy of every seed.
 
         Only a random choice has a mask of its own for every seed.
@@ -160,7 +163,7 @@ class _StudiedNetwork:
             if is_tuned:
                 accuracy = self._tuned(folder / f"{criterion}-{seed}", masks, seed)
                 records.append(case(stage="fine-tuned", accuracy=accuracy))
-        return records
+        return tuple(records)
 
     @functools.cached_property
     def _graphs(self) -> dict[str, NNKGraph]:
@@ -173,10 +176,11 @@ class _StudiedNetwork:
         (_, model, variables), batch_size = self.network, self.settings.batch_size
 
         def measure() -> CompactCost:
-            both = [(model, variables), pruning.compact(model, variables, masks)]
             shape = (batch_size, *self.dataset.test_images.shape[1:])
-            whole, small = (_macs(*each, shape) for each in both)
+            whole = _macs(model, variables, shape)
+            small = _macs(*pruning.compact(model, variables, masks), shape)
             times = latency_gain(model, variables, masks, self.dataset, batch_size=batch_size)
+            assert times is not None, "the network tells its convs"
             return CompactCost(macs=small / whole, latency=times.compacted / times.whole)
 
         return kept(folder / "cost.json", measure, kind=CompactCost)
@@ -191,14 +195,16 @@ class _StudiedNetwork:
         )
         return trainer.accuracy(state.variables)
 
-    def _make_trainer(self, model: Model) -> Trainer:
+    def _make_trainer(self, model: Module) -> Trainer:
         """Made once for the masks that leave the same widths."""
         epochs = self.settings.tune_epochs
         recipe = Recipe.of(self.settings, epochs=epochs, weight_decay=1e-4)
         return Trainer(model, self.dataset, recipe)
 
 
-def _macs(model: Model, variables: dict, shape: tuple[int, ...]) -> int:
+def _macs(model: Module, variables: dict, shape: tuple[int, ...]) -> int:
     sizes = pruning.conv_output_sizes(model, variables, jax.ShapeDtypeStruct(shape, np.float32))
     everything = pruning.masks_from_layers(variables["params"], {})
-    return pruning.summarize(variables["params"], everything, output_sizes=sizes).macs[0]
+    macs = pruning.summarize(variables["params"], everything, output_sizes=sizes).macs
+    assert macs is not None, "the sizes are known"
+    return macs[0]

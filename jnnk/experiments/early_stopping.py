@@ -14,6 +14,7 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
+from flax.linen import Module
 
 from jnnk.data import Dataset, first_images
 from jnnk.experiments.runner import run_cases
@@ -21,13 +22,12 @@ from jnnk.jobs.fit import Monitor, Watched, fit
 from jnnk.jobs.stopping import stopping
 from jnnk.report.figures.levers import stopping_rules
 from jnnk.report.output import save_study
-from jnnk.runs.divergence import read_metrics
+from jnnk.runs.divergence import read_epochs
 from jnnk.runs.folder import require_settings
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import EpochMetrics, over_seeds
 from jnnk.runs.study_records import StoppedTraining, StoppingSummary
 from jnnk.training import (
-    Model,
     TrainState,
     freezable,
     init_state,
@@ -54,7 +54,7 @@ class Settings(NamedTuple):
 
 def reproduce_early_stopping(
     folder: pathlib.Path,
-    model: Model,
+    model: Module,
     dataset: Dataset,
     *,
     settings: Settings | None = None,
@@ -79,7 +79,9 @@ def reproduce_early_stopping(
     step = make_train_step(model, optimizer, normalization=dataset.normalization, augment=False)
     evaluate = make_evaluate(model, normalization=dataset.normalization)
     rules = {name: stopping(name, model, dataset, patience=settings.patience) for name in RULES[1:]}
-    rules["none"] = (dataset, _only_watched(rules.pop("nnk")[1]))
+    _, watched = rules.pop("nnk")
+    assert watched is not None, "there is a rule"
+    rules["none"] = (dataset, _only_watched(watched))
     image_shape = dataset.train_images.shape[1:]
 
     def start(seed: int) -> TrainState:
@@ -96,7 +98,7 @@ def reproduce_early_stopping(
             batch_size=settings.batch_size, seed=seed, folder=part,
             progress=progress.unseen(), description="", monitor=monitor,
         )  # fmt: skip
-        epochs, share = read_metrics(part), len(data.train_images) / len(dataset.train_images)
+        epochs, share = read_epochs(part), len(data.train_images) / len(dataset.train_images)
         found = [_record(name, seed, epochs, share)]
         if name == "none":
             ended = next((n for n, epoch in enumerate(epochs, 1) if epoch.would_stop), None)

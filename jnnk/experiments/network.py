@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
-from jnnk.training import Model
+from flax.linen import Module
 
 
 class Network(NamedTuple):
     """A trained network."""
 
     name: str  # shown in tables, and the name of its folder
-    model: Model  # the Flax module
+    model: Module  # the Flax module
     variables: dict  # its weights

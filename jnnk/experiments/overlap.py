@@ -14,6 +14,7 @@ from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from flax.linen import Module
 
 from jnnk.data import Dataset
 from jnnk.experiments.network import Network
@@ -37,7 +38,7 @@ from jnnk.runs.study_records import (
     TableRow,
     TrainedNetwork,
 )
-from jnnk.training import Model, make_evaluate, make_predict
+from jnnk.training import make_evaluate, make_predict
 
 Record = TypeVar("Record")
 Number = Callable[[Record], float | None]
@@ -60,7 +61,7 @@ _RUN_QUANTITIES: Mapping[str, Number[TrainedNetwork]] = {
 class Inputs(NamedTuple):
     """The networks and images of the three studies; normalisation comes with the data set."""
 
-    create: Callable[[float], Model]  # makes the small network for a dropout rate
+    create: Callable[[float], Module]  # makes the small network for a dropout rate
     run_dataset: Dataset  # it is trained on two classes of these
     pair: list[Network]  # the networks compared at every depth
     pair_dataset: Dataset  # images, normalised for them

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from flax.linen import Module
 from jax import Array
 
 from jnnk.activations import capture, layer_shapes
@@ -18,7 +19,7 @@ from jnnk.graphs import cosine, nnk_graph
 from jnnk.measures import error_rate, knn_graph, label_interpolation
 from jnnk.runs.progress import Progress
 from jnnk.runs.study_records import EpochErrors, NetworkEpoch
-from jnnk.training import Model, make_predict
+from jnnk.training import make_predict
 
 _CAPTURE_BATCH = 500
 
@@ -28,7 +29,7 @@ class Trajectory(NamedTuple):
 
     name: str  # shown in tables
     # a plain ConvNet whose dense layer `fc` reads its last activations, pooled (max)
-    model: Model
+    model: Module
     epochs: int  # how many there are
     load: Callable[[int], dict]  # `(epoch) -> variables`, epochs from 0
 

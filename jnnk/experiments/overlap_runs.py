@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from flax.linen import Module
 
 from jnnk.activations import layer_shapes
 from jnnk.data import Dataset, epoch_order, only_classes
@@ -17,7 +18,6 @@ from jnnk.runs.progress import Progress
 from jnnk.runs.study_records import TrainedNetwork
 from jnnk.training import (
     Batch,
-    Model,
     make_evaluate,
     make_optimizer,
     make_predict,
@@ -40,7 +40,7 @@ class Case(NamedTuple):
 
 def measure_runs(
     folder: pathlib.Path,
-    create: Callable[[float], Model],
+    create: Callable[[float], Module],
     dataset: Dataset,
     settings: Settings,
     progress: Progress,
@@ -54,7 +54,7 @@ def measure_runs(
     combinations = itertools.product(
         range(settings.repeats), settings.sizes, settings.dropouts, settings.weight_decays
     )
-    cases = [Case(seed, *values) for seed, (_, *values) in enumerate(combinations)]
+    cases = [Case(seed, *values[1:]) for seed, values in enumerate(combinations)]
 
     def record(case: Case) -> TrainedNetwork:
         seed, size, dropout, weight_decay = case
@@ -75,7 +75,7 @@ def measure_runs(
 class Trainer:
     """Trains and measures cases, on a data set of the chosen classes, with programs made once."""
 
-    def __init__(self, create: Callable[[float], Model], dataset: Dataset, settings: Settings):
+    def __init__(self, create: Callable[[float], Module], dataset: Dataset, settings: Settings):
         self._dataset, self._settings = dataset, settings
         model = create(0.0)
         self._init = jax.jit(model.init, static_argnames="train")

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax.linen import Module
 
 from jnnk.data import Dataset, first_images
 from jnnk.experiments.pruning import Accuracies
@@ -33,7 +34,6 @@ from jnnk.runs.settings import OverlapConfig
 from jnnk.runs.study_records import RegularizedNetwork, RegularizerSummary
 from jnnk.training import (
     Batch,
-    Model,
     TrainState,
     init_state,
     make_evaluate,
@@ -80,7 +80,7 @@ class Settings(NamedTuple):
 
 def reproduce_regularizer(
     folder: pathlib.Path,
-    model: Model,
+    model: Module,
     dataset: Dataset,
     *,
     settings: Settings | None = None,
@@ -133,7 +133,7 @@ class _Study:
     """Trains and measures; programs are compiled once for all strengths and seeds."""
 
     folder: pathlib.Path
-    model: Model
+    model: Module
     dataset: Dataset
     settings: Settings
     progress: Progress

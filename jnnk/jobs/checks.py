@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax.linen import Module
 
 from jnnk._core.errors import InputError
 from jnnk._core.memory import gib, machine_memory
@@ -14,7 +15,6 @@ from jnnk.jobs.overlap import chosen_layers, network_layers
 from jnnk.jobs.stopping import num_trained_on
 from jnnk.jobs.train import abstract_variables, make_penalty
 from jnnk.runs.settings import ChannelConfig, OverlapConfig, TrainConfig
-from jnnk.training import Model
 
 
 class Fitted(NamedTuple):
@@ -82,12 +82,12 @@ def fit_graphs(
     return Fitted(config._replace(neighbors=most), (*notes, note))
 
 
-def check_layers(patterns: tuple[str, ...], model: Model, dataset: Dataset) -> None:
+def check_layers(patterns: tuple[str, ...], model: Module, dataset: Dataset) -> None:
     """Refuses patterns that match no layer, without running the network."""
     chosen_layers(network_layers(model, dataset), patterns)
 
 
-def check_memory(config: TrainConfig, model: Model, dataset: Dataset) -> None:
+def check_memory(config: TrainConfig, model: Module, dataset: Dataset) -> None:
     """Refuses a training for which this machine is too small, where a CPU trains.
 
     Counted is what cannot be spared: weights, gradients and one moment of every parameter, and a
@@ -115,7 +115,7 @@ def check_memory(config: TrainConfig, model: Model, dataset: Dataset) -> None:
         )
 
 
-def check_training(config: TrainConfig, model: Model, dataset: Dataset) -> None:
+def check_training(config: TrainConfig, model: Module, dataset: Dataset) -> None:
     """Refuses a regulariser that cannot be computed, without running the network.
 
     Raises:

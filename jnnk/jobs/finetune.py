@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax.linen import Module
 
 from jnnk._core.timing import latencies
 from jnnk.data import Dataset
@@ -17,7 +18,7 @@ from jnnk.runs.mask_files import save_masks
 from jnnk.runs.progress import Progress
 from jnnk.runs.records import FineTuned, Latency
 from jnnk.runs.settings import ChannelConfig, PruneConfig
-from jnnk.training import Model, make_predict, start_state
+from jnnk.training import make_predict, start_state
 
 
 class Pruned(NamedTuple):
@@ -31,7 +32,7 @@ class Pruned(NamedTuple):
 
 def prune_and_finetune(
     run: Run,
-    model: Model,
+    model: Module,
     dataset: Dataset,
     variables: dict,
     masks: Any,
@@ -88,7 +89,7 @@ def count_revived(params: Any, masks: Any) -> int:
 
 
 def latency_gain(
-    model: Model, variables: dict, masks: Any, dataset: Dataset, *, batch_size: int = 64
+    model: Module, variables: dict, masks: Any, dataset: Dataset, *, batch_size: int = 64
 ) -> Latency | None:
     """Times logits of a batch of test images, before and after compaction, in one run.
 
@@ -100,7 +101,7 @@ def latency_gain(
     images = jax.device_put(dataset.test_images[:batch_size])
     networks = {"whole": (model, variables), "compacted": compact(model, variables, masks)}
 
-    def caller(network: Model, variables: dict):
+    def caller(network: Module, variables: dict):
         predict = make_predict(network, normalization=dataset.normalization)
         logits = jax.jit(lambda variables, images: predict(variables, images)[0])
         variables = jax.device_put(variables)

@@ -4,7 +4,7 @@ import math
 import pathlib
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
@@ -142,7 +142,7 @@ def fit(
                             if not math.isfinite(loss):
                                 break
                             shown = {"loss": loss, "accuracy": accuracy, "images/s": rate}
-                        task.advance(**shown)
+                        task.advance(1, **shown)
                 except Stopped:
                     if len(history) > resumed:
                         seconds = time.perf_counter() - started
@@ -153,16 +153,16 @@ def fit(
                 history = jax.device_get(history)
                 if broken := first_not_finite([metrics.loss for metrics in history]):
                     stop(epoch, broken[0], f"the loss is {broken[1]}")
-                means = np.mean(history, axis=0, dtype=np.float64).tolist()
-                mean = dict(zip(Metrics._fields, means, strict=True))
+                mean = Metrics(*np.asarray(history).mean(axis=0, dtype=np.float64).tolist())
                 seconds = time.perf_counter() - started
                 test_accuracy = evaluate(state.variables, dataset.test_images, dataset.test_labels)
                 if math.isnan(test_accuracy):
                     stop(epoch, None, "the network's answers to test images are not finite")
-                measured = {**mean, "test_accuracy": test_accuracy, "seconds": seconds}
+                measured: dict[str, Any] = mean._asdict()
                 if monitor is not None:
                     state, watched = monitor(state, records)
                     measured |= watched._asdict()
+                measured |= {"test_accuracy": test_accuracy, "seconds": seconds}
                 records.append(EpochMetrics(epoch=epoch, **measured))
                 write_json_lines(metrics_path, records)
                 checkpoints.save(epoch, state)

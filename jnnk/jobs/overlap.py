@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen import Module
 from jax.sharding import Mesh
 
 from jnnk import graphs
@@ -33,14 +34,14 @@ from jnnk.runs.overlap_files import (
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import LayerMeasures, LayerRecord
 from jnnk.runs.settings import OverlapConfig
-from jnnk.training import Model, make_predict
+from jnnk.training import make_predict
 
 _SIMILARITIES = {"gaussian": graphs.gaussian(), "cosine": graphs.cosine()}
 
 
 def overlap(
     run: Run,
-    model: Model,
+    model: Module,
     dataset: Dataset,
     config: OverlapConfig,
     *,
@@ -112,7 +113,7 @@ def overlap(
 
 def check_overlap(
     run: Run,
-    model: Model,
+    model: Module,
     dataset: Dataset,
     config: OverlapConfig,
     *,
@@ -126,7 +127,7 @@ def check_overlap(
     return epochs, layers
 
 
-def network_layers(model: Model, dataset: Dataset) -> dict[str, tuple[int, int, int]]:
+def network_layers(model: Module, dataset: Dataset) -> dict[str, tuple[int, ...]]:
     """Shape (H, W, C) of every layer's activations, by name, without running the network."""
     predict = make_predict(model, normalization=dataset.normalization)
     return layer_shapes(predict, abstract_variables(model, dataset), dataset.train_images)
@@ -216,7 +217,7 @@ def chosen_epochs(run: Run, config: OverlapConfig) -> list[Epoch]:
     return list(dict.fromkeys([control, *chosen]))
 
 
-def epoch_variables(run: Run, model: Model, dataset: Dataset, epoch: Epoch) -> dict:
+def epoch_variables(run: Run, model: Module, dataset: Dataset, epoch: Epoch) -> dict:
     """The network's variables at an epoch, or those of the random control."""
     if epoch == RANDOM:
         return random_state(run, model, dataset).variables

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen import Module
 from jax.sharding import Mesh
 
 from jnnk.activations import LayerActivations, capture, layer_shapes
@@ -36,7 +37,7 @@ from jnnk.parallel._mesh import AXES
 from jnnk.parallel._streams import STREAMS, map_streams
 from jnnk.runs.folder import Run
 from jnnk.runs.settings import OverlapConfig
-from jnnk.training import Model, make_predict
+from jnnk.training import make_predict
 
 _QUERIES = 1024  # of a timed graph
 _IMAGES = 1024  # whose overlap is timed
@@ -57,7 +58,7 @@ class OverlapPlan(NamedTuple):
 
 
 def plan_overlap(
-    run: Run, model: Model, dataset: Dataset, config: OverlapConfig, *, mesh: Mesh | None = None
+    run: Run, model: Module, dataset: Dataset, config: OverlapConfig, *, mesh: Mesh | None = None
 ) -> OverlapPlan:
     """Plans what is not measured yet of `overlap` of the same arguments; writes nothing.
 
@@ -75,7 +76,8 @@ def plan_overlap(
     shapes = layer_shapes(predict, variables, images)
     layers = list(chosen_layers(shapes, config.layers))
     todo = [missing_layers(run, epoch, layers) for epoch in epochs]
-    chosen = {name: shapes[name] for name in layers if any(name in names for names in todo)}
+    missing = [name for name in layers if any(name in names for names in todo)]
+    chosen = {name: (h, w, c) for name, (h, w, c) in shapes.items() if name in missing}
     num_devices = 1 if mesh is None else mesh.size
     on_cpu = jax.default_backend() == "cpu"
 

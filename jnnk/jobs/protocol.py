@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import jax
+from flax.linen import Module
 
 from jnnk._core.errors import InputError
 from jnnk.data import Dataset
@@ -30,12 +31,12 @@ from jnnk.runs.records import (
     over_seeds,
 )
 from jnnk.runs.settings import spread_epochs
-from jnnk.training import Model, TrainState, init_state, make_evaluate, start_state
+from jnnk.training import TrainState, init_state, make_evaluate, start_state
 
 
 def protocol(
     run: Run,
-    model: Model,
+    model: Module,
     dataset: Dataset,
     name: str,
     config: ProtocolConfig,
@@ -86,7 +87,7 @@ class _Trials:
     """The parts of a protocol, each made once."""
 
     run: Run
-    model: Model
+    model: Module
     dataset: Dataset
     config: ProtocolConfig
     folder: pathlib.Path

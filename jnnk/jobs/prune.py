@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import jax
+from flax.linen import Module
 
 from jnnk import pruning
 from jnnk._core.errors import InputError
@@ -19,13 +20,13 @@ from jnnk.runs.folder import Run, read_json, require_settings, write_json
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import PruningResult, Sweep, SweepPoint
 from jnnk.runs.settings import PruneConfig
-from jnnk.training import Model, TrainState, make_evaluate
+from jnnk.training import TrainState, make_evaluate
 
 _TAYLOR_IMAGES = 1000  # of the training set, whose gradients are taken
 
 
 def prune(
-    run: Run, model: Model, dataset: Dataset, config: PruneConfig, *, progress: Progress = SILENT
+    run: Run, model: Module, dataset: Dataset, config: PruneConfig, *, progress: Progress = SILENT
 ) -> PruningResult:
     """Scores, sweeps, prunes and fine-tunes the trained network of a run, into its ``prune/``.
 
@@ -91,7 +92,7 @@ def prune(
     return result
 
 
-def _taylor(model: Model, state: TrainState, dataset: Dataset, config: PruneConfig) -> Any:
+def _taylor(model: Module, state: TrainState, dataset: Dataset, config: PruneConfig) -> Any:
     """Taylor scores of the kernels, if the pruning asks for them."""
     if TAYLOR not in config.criteria:
         return None

@@ -5,6 +5,7 @@ from functools import partial
 
 import jax
 import numpy as np
+from flax.linen import Module
 
 from jnnk._core.errors import InputError
 from jnnk.data import Dataset
@@ -18,11 +19,11 @@ from jnnk.runs.folder import Run, read_json, require_settings, write_json
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import ChannelPruningResult, Compacted
 from jnnk.runs.settings import ChannelConfig
-from jnnk.training import Model, make_evaluate
+from jnnk.training import make_evaluate
 
 
 def prune_channels(
-    run: Run, model: Model, dataset: Dataset, config: ChannelConfig, *, progress: Progress = SILENT
+    run: Run, model: Module, dataset: Dataset, config: ChannelConfig, *, progress: Progress = SILENT
 ) -> ChannelPruningResult:
     """Removes channels from the trained network of a run, into its ``channels/CRITERION``.
 

@@ -12,7 +12,7 @@ from jnnk.report.sections.overlap import overlap_sections
 from jnnk.report.sections.protocol import protocol_sections
 from jnnk.report.sections.pruning import prune_sections
 from jnnk.report.sections.summary import channels_sections, overview, training_sections
-from jnnk.runs.divergence import TRAINING, divergences, read_metrics
+from jnnk.runs.divergence import TRAINING, divergences, read_epochs
 from jnnk.runs.folder import Run, read_json, write_bytes, write_json
 from jnnk.runs.overlap_files import last_epoch, read_arrays, read_records
 from jnnk.runs.progress import SILENT, Progress
@@ -61,9 +61,6 @@ def report(run: Run, *, progress: Progress = SILENT) -> pathlib.Path:
 def collect(run: Run) -> Results:
     """Everything a run folder knows; empty where not run."""
     diverged = divergences(run.path)
-    training = read_metrics(run.path)
-    if TRAINING in diverged:
-        training = [line for line in training if line.epoch < diverged[TRAINING].epoch]
     layers = [] if TRAINING in diverged else read_records(run.path)
 
     def holds(path: pathlib.Path) -> bool:
@@ -81,7 +78,7 @@ def collect(run: Run) -> Results:
     is_pruned = holds(folder / "result.json")
     return Results(
         diverged=diverged,
-        training=tuple(training),
+        training=tuple(read_epochs(run.path)),
         overlap=tuple(layers),
         overlap_matrices={
             record.layer: read_arrays(run.path, record).overlap for record in last_epoch(layers)
@@ -90,7 +87,7 @@ def collect(run: Run) -> Results:
         pruning_settings=read_json(folder / "settings.json", kind=PruneConfig)
         if is_pruned
         else None,
-        finetuning=() if "prune" in diverged else tuple(read_metrics(folder)),
+        finetuning=() if "prune" in diverged else tuple(read_epochs(folder)),
         channels=results_in("channels", ChannelPruningResult),
         protocols=results_in("protocol", ProtocolResult),
     )

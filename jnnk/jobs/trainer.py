@@ -5,18 +5,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import optax
+from flax.linen import Module
 
 from jnnk.data import Dataset
 from jnnk.jobs.fit import fit
 from jnnk.penalties import Regularizer
-from jnnk.training import (
-    Model,
-    TrainState,
-    freezable,
-    make_evaluate,
-    make_optimizer,
-    make_train_step,
-)
+from jnnk.training import TrainState, freezable, make_evaluate, make_optimizer, make_train_step
 
 Evaluate = Callable[[dict, np.ndarray, np.ndarray], float]
 """``(variables, images, labels) -> accuracy``, from :func:`jnnk.training.make_evaluate`."""
@@ -66,7 +60,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: Model,
+        model: Module,
         dataset: Dataset,
         recipe: Recipe,
         *,

@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from jnnk._core.arrays import ArrayLike
 from jnnk._core.whole_numbers import whole_number
 from jnnk.data import Normalization, normalize
 from jnnk.parallel._mesh import DATA, shared_apply
@@ -70,8 +71,8 @@ class Batch(NamedTuple):
         labels: (B,) int32.
     """
 
-    images: jax.Array
-    labels: jax.Array
+    images: ArrayLike
+    labels: ArrayLike
 
 
 class Metrics(NamedTuple):

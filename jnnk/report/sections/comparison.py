@@ -1,9 +1,11 @@
 """What the page of a comparison says of several runs, each by its name."""
 
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
+
+from matplotlib.figure import Figure
 
 from jnnk.report.figures import comparison as figures
 from jnnk.report.headline import Headline, OverlapHeadline, PruningHeadline
@@ -122,26 +124,35 @@ def _curves(results: Mapping[str, Results]) -> list[Section]:
         ]
         for name, found in pruned.items()
     }
-    parts = (
-        (
+    return [
+        *_lines(
             "How do they learn?", "accuracy_by_epoch", figures.accuracy_by_epoch, training,
             training, "Test accuracy as training goes on.",
         ),
-        (
+        *_lines(
             "Where is each redundant?", "overlap_by_depth", figures.overlap_by_depth, measured,
             measured, "Mean overlap of channel pairs and redundancy by layer, last epoch; bars or "
             "bands are 95 % bootstrap intervals over images.",
         ),
-        (
+        *_lines(
             "What does pruning cost each?", "sweep_by_run", figures.sweep_by_run, pruned,
             swept, "Accuracy without fine-tuning by the share of conv kernels pruned, each run by "
             "its own criterion.",
         ),
-    )  # fmt: skip
-    sections = []
-    for title, name, draw, runs, rows, caption in parts:
-        if len(runs) > 1:
-            table = [{"run": run, **to_json(row)} for run in runs for row in rows[run]]
-            content = picture(figure_bytes(draw(runs), "svg"), caption)
-            sections.append(Section(title, "", [Drawing(name, content, caption, to_csv(table))]))
-    return sections
+    ]  # fmt: skip
+
+
+def _lines(
+    title: str,
+    name: str,
+    draw: Callable[[Any], Figure],
+    runs: Mapping[str, Any],
+    rows: Mapping[str, Sequence[Any]],
+    caption: str,
+) -> list[Section]:
+    """A figure with a line for every run, and its rows; nothing where there is but one run."""
+    if len(runs) < 2:
+        return []
+    table = [{"run": run, **to_json(row)} for run in runs for row in rows[run]]
+    content = picture(figure_bytes(draw(runs), "svg"), caption)
+    return [Section(title, "", [Drawing(name, content, caption, to_csv(table))])]
