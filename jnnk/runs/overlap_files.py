@@ -49,7 +49,7 @@ def epoch_folder(folder: pathlib.Path, epoch: Epoch) -> pathlib.Path:
         folder: the run folder.
         epoch: a kept epoch, or ``RANDOM``.
     """
-    return folder / "overlap" / (epoch if epoch == RANDOM else f"epoch{epoch:04d}")
+    return folder / "overlap" / (RANDOM if epoch == RANDOM else f"epoch{epoch:04d}")
 
 
 def layer_measures(measured: measures.LayerMeasures) -> LayerMeasures:
@@ -58,14 +58,13 @@ def layer_measures(measured: measures.LayerMeasures) -> LayerMeasures:
     Args:
         measured: of `jnnk.measures.measure_graphs`.
     """
-    return LayerMeasures(
-        **{
-            name: Interval(**{part: _defined(x) for part, x in value._asdict().items()})
-            if isinstance(value, measures.MeanInterval)
-            else _defined(value)
-            for name, value in measured._asdict().items()
-        }
-    )
+    values: dict[str, Any] = {
+        name: Interval(*map(_defined, value))
+        if isinstance(value, measures.MeanInterval)
+        else _defined(value)
+        for name, value in measured._asdict().items()
+    }
+    return LayerMeasures(**values)
 
 
 def _defined(value: float | None) -> float | None:
@@ -126,7 +125,7 @@ def read_arrays(folder: pathlib.Path, record: LayerRecord) -> LayerArrays:
     return arrays
 
 
-def read_npz(path: pathlib.Path, kind: type) -> Any:
+def read_npz(path: pathlib.Path, kind: Any) -> Any:
     """The NamedTuple that an .npz holds.
 
     Args:

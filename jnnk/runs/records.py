@@ -8,7 +8,7 @@ is an error that names the file, and so are parts that do not belong together.
 import itertools
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
 
@@ -57,11 +57,10 @@ def over_seeds(
     groups = grouped(records, lambda record: tuple(getattr(record, name) for name in by))
     for key, rows in groups.items():
         found = {name: [getattr(row, name) for row in rows] for name in names}
-        values = {
-            name: spread(found[name]) if names[name] is Spread else sum(found[name])
-            for name in names
-        }
-        summaries.append(kind(**dict(zip(by, key, strict=True)), seeds=len(rows), **values))
+        values: dict[str, Any] = {"seeds": len(rows), **dict(zip(by, key, strict=True))}
+        for name, part in names.items():
+            values[name] = spread(found[name]) if part is Spread else sum(found[name])
+        summaries.append(kind(**values))
     return tuple(summaries)
 
 
@@ -454,8 +453,9 @@ def _criteria_of(value: dict[str, Any], key: str, kind: type) -> tuple[str, ...]
 
 def _nest_shares(value: dict[str, Any], key: str, criteria: Sequence[str]) -> dict[str, Any]:
     """The JSON object with the shares of each row under a key in ``shares``, by criterion."""
-    rows = value.get(key)
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+    found = value.get(key)
+    rows = cast(list[dict[str, Any]], found)
+    if not isinstance(found, list) or not all(isinstance(row, dict) for row in rows):
         return value  # refused by its type
     shares = [{name: row[name] for name in criteria if name in row} for row in rows]
     return {
