@@ -107,9 +107,9 @@ class Checkpoints:
         if self._manager is None or epoch not in self.epochs():
             raise InputError(f"{self.folder}: no checkpoint of epoch {epoch}, only {self.epochs()}")
         if jax.process_count() == 1:
-            where = SingleDeviceSharding(jax.local_devices()[0])
+            where = SingleDeviceSharding(cast(list[Any], jax.local_devices())[0])
         else:
-            where = NamedSharding(Mesh(cast(list[Any], jax.devices()), ("all",)), PartitionSpec())
+            where = NamedSharding(Mesh(jax.devices(), ("all",)), PartitionSpec())
 
         def placed(leaf: Any) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)

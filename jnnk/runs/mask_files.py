@@ -4,7 +4,6 @@ import os
 import pathlib
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
@@ -56,10 +55,10 @@ def load_masks(path: str | os.PathLike[str], params: PyTree) -> PyTree:
                 raise InputError(
                     f"{path}: expected booleans at {not_bool[0]!r}, got {dtypes[not_bool[0]]}"
                 )
-            layers: dict[str, np.ndarray] = {k: found[:] for k, found in slices.items()}
+            layers = {name: jnp.asarray(found[:]) for name, found in slices.items()}
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(f"{path}: expected a safetensors file of masks: {error}") from error
-    return masks_from_layers(params, jax.tree.map(jnp.asarray, layers))
+    return masks_from_layers(params, layers)
 
 
 def _check_shapes(
