@@ -46,8 +46,8 @@ class Case(NamedTuple):
     """One training."""
 
     penalty: str  # its name, or "none"
-    strength: float
-    seed: int
+    strength: float  # of the penalty
+    seed: int  # of initialisation and order
 
 
 class Settings(NamedTuple):
