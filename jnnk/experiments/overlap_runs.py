@@ -3,7 +3,7 @@
 import itertools
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -122,7 +122,7 @@ class Trainer:
             measures=layers[last],
         )
 
-    def _train(self, case: Case, images: np.ndarray, labels: np.ndarray) -> dict:
+    def _train(self, case: Case, images: Any, labels: Any) -> dict:
         settings = self._settings
         init_key, train_key = jax.random.split(jax.random.key(case.seed))
         start = self._init(init_key, np.zeros((1, *images.shape[1:]), np.float32), train=False)

@@ -60,7 +60,7 @@ def training_loss(
     images = min(images, len(dataset.train_images))
     size = min(_BATCH, images)
     count = images // size
-    chosen = np.asarray(dataset.train_images[: count * size])
-    labels = np.asarray(dataset.train_labels[: count * size], np.int32)
+    chosen: Any = np.asarray(dataset.train_images[: count * size])  # which jit takes as well
+    labels: Any = np.asarray(dataset.train_labels[: count * size], np.int32)
     batches = Batch(chosen.reshape(count, size, *chosen.shape[1:]), labels.reshape(count, size))
     return loss, batches

@@ -132,8 +132,9 @@ def fit(
                     task.advance(resumed)
                     for index in range(resumed, num_batches):
                         rows = order[index * batch_size : (index + 1) * batch_size][own]
-                        batch = Batch(dataset.train_images[rows], dataset.train_labels[rows])
-                        state, metrics = step(state, shard_batch(batch, mesh))
+                        # NumPy's arrays until the mesh has them.
+                        batch: Any = (dataset.train_images[rows], dataset.train_labels[rows])
+                        state, metrics = step(state, shard_batch(Batch(*batch), mesh))
                         history.append(metrics)
                         shown = {}
                         if index % _SHOW_EVERY == 0:

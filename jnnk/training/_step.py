@@ -15,7 +15,6 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from jnnk._core.arrays import ArrayLike
 from jnnk._core.whole_numbers import whole_number
 from jnnk.data import Normalization, normalize
 from jnnk.parallel._mesh import DATA, shared_apply
@@ -30,9 +29,9 @@ OPTIMIZERS = ("sgd", "adam")
 class Model(Protocol):
     """What training asks of a Flax module."""
 
-    def init(self, rngs: Any, images: jax.Array, *, train: bool) -> dict: ...
+    def init(self, rngs: Any, images: jax.Array, *, train: bool) -> Any: ...
 
-    def apply(self, variables: dict, images: jax.Array, *, train: bool, **kwargs: Any): ...
+    def apply(self, variables: dict, images: jax.Array, *, train: bool, **kwargs: Any) -> Any: ...
 
 
 class TrainState(NamedTuple):
@@ -71,8 +70,8 @@ class Batch(NamedTuple):
         labels: (B,) int32.
     """
 
-    images: ArrayLike
-    labels: ArrayLike
+    images: jax.Array
+    labels: jax.Array
 
 
 class Metrics(NamedTuple):
