@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import inspect
 import pkgutil
+import re
 
 import pytest
 
@@ -79,7 +80,16 @@ def test_docstring_names_every_argument(function):
         assert missing == []
 
 
+def comments(value) -> str:
+    """The comments in a class, and the names of the fields that they stand beside or above."""
+    found = re.findall(
+        r"^ +(?:# .*\n(?: +# .*\n)* +\w+:|\w+: .*# .*)", inspect.getsource(value), re.M
+    )
+    return "\n".join(found)
+
+
 def test_fields_of_results_and_records_are_described():
+    """In the docstring, or by a comment beside or above the field."""
     for name in MODULES:
         for value in vars(importlib.import_module(name)).values():
             if not inspect.isclass(value) or value.__module__ != name:
@@ -87,7 +97,7 @@ def test_fields_of_results_and_records_are_described():
             fields = getattr(value, "_fields", ())
             if dataclasses.is_dataclass(value):
                 fields = [field.name for field in dataclasses.fields(value)]
-            text = inspect.getdoc(value) or ""
+            text = (inspect.getdoc(value) or "") + comments(value)
             # Flax gives every module these two.
             missing = [
                 name for name in fields if name not in text and name not in ("name", "parent")

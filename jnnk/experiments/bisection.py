@@ -6,24 +6,13 @@ from collections.abc import Callable
 def last_true(
     is_true: Callable[[int], bool], *, low: int, high: int, guess: int | None = None
 ) -> int:
-    """Finds ``n`` with ``is_true(n)`` and not ``is_true(n + 1)``.
+    """Finds ``n`` with ``is_true(n)`` and not ``is_true(n + 1)``, from ``low`` to ``high - 1``.
 
-    Where the predicate turns only once, that is the largest true number; otherwise it is one of
-    several turning points. Without a guess the range is halved. With one, steps of doubling length
-    lead away from it until the turning point lies between two of them, so that a right guess
+    The predicate is taken to be true at ``low`` and false at ``high``, and evaluated between them,
+    at most once at any number. Where it turns once, ``n`` is the largest true number; otherwise one
+    of several turning points. Without a guess the range is halved. With one, steps of doubling
+    length lead away from it until the turning point lies between two of them, so that a right guess
     costs two evaluations however wide the range.
-
-    Args:
-        is_true: evaluated strictly between ``low`` and ``high``, at most once at any number.
-        low: taken to be true.
-        high: taken to be false, above ``low``.
-        guess: where to start.
-
-    Returns:
-        The turning point, from ``low`` to ``high - 1``.
-
-    Raises:
-        ValueError: if ``high`` is not above ``low``.
     """
     if high <= low:
         raise ValueError(f"high: expected a number above low={low}, got {high}")

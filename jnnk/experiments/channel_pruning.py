@@ -6,69 +6,50 @@ of the compacted network, over seeds. Every accuracy measured and every fine-tun
 the command goes on where it was stopped.
 """
 
+import functools
 import itertools
 import pathlib
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax.linen import Module
 
+from jnnk import pruning
 from jnnk.data import Dataset, first_images
 from jnnk.experiments.network import Network
 from jnnk.experiments.pruning import Accuracies
-from jnnk.experiments.runner import grouped, kept, run_cases
-from jnnk.jobs.channel_graphs import inner_graphs
-from jnnk.jobs.fit import fit
-from jnnk.jobs.latency import latency_gain
-from jnnk.jobs.train import mirrors
-from jnnk.pruning import (
-    CHANNEL_CRITERIA,
-    channel_masks,
-    compact,
-    conv_output_sizes,
-    masks_from_layers,
-    summarize,
-)
+from jnnk.experiments.runner import kept, run_cases
+from jnnk.graphs import NNKGraph
+from jnnk.jobs.criteria import inner_graphs
+from jnnk.jobs.finetune import latency_gain
+from jnnk.jobs.trainer import Recipe, Trainer
 from jnnk.pruning._channels import OF_GRAPHS
 from jnnk.report.figures.levers import channel_pruning
 from jnnk.report.output import save_study
 from jnnk.runs.folder import require_settings
-from jnnk.runs.progress import Progress, Silent
-from jnnk.runs.records import spread
+from jnnk.runs.progress import SILENT, Progress
+from jnnk.runs.records import grouped, spread
 from jnnk.runs.study_records import ChannelCase, ChannelSummary, CompactCost
-from jnnk.training import Model, make_evaluate, make_optimizer, make_train_step, start_state
+from jnnk.training import make_evaluate, start_state
 
 
 class Settings(NamedTuple):
-    """What is measured; two folders with the same settings hold the same numbers.
+    """What is measured; two folders with the same settings hold the same numbers."""
 
-    Attributes:
-        criteria: keys of ``CHANNEL_CRITERIA``.
-        keep_rates: shares of inner channels kept.
-        tuned_rates: shares at which the networks are fine-tuned too.
-        seeds: of fine-tuning, and of ``"random"`` in both.
-        test_images: first test images, for every accuracy.
-        graph_images: training images of the graphs.
-        neighbors: their candidates K.
-        tune_images: training images of the fine-tuning.
-        tune_epochs: passes over them.
-        batch_size: images a step, and of the latency.
-        learning_rate: peak rate of SGD.
-    """
-
-    criteria: tuple[str, ...] = tuple(CHANNEL_CRITERIA)
-    keep_rates: tuple[float, ...] = (0.9, 0.75, 0.5)
-    tuned_rates: tuple[float, ...] = (0.75, 0.5)
-    seeds: tuple[int, ...] = (0, 1, 2)
-    test_images: int = 2000
-    graph_images: int = 600
-    neighbors: int = 15
-    tune_images: int = 2560
-    tune_epochs: int = 1
-    batch_size: int = 64
-    learning_rate: float = 0.01
+    criteria: tuple[str, ...] = tuple(pruning.CHANNEL_CRITERIA)  # keys of `CHANNEL_CRITERIA`
+    keep_rates: tuple[float, ...] = (0.9, 0.75, 0.5)  # shares of inner channels kept
+    tuned_rates: tuple[float, ...] = (0.75, 0.5)  # shares at which the networks are fine-tuned too
+    seeds: tuple[int, ...] = (0, 1, 2)  # of fine-tuning, and of `"random"` in both
+    test_images: int = 2000  # first test images, for every accuracy
+    graph_images: int = 600  # training images of the graphs
+    neighbors: int = 15  # their candidates K
+    tune_images: int = 2560  # training images of the fine-tuning
+    tune_epochs: int = 1  # passes over them
+    batch_size: int = 64  # images a step, and of the latency
+    learning_rate: float = 0.01  # peak rate of SGD
 
 
 def reproduce_channel_pruning(
@@ -77,26 +58,17 @@ def reproduce_channel_pruning(
     dataset: Dataset,
     *,
     settings: Settings | None = None,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> tuple[ChannelSummary, ...]:
     """Measures what is not measured yet; tables and figure are made of all.
 
-    Args:
-        folder: gets ``results.json``, ``summary`` as CSV, LaTeX and Markdown, the figure, and what
-            is needed to go on.
-        networks: the networks; their models tell ``convs()``.
-        dataset: fine-tuned on its first training images, evaluated on its first test images.
-        settings: those of the published figures by default.
-        progress: shows how far it is.
-
-    Returns:
-        The summary: a record for each network, share and criterion.
+    The networks' models tell ``convs()``. They are fine-tuned on the first training images and
+    evaluated on the first test images. The folder gets what `save_study` writes.
 
     Raises:
         InputError: if the folder holds results made with other settings.
     """
     settings = settings or Settings()
-    progress = progress or Silent()
     require_settings(folder, settings)
     dataset = first_images(dataset, train=settings.tune_images, test=settings.test_images)
     studied = [
@@ -106,7 +78,7 @@ def reproduce_channel_pruning(
     measured = run_cases(
         "reproduce channel-pruning",
         list(itertools.product(studied, settings.keep_rates, settings.criteria)),
-        lambda case: case[0].records(keep_rate=case[1], criterion=case[2]),
+        lambda case: case[0].records(*case[1:]),
         unit="case",
         progress=progress,
         show=lambda found: {"accuracy": found[-1].accuracy},
@@ -120,11 +92,7 @@ def reproduce_channel_pruning(
 
 
 def summarize_cases(records: Sequence[ChannelCase]) -> tuple[ChannelSummary, ...]:
-    """Means over seeds, a record for each network, share and criterion.
-
-    Args:
-        records: single measurements.
-    """
+    """Means over seeds, a record for each network, share and criterion."""
     summary = []
     groups = grouped(records, lambda record: (record.network, record.keep_rate, record.criterion))
     for rows in groups.values():
@@ -143,37 +111,38 @@ def summarize_cases(records: Sequence[ChannelCase]) -> tuple[ChannelSummary, ...
     return tuple(summary)
 
 
+@dataclass
 class _StudiedNetwork:
     """One network: its graphs and programs are made once, when first needed."""
 
-    def __init__(
-        self,
-        folder: pathlib.Path,
-        network: Network,
-        dataset: Dataset,
-        settings: Settings,
-        progress: Progress,
-    ):
-        self._folder, self._network, self._progress = folder, network, progress
-        self._dataset, self._settings = dataset, settings
-        evaluate = make_evaluate(network.model, normalization=dataset.normalization)
-        path = folder / "accuracies.json"
-        self._accuracies = Accuracies(path, network.variables, dataset, evaluate, progress)
-        self._graphs: dict | None = None
-        self._programs: dict[Model, tuple] = {}
+    folder: pathlib.Path
+    network: Network
+    dataset: Dataset
+    settings: Settings
+    progress: Progress
 
-    def records(self, *, criterion: str, keep_rate: float) -> tuple[ChannelCase, ...]:
+    def __post_init__(self) -> None:
+        _, model, variables = self.network
+        evaluate = make_evaluate(model, normalization=self.dataset.normalization)
+        path = self.folder / "accuracies.json"
+        self._accuracies = Accuracies(path, variables, self.dataset, evaluate, self.progress)
+        self._trainer = functools.cache(self._make_trainer)
+
+    def records(self, keep_rate: float, criterion: str) -> tuple[ChannelCase, ...]:
         """All measurements of one criterion at one share, from their file where there is one."""
-        path = self._folder / f"keep{keep_rate:g}" / f"{criterion}.json"
-        measure = partial(self._measure, path.parent, criterion, keep_rate)
+        path = self.folder / f"keep{keep_rate:g}" / f"{criterion}.json"
+        measure = functools.partial(self._measure, path.parent, criterion, keep_rate)
         return kept(path, measure, kind=tuple[ChannelCase, ...])
 
-    def _measure(self, folder: pathlib.Path, criterion: str, keep_rate: float) -> list[ChannelCase]:
+    def _measure(
+        self, folder: pathlib.Path, criterion: str, keep_rate: float
+    ) -> tuple[ChannelCase, ...]:
         """One-shot accuracy of every mask, and fine-tuned accuracy of every seed.
 
         Only a random choice has a mask of its own for every seed.
         """
-        settings, images = self._settings, len(self._dataset.test_images)
+        settings, images = self.settings, len(self.dataset.test_images)
+        name, model, variables = self.network
         before = self._accuracies(None, images)
         records = []
         for seed in settings.seeds:
@@ -181,76 +150,61 @@ class _StudiedNetwork:
             is_tuned = keep_rate in settings.tuned_rates
             if not (is_new_mask or is_tuned):
                 continue
-            masks = self._masks(criterion, keep_rate, seed)
-            case = partial(
-                ChannelCase, network=self._network.name, keep_rate=keep_rate, criterion=criterion,
-                accuracy_before=before, cost=self._cost(keep_rate, masks), seed=seed,
+            masks = pruning.channel_masks(
+                variables["params"], model.convs(), criterion, keep_rate=keep_rate,
+                graphs=self._graphs if criterion in OF_GRAPHS else None, key=jax.random.key(seed),
+            )  # fmt: skip
+            case = functools.partial(
+                ChannelCase, network=name, keep_rate=keep_rate, criterion=criterion,
+                accuracy_before=before, cost=self._cost(folder, masks), seed=seed,
             )  # fmt: skip
             if is_new_mask:
                 records.append(case(stage="one-shot", accuracy=self._accuracies(masks, images)))
             if is_tuned:
                 accuracy = self._tuned(folder / f"{criterion}-{seed}", masks, seed)
                 records.append(case(stage="fine-tuned", accuracy=accuracy))
-        return records
+        return tuple(records)
 
-    def _masks(self, criterion: str, keep_rate: float, seed: int) -> Any:
-        model, variables = self._network.model, self._network.variables
-        if criterion in OF_GRAPHS and self._graphs is None:
-            self._graphs = inner_graphs(
-                model, variables, self._dataset,
-                images=self._settings.graph_images, neighbors=self._settings.neighbors,
-            )  # fmt: skip
-        return channel_masks(
-            variables["params"], model.convs(), criterion,
-            keep_rate=keep_rate, graphs=self._graphs, key=jax.random.key(seed),
-        )  # fmt: skip
+    @functools.cached_property
+    def _graphs(self) -> dict[str, NNKGraph]:
+        _, model, variables = self.network
+        options = {"images": self.settings.graph_images, "neighbors": self.settings.neighbors}
+        return inner_graphs(model, variables, self.dataset, **options)
 
-    def _cost(self, keep_rate: float, masks: Any) -> CompactCost:
+    def _cost(self, folder: pathlib.Path, masks: Any) -> CompactCost:
         """MACs and latency as shares of the whole network's; widths are the same for all masks."""
+        (_, model, variables), batch_size = self.network, self.settings.batch_size
 
         def measure() -> CompactCost:
-            model, variables = self._network.model, self._network.variables
-            both = [(model, variables), compact(model, variables, masks)]
-            shape = (self._settings.batch_size, *self._dataset.test_images.shape[1:])
-            whole, small = (_macs(*each, shape) for each in both)
-            times = latency_gain(
-                model, variables, masks, self._dataset, batch_size=self._settings.batch_size
-            )
+            shape = (batch_size, *self.dataset.test_images.shape[1:])
+            whole = _macs(model, variables, shape)
+            small = _macs(*pruning.compact(model, variables, masks), shape)
+            times = latency_gain(model, variables, masks, self.dataset, batch_size=batch_size)
+            assert times is not None, "the network tells its convs"
             return CompactCost(macs=small / whole, latency=times.compacted / times.whole)
 
-        return kept(self._folder / f"keep{keep_rate:g}" / "cost.json", measure, kind=CompactCost)
+        return kept(folder / "cost.json", measure, kind=CompactCost)
 
     def _tuned(self, folder: pathlib.Path, masks: Any, seed: int) -> float:
         """Accuracy of the compacted network after fine-tuning."""
-        settings, dataset = self._settings, self._dataset
-        model, variables = compact(self._network.model, self._network.variables, masks)
-        optimizer, step, evaluate = self._program(model)
-        state = fit(
-            partial(start_state, optimizer, jax.random.key(seed), variables),
-            step, dataset, evaluate=evaluate, epochs=settings.tune_epochs,
-            batch_size=settings.batch_size, seed=seed, folder=folder,
-            progress=self._progress.unseen(), description="",
-        )  # fmt: skip
-        return evaluate(state.variables, dataset.test_images, dataset.test_labels)
+        model, variables = pruning.compact(self.network.model, self.network.variables, masks)
+        trainer = self._trainer(model)
+        start = functools.partial(start_state, trainer.optimizer, jax.random.key(seed), variables)
+        state = trainer.fit(
+            start, seed=seed, folder=folder, progress=self.progress.unseen(), description=""
+        )
+        return trainer.accuracy(state.variables)
 
-    def _program(self, model: Model) -> tuple:
-        """Optimiser, step and evaluation, shared by the masks that leave the same widths."""
-        if model not in self._programs:
-            settings, dataset = self._settings, self._dataset
-            num_steps = settings.tune_epochs * (len(dataset.train_images) // settings.batch_size)
-            optimizer = make_optimizer(
-                "sgd", learning_rate=settings.learning_rate, num_steps=num_steps, weight_decay=1e-4
-            )
-            normalization = dataset.normalization
-            step = make_train_step(
-                model, optimizer, normalization=normalization, flip=mirrors(dataset)
-            )
-            evaluate = make_evaluate(model, normalization=normalization)
-            self._programs[model] = optimizer, step, evaluate
-        return self._programs[model]
+    def _make_trainer(self, model: Module) -> Trainer:
+        """Made once for the masks that leave the same widths."""
+        epochs = self.settings.tune_epochs
+        recipe = Recipe.of(self.settings, epochs=epochs, weight_decay=1e-4)
+        return Trainer(model, self.dataset, recipe)
 
 
-def _macs(model: Model, variables: dict, shape: tuple[int, ...]) -> int:
-    sizes = conv_output_sizes(model, variables, jax.ShapeDtypeStruct(shape, np.float32))
-    params = variables["params"]
-    return summarize(params, masks_from_layers(params, {}), output_sizes=sizes).macs[0]
+def _macs(model: Module, variables: dict, shape: tuple[int, ...]) -> int:
+    sizes = pruning.conv_output_sizes(model, variables, jax.ShapeDtypeStruct(shape, np.float32))
+    everything = pruning.masks_from_layers(variables["params"], {})
+    macs = pruning.summarize(variables["params"], everything, output_sizes=sizes).macs
+    assert macs is not None, "the sizes are known"
+    return macs[0]

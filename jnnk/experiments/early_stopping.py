@@ -14,21 +14,20 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-import optax
+from flax.linen import Module
 
 from jnnk.data import Dataset, first_images
-from jnnk.experiments.runner import grouped, run_cases
+from jnnk.experiments.runner import run_cases
 from jnnk.jobs.fit import Monitor, Watched, fit
 from jnnk.jobs.stopping import stopping
 from jnnk.report.figures.levers import stopping_rules
 from jnnk.report.output import save_study
-from jnnk.runs.divergence import read_metrics
+from jnnk.runs.divergence import read_epochs
 from jnnk.runs.folder import require_settings
-from jnnk.runs.progress import Progress, Silent
-from jnnk.runs.records import EpochMetrics, spread
+from jnnk.runs.progress import SILENT, Progress
+from jnnk.runs.records import EpochMetrics, over_seeds
 from jnnk.runs.study_records import StoppedTraining, StoppingSummary
 from jnnk.training import (
-    Model,
     TrainState,
     freezable,
     init_state,
@@ -43,51 +42,34 @@ RULES = ("none", "channel-nnk", "nnk", "validation")
 
 
 class Settings(NamedTuple):
-    """What is trained; two folders with the same settings hold the same numbers.
+    """What is trained; two folders with the same settings hold the same numbers."""
 
-    Attributes:
-        seeds: of initialisation and order.
-        epochs: at most, passes over the training images.
-        patience: epochs without a smaller error.
-        train_images: first training images of the two classes.
-        batch_size: images a step.
-        learning_rate: of Adam, constant.
-    """
-
-    seeds: tuple[int, ...] = tuple(range(10))
-    epochs: int = 20
-    patience: int = 2
-    train_images: int = 10_000
-    batch_size: int = 50
-    learning_rate: float = 1e-3
+    seeds: tuple[int, ...] = tuple(range(10))  # of initialisation and order
+    epochs: int = 20  # at most, passes over the training images
+    patience: int = 2  # epochs without a smaller error
+    train_images: int = 10_000  # first training images of the two classes
+    batch_size: int = 50  # images a step
+    learning_rate: float = 1e-3  # of Adam, constant
 
 
 def reproduce_early_stopping(
     folder: pathlib.Path,
-    model: Model,
+    model: Module,
     dataset: Dataset,
     *,
     settings: Settings | None = None,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> tuple[StoppingSummary, ...]:
     """Trains what is not trained yet; tables and figure are made of all.
 
-    Args:
-        folder: gets ``results.json`` (a record for each rule and seed), ``summary`` as CSV, LaTeX
-            and Markdown, the figure, and a folder for each training.
-        model: the network; tells its ``convs()``.
-        dataset: of the two classes, see :func:`jnnk.data.only_classes`.
-        settings: those of the published figures by default.
-        progress: shows how far it is.
-
-    Returns:
-        The summary: mean and standard deviation over seeds for each rule.
+    The network tells its ``convs()``; the data set is of the two classes, see
+    :func:`jnnk.data.only_classes`. The folder gets what `save_study` writes, and a folder for each
+    training.
 
     Raises:
         InputError: if the folder holds results made with other settings.
     """
     settings = settings or Settings()
-    progress = progress or Silent()
     require_settings(folder, settings, free=("seeds",))
     dataset = first_images(dataset, train=settings.train_images)
     # Frozen or not, one program; over so many steps the schedule is constant.
@@ -97,20 +79,26 @@ def reproduce_early_stopping(
     step = make_train_step(model, optimizer, normalization=dataset.normalization, augment=False)
     evaluate = make_evaluate(model, normalization=dataset.normalization)
     rules = {name: stopping(name, model, dataset, patience=settings.patience) for name in RULES[1:]}
-    rules["none"] = (dataset, _only_watched(rules.pop("nnk")[1]))
+    _, watched = rules.pop("nnk")
+    assert watched is not None, "there is a rule"
+    rules["none"] = (dataset, _only_watched(watched))
+    image_shape = dataset.train_images.shape[1:]
+
+    def start(seed: int) -> TrainState:
+        state = init_state(model, optimizer, jax.random.key(seed), image_shape=image_shape)
+        return start_freezing(state)
 
     def train(case: tuple[int, str]) -> list[StoppedTraining]:
         """A training by a rule; of the one to the end, also where the last layer would stop."""
         seed, name = case
         data, monitor = rules[name]
         part = folder / name / f"seed{seed}"
-        start = partial(_start, model, optimizer, data, seed)
         fit(
-            start, step, data, evaluate=evaluate, epochs=settings.epochs,
+            partial(start, seed), step, data, evaluate=evaluate, epochs=settings.epochs,
             batch_size=settings.batch_size, seed=seed, folder=part,
             progress=progress.unseen(), description="", monitor=monitor,
         )  # fmt: skip
-        epochs, share = read_metrics(part), len(data.train_images) / len(dataset.train_images)
+        epochs, share = read_epochs(part), len(data.train_images) / len(dataset.train_images)
         found = [_record(name, seed, epochs, share)]
         if name == "none":
             ended = next((n for n, epoch in enumerate(epochs, 1) if epoch.would_stop), None)
@@ -126,39 +114,12 @@ def reproduce_early_stopping(
         show=lambda found: {"accuracy": found[-1].accuracy},
     )
     records = list(itertools.chain.from_iterable(trainings))
-    summary = summarize_rules(records)
+    in_order = sorted(records, key=lambda record: RULES.index(record.rule))
+    summary = over_seeds(StoppingSummary, in_order, by=("rule",))
     caption = f"Early stopping on {' and '.join(dataset.class_names)}; means over seeds."
     figure = ("early_stopping", stopping_rules(records))
     save_study(folder, records, summary, caption=caption, figure=figure)
     return summary
-
-
-def summarize_rules(records: Sequence[StoppedTraining]) -> tuple[StoppingSummary, ...]:
-    """Mean and standard deviation over seeds, a record for each rule in the order of ``RULES``.
-
-    Args:
-        records: single trainings.
-    """
-    groups = grouped(records, lambda record: record.rule)
-    return tuple(
-        StoppingSummary(
-            rule=rule,
-            seeds=len(groups[rule]),
-            stopped_early=sum(row.stopped_early for row in groups[rule]),
-            epochs=spread([row.epochs for row in groups[rule]]),
-            accuracy=spread([row.accuracy for row in groups[rule]]),
-            images=spread([row.images for row in groups[rule]]),
-            passes=spread([row.passes for row in groups[rule]]),
-        )
-        for rule in RULES
-    )
-
-
-def _start(
-    model: Model, optimizer: optax.GradientTransformationExtraArgs, data: Dataset, seed: int
-) -> TrainState:
-    shape = data.train_images.shape[1:]
-    return start_freezing(init_state(model, optimizer, jax.random.key(seed), image_shape=shape))
 
 
 def _only_watched(monitor: Monitor) -> Monitor:

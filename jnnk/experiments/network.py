@@ -2,18 +2,12 @@
 
 from typing import NamedTuple
 
-from jnnk.training import Model
+from flax.linen import Module
 
 
 class Network(NamedTuple):
-    """A trained network.
+    """A trained network."""
 
-    Attributes:
-        name: shown in tables, and the name of its folder.
-        model: the Flax module.
-        variables: its weights.
-    """
-
-    name: str
-    model: Model
-    variables: dict
+    name: str  # shown in tables, and the name of its folder
+    model: Module  # the Flax module
+    variables: dict  # its weights

@@ -5,36 +5,40 @@ with and without a channel regulariser, and two public networks at every epoch o
 Every run, network and epoch is kept, so the command goes on where it was stopped.
 """
 
+import itertools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from flax.linen import Module
 
 from jnnk.data import Dataset
 from jnnk.experiments.network import Network
 from jnnk.experiments.overlap_epochs import Trajectory, measure_epochs
-from jnnk.experiments.overlap_pair import measure_pair
 from jnnk.experiments.overlap_runs import measure_runs
-from jnnk.experiments.overlap_settings import Settings
-from jnnk.experiments.runner import grouped
+from jnnk.experiments.overlap_settings import Settings, study_layers
+from jnnk.experiments.runner import kept, run_cases
 from jnnk.measures import correlation
 from jnnk.report.figures import overlap as figures
 from jnnk.report.output import save_figure, save_markdown, save_table
 from jnnk.report.tables import Records
 from jnnk.runs.folder import require_settings, write_json
-from jnnk.runs.progress import Progress, Silent
+from jnnk.runs.progress import SILENT, Progress
+from jnnk.runs.records import grouped
 from jnnk.runs.study_records import (
     CorrelationRow,
+    MeasuredNetwork,
     NetworkEpoch,
     OverlapStudy,
     PairLayer,
     TableRow,
     TrainedNetwork,
 )
-from jnnk.training import Model
+from jnnk.training import make_evaluate, make_predict
 
 Record = TypeVar("Record")
 Number = Callable[[Record], float | None]
@@ -55,23 +59,14 @@ _RUN_QUANTITIES: Mapping[str, Number[TrainedNetwork]] = {
 
 
 class Inputs(NamedTuple):
-    """The networks and images of the three studies; normalisation comes with the data set.
+    """The networks and images of the three studies; normalisation comes with the data set."""
 
-    Attributes:
-        create: makes the small network for a dropout rate.
-        run_dataset: it is trained on two classes of these.
-        pair: the networks compared at every depth.
-        pair_dataset: images, normalised for them.
-        trajectories: the networks followed through training.
-        trajectory_dataset: images, normalised for them.
-    """
-
-    create: Callable[[float], Model]
-    run_dataset: Dataset
-    pair: list[Network]
-    pair_dataset: Dataset
-    trajectories: list[Trajectory]
-    trajectory_dataset: Dataset
+    create: Callable[[float], Module]  # makes the small network for a dropout rate
+    run_dataset: Dataset  # it is trained on two classes of these
+    pair: list[Network]  # the networks compared at every depth
+    pair_dataset: Dataset  # images, normalised for them
+    trajectories: list[Trajectory]  # the networks followed through training
+    trajectory_dataset: Dataset  # images, normalised for them
 
 
 def reproduce_overlap(
@@ -79,25 +74,17 @@ def reproduce_overlap(
     inputs: Inputs,
     *,
     settings: Settings | None = None,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> OverlapStudy:
     """Measures what is not measured yet; tables and figures are written after every study.
 
-    Args:
-        folder: gets ``results.json``, the tables as ``.csv``, ``.tex`` and ``.md``, the figures,
-            and the parts.
-        inputs: networks and images.
-        settings: the paper-sized ones by default.
-        progress: shows how far it is.
-
-    Returns:
-        The records of the three studies, their correlations and means.
+    The folder gets ``results.json``, the tables as ``.csv``, ``.tex`` and ``.md``, the figures, and
+    the parts.
 
     Raises:
         InputError: if the folder holds results made with other settings.
     """
     settings = settings or Settings()
-    progress = progress or Silent()
     require_settings(folder, settings)
 
     def write(results: OverlapStudy, name: str, table: Records, caption: str) -> None:
@@ -135,6 +122,43 @@ def reproduce_overlap(
     return results
 
 
+def measure_pair(
+    folder: pathlib.Path,
+    networks: list[Network],
+    dataset: Dataset,
+    settings: Settings,
+    progress: Progress,
+) -> tuple[PairLayer, ...]:
+    """A record a network and layer; networks that have their file in the folder are left out.
+
+    The data set has the normalisation that the networks want.
+    """
+
+    def measure(network: Network) -> MeasuredNetwork:
+        evaluate = make_evaluate(network.model, normalization=dataset.normalization)
+        predict = make_predict(network.model, normalization=dataset.normalization)
+        return MeasuredNetwork(
+            test_accuracy=evaluate(network.variables, dataset.test_images, dataset.test_labels),
+            layers=study_layers(predict, network.variables, dataset, settings),
+        )
+
+    found = run_cases(
+        "matched pair",
+        networks,
+        lambda network: kept(
+            folder / f"{network.name}.json", partial(measure, network), kind=MeasuredNetwork
+        ),
+        unit="network",
+        progress=progress,
+        show=lambda record: {"test_accuracy": record.test_accuracy},
+    )
+    return tuple(
+        PairLayer(network=network.name, test_accuracy=record.test_accuracy, layer=layer)
+        for network, record in zip(networks, found, strict=True)
+        for layer in record.layers
+    )
+
+
 def correlations(
     groups: Mapping[str, Sequence[Record]],
     overlap: Number[Record],
@@ -143,37 +167,31 @@ def correlations(
 ) -> tuple[CorrelationRow, ...]:
     """Correlations of the last layer's overlap with other quantities, plain and partial.
 
-    Args:
-        groups: records by the name of their group.
-        overlap: of a record.
-        quantities: name to what of a record is correlated with the overlap.
-        controls: name to the numbers of a record that are held fixed; no numbers for none.
+    Groups of records, quantities, and controls, which are the numbers of a record that are held
+    fixed, have names; no numbers stand for no control.
 
     Returns:
-        A row a group, quantity, method and set of controls; see
-        :func:`jnnk.measures.correlation`.
+        A row a group, quantity, method and set of controls; see `jnnk.measures.correlation`.
     """
     rows = []
-    for group, records in groups.items():
-        overlaps = _numbers(records, overlap)
-        for quantity, of_record in quantities.items():
-            other = _numbers(records, of_record)
-            for method in ("pearson", "spearman"):
-                for name, control in controls.items():
-                    given = np.array([control(record) for record in records], float)
-                    found = correlation(overlaps, other, given=given, method=method)
-                    rows.append(
-                        CorrelationRow(
-                            group=group,
-                            quantity=quantity,
-                            method=method,
-                            given=name,
-                            correlation=_known(found.value),
-                            lower=_known(found.lower),
-                            upper=_known(found.upper),
-                            number=found.number,
-                        )
-                    )
+    for (group, records), (quantity, of_record), method, (name, control) in itertools.product(
+        groups.items(), quantities.items(), ("pearson", "spearman"), controls.items()
+    ):
+        given = np.array([control(record) for record in records], float)
+        values = (_numbers(records, overlap), _numbers(records, of_record))
+        found = correlation(*values, given=given, method=method)
+        rows.append(
+            CorrelationRow(
+                group=group,
+                quantity=quantity,
+                method=method,
+                given=name,
+                correlation=_known(found.value),
+                lower=_known(found.lower),
+                upper=_known(found.upper),
+                number=found.number,
+            )
+        )
     return tuple(rows)
 
 
@@ -183,18 +201,11 @@ def by_network(epochs: Sequence[NetworkEpoch]) -> dict[str, Sequence[NetworkEpoc
 
 
 def pair_means(pair: Sequence[PairLayer]) -> list[TableRow]:
-    """Means over layers of each network of the pair.
-
-    Args:
-        pair: of :func:`jnnk.experiments.overlap_pair.measure_pair`.
-    """
-    measures = {
-        "overlap": attrgetter("overlap.mean"),
-        "overlap_by_chance": attrgetter("overlap_by_chance"),
-        "redundancy": attrgetter("redundancy.mean"),
-        "channel_degree": attrgetter("channel_degree.mean"),
-        "mle_dimension": attrgetter("mle_dimension.mean"),
-    }
+    """Means over layers of each network of the pair."""
+    means = (
+        "overlap.mean", "overlap_by_chance", "redundancy.mean", "channel_degree.mean",
+        "mle_dimension.mean",
+    )  # fmt: skip
     rows = []
     for network, layers in grouped(pair, lambda record: record.network).items():
         found = [record.layer.measures for record in layers]
@@ -203,18 +214,15 @@ def pair_means(pair: Sequence[PairLayer]) -> list[TableRow]:
             "test accuracy (%)": 100 * layers[0].test_accuracy,
             "dead channels": sum(each.dead_channels for each in found),
         }
-        for name, measure in measures.items():
-            row[name] = _known(float(np.nanmean(_numbers(found, measure))))
+        for name in means:
+            mean = float(np.nanmean(_numbers(found, attrgetter(name))))
+            row[name.removesuffix(".mean")] = _known(mean)
         rows.append(row)
     return rows
 
 
 def last_errors(epochs: Sequence[NetworkEpoch]) -> list[TableRow]:
-    """Errors in percent of each network after its last epoch.
-
-    Args:
-        epochs: of :func:`jnnk.experiments.overlap_epochs.measure_epochs`.
-    """
+    """Errors in percent of each network after its last epoch."""
     last = {record.network: record.errors for record in epochs}
     return [
         {

@@ -8,35 +8,30 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from flax.linen import Module
 from jax import Array
 
 from jnnk.activations import capture, layer_shapes
 from jnnk.data import Dataset
-from jnnk.experiments.overlap_settings import Settings, measure_layers
+from jnnk.experiments.overlap_settings import Settings, study_layers
 from jnnk.experiments.runner import kept, run_cases
 from jnnk.graphs import cosine, nnk_graph
 from jnnk.measures import error_rate, knn_graph, label_interpolation
 from jnnk.runs.progress import Progress
 from jnnk.runs.study_records import EpochErrors, NetworkEpoch
-from jnnk.training import Model, make_predict
+from jnnk.training import make_predict
 
 _CAPTURE_BATCH = 500
 
 
 class Trajectory(NamedTuple):
-    """A network at the end of each epoch of its training.
+    """A network at the end of each epoch of its training."""
 
-    Attributes:
-        name: shown in tables.
-        model: a plain ConvNet whose dense layer ``fc`` reads its last activations, pooled (max).
-        epochs: how many there are.
-        load: ``(epoch) -> variables``, epochs from 0.
-    """
-
-    name: str
-    model: Model
-    epochs: int
-    load: Callable[[int], dict]
+    name: str  # shown in tables
+    # a plain ConvNet whose dense layer `fc` reads its last activations, pooled (max)
+    model: Module
+    epochs: int  # how many there are
+    load: Callable[[int], dict]  # `(epoch) -> variables`, epochs from 0
 
 
 def measure_epochs(
@@ -46,17 +41,9 @@ def measure_epochs(
     settings: Settings,
     progress: Progress,
 ) -> tuple[NetworkEpoch, ...]:
-    """Measures every network at every epoch, leaving out what is measured already.
+    """A record a network and epoch; those that have their file in the folder are left out.
 
-    Args:
-        folder: gets a file a network and epoch.
-        networks: the networks.
-        dataset: the images they were trained on, normalised as they want it.
-        settings: what to measure.
-        progress: shows how far it is.
-
-    Returns:
-        A record a network and epoch.
+    The data set is what the networks were trained on, with the normalisation that they want.
     """
     predicts = {
         network.name: make_predict(network.model, normalization=dataset.normalization)
@@ -70,7 +57,7 @@ def measure_epochs(
         errors = kept(path, measure, kind=EpochErrors)
         return NetworkEpoch(network=network.name, epoch=epoch + 1, errors=errors)
 
-    found = run_cases(
+    return run_cases(
         "public networks",
         [(network, epoch) for network in networks for epoch in range(network.epochs)],
         measured,
@@ -80,21 +67,12 @@ def measure_epochs(
             "test_error": record.errors.test_error, "nnk_error": record.errors.nnk_error
         },
     )  # fmt: skip
-    return tuple(found)
 
 
 def measure_epoch(
     network: Trajectory, predict: Callable, epoch: int, dataset: Dataset, settings: Settings
 ) -> EpochErrors:
-    """One network at one epoch.
-
-    Args:
-        network: the network.
-        predict: from :func:`jnnk.training.make_predict`, the same for all epochs.
-        epoch: which.
-        dataset: the images.
-        settings: what to measure.
-    """
+    """One network at one epoch; ``predict`` is the same for all epochs."""
     variables = network.load(epoch)
     last = list(layer_shapes(predict, variables, dataset.train_images))[-1]
 
@@ -121,7 +99,7 @@ def measure_epoch(
         for x, truth in ((train, labels), (test, dataset.test_labels))
     )
     del train, test
-    layers = measure_layers(predict, variables, dataset, settings)
+    layers = study_layers(predict, variables, dataset, settings)
     of_last = layers[-1].measures
     return EpochErrors(
         train_error=train_error,

@@ -3,22 +3,21 @@
 import itertools
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax.linen import Module
 
-from jnnk.activations import capture, layer_shapes
+from jnnk.activations import layer_shapes
 from jnnk.data import Dataset, epoch_order, only_classes
 from jnnk.experiments.overlap_settings import Settings
-from jnnk.experiments.runner import kept, run_cases
-from jnnk.jobs.overlap import measure_layer
+from jnnk.experiments.runner import kept, measure_layers, run_cases
 from jnnk.runs.divergence import Diverged, first_not_finite
 from jnnk.runs.progress import Progress
 from jnnk.runs.study_records import TrainedNetwork
 from jnnk.training import (
     Batch,
-    Model,
     make_evaluate,
     make_optimizer,
     make_predict,
@@ -31,52 +30,38 @@ _STREAMS = 2
 
 
 class Case(NamedTuple):
-    """One training.
+    """One training."""
 
-    Attributes:
-        seed: of the choice of images, the start and the order.
-        size: training images.
-        dropout: rate.
-        weight_decay: of AdamW.
-    """
-
-    seed: int
-    size: int
-    dropout: float
-    weight_decay: float
+    seed: int  # of the choice of images, the start and the order
+    size: int  # training images
+    dropout: float  # rate
+    weight_decay: float  # of AdamW
 
 
 def measure_runs(
     folder: pathlib.Path,
-    create: Callable[[float], Model],
+    create: Callable[[float], Module],
     dataset: Dataset,
     settings: Settings,
     progress: Progress,
 ) -> tuple[TrainedNetwork, ...]:
-    """Trains and measures every case, leaving out what is done already.
+    """A record a case: trained and measured, or read from its file in the folder.
 
-    Args:
-        folder: gets a file a case.
-        create: makes the network for a dropout rate; dropout alone may differ.
-        dataset: has the settings' classes among its own.
-        settings: the cases, and what to measure.
-        progress: shows how far it is.
-
-    Returns:
-        A record a case.
+    The network that ``create`` makes for a dropout rate differs in its dropout alone; the data set
+    has the settings' classes among its own.
     """
     trainer = Trainer(create, only_classes(dataset, settings.classes), settings)
     combinations = itertools.product(
         range(settings.repeats), settings.sizes, settings.dropouts, settings.weight_decays
     )
-    cases = [Case(seed, *values) for seed, (_, *values) in enumerate(combinations)]
+    cases = [Case(seed, *values[1:]) for seed, values in enumerate(combinations)]
 
     def record(case: Case) -> TrainedNetwork:
         seed, size, dropout, weight_decay = case
         name = f"{seed:03d}-size{size}-dropout{dropout:g}-decay{weight_decay:g}.json"
         return kept(folder / name, lambda: trainer.measure(case), kind=TrainedNetwork)
 
-    found = run_cases(
+    return run_cases(
         "five-channel networks",
         cases,
         record,
@@ -85,19 +70,12 @@ def measure_runs(
         show=lambda record: {"test_accuracy": record.test_accuracy},
         streams=_STREAMS,
     )
-    return tuple(found)
 
 
 class Trainer:
-    """Trains and measures cases with programs compiled once.
+    """Trains and measures cases, on a data set of the chosen classes, with programs made once."""
 
-    Args:
-        create: makes the network for a dropout rate.
-        dataset: of the chosen classes.
-        settings: what to train and measure.
-    """
-
-    def __init__(self, create: Callable[[float], Model], dataset: Dataset, settings: Settings):
+    def __init__(self, create: Callable[[float], Module], dataset: Dataset, settings: Settings):
         self._dataset, self._settings = dataset, settings
         model = create(0.0)
         self._init = jax.jit(model.init, static_argnames="train")
@@ -112,23 +90,18 @@ class Trainer:
             )
             for decay in settings.weight_decays
         }
+        options = {"normalization": dataset.normalization, "augment": False}
         self._steps = {
-            (dropout, decay): make_train_step(
-                create(dropout),
-                optimizer,
-                normalization=dataset.normalization,
-                augment=False,
-            )
+            (dropout, decay): make_train_step(create(dropout), optimizer, **options)
             for dropout in settings.dropouts
             for decay, optimizer in self._optimizers.items()
         }
 
     def measure(self, case: Case) -> TrainedNetwork:
-        """Trains one network and measures it.
+        """Trains a network and measures its last layer.
 
-        Args:
-            case: the training. The channels of its last layer are measured on its first training
-                images, as many as the smallest size has.
+        The channels are measured on the network's first training images, as many as the smallest
+        size has.
         """
         dataset, settings = self._dataset, self._settings
         order = epoch_order(len(dataset.train_images), seed=case.seed, epoch=0)[: case.size]
@@ -137,23 +110,19 @@ class Trainer:
         train_accuracy = self._evaluate(variables, images, labels)
         test_accuracy = self._evaluate(variables, dataset.test_images, dataset.test_labels)
         few = slice(min(settings.sizes))  # the same number for all: overlap depends on it
+        measured = dataset._replace(train_images=images[few], train_labels=labels[few])
         last = list(layer_shapes(self._predict, variables, images))[-1]
-        (captured,) = capture(self._predict, variables, images[few], layers=[last])
-        measures, _ = measure_layer(
-            captured.values,
-            labels[few],
-            num_classes=len(dataset.class_names),
-            config=settings.overlap_config,
-        )
+        config = settings.overlap_config
+        layers = measure_layers(self._predict, variables, measured, config, layers=(last,))
         return TrainedNetwork(
             **case._asdict(),
             train_accuracy=train_accuracy,
             test_accuracy=test_accuracy,
             gap=train_accuracy - test_accuracy,
-            measures=measures,
+            measures=layers[last],
         )
 
-    def _train(self, case: Case, images: np.ndarray, labels: np.ndarray) -> dict:
+    def _train(self, case: Case, images: Any, labels: Any) -> dict:
         settings = self._settings
         init_key, train_key = jax.random.split(jax.random.key(case.seed))
         start = self._init(init_key, np.zeros((1, *images.shape[1:]), np.float32), train=False)
@@ -169,13 +138,7 @@ class Trainer:
 
 
 def batches(case: Case, batch_size: int, steps: int) -> Iterator[np.ndarray]:
-    """Rows of every batch, epoch after epoch.
-
-    Args:
-        case: its seed and size; the size is at least a batch.
-        batch_size: rows a batch; the ragged last one of an epoch is left out.
-        steps: how many.
-    """
+    """Rows of every batch, epoch after epoch; the ragged last one of an epoch is left out."""
     a_pass = case.size // batch_size
     for step in range(steps):
         epoch, index = divmod(step, a_pass)

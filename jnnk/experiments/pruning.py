@@ -7,7 +7,8 @@ test accuracy is lost. Every accuracy measured is kept, so the command goes on w
 
 import hashlib
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,47 +18,35 @@ import numpy as np
 from jnnk.data import Dataset
 from jnnk.experiments.bisection import last_true
 from jnnk.experiments.network import Network
-from jnnk.experiments.runner import grouped
-from jnnk.jobs.fit import fit
-from jnnk.jobs.train import mirrors
+from jnnk.jobs.trainer import Evaluate, Recipe, Trainer
 from jnnk.pruning import CRITERIA, apply_masks, make_masks, pruning_score, summarize
 from jnnk.pruning._conv_leaves import conv_kernels
 from jnnk.report.figures.pruning import prunable_shares
 from jnnk.report.output import save_figure, save_markdown, save_table
 from jnnk.runs.folder import read_json, require_settings, write_json
-from jnnk.runs.progress import Progress, Silent
+from jnnk.runs.progress import SILENT, Progress
+from jnnk.runs.records import grouped
 from jnnk.runs.study_records import PrunableShare, PruningCase, TableRow
-from jnnk.training import make_evaluate, make_optimizer, make_train_step, start_state
+from jnnk.training import make_evaluate, start_state
 
 STARTS = ("one-shot", "L1 fine-tune")
 
 
 class Settings(NamedTuple):
-    """What is measured; two folders with the same settings hold the same numbers.
+    """What is measured; two folders with the same settings hold the same numbers."""
 
-    Attributes:
-        criteria: names in ``CRITERIA``.
-        tolerance: accuracy that may be lost, in percentage points of all test images, against the
-            network that is pruned (the fine-tuned one after a fine-tune).
-        steps: shares are ``(step / steps) ** 2``, finer where criteria that lose accuracy at once
-            differ.
-        bracket_images: first test images, on which the search begins.
-        epochs: of the L1 fine-tune.
-        batch_size: images a step.
-        learning_rate: peak rate of SGD, falling to 0 by a cosine.
-        l1: strength of the penalty on conv kernels.
-        seed: of the fine-tune and of ``random``.
-    """
-
-    criteria: tuple[str, ...] = tuple(CRITERIA)
+    criteria: tuple[str, ...] = tuple(CRITERIA)  # names in `CRITERIA`
+    # accuracy that may be lost, in percentage points of all test images, against the network that
+    # is pruned (the fine-tuned one after a fine-tune)
     tolerance: float = 0.5
+    # shares are `(step / steps) ** 2`, finer where criteria that lose accuracy at once differ
     steps: int = 100
-    bracket_images: int = 2000
-    epochs: int = 1
-    batch_size: int = 128
-    learning_rate: float = 0.05
-    l1: float = 2e-4
-    seed: int = 0
+    bracket_images: int = 2000  # first test images, on which the search begins
+    epochs: int = 1  # of the L1 fine-tune
+    batch_size: int = 128  # images a step
+    learning_rate: float = 0.05  # peak rate of SGD, falling to 0 by a cosine
+    l1: float = 2e-4  # strength of the penalty on conv kernels
+    seed: int = 0  # of the fine-tune and of `random`
 
 
 def reproduce_pruning(
@@ -66,26 +55,17 @@ def reproduce_pruning(
     dataset: Dataset,
     *,
     settings: Settings | None = None,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> list[PruningCase]:
     """Measures what is not measured yet; the tables are written anew after every number.
 
-    Args:
-        folder: gets ``results.json``, ``table.csv``, ``.tex`` and ``.md``, the figure, and what is
-            needed to go on.
-        networks: the networks.
-        dataset: trained on and evaluated.
-        settings: the paper-sized ones by default.
-        progress: shows how far it is.
-
-    Returns:
-        A record for each network, start and criterion.
+    The folder gets ``results.json``, ``table.csv``, ``.tex`` and ``.md``, the figure, and what is
+    needed to go on.
 
     Raises:
         InputError: if the folder holds results made with other settings.
     """
     settings = settings or Settings()
-    progress = progress or Silent()
     require_settings(folder, settings)
     records: list[PruningCase] = []
     cases = [(start, network) for start in STARTS for network in networks]
@@ -108,44 +88,33 @@ def reproduce_pruning(
     return records
 
 
+@dataclass
 class Accuracies:
-    """Accuracies of one network under masks, each measured once and kept in a file.
+    """Accuracies of one network under masks on a set's test images, each measured once and kept."""
 
-    Args:
-        path: the file.
-        variables: the network's variables.
-        dataset: its test images are used.
-        evaluate: from :func:`jnnk.training.make_evaluate`.
-        progress: may end the command before one is measured.
-    """
+    path: pathlib.Path  # the file that keeps them
+    variables: dict  # the network's
+    dataset: Dataset  # its test images are used
+    evaluate: Evaluate  # of the network
+    progress: Progress  # may end the command before one is measured
 
-    def __init__(
-        self,
-        path: pathlib.Path,
-        variables: dict,
-        dataset: Dataset,
-        evaluate: Callable[[dict, np.ndarray, np.ndarray], float],
-        progress: Progress,
-    ):
-        self._progress = progress
-        self.variables = variables
-        self.num_images = len(dataset.test_images)
-        self._path, self._dataset, self._evaluate = path, dataset, evaluate
+    def __post_init__(self) -> None:
+        self.num_images = len(self.dataset.test_images)
         self._known: dict[str, float] = (
-            read_json(path, kind=dict[str, float]) if path.exists() else {}
+            read_json(self.path, kind=dict[str, float]) if self.path.exists() else {}
         )
 
     def __call__(self, masks: Any | None, num_images: int) -> float:
         """Accuracy in [0, 1] on the first test images, pruned by ``masks`` (None: whole)."""
         key = f"{'whole' if masks is None else _digest(masks)} {num_images}"
         if key not in self._known:
-            self._progress.check()
+            self.progress.check()
             variables = self.variables
             if masks is not None:
                 variables = {**variables, "params": apply_masks(variables["params"], masks)}
-            images, labels = self._dataset.test_images, self._dataset.test_labels
-            self._known[key] = self._evaluate(variables, images[:num_images], labels[:num_images])
-            write_json(self._path, self._known)
+            images, labels = self.dataset.test_images, self.dataset.test_labels
+            self._known[key] = self.evaluate(variables, images[:num_images], labels[:num_images])
+            write_json(self.path, self._known)
         return self._known[key]
 
 
@@ -155,13 +124,8 @@ def measure(accuracies: Accuracies, criterion: str, settings: Settings) -> Pruna
     The share is a turning point: it keeps the accuracy within the tolerance and the next larger
     one of the grid does not. Accuracy is not quite monotone, so a larger share further
     on may by chance be within it again.
-
-    Args:
-        accuracies: of the network.
-        criterion: a key of ``CRITERIA``.
-        settings: tolerance, grid and images of the search.
     """
-    params = accuracies.variables["params"]
+    params, every = accuracies.variables["params"], accuracies.num_images
     key = jax.random.key(settings.seed) if criterion == "random" else None
 
     def share(step: int) -> float:
@@ -170,20 +134,15 @@ def measure(accuracies: Accuracies, criterion: str, settings: Settings) -> Pruna
     def masks(step: int) -> Any:
         return make_masks(params, criterion=criterion, keep_rate=1 - share(step), key=key)
 
-    def is_within(step: int, num_images: int) -> bool:
-        lost = accuracies(None, num_images) - accuracies(masks(step), num_images)
-        return 100 * lost <= settings.tolerance + 1e-9
+    def turning_point(num_images: int, guess: int | None = None) -> int:
+        def is_within(step: int) -> bool:
+            lost = accuracies(None, num_images) - accuracies(masks(step), num_images)
+            return 100 * lost <= settings.tolerance + 1e-9
 
-    few = min(settings.bracket_images, accuracies.num_images)
-    guess = last_true(partial(is_within, num_images=few), low=0, high=settings.steps)
-    step = last_true(
-        partial(is_within, num_images=accuracies.num_images),
-        low=0,
-        high=settings.steps,
-        guess=guess,
-    )
-    before = accuracies(None, accuracies.num_images)
-    accuracy = accuracies(masks(step), accuracies.num_images)
+        return last_true(is_within, low=0, high=settings.steps, guess=guess)
+
+    step = turning_point(every, turning_point(min(settings.bracket_images, every)))
+    before, accuracy = accuracies(None, every), accuracies(masks(step), every)
     whole, kept = summarize(params, masks(step)).params
     return PrunableShare(
         criterion=criterion,
@@ -191,18 +150,14 @@ def measure(accuracies: Accuracies, criterion: str, settings: Settings) -> Pruna
         accuracy=accuracy,
         accuracy_before=before,
         next_share=share(step + 1),
-        next_accuracy=accuracies(masks(step + 1), accuracies.num_images),
+        next_accuracy=accuracies(masks(step + 1), every),
         params=kept / whole,
         score=pruning_score(accuracy, before, kept, whole),
     )
 
 
 def summary_table(records: Sequence[PruningCase]) -> list[TableRow]:
-    """A row a criterion, a column a network and start: the share pruned in percent.
-
-    Args:
-        records: of :func:`reproduce_pruning`.
-    """
+    """A row a criterion, a column a network and start: the share pruned in percent."""
     columns = grouped(records, lambda record: f"{record.network}, {record.start} (%)")
     shares = {
         name: {row.prunable.criterion: 100 * row.prunable.share for row in rows}
@@ -217,26 +172,16 @@ def summary_table(records: Sequence[PruningCase]) -> list[TableRow]:
 def _finetune(
     network: Network,
     dataset: Dataset,
-    evaluate: Callable[[dict, np.ndarray, np.ndarray], float],
+    evaluate: Evaluate,
     settings: Settings,
     folder: pathlib.Path,
     progress: Progress,
 ) -> dict:
-    num_steps = settings.epochs * (len(dataset.train_images) // settings.batch_size)
-    optimizer = make_optimizer(
-        "sgd", learning_rate=settings.learning_rate, num_steps=num_steps, weight_decay=0.0
-    )
-    step = make_train_step(
-        network.model, optimizer, normalization=dataset.normalization,
-        flip=mirrors(dataset), l1=settings.l1,
-    )  # fmt: skip
-    return fit(
-        partial(start_state, optimizer, jax.random.key(settings.seed), network.variables),
-        step,
-        dataset,
-        evaluate=evaluate,
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
+    """The network's variables after a training with the L1 penalty."""
+    trainer = Trainer(network.model, dataset, Recipe.of(settings), evaluate=evaluate)
+    key = jax.random.key(settings.seed)
+    return trainer.fit(
+        partial(start_state, trainer.optimizer, key, network.variables),
         seed=settings.seed,
         folder=folder,
         progress=progress,

@@ -6,159 +6,117 @@ accuracy, the gap to the training accuracy, and the share of kernels that can be
 trained network has a folder of its own, so the command goes on where it was stopped.
 """
 
+import functools
 import itertools
 import pathlib
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax.linen import Module
 
-from jnnk.activations import capture, layer_shapes
 from jnnk.data import Dataset, first_images
 from jnnk.experiments.pruning import Accuracies
 from jnnk.experiments.pruning import Settings as PruningSettings
 from jnnk.experiments.pruning import measure as measure_pruning
-from jnnk.experiments.runner import grouped, kept, run_cases
+from jnnk.experiments.runner import kept, measure_layers, run_cases
 from jnnk.jobs.fit import fit
-from jnnk.jobs.overlap import chosen_layers, measure_layer
+from jnnk.jobs.trainer import Recipe
 from jnnk.penalties import make_regularizer
 from jnnk.report.figures.levers import regularizer_effects
 from jnnk.report.output import save_study
 from jnnk.runs.folder import require_settings
-from jnnk.runs.progress import Progress, Silent
-from jnnk.runs.records import LayerMeasures, spread
+from jnnk.runs.progress import SILENT, Progress
+from jnnk.runs.records import over_seeds, spread
 from jnnk.runs.settings import OverlapConfig
 from jnnk.runs.study_records import RegularizedNetwork, RegularizerSummary
 from jnnk.training import (
     Batch,
-    Model,
     TrainState,
     init_state,
     make_evaluate,
-    make_optimizer,
     make_predict,
     make_train_step,
 )
 
-# Settings that choose which networks are trained, not how.
-_FREE = ("seeds", "strengths", "baselines", "baseline_strengths")
+
+class Case(NamedTuple):
+    """One training."""
+
+    penalty: str  # its name, or "none"
+    strength: float  # of the penalty
+    seed: int  # of initialisation and order
 
 
 class Settings(NamedTuple):
-    """What is trained and measured; two folders with the same settings hold the same numbers.
+    """What is trained and measured; two folders with the same settings hold the same numbers."""
 
-    Attributes:
-        strengths: of each sign.
-        seeds: of initialisation and order; there is no augmentation.
-        baselines: other penalties.
-        baseline_strengths: of those.
-        layers: patterns of the layers penalised and measured.
-        pool: side of the windows of pixels that are averaged, for speed.
-        train_images: first training images, trained on.
-        test_images: first test images, for every accuracy.
-        epochs: passes over them.
-        batch_size: images a step, and of the penalty's graphs.
-        learning_rate: peak rate of SGD.
-        overlap_images: training images whose overlap is measured.
-        neighbors: candidates K of that.
-        tolerance: accuracy that pruning may lose, in points.
-        criterion: by which kernels are ranked over the network.
-    """
-
-    strengths: tuple[float, ...] = (0.3, 1.0, 3.0)
+    strengths: tuple[float, ...] = (0.3, 1.0, 3.0)  # of each sign
+    # of initialisation and order; there is no augmentation
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    baselines: tuple[str, ...] = ("decorrelation", "cka")
-    baseline_strengths: tuple[float, ...] = (1.0,)
-    layers: tuple[str, ...] = ("layer2*",)
-    pool: int = 2
-    train_images: int = 2400
-    test_images: int = 2000
-    epochs: int = 4
-    batch_size: int = 64
-    learning_rate: float = 0.1
-    overlap_images: int = 600
-    neighbors: int = 25
-    tolerance: float = 1.0
-    criterion: str = "weight"
+    baselines: tuple[str, ...] = ("decorrelation", "cka")  # other penalties
+    baseline_strengths: tuple[float, ...] = (1.0,)  # of those
+    layers: tuple[str, ...] = ("layer2*",)  # patterns of the layers penalised and measured
+    pool: int = 2  # side of the windows of pixels that are averaged, for speed
+    train_images: int = 2400  # first training images, trained on
+    test_images: int = 2000  # first test images, for every accuracy
+    epochs: int = 4  # passes over them
+    batch_size: int = 64  # images a step, and of the penalty's graphs
+    learning_rate: float = 0.1  # peak rate of SGD
+    overlap_images: int = 600  # training images whose overlap is measured
+    neighbors: int = 25  # candidates K of that
+    tolerance: float = 1.0  # accuracy that pruning may lose, in points
+    criterion: str = "weight"  # by which kernels are ranked over the network
 
-    def cases(self) -> list[tuple[str, float]]:
-        """Penalty and strength of every case, the one without a penalty first."""
+    def cases(self) -> list[Case]:
+        """By seed every penalty and strength, without a penalty first."""
         signed = sorted({sign * strength for strength in self.strengths for sign in (-1, 1)})
         others = itertools.product(self.baselines, self.baseline_strengths)
-        return [("none", 0.0), *(("overlap", strength) for strength in signed), *others]
+        each = [("none", 0.0), *(("overlap", strength) for strength in signed), *others]
+        return [Case(*penalty, seed) for seed in self.seeds for penalty in each]
 
 
 def reproduce_regularizer(
     folder: pathlib.Path,
-    model: Model,
+    model: Module,
     dataset: Dataset,
     *,
     settings: Settings | None = None,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> tuple[RegularizerSummary, ...]:
     """Trains and measures what is not there yet; tables and figure are made of all.
 
-    Args:
-        folder: gets ``results.json`` (a record for each network), ``summary`` as CSV, LaTeX and
-            Markdown, the figure, and a folder for each network.
-        model: the network.
-        dataset: trained on and evaluated; only its first images are used.
-        settings: those of the published figures by default.
-        progress: shows how far it is.
-
-    Returns:
-        The summary: mean and standard deviation over seeds for each penalty and strength.
+    Only the first images of the data set are used. The folder gets what `save_study` writes, and a
+    folder for each network.
 
     Raises:
         InputError: if the folder holds results made with other settings, or no layer matches.
     """
     settings = settings or Settings()
-    progress = progress or Silent()
-    require_settings(folder, settings, free=_FREE)
+    # Which networks are trained is free, not how.
+    free = ("seeds", "strengths", "baselines", "baseline_strengths")
+    require_settings(folder, settings, free=free)
     dataset = first_images(dataset, train=settings.train_images, test=settings.test_images)
     dataset = dataset._replace(
         train_images=_pooled(dataset.train_images, settings.pool),
         test_images=_pooled(dataset.test_images, settings.pool),
     )
-    study = _Study(model, dataset, settings, progress)
+    study = _Study(folder, model, dataset, settings, progress)
     records = run_cases(
         "reproduce regularizer",
-        [(*case, seed) for seed in settings.seeds for case in settings.cases()],
-        lambda case: study.record(folder, *case),
+        settings.cases(),
+        study.record,
         unit="network",
         progress=progress,
         show=lambda record: {"accuracy": record.accuracy},
     )
-    summary = summarize_cases(records)
+    summary = over_seeds(RegularizerSummary, records, by=("penalty", "strength"))
     caption = "Means over seeds; the overlap is the hard Jaccard overlap of the penalised layers."
     figure = ("regularizer", regularizer_effects(summary))
     save_study(folder, records, summary, caption=caption, figure=figure)
     return summary
-
-
-def summarize_cases(records: Sequence[RegularizedNetwork]) -> tuple[RegularizerSummary, ...]:
-    """Mean and standard deviation over seeds, a record for each penalty and strength.
-
-    Args:
-        records: single networks.
-    """
-    groups = grouped(records, lambda record: (record.penalty, record.strength))
-    return tuple(
-        RegularizerSummary(
-            penalty=penalty,
-            strength=strength,
-            seeds=len(rows),
-            overlap=spread([row.overlap for row in rows]),
-            accuracy=spread([row.accuracy for row in rows]),
-            gap=spread([row.gap for row in rows]),
-            prunable=spread([row.prunable for row in rows]),
-            channel_loo_error=spread([row.channel_loo_error for row in rows]),
-            redundancy=spread([row.redundancy for row in rows]),
-        )
-        for (penalty, strength), rows in groups.items()
-    )
 
 
 def _pooled(images: np.ndarray, side: int) -> np.ndarray:
@@ -170,104 +128,81 @@ def _pooled(images: np.ndarray, side: int) -> np.ndarray:
     return np.round(windows.mean((2, 4))).astype(np.uint8)
 
 
+@dataclass
 class _Study:
     """Trains and measures; programs are compiled once for all strengths and seeds."""
 
-    def __init__(self, model: Model, dataset: Dataset, settings: Settings, progress: Progress):
-        self._model, self._dataset, self._settings = model, dataset, settings
-        self._progress = progress
-        self._evaluate = make_evaluate(model, normalization=dataset.normalization)
-        self._predict = make_predict(model, normalization=dataset.normalization)
-        num_steps = settings.epochs * (len(dataset.train_images) // settings.batch_size)
-        self._optimizer = make_optimizer(
-            "sgd", learning_rate=settings.learning_rate, num_steps=num_steps, weight_decay=5e-4
-        )
-        self._steps: dict[str, Callable] = {}
+    folder: pathlib.Path
+    model: Module
+    dataset: Dataset
+    settings: Settings
+    progress: Progress
 
-    def record(
-        self, folder: pathlib.Path, name: str, strength: float, seed: int
-    ) -> RegularizedNetwork:
+    def __post_init__(self) -> None:
+        normalization, settings = self.dataset.normalization, self.settings
+        self._evaluate = make_evaluate(self.model, normalization=normalization)
+        self._predict = make_predict(self.model, normalization=normalization)
+        self._optimizer = Recipe.of(settings, weight_decay=5e-4).make_optimizer(self.dataset)
+        self._step = functools.cache(self._make_step)
+
+    def record(self, case: Case) -> RegularizedNetwork:
         """The record of one network, from its file where there is one."""
-        part = folder / f"{name}_{strength:+g}" / f"seed{seed}"
-        return kept(
-            part / "record.json",
-            partial(self._measure, part, name, strength, seed),
-            kind=RegularizedNetwork,
-        )
+        part = self.folder / f"{case.penalty}_{case.strength:+g}" / f"seed{case.seed}"
+        measure = functools.partial(self._measure, part, case)
+        return kept(part / "record.json", measure, kind=RegularizedNetwork)
 
-    def _step(self, name: str) -> Callable[[TrainState, Batch, float], Any]:
+    def _make_step(self, name: str) -> Callable[[TrainState, Batch, np.float32], Any]:
         """A training step whose strength is an argument, so that all strengths share it."""
-        if name not in self._steps:
 
-            def step(state, batch, strength):
-                penalty = None
-                if name != "none":
-                    of_layers = make_regularizer(name, strength=1.0, layers=self._settings.layers)
-                    penalty = lambda *inputs: strength * of_layers(*inputs)  # noqa: E731
-                return make_train_step(
-                    self._model, self._optimizer, normalization=self._dataset.normalization,
-                    augment=False, regularizer=penalty,
-                )(state, batch)  # fmt: skip
+        def step(state, batch, strength):
+            penalty = None
+            if name != "none":
+                of_layers = make_regularizer(name, strength=1.0, layers=self.settings.layers)
+                penalty = lambda *inputs: strength * of_layers(*inputs)  # noqa: E731
+            return make_train_step(
+                self.model, self._optimizer, normalization=self.dataset.normalization,
+                augment=False, regularizer=penalty,
+            )(state, batch)  # fmt: skip
 
-            self._steps[name] = jax.jit(step, donate_argnums=0)
-        return self._steps[name]
+        return jax.jit(step, donate_argnums=0)
 
-    def _train(self, part: pathlib.Path, name: str, strength: float, seed: int) -> TrainState:
-        settings, dataset = self._settings, self._dataset
-        step, strength = self._step(name), np.float32(strength)
+    def _train(self, part: pathlib.Path, case: Case) -> dict:
+        settings, dataset = self.settings, self.dataset
+        step, strength = self._step(case.penalty), np.float32(case.strength)
+        start = functools.partial(
+            init_state, self.model, self._optimizer, jax.random.key(case.seed),
+            image_shape=dataset.train_images.shape[1:],
+        )  # fmt: skip
         return fit(
-            partial(
-                init_state, self._model, self._optimizer, jax.random.key(seed),
-                image_shape=dataset.train_images.shape[1:],
-            ),
+            start,
             lambda state, batch: step(state, batch, strength),
             # The accuracy after every epoch is only looked at: few images do.
             first_images(dataset, test=500),
             evaluate=self._evaluate, epochs=settings.epochs, batch_size=settings.batch_size,
-            seed=seed, folder=part, progress=self._progress.unseen(), description="",
-        )  # fmt: skip
+            seed=case.seed, folder=part, progress=self.progress.unseen(), description="",
+        ).variables  # fmt: skip
 
-    def _measure(
-        self, part: pathlib.Path, name: str, strength: float, seed: int
-    ) -> RegularizedNetwork:
-        settings, dataset = self._settings, self._dataset
-        state = self._train(part, name, strength, seed)
-        self._progress.check()
-        accuracy = self._evaluate(state.variables, dataset.test_images, dataset.test_labels)
-        trained = self._evaluate(state.variables, dataset.train_images, dataset.train_labels)
-        layers = self._layers(state)
+    def _measure(self, part: pathlib.Path, case: Case) -> RegularizedNetwork:
+        settings, dataset = self.settings, self.dataset
+        variables = self._train(part, case)
+        self.progress.check()
+        accuracy = self._evaluate(variables, dataset.test_images, dataset.test_labels)
+        trained = self._evaluate(variables, dataset.train_images, dataset.train_labels)
+        config = OverlapConfig(images=settings.overlap_images, neighbors=settings.neighbors)
+        measured = first_images(dataset, train=settings.overlap_images)
+        layers = measure_layers(self._predict, variables, measured, config, layers=settings.layers)
         accuracies = Accuracies(
-            part / "accuracies.json", state.variables, dataset, self._evaluate, self._progress
+            part / "accuracies.json", variables, dataset, self._evaluate, self.progress
         )
-        pruning = measure_pruning(
-            accuracies,
-            settings.criterion,
-            PruningSettings(tolerance=settings.tolerance, steps=40, bracket_images=1000),
-        )
+        pruning = PruningSettings(tolerance=settings.tolerance, steps=40, bracket_images=1000)
         found = layers.values()
         return RegularizedNetwork(
-            penalty=name,
-            strength=strength,
-            seed=seed,
+            **case._asdict(),
             overlap=spread([layer.overlap.mean for layer in found]).mean,
             channel_loo_error=spread([layer.channel_loo_error for layer in found]).mean,
             redundancy=spread([layer.redundancy.mean for layer in found]).mean,
             accuracy=accuracy,
             gap=trained - accuracy,
-            prunable=pruning.share,
+            prunable=measure_pruning(accuracies, settings.criterion, pruning).share,
             layers=layers,
         )
-
-    def _layers(self, state: TrainState) -> dict[str, LayerMeasures]:
-        """What ``jnnk overlap`` measures of the penalised layers, by layer."""
-        settings, dataset = self._settings, self._dataset
-        images = dataset.train_images[: settings.overlap_images]
-        labels = dataset.train_labels[: settings.overlap_images]
-        names = chosen_layers(layer_shapes(self._predict, state.variables, images), settings.layers)
-        config = OverlapConfig(images=settings.overlap_images, neighbors=settings.neighbors)
-        return {
-            captured.name: measure_layer(
-                captured.values, labels, num_classes=len(dataset.class_names), config=config
-            )[0]
-            for captured in capture(self._predict, state.variables, images, layers=list(names))
-        }

@@ -1,32 +1,50 @@
-"""What the studies share: cases that are measured once each and kept in a file, and groups."""
+"""What the studies share: cases that are measured once and kept, and measures of layers."""
 
 import concurrent.futures
 import pathlib
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from jnnk.activations import capture, layer_shapes
+from jnnk.data import Dataset
+from jnnk.jobs.overlap import chosen_layers, measure_layer
 from jnnk.runs.folder import read_json, write_json
 from jnnk.runs.progress import Progress
+from jnnk.runs.records import LayerMeasures
+from jnnk.runs.settings import OverlapConfig
 
 Case = TypeVar("Case")
 Record = TypeVar("Record")
-Key = TypeVar("Key", bound=Hashable)
 
 
 def kept(path: pathlib.Path, measure: Callable[[], Record], *, kind: Any) -> Record:
-    """What a part's file holds; measured first where there is none.
+    """What a part's file holds, in the form of ``kind``; measured first where there is none.
 
     The file is whole or missing whenever the process dies, and what was just measured is read
     back from it, so that a command gives the same results in one go and in many.
-
-    Args:
-        path: the part's JSON file.
-        measure: makes its content.
-        kind: form of the content.
     """
     if not path.exists():
         write_json(path, measure())
     return read_json(path, kind=kind)
+
+
+def measure_layers(
+    predict: Callable,
+    variables: dict,
+    dataset: Dataset,
+    config: OverlapConfig,
+    *,
+    layers: tuple[str, ...] = ("*",),
+    **pooling: Any,
+) -> dict[str, LayerMeasures]:
+    """What ``jnnk overlap`` measures of the layers that match, on all training images of a set."""
+    images, labels = dataset.train_images, dataset.train_labels
+    names = list(chosen_layers(layer_shapes(predict, variables, images), layers))
+    options = {"num_classes": len(dataset.class_names), "config": config}
+    return {
+        captured.name: measure_layer(captured.values, labels, **options)[0]
+        for captured in capture(predict, variables, images, layers=names, **pooling)
+    }
 
 
 def run_cases(
@@ -38,19 +56,12 @@ def run_cases(
     progress: Progress,
     show: Callable[[Record], dict[str, float]],
     streams: int = 1,
-) -> list[Record]:
-    """What every case measures, in their order.
+) -> tuple[Record, ...]:
+    """What every case measures, in their order; ``show`` tells numbers to stand beside the bar.
 
-    Args:
-        description: names the bar.
-        cases: of the study.
-        measure: measures a case, or reads what was measured; see `kept`.
-        unit: what a case is, in a word.
-        progress: shows how far it is.
-        show: numbers of a record that stand beside the bar.
-        streams: cases measured side by side; Ctrl-C waits for these alone.
+    As many cases as there are streams are measured side by side; Ctrl-C waits for these alone.
     """
-    records = []
+    records: list[Record] = []
     with progress.task(description, total=len(cases), unit=unit) as task:
         for start in range(0, len(cases), streams):
             some = cases[start : start + streams]
@@ -61,17 +72,4 @@ def run_cases(
                     found = list(pool.map(measure, some))
             records += found
             task.advance(len(found), **show(found[-1]))
-    return records
-
-
-def grouped(records: Iterable[Record], key: Callable[[Record], Key]) -> dict[Key, list[Record]]:
-    """The records by what a function tells of them, in the order in which groups appear.
-
-    Args:
-        records: of a study.
-        key: tells the group.
-    """
-    groups: dict[Key, list[Record]] = {}
-    for record in records:
-        groups.setdefault(key(record), []).append(record)
-    return groups
+    return tuple(records)

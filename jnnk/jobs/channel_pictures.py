@@ -18,15 +18,7 @@ from jnnk.runs.records import LayerRecord
 def check_channels(
     channels: Mapping[str, Sequence[int]], shapes: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """Refuses channels that are not measured.
-
-    Args:
-        channels: layer name to channels.
-        shapes: (H, W, C) of every layer that is measured.
-
-    Raises:
-        InputError: for a layer that is not among them, or a channel that it does not have.
-    """
+    """Refuses channels of layers without a shape (H, W, C) here, and those beyond the layer's C."""
     for layer, picked in channels.items():
         if layer not in shapes:
             raise InputError(f"--channels {layer}: not measured; measured: {', '.join(shapes)}")
@@ -36,15 +28,9 @@ def check_channels(
 
 
 def default_channels(run: Run, record: LayerRecord) -> dict[str, tuple[int, ...]]:
-    """Of one layer the two channels that overlap most and the two that overlap least.
+    """By the layer's name, the two of its channels that overlap most and the two that do least.
 
-    Args:
-        run: the run folder.
-        record: of the layer.
-
-    Returns:
-        Layer name to channels; nothing where pictures of the layer are there already or where
-        there are no two live channels.
+    Nothing where pictures of the layer are there already or where there are no two live channels.
     """
     if layer_file(run.path, record.epoch, record.layer, "pictures.npz").exists():
         return {}
@@ -70,14 +56,7 @@ def keep_pictures(
 ) -> None:
     """Writes the pictures of the channels, leaving out what is there already.
 
-    Args:
-        run: the run folder.
-        epoch: whose network this is.
-        channels: layer name to channels.
-        predict: from `jnnk.training.make_predict`.
-        variables: the network's.
-        images: (N, H, W, D) uint8, those that were measured.
-        options: of the NNK graphs.
+    The images (N, H, W, D) uint8 are those that were measured; ``options`` are those of the graphs.
     """
     for layer, picked in channels.items():
         path = layer_file(run.path, epoch, layer, "pictures.npz")

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax.linen import Module
 
 from jnnk._core.errors import InputError
 from jnnk._core.memory import gib, machine_memory
@@ -14,35 +15,23 @@ from jnnk.jobs.overlap import chosen_layers, network_layers
 from jnnk.jobs.stopping import num_trained_on
 from jnnk.jobs.train import abstract_variables, make_penalty
 from jnnk.runs.settings import ChannelConfig, OverlapConfig, TrainConfig
-from jnnk.training import Model
 
 
 class Fitted(NamedTuple):
-    """Settings that fit a data set.
+    """Settings that fit a data set."""
 
-    Attributes:
-        config: the settings.
-        notes: a sentence for every default that had to give way.
-    """
-
-    config: Any
-    notes: tuple[str, ...] = ()
+    config: Any  # the settings
+    notes: tuple[str, ...] = ()  # a sentence for every default that had to give way
 
 
 def fit_training(
     config: TrainConfig, dataset: Dataset, *, typed: Collection[str], shards: int = 1
 ) -> Fitted:
-    """Fits the batch to the number of training images.
-
-    Args:
-        config: how to train.
-        dataset: what on.
-        typed: names of settings that were asked for.
-        shards: devices that share a batch evenly.
+    """Fits the batch to the training images, which so many shards of devices share evenly.
 
     Raises:
-        InputError: if a batch that was asked for is larger than the training set, or there are
-            fewer images than devices.
+        InputError: if a batch that was asked for (is among those ``typed``) is larger than the
+            training set, or there are fewer images than devices.
     """
     num_images = num_trained_on(config.stop, dataset)
     if config.batch_size <= num_images:
@@ -66,16 +55,12 @@ def fit_graphs(
 ) -> Fitted:
     """Fits images and neighbours to the number of training images.
 
-    Args:
-        config: what to measure.
-        dataset: whose training images.
-        typed: names of settings that were asked for.
-        found: names of settings that the folder's results were made with, which stay: a number of
-            images is one of at most so many.
+    The settings that the folder's results were ``found`` to be made with stay: a number of images
+    is one of at most so many.
 
     Raises:
-        InputError: if images that were asked for are more than there are, or neighbours as many as
-            the images.
+        InputError: if images that were asked for (are among those ``typed``) are more than there
+            are, or neighbours as many as the images.
     """
     available, notes = len(dataset.train_images), []
     if config.images > available and "images" in typed:
@@ -97,31 +82,17 @@ def fit_graphs(
     return Fitted(config._replace(neighbors=most), (*notes, note))
 
 
-def check_layers(patterns: tuple[str, ...], model: Model, dataset: Dataset) -> None:
-    """Refuses patterns that match no layer, without running the network.
-
-    Args:
-        patterns: of layer names.
-        model: the network.
-        dataset: the images that it is for.
-
-    Raises:
-        InputError: naming the pattern and the layers there are.
-    """
+def check_layers(patterns: tuple[str, ...], model: Module, dataset: Dataset) -> None:
+    """Refuses patterns that match no layer, without running the network."""
     chosen_layers(network_layers(model, dataset), patterns)
 
 
-def check_memory(config: TrainConfig, model: Model, dataset: Dataset) -> None:
+def check_memory(config: TrainConfig, model: Module, dataset: Dataset) -> None:
     """Refuses a training for which this machine is too small, where a CPU trains.
 
     Counted is what cannot be spared: weights, gradients and one moment of every parameter, and a
     batch's activations. The system would kill a process that takes more memory than there is; an
     accelerator says so itself.
-
-    Args:
-        config: how to train.
-        model: the network.
-        dataset: what on.
 
     Raises:
         InputError: with what it takes and what there is.
@@ -144,13 +115,8 @@ def check_memory(config: TrainConfig, model: Model, dataset: Dataset) -> None:
         )
 
 
-def check_training(config: TrainConfig, model: Model, dataset: Dataset) -> None:
+def check_training(config: TrainConfig, model: Module, dataset: Dataset) -> None:
     """Refuses a regulariser that cannot be computed, without running the network.
-
-    Args:
-        config: how to train.
-        model: the network.
-        dataset: what on.
 
     Raises:
         InputError: for patterns that match no layer, or a batch that is too small for the penalty.

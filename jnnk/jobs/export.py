@@ -3,21 +3,17 @@
 from functools import partial
 
 import jax
+from flax.linen import Module
 
 from jnnk.data import Dataset
 from jnnk.jobs.train import load_state, train_config
 from jnnk.runs.checkpoints import Checkpoints
 from jnnk.runs.folder import Run
-from jnnk.training import Model, TrainState, make_optimizer, start_state
+from jnnk.training import TrainState, make_optimizer, start_state
 
 
-def networks(run: Run, model: Model, dataset: Dataset) -> dict[str, TrainState]:
+def networks(run: Run, model: Module, dataset: Dataset) -> dict[str, TrainState]:
     """The last states of a run's training and of every pruning that has been fine-tuned.
-
-    Args:
-        run: the run folder.
-        model: the network named in its config.
-        dataset: the data set named in its config.
 
     Returns:
         ``"trained"``; ``"pruned"`` if kernels were pruned; ``"channels_CRITERION"`` for each
@@ -40,5 +36,5 @@ def networks(run: Run, model: Model, dataset: Dataset) -> dict[str, TrainState]:
     for name, folder in folders.items():
         if (folder / "result.json").exists():  # else it was stopped on the way
             with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
-                found[name] = checkpoints.restore(checkpoints.latest(), like)
+                found[name] = checkpoints.restore(checkpoints.latest() or 0, like)
     return found

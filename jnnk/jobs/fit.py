@@ -4,7 +4,7 @@ import math
 import pathlib
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
@@ -30,19 +30,13 @@ from jnnk.training import Batch, Metrics, TrainState
 
 
 class Watched(NamedTuple):
-    """What a monitor notes of an epoch.
+    """What a monitor notes of an epoch."""
 
-    Attributes:
-        errors: what is watched (a channel's layer, or a name) to its errors, as
-            `EpochMetrics.errors`.
-        stopped_channels: the same to how many of them have stopped.
-        stopped: whether all have, which ends the training.
-        would_stop: whether a monitor that is only watched would end it; None for others.
-    """
-
+    # what is watched (a channel's layer, or a name) to its errors, as `EpochMetrics.errors`
     errors: dict[str, tuple[float | None, ...]]
-    stopped_channels: dict[str, int]
-    stopped: bool
+    stopped_channels: dict[str, int]  # the same to how many of them have stopped
+    stopped: bool  # whether all have, which ends the training
+    # whether a monitor that is only watched would end it; None for others
     would_stop: bool | None = None
 
 
@@ -78,23 +72,11 @@ def fit(
     one that is stopped (`jnnk.runs.signals.Stopped`) keeps its unfinished epoch, too.
     The ragged last batch of an epoch is left out; the next epoch's order brings its images back.
 
-    Args:
-        start: makes the state where a fresh run starts.
-        step: from :func:`jnnk.training.make_train_step`.
-        dataset: trained on its training images, evaluated on its test images.
-        evaluate: from :func:`jnnk.training.make_evaluate`.
-        epochs: passes over the training images.
-        batch_size: images a step, over all devices.
-        seed: of the order.
-        folder: gets ``checkpoints/`` and ``metrics.jsonl``; ``tensorboard/`` too where
-            ``tensorboardX`` is installed.
-        keep: epochs whose checkpoints are kept.
-        progress: shows a bar over all steps.
-        description: names the bar.
-        remedy: what to try where the training diverges.
-        monitor: looks at the state after every epoch; may change it, and end the training.
-        mesh: devices that share the batches over its axis ``"data"``; by default the first one
-            alone. Of several processes each reads its own rows.
+    A fresh run begins with the state that ``start`` makes. The folder gets ``checkpoints/``, of
+    which those of the epochs in ``keep`` stay, ``metrics.jsonl``, and ``tensorboard/`` where
+    ``tensorboardX`` is installed. The monitor looks at the state after every epoch; it may change
+    it, and end the training. The devices of a mesh share the batches over its axis ``"data"``; by
+    default the first one works alone. Of several processes each reads its own rows.
 
     Returns:
         The state after the last epoch, on all devices of the mesh.
@@ -102,7 +84,7 @@ def fit(
     Raises:
         InputError: if the mesh has no axis ``"data"`` or it does not divide the batch.
         Diverged: at a loss that is not finite, seen within a few steps, or where the network's
-            answers are not; the checkpoints before stay.
+            answers are not; the checkpoints before stay. It tells the remedy.
     """
     _check_fit(len(dataset.train_images), epochs=epochs, batch_size=batch_size)
     num_batches = len(dataset.train_images) // batch_size
@@ -118,18 +100,17 @@ def fit(
         else:
             state = replicate(checkpoints.restore(done, jax.eval_shape(start)), mesh)
         # A line may have been written for an epoch whose checkpoint was not.
-        records = [line for line in read_metrics(folder) if line.epoch <= done]
-        if divergence(records) is not None:  # an earlier version trained on
+        lines = [line for line in read_metrics(folder) if line.epoch <= done]
+        if divergence(lines) is not None:  # an earlier version trained on
             refuse_diverged(folder)
+        records = [line for line in lines if isinstance(line, EpochMetrics)]
 
         def stop(epoch: int, step: int | None, what: str) -> NoReturn:
-            found = Divergence(epoch, step)
-            write_json_lines(
-                metrics_path, [*records, DivergedEpoch(epoch=epoch, diverged_at_step=step)]
-            )
+            last = DivergedEpoch(epoch=epoch, diverged_at_step=step)
+            write_json_lines(metrics_path, [*records, last])
             raise Diverged(
-                f"{description or folder}: {what} at {found}; try {remedy} ({folder} keeps what "
-                f"was before: epoch {epoch - 1})"
+                f"{description or folder}: {what} at {Divergence(epoch, step)}; try {remedy} "
+                f"({folder} keeps what was before: epoch {epoch - 1})"
             )
 
         with (
@@ -151,8 +132,9 @@ def fit(
                     task.advance(resumed)
                     for index in range(resumed, num_batches):
                         rows = order[index * batch_size : (index + 1) * batch_size][own]
-                        batch = Batch(dataset.train_images[rows], dataset.train_labels[rows])
-                        state, metrics = step(state, shard_batch(batch, mesh))
+                        # NumPy's arrays until the mesh has them.
+                        batch: Any = (dataset.train_images[rows], dataset.train_labels[rows])
+                        state, metrics = step(state, shard_batch(Batch(*batch), mesh))
                         history.append(metrics)
                         shown = {}
                         if index % _SHOW_EVERY == 0:
@@ -161,7 +143,7 @@ def fit(
                             if not math.isfinite(loss):
                                 break
                             shown = {"loss": loss, "accuracy": accuracy, "images/s": rate}
-                        task.advance(**shown)
+                        task.advance(1, **shown)
                 except Stopped:
                     if len(history) > resumed:
                         seconds = time.perf_counter() - started
@@ -172,24 +154,17 @@ def fit(
                 history = jax.device_get(history)
                 if broken := first_not_finite([metrics.loss for metrics in history]):
                     stop(epoch, broken[0], f"the loss is {broken[1]}")
-                mean = Metrics(*np.mean(history, axis=0, dtype=np.float64).tolist())
+                mean = Metrics(*np.asarray(history).mean(axis=0, dtype=np.float64).tolist())
                 seconds = time.perf_counter() - started
                 test_accuracy = evaluate(state.variables, dataset.test_images, dataset.test_labels)
                 if math.isnan(test_accuracy):
                     stop(epoch, None, "the network's answers to test images are not finite")
-                noted = {}
+                measured: dict[str, Any] = mean._asdict()
                 if monitor is not None:
                     state, watched = monitor(state, records)
-                    noted = watched._asdict()
-                records.append(
-                    EpochMetrics(
-                        epoch=epoch,
-                        **mean._asdict(),
-                        test_accuracy=test_accuracy,
-                        seconds=seconds,
-                        **noted,
-                    )
-                )
+                    measured |= watched._asdict()
+                measured |= {"test_accuracy": test_accuracy, "seconds": seconds}
+                records.append(EpochMetrics(epoch=epoch, **measured))
                 write_json_lines(metrics_path, records)
                 checkpoints.save(epoch, state)
                 discard_unfinished(folder)

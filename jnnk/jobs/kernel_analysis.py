@@ -5,16 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jnnk.pruning import (
-    agreement,
-    eigenvalue_kinds,
-    has_real_eigenvalues,
-    network_magnitudes,
-    pruned_kernels,
-    pruned_share,
-    whole_network,
-)
-from jnnk.pruning._analysis import Magnitudes
+from jnnk import pruning
 from jnnk.pruning._conv_leaves import conv_kernels
 from jnnk.runs.records import (
     BelowThresholds,
@@ -28,49 +19,66 @@ THRESHOLDS = tuple(np.geomspace(1e-6, 1, 61).tolist())
 
 
 def analyse(params: Any, masks_by_criterion: Mapping[str, Any], masks: Any) -> KernelAnalysis:
-    """Everything the paper looks at in one network.
+    """Everything the paper looks at in one network, whose parameters are not yet masked.
 
-    Args:
-        params: its parameters, not yet masked.
-        masks_by_criterion: a mask by every criterion, all comparable: of one share or threshold.
-        masks: the one the network is pruned by.
-
-    Returns:
-        The analysis; ``random`` is left out: it says nothing of the network.
+    The masks by criterion are comparable: all of one share or threshold. The network is pruned by
+    ``masks``. ``random`` is left out: it says nothing of the network.
     """
     masks_by_criterion = {k: v for k, v in masks_by_criterion.items() if k != "random"}
-    magnitudes = network_magnitudes(params, tuple(masks_by_criterion))
+    magnitudes = pruning.network_magnitudes(params, tuple(masks_by_criterion))
+    of_layers = [
+        (criterion, layer, scores)
+        for criterion, layers in magnitudes.items()
+        for layer, scores in layers.items()
+    ]
+    below = [
+        (criterion, layer, pruning.pruned_share(scores, THRESHOLDS))
+        for criterion, layers in magnitudes.items()
+        for layer, scores in {None: pruning.whole_network(layers), **layers}.items()
+    ]
     pruned = {name: _pruned(params, found) for name, found in masks_by_criterion.items()}
-    together = {name: whole_network(found) for name, found in pruned.items()}
+    together = {name: pruning.whole_network(found) for name, found in pruned.items()}
     return KernelAnalysis(
-        scores=_quantiles(magnitudes),
+        scores=tuple(
+            ScoreQuantiles(
+                layer=layer,
+                criterion=criterion,
+                kernels=scores.size,
+                quantiles=tuple(np.quantile(scores, [0, 0.25, 0.5, 0.75, 1]).tolist()),
+            )
+            for criterion, layer, scores in of_layers
+        ),
         thresholds=THRESHOLDS,
-        by_threshold=_by_threshold(magnitudes),
-        by_layer=_by_layer(params, pruned),
-        agreement=tuple(agreement(together)),
-        eigenvalues=tuple(eigenvalue_kinds(params, masks)),
+        by_threshold=tuple(
+            BelowThresholds(criterion=criterion, layer=layer, shares=tuple(shares.tolist()))
+            for criterion, layer, shares in below
+        ),
+        by_layer=tuple(
+            PrunedLayer(
+                layer=layer,
+                kernels=kernel.shape[2] * kernel.shape[3],
+                shares={criterion: float(each[layer].mean()) for criterion, each in pruned.items()},
+            )
+            for layer, kernel in pruning.pruned_kernels(params).items()
+        ),
+        agreement=tuple(pruning.agreement(together)),
+        eigenvalues=tuple(pruning.eigenvalue_kinds(params, masks)),
     )
 
 
 def history(
     params_by_epoch: Mapping[int, Any], criteria: Sequence[str], *, threshold: float | None = None
 ) -> tuple[KernelHistory, ...]:
-    """How kernels weaken in training.
+    """How kernels weaken in training: a record for each epoch, whose parameters come ascending.
 
-    Args:
-        params_by_epoch: parameters of the epochs kept, ascending.
-        criteria: names of criteria; ``random`` is left out.
-        threshold: significance threshold of every criterion; by default each criterion's median
-            over the kernels of the last epoch.
-
-    Returns:
-        A record an epoch.
+    The threshold is that of every criterion; by default it is each criterion's median over the
+    kernels of the last epoch. ``random`` is left out.
     """
     criteria = tuple(name for name in criteria if name != "random")
     flat = {}
     for epoch, params in params_by_epoch.items():
-        magnitudes = network_magnitudes(params, criteria)
-        flat[epoch] = {name: whole_network(layers) for name, layers in magnitudes.items()}
+        magnitudes = pruning.network_magnitudes(params, criteria)
+        flat[epoch] = {name: pruning.whole_network(layers) for name, layers in magnitudes.items()}
     last = flat[max(flat)]
     thresholds = {
         name: np.median(scores) if threshold is None else threshold for name, scores in last.items()
@@ -80,7 +88,8 @@ def history(
             epoch=epoch,
             real=_real_share(params_by_epoch[epoch]),
             shares={
-                name: float(pruned_share(scores[name], [thresholds[name]])[0]) for name in criteria
+                name: float(pruning.pruned_share(scores[name], [thresholds[name]])[0])
+                for name in criteria
             },
         )
         for epoch, scores in flat.items()
@@ -88,49 +97,12 @@ def history(
 
 
 def _pruned(params: Any, masks: Any) -> dict[str, np.ndarray]:
+    """By layer, which kernels a mask prunes."""
     keep = {path.removesuffix("/kernel"): leaf for path, leaf in conv_kernels(masks).items()}
-    return {layer: np.asarray(keep[layer][0, 0]) == 0 for layer in pruned_kernels(params)}
-
-
-def _quantiles(magnitudes: Magnitudes) -> tuple[ScoreQuantiles, ...]:
-    return tuple(
-        ScoreQuantiles(
-            layer=layer,
-            criterion=criterion,
-            kernels=scores.size,
-            quantiles=tuple(np.quantile(scores, [0, 0.25, 0.5, 0.75, 1]).tolist()),
-        )
-        for criterion, layers in magnitudes.items()
-        for layer, scores in layers.items()
-    )
-
-
-def _by_threshold(magnitudes: Magnitudes) -> tuple[BelowThresholds, ...]:
-    return tuple(
-        BelowThresholds(
-            criterion=criterion,
-            layer=layer,
-            shares=tuple(pruned_share(scores, THRESHOLDS).tolist()),
-        )
-        for criterion, layers in magnitudes.items()
-        for layer, scores in {None: whole_network(layers), **layers}.items()
-    )
-
-
-def _by_layer(
-    params: Any, pruned: Mapping[str, Mapping[str, np.ndarray]]
-) -> tuple[PrunedLayer, ...]:
-    return tuple(
-        PrunedLayer(
-            layer=layer,
-            kernels=kernel.shape[2] * kernel.shape[3],
-            shares={criterion: float(found[layer].mean()) for criterion, found in pruned.items()},
-        )
-        for layer, kernel in pruned_kernels(params).items()
-    )
+    return {layer: np.asarray(keep[layer][0, 0]) == 0 for layer in pruning.pruned_kernels(params)}
 
 
 def _real_share(params: Any) -> float:
-    kernels = pruned_kernels(params).values()
-    real = [has_real_eigenvalues(k).ravel() for k in kernels if k.shape[0] == k.shape[1]]
+    kernels = pruning.pruned_kernels(params).values()
+    real = [pruning.has_real_eigenvalues(k).ravel() for k in kernels if k.shape[0] == k.shape[1]]
     return float(np.concatenate(real).mean()) if real else 0.0

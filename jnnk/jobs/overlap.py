@@ -8,28 +8,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen import Module
 from jax.sharding import Mesh
 
+from jnnk import graphs
 from jnnk._core.errors import InputError
 from jnnk.activations import capture, layer_shapes
 from jnnk.data import Dataset, epoch_order
-from jnnk.graphs import (
-    NNKGraph,
-    channelwise_nnk_graph,
-    cosine,
-    gaussian,
-    nnk_graph,
-    sharded_nnk_graph,
-)
 from jnnk.jobs.channel_pictures import check_channels, default_channels, keep_pictures
-from jnnk.jobs.train import (
-    abstract_variables,
-    kept_epochs,
-    load_state,
-    random_state,
-    train_config,
-)
-from jnnk.measures import LayerMeasures, measure_graphs
+from jnnk.jobs.train import abstract_variables, kept_epochs, load_state, random_state, train_config
+from jnnk.measures import measure_graphs
 from jnnk.parallel import gather, replicate
 from jnnk.parallel._mesh import shared_apply
 from jnnk.report.top_images import keep_images, keep_top_rows
@@ -43,22 +31,22 @@ from jnnk.runs.overlap_files import (
     layer_measures,
     write_npz,
 )
-from jnnk.runs.progress import Progress, Silent
-from jnnk.runs.records import LayerRecord
+from jnnk.runs.progress import SILENT, Progress
+from jnnk.runs.records import LayerMeasures, LayerRecord
 from jnnk.runs.settings import OverlapConfig
-from jnnk.training import Model, make_predict
+from jnnk.training import make_predict
 
-_SIMILARITIES = {"gaussian": gaussian(), "cosine": cosine()}
+_SIMILARITIES = {"gaussian": graphs.gaussian(), "cosine": graphs.cosine()}
 
 
 def overlap(
     run: Run,
-    model: Model,
+    model: Module,
     dataset: Dataset,
     config: OverlapConfig,
     *,
     channels: Mapping[str, Sequence[int]] | None = None,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
     mesh: Mesh | None = None,
 ) -> list[LayerRecord]:
     """Measures every chosen layer at every chosen epoch, leaving out what is measured already.
@@ -66,31 +54,22 @@ def overlap(
     A network with random weights is measured first, as the control: the run's own start, or, where
     it did not start from one (given weights) or did not keep it, a start made from the run's seed.
 
-    Args:
-        run: a trained run folder; results go to its ``overlap/``.
-        model: the network named in its config.
-        dataset: the data set named in its config.
-        config: what to measure.
-        channels: layer name to the channels whose pictures are kept, at the last chosen epoch;
-            by default the most and the least overlapping pair of the last chosen layer.
-        progress: shows how far it is.
-        mesh: devices that share the images of a batch and the queries over its axis ``"data"`` and
-            the channels over ``"channel"``, as from :func:`jnnk.parallel.parse_mesh`; with several
-            processes it must be given. The same results on any, to rounding.
-
-    Returns:
-        One record an epoch and layer, in that order.
+    Pictures are kept of ``channels`` (layer name to channels) at the last chosen epoch; by default
+    of the most and the least overlapping pair of the last chosen layer. The devices of a mesh share
+    the images of a batch and the queries over its axis ``"data"`` and the channels over
+    ``"channel"``, as from :func:`jnnk.parallel.parse_mesh`; with several processes it must be
+    given. The results are the same on any, to rounding.
 
     Raises:
         InputError: for epochs that are not kept, layers or channels that do not exist, or a folder
             that holds measurements made with other settings.
     """
-    progress = progress or Silent()
     epochs, layers = check_overlap(run, model, dataset, config, channels=channels)
     require_settings(run.path / "overlap", config, free=("layers", "at_epochs"))
     images, labels = measured_images(run, dataset, config)
     # An earlier version noted more neighbours than there are.
     config = config._replace(neighbors=min(config.neighbors, len(images) - 1))
+    num_classes = len(dataset.class_names)
     predict = make_predict(model, normalization=dataset.normalization)
     if mesh is not None:
         predict = shared_apply(predict, mesh)
@@ -101,28 +80,26 @@ def overlap(
 
     for epoch in epochs:
         todo = missing_layers(run, epoch, layers)
-        with progress.task(f"overlap, {_name(epoch)}", total=len(layers), unit="layer") as task:
+        name = "random weights" if epoch == RANDOM else f"epoch {epoch}"
+        with progress.task(f"overlap, {name}", total=len(layers), unit="layer") as task:
             task.advance(len(layers) - len(todo))
             if not todo:
                 continue
-            for captured in capture(predict, variables_at(epoch), images, layers=todo):
+            for layer, values, *_ in capture(predict, variables_at(epoch), images, layers=todo):
                 measures, arrays = measure_layer(
-                    captured.values,
-                    labels,
-                    num_classes=len(dataset.class_names),
-                    config=config,
-                    mesh=mesh,
+                    values, labels, num_classes=num_classes, config=config, mesh=mesh
                 )
-                name = captured.name
-                write_npz(layer_file(run.path, epoch, name, "npz"), arrays)
-                keep_top_rows(run, epoch, name, captured.values)
-                record = LayerRecord(epoch=epoch, depth=layers[name], layer=name, measures=measures)
-                write_json(layer_file(run.path, epoch, name, "json"), record)
+                write_npz(layer_file(run.path, epoch, layer, "npz"), arrays)
+                keep_top_rows(run, epoch, layer, values)
+                record = LayerRecord(
+                    epoch=epoch, depth=layers[layer], layer=layer, measures=measures
+                )
+                write_json(layer_file(run.path, epoch, layer, "json"), record)
                 task.advance(overlap=measures.overlap.mean or 0.0)
     records = [
-        read_json(layer_file(run.path, epoch, name, "json"), kind=LayerRecord)
+        read_json(layer_file(run.path, epoch, layer, "json"), kind=LayerRecord)
         for epoch in epochs
-        for name in layers
+        for layer in layers
     ]
     progress.check()
     last = epochs[-1]
@@ -136,27 +113,13 @@ def overlap(
 
 def check_overlap(
     run: Run,
-    model: Model,
+    model: Module,
     dataset: Dataset,
     config: OverlapConfig,
     *,
     channels: Mapping[str, Sequence[int]] | None = None,
 ) -> tuple[list[Epoch], dict[str, int]]:
-    """What :func:`overlap` of the same arguments measures; runs and writes nothing.
-
-    Args:
-        run: a trained run folder.
-        model: the network named in its config.
-        dataset: the data set named in its config.
-        config: what to measure.
-        channels: whose pictures are wanted.
-
-    Returns:
-        The epochs, of :func:`chosen_epochs`, and the layers, of :func:`chosen_layers`.
-
-    Raises:
-        InputError: for epochs that are not kept, layers or channels that do not exist.
-    """
+    """The epochs and layers that `overlap` of these arguments measures; runs nothing."""
     epochs = chosen_epochs(run, config)
     shapes = network_layers(model, dataset)
     layers = chosen_layers(shapes, config.layers)
@@ -164,13 +127,8 @@ def check_overlap(
     return epochs, layers
 
 
-def network_layers(model: Model, dataset: Dataset) -> dict[str, tuple[int, ...]]:
-    """Shape (H, W, C) of every layer's activations, by name, without running the network.
-
-    Args:
-        model: the network.
-        dataset: the images that it is for.
-    """
+def network_layers(model: Module, dataset: Dataset) -> dict[str, tuple[int, ...]]:
+    """Shape (H, W, C) of every layer's activations, by name, without running the network."""
     predict = make_predict(model, normalization=dataset.normalization)
     return layer_shapes(predict, abstract_variables(model, dataset), dataset.train_images)
 
@@ -178,26 +136,14 @@ def network_layers(model: Model, dataset: Dataset) -> dict[str, tuple[int, ...]]
 def measured_images(
     run: Run, dataset: Dataset, config: OverlapConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The training images measured, (N, H, W, C) uint8, drawn by the run's seed, and their labels.
-
-    Args:
-        run: the run folder.
-        dataset: the data set named in its config.
-        config: how many.
-    """
+    """The training images measured, (N, H, W, C) uint8, drawn by the seed, and their labels."""
     rows = epoch_order(len(dataset.train_images), seed=train_config(run).seed, epoch=0)
     rows = np.sort(rows[: config.images])
     return dataset.train_images[rows], dataset.train_labels[rows]
 
 
 def missing_layers(run: Run, epoch: Epoch, layers: Iterable[str]) -> list[str]:
-    """The layers, of those named, that are not measured at an epoch yet.
-
-    Args:
-        run: the run folder.
-        epoch: a kept epoch, or ``RANDOM``.
-        layers: names.
-    """
+    """The layers, of those named, that are not measured at an epoch yet."""
     return [
         name
         for name in layers
@@ -208,16 +154,7 @@ def missing_layers(run: Run, epoch: Epoch, layers: Iterable[str]) -> list[str]:
 def chosen_layers(
     names: Iterable[str], patterns: tuple[str, ...], *, option: str = "--layers"
 ) -> dict[str, int]:
-    """The layers that match any of the patterns, each with its place in the network.
-
-    Args:
-        names: all layers, in network order.
-        patterns: such as ``"layer3*"``.
-        option: that gave them.
-
-    Raises:
-        InputError: for a pattern that matches no layer.
-    """
+    """The layers that match any of the patterns, each with its place among all; else refused."""
     depths = {name: depth for depth, name in enumerate(names)}
     for pattern in patterns:
         if not fnmatch.filter(depths, pattern):
@@ -237,17 +174,9 @@ def measure_layer(
     config: OverlapConfig,
     mesh: Mesh | None = None,
 ) -> tuple[LayerMeasures, LayerArrays]:
-    """All measures of one layer.
+    """The record of a layer's measures, and the arrays of those by channel.
 
-    Args:
-        activations: (N, H, W, C).
-        labels: (N,) int32.
-        num_classes: number of classes.
-        config: neighbours and similarity.
-        mesh: devices that share the graphs, see :func:`overlap`.
-
-    Returns:
-        The record of the layer's measures, and the arrays of those by channel.
+    Activations are (N, H, W, C) and labels (N,) int32; a mesh shares the graphs, see `overlap`.
     """
     channels, whole = layer_graphs(activations, mesh=mesh, **graph_options(config))
     measures, by_channel = measure_graphs(channels, whole, labels, num_classes=num_classes)
@@ -256,44 +185,29 @@ def measure_layer(
 
 def layer_graphs(
     activations: np.ndarray, *, mesh: Mesh | None = None, **options: Any
-) -> tuple[NNKGraph, NNKGraph]:
+) -> tuple[graphs.NNKGraph, graphs.NNKGraph]:
     """The channels' graphs, with a leading axis C, and the one of the whole layer's vectors.
 
-    Args:
-        activations: (N, H, W, C).
-        mesh: devices that share the work, see :func:`overlap`.
-        **options: of `jnnk.graphs.nnk_graph`.
-
-    Returns:
-        Both whole, on this process' first device.
+    Activations are (N, H, W, C), ``options`` those of `jnnk.graphs.nnk_graph`. Both graphs lie
+    whole on this process' first device, whatever mesh shares the work.
     """
     vectors = activations.reshape(len(activations), -1)
     if mesh is None:
         with concurrent.futures.ThreadPoolExecutor(1) as beside:  # compilation takes one core alone
-            whole = beside.submit(nnk_graph, jnp.asarray(vectors), **options)
-            graph = channelwise_nnk_graph(jnp.asarray(activations), **options)
+            whole = beside.submit(graphs.nnk_graph, jnp.asarray(vectors), **options)
+            graph = graphs.channelwise_nnk_graph(jnp.asarray(activations), **options)
             return graph, whole.result()
     # One after the other: two programs launched in different orders on different devices deadlock.
     channels, whole = (
-        jax.tree.map(jnp.asarray, gather(sharded_nnk_graph(points, mesh=mesh, **options)))
+        jax.tree.map(jnp.asarray, gather(graphs.sharded_nnk_graph(points, mesh=mesh, **options)))
         for points in (activations, vectors[:, :, None])
     )
     return channels, jax.tree.map(lambda field: field[0], whole)
 
 
 def chosen_epochs(run: Run, config: OverlapConfig) -> list[Epoch]:
-    """The control and what is asked for, in the order of training.
-
-    Args:
-        run: the run folder.
-        config: names epochs, or all.
-
-    Raises:
-        InputError: for epochs that are not kept, or a training that diverged before one of them.
-    """
+    """The control and the epochs asked for; refused where they are not kept, or diverged before."""
     kept = kept_epochs(run)
-    if not kept:
-        raise InputError(f"{run.path} holds no trained network yet; run jnnk train first")
     chosen = kept if config.at_epochs is None else sorted(set(config.at_epochs))
     refuse_diverged(run.path, epoch=None if config.at_epochs is None else chosen[-1])
     missing = sorted(set(chosen) - set(kept))
@@ -303,22 +217,11 @@ def chosen_epochs(run: Run, config: OverlapConfig) -> list[Epoch]:
     return list(dict.fromkeys([control, *chosen]))
 
 
-def epoch_variables(run: Run, model: Model, dataset: Dataset, epoch: Epoch) -> dict:
-    """The network's variables at an epoch, or those of the random control.
-
-    Args:
-        run: the run folder.
-        model: the network named in its config.
-        dataset: the data set named in its config.
-        epoch: one of :func:`chosen_epochs`.
-    """
+def epoch_variables(run: Run, model: Module, dataset: Dataset, epoch: Epoch) -> dict:
+    """The network's variables at an epoch, or those of the random control."""
     if epoch == RANDOM:
         return random_state(run, model, dataset).variables
     return load_state(run, model, dataset, epoch=epoch).variables
-
-
-def _name(epoch: Epoch) -> str:
-    return "random weights" if epoch == RANDOM else f"epoch {epoch}"
 
 
 def graph_options(config: OverlapConfig) -> dict[str, Any]:

@@ -6,6 +6,7 @@ dimension, one layer measured on few images, which takes hardly more than to com
 """
 
 import functools
+import math
 import resource
 import time
 from collections.abc import Callable
@@ -14,9 +15,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen import Module
 from jax.sharding import Mesh
 
-from jnnk.activations import capture, layer_shapes
+from jnnk.activations import LayerActivations, capture, layer_shapes
 from jnnk.activations._capture import MEMORY_LIMIT, split_passes
 from jnnk.data import Dataset
 from jnnk.graphs import NNKGraph, nnk_graph
@@ -35,7 +37,7 @@ from jnnk.parallel._mesh import AXES
 from jnnk.parallel._streams import STREAMS, map_streams
 from jnnk.runs.folder import Run
 from jnnk.runs.settings import OverlapConfig
-from jnnk.training import Model, make_predict
+from jnnk.training import make_predict
 
 _QUERIES = 1024  # of a timed graph
 _IMAGES = 1024  # whose overlap is timed
@@ -44,158 +46,117 @@ _BATCH = 256  # images, as `capture` takes them by default
 
 
 class OverlapPlan(NamedTuple):
-    """What ``jnnk overlap`` would take.
+    """What ``jnnk overlap`` would take."""
 
-    Attributes:
-        layers: a `LayerPlan` for each layer that some epoch has to measure.
-        num_images: N.
-        num_devices: that share the work.
-        seconds: by part: "network", "graphs and overlap", "compilation"; figures come on top.
-        device_bytes: at the largest moment, on the device that holds most.
-        host_bytes: of the whole process, at the largest moment; includes the devices' on a CPU.
-    """
-
-    layers: tuple[LayerPlan, ...]
-    num_images: int
-    num_devices: int
+    layers: tuple[LayerPlan, ...]  # a `LayerPlan` for each layer that some epoch has to measure
+    num_images: int  # N
+    num_devices: int  # that share the work
+    # by part: "network", "graphs and overlap", "compilation"; figures come on top
     seconds: dict[str, float]
-    device_bytes: int
-    host_bytes: int
+    device_bytes: int  # at the largest moment, on the device that holds most
+    host_bytes: int  # of the whole process, at the largest moment; includes the devices' on a CPU
 
 
 def plan_overlap(
-    run: Run,
-    model: Model,
-    dataset: Dataset,
-    config: OverlapConfig,
-    *,
-    mesh: Mesh | None = None,
+    run: Run, model: Module, dataset: Dataset, config: OverlapConfig, *, mesh: Mesh | None = None
 ) -> OverlapPlan:
-    """Plans :func:`jnnk.jobs.overlap.overlap` of the same arguments; writes nothing.
+    """Plans what is not measured yet of `overlap` of the same arguments; writes nothing.
 
-    Args:
-        run: a trained run folder.
-        model: the network named in its config.
-        dataset: the data set named in its config.
-        config: what to measure.
-        mesh: devices that would share the work. Accelerators are taken to be as many times faster
-            as there are; devices of one CPU share its cores.
-
-    Returns:
-        The plan of what is not measured yet.
+    Accelerators of a mesh are taken to be as many times faster as there are; devices of one CPU
+    share its cores.
 
     Raises:
         InputError: for epochs that are not kept or layers that do not exist.
     """
     images, labels = measured_images(run, dataset, config)
+    num_images, num_classes = len(images), len(dataset.class_names)
     predict = make_predict(model, normalization=dataset.normalization)
     epochs = chosen_epochs(run, config)
     variables = epoch_variables(run, model, dataset, epochs[-1])
     shapes = layer_shapes(predict, variables, images)
     layers = list(chosen_layers(shapes, config.layers))
     todo = [missing_layers(run, epoch, layers) for epoch in epochs]
-    chosen = [name for name in layers if any(name in names for names in todo)]
-    num_images = len(images)
-    shards = None if mesh is None else tuple(mesh.shape.get(axis, 1) for axis in AXES)
+    missing = [name for name in layers if any(name in names for names in todo)]
+    chosen = {name: (h, w, c) for name, (h, w, c) in shapes.items() if name in missing}
     num_devices = 1 if mesh is None else mesh.size
     on_cpu = jax.default_backend() == "cpu"
-    rates, resident = _measure(
-        predict,
-        variables,
-        images,
-        labels,
-        {name: shapes[name] for name in chosen},
-        config,
-        num_classes=len(dataset.class_names),
-        mesh=mesh,
+
+    def measure(captured: LayerActivations) -> None:
+        values, few = captured.values, labels[: len(captured.values)]
+        measure_layer(values, few, num_classes=num_classes, config=config, mesh=mesh)
+
+    rates, resident = _measure(predict, variables, images, chosen, config, measure)
+    plan = functools.partial(
+        plan_layer,
+        num_images=num_images,
+        num_neighbors=config.neighbors,
+        num_classes=num_classes,
+        rates=rates,
+        shards=None if mesh is None else tuple(mesh.shape.get(axis, 1) for axis in AXES),
+        speedup=1.0 if on_cpu else float(num_devices),
     )
-    plans = {
-        name: plan_layer(
-            name,
-            shapes[name],
-            num_images=num_images,
-            num_neighbors=config.neighbors,
-            num_classes=len(dataset.class_names),
-            rates=rates,
-            shards=shards,
-            speedup=1.0 if on_cpu else float(num_devices),
-        )
-        for name in chosen
-    }
+    plans = {name: plan(name, shape) for name, shape in chosen.items()}
     passes = [_passes(names, shapes, num_images) for names in todo]
     # One pass more, of its own, for the channels whose pictures are kept.
     num_passes = sum(map(len, passes)) + 1
     num_programs = max(map(len, passes), default=0) + 1
-    seconds = {
-        "network": rates.image * num_images * num_passes,
-        "graphs and overlap": sum(plans[name].seconds for names in todo for name in names),
-        "compilation": rates.network * num_programs
-        + rates.layer * len({shapes[name] for name in chosen}),
-    }
     stored = max((size for sizes in passes for size in sizes), default=0)
-    device_bytes = max((plan.peak for plan in plans.values()), default=0)
+    device_bytes = max((layer.peak for layer in plans.values()), default=0)
     return OverlapPlan(
         layers=tuple(plans.values()),
         num_images=num_images,
         num_devices=num_devices,
-        seconds=seconds,
+        seconds={
+            "network": rates.image * num_images * num_passes,
+            "graphs and overlap": sum(plans[name].seconds for names in todo for name in names),
+            "compilation": rates.network * num_programs + rates.layer * len({*chosen.values()}),
+        },
         device_bytes=device_bytes,
         host_bytes=resident + stored + (num_devices * device_bytes if on_cpu else 0),
     )
 
 
 def layer_records(plan: OverlapPlan) -> list[dict[str, Any]]:
-    """A row a layer: MiB on a device, seconds of an epoch.
-
-    Args:
-        plan: from :func:`plan_overlap`.
-    """
-
-    def mib(size):
-        return f"{size / 2**20:,.1f}"
-
+    """A row a layer: MiB on a device, seconds of an epoch."""
     return [
         {
             "layer": layer.name,
             "H x W x C": " x ".join(map(str, layer.shape)),
-            "activations MiB": mib(layer.activations),
+            "activations MiB": _mib(layer.activations),
             # Of the graph of the layer's whole vectors, the largest.
-            "points": mib(layer.whole.points),
-            "distances": mib(layer.whole.distances),
-            "Gram": mib(layer.whole.gram),
-            "solver": mib(layer.whole.solver),
-            "answers": mib(layer.graphs),
-            "overlap": mib(layer.overlap),
-            "votes": mib(layer.votes),
-            "peak": mib(layer.peak),
+            "points": _mib(layer.whole.points),
+            "distances": _mib(layer.whole.distances),
+            "Gram": _mib(layer.whole.gram),
+            "solver": _mib(layer.whole.solver),
+            "answers": _mib(layer.graphs),
+            "overlap": _mib(layer.overlap),
+            "votes": _mib(layer.votes),
+            "peak": _mib(layer.peak),
             "seconds": f"{layer.seconds:.1f}",
         }
         for layer in plan.layers
     ]
 
 
-def facts(plan: OverlapPlan) -> list[tuple[str, str]]:
-    """Time and memory in all, in words: (meaning, value) each.
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.1f}"
 
-    Args:
-        plan: from :func:`plan_overlap`.
-    """
+
+def facts(plan: OverlapPlan) -> list[tuple[str, str]]:
+    """Time and memory in all, in words: (meaning, value) each."""
     parts = ", ".join(f"{part} {seconds:.0f} s" for part, seconds in plan.seconds.items())
+    device, host = (f"{size / 2**30:.2f} GiB" for size in (plan.device_bytes, plan.host_bytes))
     return [
         ("images", str(plan.num_images)),
         ("devices", f"{plan.num_devices}; MiB of one, the graph's of the layer's whole vectors"),
         ("time", f"about {sum(plan.seconds.values()):.0f} s ({parts}), figures not counted"),
-        (
-            "memory",
-            f"{plan.device_bytes / 2**30:.2f} GiB a device, "
-            f"{plan.host_bytes / 2**30:.2f} GiB the process",
-        ),
+        ("memory", f"{device} a device, {host} the process"),
     ]
 
 
 def _passes(names: list[str], shapes: dict[str, tuple], num_images: int) -> list[int]:
     """Bytes of activations stored by each pass of the images through the network."""
-    sizes = [4 * num_images * int(np.prod(shapes[name])) for name in names]
+    sizes = [4 * num_images * math.prod(shapes[name]) for name in names]
     passes, start = [], 0
     for count in split_passes(sizes, memory_limit=MEMORY_LIMIT):
         passes.append(sum(sizes[start : start + count]))
@@ -207,49 +168,37 @@ def _measure(
     predict: Callable,
     variables: dict,
     images: np.ndarray,
-    labels: np.ndarray,
     shapes: dict[str, tuple[int, int, int]],
     config: OverlapConfig,
-    *,
-    num_classes: int,
-    mesh: Mesh | None,
+    measure: Callable[[LayerActivations], None],
 ) -> tuple[Rates, int]:
     """What this machine takes, and the bytes that the process holds with hardly any data."""
     if not shapes:
         return Rates(0, 0, 0, 0, 0, 0), _resident()
     batch = images[:_BATCH]
 
-    def answers():
-        return list(capture(predict, variables, batch, layers=list(shapes)))
+    def answers() -> None:
+        list(capture(predict, variables, batch, layers=list(shapes)))
 
     network, again = _seconds(answers), _seconds(answers)
-    few = min(len(images), config.neighbors + 2)
-    layer = next(iter(shapes))
-    (captured,) = capture(predict, variables, images[:few], layers=[layer])
-
-    def measure():
-        measure_layer(
-            captured.values, labels[:few], num_classes=num_classes, config=config, mesh=mesh
-        )
-
-    compiling, measuring = _seconds(measure), _seconds(measure)
+    few = images[: config.neighbors + 2]
+    (captured,) = capture(predict, variables, few, layers=[next(iter(shapes))])
+    compiling, measuring = (_seconds(lambda: measure(captured)) for _ in range(2))
     resident = _resident()
     dims = [height * width for height, width, _ in shapes.values()]
-    dims += [int(np.prod(shape)) for shape in shapes.values()]
+    dims += [math.prod(shape) for shape in shapes.values()]
     ends = sorted({min(dims), max(dims)})
     times = [_query_seconds(len(images), dim, config) for dim in ends]
     query, query_dimension = line_through((ends[0], ends[-1]), (times[0], times[-1]))
-    return (
-        Rates(
-            query=query,
-            query_dimension=query_dimension,
-            pair=_pair_seconds(max(shape[-1] for shape in shapes.values()), config.neighbors),
-            image=again / len(batch),
-            network=max(network - again, 0.0),
-            layer=max(compiling - measuring, 0.0),
-        ),
-        resident,
+    rates = Rates(
+        query=query,
+        query_dimension=query_dimension,
+        pair=_pair_seconds(max(shape[-1] for shape in shapes.values()), config.neighbors),
+        image=again / len(batch),
+        network=max(network - again, 0.0),
+        layer=max(compiling - measuring, 0.0),
     )
+    return rates, resident
 
 
 def _query_seconds(num_points: int, dim: int, config: OverlapConfig) -> float:
@@ -292,13 +241,7 @@ def _pair_seconds(num_channels: int, num_neighbors: int) -> float:
 
 
 def rectified_points(num_points: int, dim: int, *, seed: int = 0) -> jax.Array:
-    """Points like activations, (N, D) float32: a few directions, noise, and nothing below zero.
-
-    Args:
-        num_points: N.
-        dim: D.
-        seed: of the draw.
-    """
+    """Points like activations, (N, D) float32: a few directions, noise, and nothing below zero."""
     draw = functools.partial(np.random.default_rng(seed).standard_normal, dtype=np.float32)
     values = draw((num_points, _RANK)) @ draw((_RANK, dim))
     values += draw(values.shape)

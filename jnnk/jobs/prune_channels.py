@@ -5,56 +5,32 @@ from functools import partial
 
 import jax
 import numpy as np
+from flax.linen import Module
 
 from jnnk._core.errors import InputError
 from jnnk.data import Dataset
-from jnnk.jobs.channel_graphs import inner_graphs
-from jnnk.jobs.latency import latency_gain
-from jnnk.jobs.prune import TAYLOR, finetune, output_sizes
-from jnnk.jobs.taylor import training_loss
+from jnnk.jobs.criteria import TAYLOR, inner_graphs, training_loss
+from jnnk.jobs.finetune import prune_and_finetune
 from jnnk.jobs.train import load_state, require_trained, train_config
-from jnnk.pruning import (
-    channel_masks,
-    compact,
-    inner_convs,
-    summarize,
-    taylor_channel_scores,
-)
+from jnnk.pruning import channel_masks, compact, inner_convs, taylor_channel_scores
 from jnnk.pruning._channels import OF_GRAPHS
 from jnnk.runs.divergence import refuse_diverged
 from jnnk.runs.folder import Run, read_json, require_settings, write_json
-from jnnk.runs.mask_files import save_masks
-from jnnk.runs.progress import Progress, Silent
+from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import ChannelPruningResult, Compacted
 from jnnk.runs.settings import ChannelConfig
-from jnnk.training import Model, make_evaluate
+from jnnk.training import make_evaluate
 
 
 def prune_channels(
-    run: Run,
-    model: Model,
-    dataset: Dataset,
-    config: ChannelConfig,
-    *,
-    progress: Progress | None = None,
+    run: Run, model: Module, dataset: Dataset, config: ChannelConfig, *, progress: Progress = SILENT
 ) -> ChannelPruningResult:
-    """Removes channels from the trained network of a run, and goes on with what is not done yet.
-
-    Args:
-        run: a trained run folder; results go to its ``channels/CRITERION``.
-        model: the network named in its config.
-        dataset: the data set named in its config.
-        config: criterion, share, fine-tuning.
-        progress: shows how far it is.
-
-    Returns:
-        What ``result.json`` there holds.
+    """Removes channels from the trained network of a run, into its ``channels/CRITERION``.
 
     Raises:
         InputError: if the network does not tell its wiring or has no inner channels, or the folder
             holds a pruning with other settings.
     """
-    progress = progress or Silent()
     folder = run.path / "channels" / config.channels
     if not hasattr(model, "convs"):
         raise InputError("--channels needs a network that tells its wiring")
@@ -66,7 +42,6 @@ def prune_channels(
         refuse_diverged(folder)
         return read_json(path, kind=ChannelPruningResult)
     variables = load_state(run, model, dataset).variables
-    evaluate = make_evaluate(model, normalization=dataset.normalization)
     progress.check()
     graphs = None
     if config.channels in OF_GRAPHS:
@@ -83,31 +58,26 @@ def prune_channels(
         keep_rate=keep_rates, round_to=config.round_to,
         graphs=graphs, key=jax.random.key(train_config(run).seed),
     )  # fmt: skip
-    save_masks(folder / "masks.safetensors", masks)
-    tuned, pruned = finetune(
-        run, model, dataset, variables, masks, evaluate, folder=folder,
-        epochs=config.finetune_epochs, learning_rate=config.finetune_learning_rate,
-        progress=progress,
+    evaluate = make_evaluate(model, normalization=dataset.normalization)
+    pruned = prune_and_finetune(
+        run, model, dataset, variables, masks, config,
+        evaluate=evaluate, folder=folder, progress=progress,
     )  # fmt: skip
-    progress.check()
-    small, small_variables = compact(model, tuned.variables, masks)
+    small, small_variables = compact(model, pruned.variables, masks)
     images = dataset.test_images[:64].astype(np.float32) / 255
 
     def both_logits(variables: dict, small_variables: dict) -> tuple[jax.Array, jax.Array]:
         return model.apply(variables, images)[0], small.apply(small_variables, images)[0]
 
-    whole_logits, small_logits = jax.jit(both_logits)(tuned.variables, small_variables)
+    whole_logits, small_logits = jax.jit(both_logits)(pruned.variables, small_variables)
+    difference = float(np.abs(small_logits - whole_logits).max())
     result = ChannelPruningResult(
         criterion=config.channels,
         share=config.share,
-        pruned=pruned,
-        kept=summarize(
-            variables["params"], masks, output_sizes=output_sizes(model, variables, dataset)
-        ),
-        latency=latency_gain(model, tuned.variables, masks, dataset),
-        compacted=Compacted(
-            largest_difference_of_logits=float(np.abs(small_logits - whole_logits).max())
-        ),
+        pruned=pruned.accuracies,
+        kept=pruned.kept,
+        latency=pruned.latency,
+        compacted=Compacted(largest_difference_of_logits=difference),
     )
     write_json(path, result)
     return result

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
+from flax.linen import Module
 
 from jnnk._core.errors import InputError
 from jnnk.activations import capture
@@ -13,7 +14,6 @@ from jnnk.jobs.fit import Monitor, Watched
 from jnnk.measures import loo_error
 from jnnk.runs.records import EpochMetrics
 from jnnk.training import (
-    Model,
     TrainState,
     freeze,
     make_evaluate,
@@ -31,20 +31,13 @@ Error = Callable[[TrainState], dict[str, np.ndarray]]
 
 
 def stopping(
-    name: str | None, model: Model, dataset: Dataset, *, patience: int
+    name: str | None, model: Module, dataset: Dataset, *, patience: int
 ) -> tuple[Dataset, Monitor | None]:
-    """What to train on and when to stop.
+    """What to train on and the monitor that stops by a rule of ``STOPPING``, None for never.
 
-    Args:
-        name: a key of ``STOPPING``, or None for never.
-        model: the network; for ``"channel-nnk"`` one that tells its ``convs()``.
-        dataset: what it is trained on.
-        patience: epochs without a smaller error.
-
-    Returns:
-        The data set, without a fifth of its training images for ``"validation"``, and a monitor for
-        :func:`jnnk.jobs.fit.fit`. ``"channel-nnk"`` also freezes the channels, in the state's
-        ``trainable``; see :func:`jnnk.training.freezable`.
+    Patience is in epochs without a smaller error. ``"validation"`` holds out a fifth of the
+    training images. ``"channel-nnk"`` also freezes the channels, in the state's ``trainable``; see
+    :func:`jnnk.training.freezable`.
 
     Raises:
         InputError: for an unknown name, or a model that does not tell its convs.
@@ -57,7 +50,7 @@ def stopping(
 
     def monitor(state: TrainState, epochs: Sequence[EpochMetrics]) -> tuple[TrainState, Watched]:
         errors = {layer: tuple(each.tolist()) for layer, each in error(state).items()}
-        history = [epoch.errors for epoch in epochs] + [errors]
+        history = [epoch.errors or {} for epoch in epochs] + [errors]
         stopped = {layer: _stopped([each[layer] for each in history], patience) for layer in errors}
         if name == "channel-nnk":
             trainable = trainable_masks(state.params, model.convs(), stopped)
@@ -72,12 +65,7 @@ def stopping(
 
 
 def num_trained_on(name: str | None, dataset: Dataset) -> int:
-    """How many training images a stopping rule leaves to train on.
-
-    Args:
-        name: a key of ``STOPPING``, or None.
-        dataset: the whole set.
-    """
+    """How many training images a stopping rule, or none, leaves to train on."""
     num_images = len(dataset.train_images)
     return num_images - num_images // _HELD_OUT if name == "validation" else num_images
 
@@ -91,7 +79,7 @@ def _stopped(history: list, patience: int) -> np.ndarray:
     return np.asarray(state.stopped)
 
 
-def _channel_nnk(model: Model, dataset: Dataset) -> tuple[Dataset, Error]:
+def _channel_nnk(model: Module, dataset: Dataset) -> tuple[Dataset, Error]:
     """The leave-one-out error of each channel of each conv."""
     if not hasattr(model, "convs"):
         raise InputError("--stop channel-nnk needs a model that tells its convs")
@@ -99,13 +87,13 @@ def _channel_nnk(model: Model, dataset: Dataset) -> tuple[Dataset, Error]:
     return dataset, _loo_errors(model, dataset, layers, channelwise_nnk_graph, flat=False)
 
 
-def _nnk(model: Model, dataset: Dataset) -> tuple[Dataset, Error]:
+def _nnk(model: Module, dataset: Dataset) -> tuple[Dataset, Error]:
     """The leave-one-out error of the last layer as a whole (DeepNNK)."""
     last = [info.activation for info in model.convs()][-1:]
     return dataset, _loo_errors(model, dataset, last, nnk_graph, flat=True)
 
 
-def _validation(model: Model, dataset: Dataset) -> tuple[Dataset, Error]:
+def _validation(model: Module, dataset: Dataset) -> tuple[Dataset, Error]:
     """The error on images held out of the training."""
     kept = num_trained_on("validation", dataset)
     evaluate = make_evaluate(model, normalization=dataset.normalization)
@@ -118,7 +106,7 @@ def _validation(model: Model, dataset: Dataset) -> tuple[Dataset, Error]:
 
 
 def _loo_errors(
-    model: Model, dataset: Dataset, layers: list[str], graph_of: Callable, *, flat: bool
+    model: Module, dataset: Dataset, layers: list[str], graph_of: Callable, *, flat: bool
 ) -> Error:
     predict = make_predict(model, normalization=dataset.normalization)
     images, labels = dataset.train_images[:_IMAGES], dataset.train_labels[:_IMAGES]

@@ -2,42 +2,32 @@
 
 import pathlib
 
+from flax.linen import Module
+
 from jnnk.data import Dataset
 from jnnk.jobs.overlap import overlap
 from jnnk.jobs.prune import prune
 from jnnk.jobs.report import report
 from jnnk.jobs.train import train
 from jnnk.runs.folder import Run
-from jnnk.runs.progress import Progress, Silent
+from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.settings import OverlapConfig, PruneConfig
-from jnnk.training import Model
 
 
 def study(
     run: Run,
-    model: Model,
+    model: Module,
     dataset: Dataset,
     *,
     overlap_config: OverlapConfig,
     prune_config: PruneConfig,
     variables: dict | None = None,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> pathlib.Path:
-    """Does everything a run folder is for, going on from what it already holds.
+    """Does all that a run folder is for, from what it holds on; the path of the report.
 
-    Args:
-        run: the run folder.
-        model: the network named in its config.
-        dataset: the data set named in its config.
-        overlap_config: what to measure of the channels.
-        prune_config: how to prune.
-        variables: weights to start from instead of random ones.
-        progress: shows how far it is.
-
-    Returns:
-        Path of the report.
+    The network starts from ``variables`` if given, else at random.
     """
-    progress = progress or Silent()
     train(run, model, dataset, variables=variables, progress=progress)
     overlap(run, model, dataset, overlap_config, progress=progress)
     prune(run, model, dataset, prune_config, progress=progress)

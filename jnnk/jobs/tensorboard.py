@@ -1,6 +1,7 @@
 """Metrics of a training for TensorBoard, where ``tensorboardX`` is installed."""
 
 import contextlib
+import importlib.util
 import pathlib
 import secrets
 import socket
@@ -19,26 +20,20 @@ from jnnk.runs.records import EpochMetrics
 def scalars(folder: pathlib.Path, *, after: int) -> Iterator[Callable[[EpochMetrics], None]]:
     """A function that adds the numbers of an epoch; does nothing without tensorboardX.
 
-    Its ``SummaryWriter`` is not used: it opens whatever lies in its place, and writes in a thread,
-    where a full disk ends in a traceback.
-
-    Args:
-        folder: gets an event file of its own.
-        after: epochs that are done; what a killed run wrote of later ones is dropped.
+    The folder gets an event file of its own; what a killed run wrote of epochs ``after`` those done
+    is dropped. tensorboardX' ``SummaryWriter`` is not used: it opens whatever lies in its place,
+    and writes in a thread, where a full disk ends in a traceback.
 
     Raises:
         OSError: naming the file, if it cannot be written.
     """
-    try:
-        from tensorboardX import record_writer
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-        from tensorboardX.proto.summary_pb2 import Summary
-    except ImportError:
+    if not (is_first() and importlib.util.find_spec("tensorboardX")):
         yield lambda epoch: None
         return
-    if not is_first():
-        yield lambda epoch: None
-        return
+    from tensorboardX import record_writer
+    from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+    from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
+
     name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{secrets.token_hex(4)}"
     path = folder / name
     with open_new(path) as file:

@@ -4,46 +4,29 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from flax.linen import Module
 from jax.sharding import Mesh
 
 from jnnk._core.errors import InputError
 from jnnk._core.option_types import check_numbers
 from jnnk.data import Dataset
 from jnnk.files.schema import conform
-from jnnk.jobs.fit import fit
 from jnnk.jobs.stopping import stopping
+from jnnk.jobs.trainer import Recipe, Trainer
 from jnnk.penalties import Regularizer, make_regularizer
 from jnnk.runs.checkpoints import Checkpoints
 from jnnk.runs.divergence import refuse_diverged
 from jnnk.runs.folder import NEWER, Run
-from jnnk.runs.progress import Progress, Silent
+from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.settings import TrainConfig
-from jnnk.training import (
-    Model,
-    TrainState,
-    freezable,
-    init_state,
-    make_evaluate,
-    make_optimizer,
-    make_train_step,
-    start_freezing,
-    start_state,
-)
-
-# Mirroring teaches nothing where left and right differ in meaning.
-_NEVER_MIRRORED = ("digits", "mnist", "emnist", "kmnist", "svhn_cropped")
+from jnnk.training import TrainState, init_state, make_evaluate, start_freezing, start_state
 
 
 def train_config(run: Run) -> TrainConfig:
     """The training settings a run folder was made with."""
-    found = {**NEWER, **run.config}
-    missing = [name for name in TrainConfig._fields if name not in found]
-    if missing:
-        raise InputError(
-            f"{run.path / 'config.json'} lacks {', '.join(missing)}: "
-            "another version of jnnk wrote it"
-        )
-    path = run.path / "config.json"
+    path, found = run.path / "config.json", {**NEWER, **run.config}
+    if missing := [name for name in TrainConfig._fields if name not in found]:
+        raise InputError(f"{path} lacks {', '.join(missing)}: another version of jnnk wrote it")
     try:
         config = conform(found, TrainConfig)
     except ValueError as error:
@@ -54,25 +37,16 @@ def train_config(run: Run) -> TrainConfig:
 
 def train(
     run: Run,
-    model: Model,
+    model: Module,
     dataset: Dataset,
     *,
     variables: dict | None = None,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
     mesh: Mesh | None = None,
 ) -> TrainState:
-    """Trains as the run's config says, from its last checkpoint if there is one.
+    """The state after training as the run's config says, from its last checkpoint if there is one.
 
-    Args:
-        run: the run folder.
-        model: the network named in its config.
-        dataset: the data set named in its config.
-        variables: weights to start from instead of random ones.
-        progress: shows how far it is.
-        mesh: see :func:`jnnk.jobs.fit.fit`; the same results on any.
-
-    Returns:
-        The state after the last epoch.
+    Without a checkpoint it starts from ``variables``, if given. Results are the same on any mesh.
 
     Raises:
         InputError: if a batch does not divide over the mesh, if the regularizer is unknown or
@@ -84,25 +58,16 @@ def train(
     if config.stop is not None and jax.process_count() > 1:
         raise InputError("--stop: one process alone can stop early, not several together")
     dataset, monitor = stopping(config.stop, model, dataset, patience=config.patience)
-    return fit(
+    evaluate = make_evaluate(model, normalization=dataset.normalization, mesh=mesh)
+    trainer = Trainer(
+        model, dataset, _recipe(config), evaluate=evaluate, regularizer=make_penalty(config)
+    )
+    return trainer.fit(
         partial(_start, model, dataset, config, variables),
-        make_train_step(
-            model,
-            _optimizer(dataset, config),
-            normalization=dataset.normalization,
-            augment=config.augment,
-            flip=mirrors(dataset),
-            l1=config.l1,
-            regularizer=make_penalty(config),
-        ),
-        dataset,
-        evaluate=make_evaluate(model, normalization=dataset.normalization, mesh=mesh),
-        epochs=config.epochs,
-        batch_size=config.batch_size,
         seed=config.seed,
         folder=run.path,
         keep=config.measure_epochs,
-        progress=progress or Silent(),
+        progress=progress,
         description="train",
         remedy=_remedy(config),
         monitor=monitor,
@@ -110,102 +75,76 @@ def train(
     )
 
 
-def load_state(run: Run, model: Model, dataset: Dataset, *, epoch: int | None = None) -> TrainState:
+def load_state(
+    run: Run, model: Module, dataset: Dataset, *, epoch: int | None = None
+) -> TrainState:
     """The state of a run at a kept epoch, by default the last one.
-
-    Args:
-        run: the run folder.
-        model: the network named in its config.
-        dataset: the data set named in its config.
-        epoch: one of :func:`kept_epochs`.
 
     Raises:
         InputError: if that checkpoint is missing or damaged, or the training diverged before it.
     """
     refuse_diverged(run.path, epoch=epoch)
-    config = train_config(run)
+    start = partial(_start, model, dataset, train_config(run), None)
+    if epoch is None:
+        epoch = kept_epochs(run)[-1]
     with Checkpoints(run.path / "checkpoints", read_only=True) as checkpoints:
-        if epoch is None:
-            epoch = checkpoints.latest()
-        if epoch is None:
-            raise InputError(f"{run.path} holds no trained network yet; run jnnk train first")
-        start = partial(_start, model, dataset, config, None)
         return checkpoints.restore(epoch, jax.eval_shape(start))
 
 
 def require_trained(run: Run) -> None:
-    """Refuses a run whose training has left no network, or diverged.
-
-    Args:
-        run: the run folder.
-
-    Raises:
-        InputError: saying which.
-    """
+    """Refuses a run whose training has left no network, or diverged."""
     refuse_diverged(run.path)
     require_network(run)
 
 
 def require_network(run: Run) -> None:
-    """Refuses a run whose training has left no network.
-
-    Args:
-        run: the run folder.
-
-    Raises:
-        InputError: if there is none.
-    """
-    if not kept_epochs(run):
-        raise InputError(f"{run.path} holds no trained network yet; run jnnk train first")
+    """Refuses a run whose training has left no network."""
+    kept_epochs(run)
 
 
-def random_state(run: Run, model: Model, dataset: Dataset) -> TrainState:
-    """A state with random weights drawn from the run's seed, whatever weights it started from.
-
-    Args:
-        run: the run folder.
-        model: the network named in its config.
-        dataset: the data set named in its config.
-    """
+def random_state(run: Run, model: Module, dataset: Dataset) -> TrainState:
+    """A state with random weights drawn from the run's seed, whatever weights it started from."""
     return _start(model, dataset, train_config(run), None)
 
 
-def abstract_variables(model: Model, dataset: Dataset) -> dict:
-    """The shapes and dtypes of a model's variables, without making them.
-
-    Args:
-        model: the network.
-        dataset: the images that it is for.
-    """
+def abstract_variables(model: Module, dataset: Dataset) -> dict:
+    """The shapes and dtypes of a model's variables for these images, without making them."""
     image = jax.ShapeDtypeStruct((1, *dataset.train_images.shape[1:]), jnp.float32)
     return jax.eval_shape(partial(model.init, train=False), jax.random.key(0), image)
 
 
 def kept_epochs(run: Run) -> list[int]:
-    """The epochs whose checkpoints a run folder holds, ascending."""
+    """The epochs whose checkpoints a run folder holds, ascending; refuses a run without any."""
     with Checkpoints(run.path / "checkpoints", read_only=True) as checkpoints:
-        return checkpoints.epochs()
+        if not (epochs := checkpoints.epochs()):
+            raise InputError(f"{run.path} holds no trained network yet; run jnnk train first")
+        return epochs
 
 
-def mirrors(dataset: Dataset) -> bool:
-    """Whether a mirrored image of this set is still one of its class."""
-    return dataset.name not in _NEVER_MIRRORED
-
-
-def _optimizer(dataset: Dataset, config: TrainConfig):
-    num_steps = config.epochs * (len(dataset.train_images) // config.batch_size)
-    optimizer = make_optimizer(
-        config.optimizer,
-        learning_rate=config.learning_rate,
-        num_steps=num_steps,
-        weight_decay=config.weight_decay,
+def make_penalty(config: TrainConfig) -> Regularizer | None:
+    """The regulariser of a training, or None."""
+    if config.regularizer is None:
+        return None
+    return make_regularizer(
+        config.regularizer, strength=config.regularizer_strength, layers=config.regularizer_layers
     )
-    return freezable(optimizer) if _freezes(config) else optimizer
 
 
-def _freezes(config: TrainConfig) -> bool:
-    """Whether single channels stop training before the others."""
-    return config.stop == "channel-nnk"
+def _recipe(config: TrainConfig) -> Recipe:
+    # Stopping by channels freezes each by itself.
+    return Recipe.of(config, freezes=config.stop == "channel-nnk")
+
+
+def _start(
+    model: Module, dataset: Dataset, config: TrainConfig, variables: dict | None
+) -> TrainState:
+    recipe, key = _recipe(config), jax.random.key(config.seed)
+    optimizer = recipe.make_optimizer(dataset)
+    if variables is not None:
+        state = start_state(optimizer, key, variables)
+    else:
+        state = init_state(model, optimizer, key, image_shape=dataset.train_images.shape[1:])
+    return start_freezing(state) if recipe.freezes else state
 
 
 def _remedy(config: TrainConfig) -> str:
@@ -218,28 +157,3 @@ def _remedy(config: TrainConfig) -> str:
     if config.std is not None or config.mean is not None:
         told.append("other --mean and --std")
     return " or ".join(told) + ", into another folder"
-
-
-def make_penalty(config: TrainConfig) -> Regularizer | None:
-    """The regulariser of a training, or None.
-
-    Args:
-        config: how to train.
-    """
-    if config.regularizer is None:
-        return None
-    return make_regularizer(
-        config.regularizer, strength=config.regularizer_strength, layers=config.regularizer_layers
-    )
-
-
-def _start(
-    model: Model, dataset: Dataset, config: TrainConfig, variables: dict | None
-) -> TrainState:
-    optimizer = _optimizer(dataset, config)
-    key = jax.random.key(config.seed)
-    if variables is not None:
-        state = start_state(optimizer, key, variables)
-    else:
-        state = init_state(model, optimizer, key, image_shape=dataset.train_images.shape[1:])
-    return start_freezing(state) if _freezes(config) else state

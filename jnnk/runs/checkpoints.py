@@ -4,7 +4,7 @@ import errno
 import os
 import pathlib
 from collections.abc import Collection
-from typing import Any
+from typing import Any, cast
 
 import jax
 import orbax.checkpoint as ocp
@@ -107,12 +107,14 @@ class Checkpoints:
         if self._manager is None or epoch not in self.epochs():
             raise InputError(f"{self.folder}: no checkpoint of epoch {epoch}, only {self.epochs()}")
         if jax.process_count() == 1:
-            where = SingleDeviceSharding(jax.local_devices()[0])
+            where = SingleDeviceSharding(cast(list[Any], jax.local_devices())[0])
         else:
             where = NamedSharding(Mesh(jax.devices(), ("all",)), PartitionSpec())
-        like = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), like
-        )
+
+        def placed(leaf: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+
+        like = jax.tree.map(placed, like)
         try:
             found = self._manager.restore(epoch, args=ocp.args.StandardRestore(_as_written(like)))
             return _as_read(found, like)
@@ -131,7 +133,7 @@ def _as_written(state: Any) -> Any:
     What is frozen lies beside the optimiser's state; where nothing is, there is no such entry.
     """
     if type(state) is tuple:
-        return tuple(_as_written(each) for each in state)
+        return tuple(_as_written(each) for each in cast(tuple[Any, ...], state))
     if not isinstance(state, TrainState):
         return state
     fields = state._asdict()
@@ -144,7 +146,8 @@ def _as_written(state: Any) -> Any:
 def _as_read(found: Any, like: Any) -> Any:
     """What was read by the layout of `_as_written`, as a state like the given one."""
     if type(like) is tuple:
-        return tuple(_as_read(*each) for each in zip(found, like, strict=True))
+        parts = cast(tuple[Any, ...], like)
+        return tuple(_as_read(*each) for each in zip(found, parts, strict=True))
     if not isinstance(like, TrainState):
         return found
     if like.trainable is None:

@@ -11,13 +11,9 @@ from jnnk.runs.progress import Progress
 
 @dataclass(frozen=True)
 class Cores:
-    """What ``cores.json`` holds.
+    """What ``cores.json`` holds."""
 
-    Attributes:
-        cores: numbers of cores, in the order in which they worked.
-    """
-
-    cores: tuple[int, ...]
+    cores: tuple[int, ...]  # numbers of cores, in the order in which they worked
 
 
 def note_cores(run: Run, progress: Progress) -> None:

@@ -21,15 +21,10 @@ _IN_WORDS = {
 
 
 class Note(NamedTuple):
-    """Which data were read.
+    """Which data were read."""
 
-    Attributes:
-        recorded_by: the command that read them first.
-        fingerprint: of :func:`jnnk.data.fingerprint`.
-    """
-
-    recorded_by: str
-    fingerprint: dict[str, str]
+    recorded_by: str  # the command that read them first
+    fingerprint: dict[str, str]  # of :func:`jnnk.data.fingerprint`
 
 
 def read_note(value: Any, path: pathlib.Path) -> Note:

@@ -11,7 +11,7 @@ import numpy as np
 
 from jnnk._core.errors import InputError
 from jnnk.runs.folder import read_json_lines
-from jnnk.runs.records import DivergedEpoch, Divergence, MetricsLine
+from jnnk.runs.records import DivergedEpoch, Divergence, EpochMetrics, MetricsLine
 
 TRAINING = "training"
 """Name of a run's own training among its parts; the others have their folder's."""
@@ -53,6 +53,17 @@ def read_metrics(folder: pathlib.Path) -> list[MetricsLine]:
         InputError: if the file is damaged.
     """
     return read_json_lines(folder / "metrics.jsonl", kind=MetricsLine)
+
+
+def read_epochs(folder: pathlib.Path) -> list[EpochMetrics]:
+    """The epochs of a training, those before it diverged if it did; see `read_metrics`."""
+    lines = read_metrics(folder)
+    found = divergence(lines)
+    return [
+        line
+        for line in lines
+        if isinstance(line, EpochMetrics) and (found is None or line.epoch < found.epoch)
+    ]
 
 
 def divergences(run: pathlib.Path) -> dict[str, Divergence]:

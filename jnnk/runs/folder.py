@@ -22,8 +22,8 @@ import pathlib
 import re
 import shutil
 import typing
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Generator, Sequence
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -44,15 +44,10 @@ DATA_RECORD = "data"
 
 
 class Run(NamedTuple):
-    """An open run folder.
+    """An open run folder."""
 
-    Attributes:
-        path: the folder.
-        config: what ``config.json`` holds.
-    """
-
-    path: pathlib.Path
-    config: dict[str, Any]
+    path: pathlib.Path  # the folder
+    config: dict[str, Any]  # what `config.json` holds
 
 
 def to_json(value: Any) -> Any:
@@ -62,9 +57,9 @@ def to_json(value: Any) -> Any:
     elif hasattr(value, "_asdict"):
         value = value._asdict()
     if isinstance(value, dict):
-        return {str(key): to_json(item) for key, item in value.items()}
+        return {str(key): to_json(item) for key, item in cast(dict[Any, Any], value).items()}
     if isinstance(value, list | tuple):
-        return [to_json(item) for item in value]
+        return [to_json(item) for item in cast(Sequence[Any], value)]
     if isinstance(value, pathlib.Path):
         return str(value)
     if hasattr(value, "dtype"):
@@ -191,18 +186,20 @@ def _check_json(value: Any, depth: int = 0) -> None:
     if depth > _DEPTH:
         raise ValueError(f"nested more than {_DEPTH} deep")
     if isinstance(value, dict):
-        for key, item in value.items():
+        for key, item in cast(dict[Any, Any], value).items():
             _check_json(key, depth)
             _check_json(item, depth + 1)
     elif isinstance(value, list):
-        for item in value:
+        for item in cast(list[Any], value):
             if isinstance(item, str | dict | list):
                 _check_json(item, depth + 1)
     elif isinstance(value, str) and (found := _UNPRINTABLE.search(value)):
         raise ValueError(f"the character {found[0]!a} in a text")
 
 
-def create_run(path: str | os.PathLike, config: dict[str, Any], *, resume: bool = False) -> Run:
+def create_run(
+    path: str | os.PathLike[str], config: dict[str, Any], *, resume: bool = False
+) -> Run:
     """Makes a run folder, or opens the one there if it was made for the same config.
 
     Args:
@@ -241,7 +238,7 @@ def create_run(path: str | os.PathLike, config: dict[str, Any], *, resume: bool 
     return run
 
 
-def refuse_occupied(path: str | os.PathLike, *, resume: bool = False) -> None:
+def refuse_occupied(path: str | os.PathLike[str], *, resume: bool = False) -> None:
     """Refuses a folder that no run can be made in, and touches nothing.
 
     Args:
@@ -261,7 +258,7 @@ def refuse_occupied(path: str | os.PathLike, *, resume: bool = False) -> None:
         )
 
 
-def refuse_foreign(path: str | os.PathLike) -> None:
+def refuse_foreign(path: str | os.PathLike[str]) -> None:
     """Refuses a folder of something else than a study's results, and touches nothing.
 
     Args:
@@ -330,7 +327,7 @@ def _holds_anything(folder: pathlib.Path) -> bool:
         raise InputError(f"cannot read the folder {folder}: {error.strerror}") from None
 
 
-def open_run(path: str | os.PathLike) -> Run:
+def open_run(path: str | os.PathLike[str]) -> Run:
     """Opens an existing run folder.
 
     Args:
@@ -353,13 +350,13 @@ def open_run(path: str | os.PathLike) -> Run:
     except OSError as error:
         raise InputError(f"{folder}: {error.strerror}") from None
     refuse_links(folder)
-    config = read_json(folder / "config.json")
-    found = config.get("format") if isinstance(config, dict) else config
+    config: Any = read_json(folder / "config.json")
+    found: Any = cast(dict[str, Any], config).get("format") if isinstance(config, dict) else config
     if not isinstance(config, dict) or type(found) is not int or found != FORMAT:
         raise InputError(
             f"{folder} was written in run-folder format {found!r}, this version reads {FORMAT}"
         )
-    return Run(folder, config)
+    return Run(folder, cast(dict[str, Any], config))
 
 
 def require_settings(folder: pathlib.Path, settings: Any, *, free: Collection[str] = ()) -> None:
@@ -388,7 +385,7 @@ def require_settings(folder: pathlib.Path, settings: Any, *, free: Collection[st
         )
 
 
-def describe_changes(found: dict, wanted: dict) -> str:
+def describe_changes(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     """The keys in which two JSON objects differ, with both values."""
     different = sorted(
         key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key)
@@ -398,11 +395,11 @@ def describe_changes(found: dict, wanted: dict) -> str:
 
 @contextlib.contextmanager
 def locked(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     shared: bool = False,
     say: Callable[[str], None] = lambda text: None,
-) -> Iterator[None]:
+) -> Generator[None]:
     """Keeps a second command out of a run folder; the system drops the lock when we die.
 
     What a killed command left half-written is removed, and after an error the folder or the lock's

@@ -2,8 +2,8 @@
 
 import os
 import pathlib
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
@@ -46,22 +46,25 @@ def load_masks(path: str | os.PathLike[str], params: PyTree) -> PyTree:
     expected = {name: kernel.shape[2:] for name, kernel in conv_kernels(params).items()}
     try:
         open_file(path).close()  # of a FIFO or device, safetensors would wait
-        with safetensors.safe_open(path, framework="numpy") as file:
-            slices = {name: file.get_slice(name) for name in sorted(file.keys())}
+        opened: Any = safetensors.safe_open(path, framework="numpy")  # has no annotations
+        with opened as file:
+            slices: dict[str, Any] = {name: file.get_slice(name) for name in sorted(file.keys())}
             _check_shapes(path, expected, {k: tuple(v.get_shape()) for k, v in slices.items()})
             dtypes = {name: found.get_dtype() for name, found in slices.items()}
             if not_bool := [name for name, dtype in dtypes.items() if dtype != "BOOL"]:
                 raise InputError(
                     f"{path}: expected booleans at {not_bool[0]!r}, got {dtypes[not_bool[0]]}"
                 )
-            layers = {name: found[:] for name, found in slices.items()}
+            layers = {name: jnp.asarray(found[:]) for name, found in slices.items()}
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(f"{path}: expected a safetensors file of masks: {error}") from error
-    return masks_from_layers(params, jax.tree.map(jnp.asarray, layers))
+    return masks_from_layers(params, layers)
 
 
 def _check_shapes(
-    path: str | os.PathLike[str], expected: dict[str, tuple], found: dict[str, tuple]
+    path: str | os.PathLike[str],
+    expected: dict[str, tuple[int, ...]],
+    found: dict[str, tuple[int, ...]],
 ) -> None:
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):

@@ -4,7 +4,7 @@ import io
 import math
 import pathlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -14,23 +14,18 @@ from jnnk.files.archives import check_axes, read_archive
 from jnnk.runs.folder import read_json, write_bytes
 from jnnk.runs.records import Interval, LayerMeasures, LayerRecord
 
-Epoch = int | str
-RANDOM = "random"
+RANDOM: Literal["random"] = "random"
 """In place of an epoch: a freshly initialised network, where the run has none of its own."""
+Epoch = int | Literal["random"]
 
 
 class LayerArrays(NamedTuple):
-    """The arrays kept of one layer at one epoch.
+    """The arrays kept of one layer at one epoch."""
 
-    Attributes:
-        overlap: (C, C) mean Jaccard overlap of the channels' neighbourhoods, NaN for dead channels.
-        degree: (C,) mean NNK degree over images.
-        loo_error: (C,) leave-one-out error of each channel's NNK label interpolation.
-    """
-
+    # (C, C) mean Jaccard overlap of the channels' neighbourhoods, NaN for dead channels
     overlap: np.ndarray
-    degree: np.ndarray
-    loo_error: np.ndarray
+    degree: np.ndarray  # (C,) mean NNK degree over images
+    loo_error: np.ndarray  # (C,) leave-one-out error of each channel's NNK label interpolation
 
     AXES = {"overlap": "f C C", "degree": "f C", "loo_error": "f C"}  # noqa: RUF012
 
@@ -54,7 +49,7 @@ def epoch_folder(folder: pathlib.Path, epoch: Epoch) -> pathlib.Path:
         folder: the run folder.
         epoch: a kept epoch, or ``RANDOM``.
     """
-    return folder / "overlap" / (epoch if epoch == RANDOM else f"epoch{epoch:04d}")
+    return folder / "overlap" / (RANDOM if epoch == RANDOM else f"epoch{epoch:04d}")
 
 
 def layer_measures(measured: measures.LayerMeasures) -> LayerMeasures:
@@ -63,14 +58,13 @@ def layer_measures(measured: measures.LayerMeasures) -> LayerMeasures:
     Args:
         measured: of `jnnk.measures.measure_graphs`.
     """
-    return LayerMeasures(
-        **{
-            name: Interval(**{part: _defined(x) for part, x in value._asdict().items()})
-            if isinstance(value, measures.MeanInterval)
-            else _defined(value)
-            for name, value in measured._asdict().items()
-        }
-    )
+    values: dict[str, Any] = {
+        name: Interval(*map(_defined, value))
+        if isinstance(value, measures.MeanInterval)
+        else _defined(value)
+        for name, value in measured._asdict().items()
+    }
+    return LayerMeasures(**values)
 
 
 def _defined(value: float | None) -> float | None:
@@ -131,7 +125,7 @@ def read_arrays(folder: pathlib.Path, record: LayerRecord) -> LayerArrays:
     return arrays
 
 
-def read_npz(path: pathlib.Path, kind: type) -> Any:
+def read_npz(path: pathlib.Path, kind: Any) -> Any:
     """The NamedTuple that an .npz holds.
 
     Args:

@@ -1,7 +1,7 @@
 """How a job says how far it is, without printing, and hears that it should stop."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Protocol
 
 
@@ -19,6 +19,7 @@ class Display(Protocol):
         self, description: str, *, total: int, unit: str
     ) -> contextlib.AbstractContextManager[Task]:
         """Shows a task of ``total`` units until its context ends."""
+        ...
 
     def note(self, message: str) -> None:
         """Says a sentence beside the tasks."""
@@ -38,6 +39,7 @@ class Progress(Display, Protocol):
 
     def unseen(self) -> "Progress":
         """The same, not shown: for a part of a job whose tasks are not worth a bar of their own."""
+        ...
 
 
 class _SilentTask:
@@ -46,10 +48,10 @@ class _SilentTask:
 
 
 class Silent:
-    """Shows nothing and is never stopped: the default of every job."""
+    """Shows nothing and is never stopped."""
 
     @contextlib.contextmanager
-    def task(self, description: str, *, total: int, unit: str) -> Iterator[Task]:
+    def task(self, description: str, *, total: int, unit: str) -> Generator[Task]:
         """A task that nobody sees."""
         yield _SilentTask()
 
@@ -62,6 +64,10 @@ class Silent:
     def unseen(self) -> "Silent":
         """Itself."""
         return self
+
+
+SILENT = Silent()
+"""The progress of a job that nobody watches."""
 
 
 class Stoppable:
@@ -80,7 +86,7 @@ class Stoppable:
         self.check = check
 
     @contextlib.contextmanager
-    def task(self, description: str, *, total: int, unit: str) -> Iterator[Task]:
+    def task(self, description: str, *, total: int, unit: str) -> Generator[Task]:
         """A task that may be stopped."""
         self.check()
         with self._display.task(description, total=total, unit=unit) as task:

@@ -9,31 +9,19 @@ THRESHOLD_CRITERIA = tuple(name for name in CRITERIA if name != "random")
 
 
 class ProtocolConfig(NamedTuple):
-    """L1 training, pruning at a threshold, retraining under the mask without the penalty.
+    """L1 training, pruning at a threshold, retraining under the mask without the penalty."""
 
-    Attributes:
-        scratch: train from a random start; else go on from the run's trained network.
-        epochs: of the L1 training.
-        retrain_epochs: under the mask.
-        optimizer: ``"sgd"`` or ``"adam"``.
-        learning_rate: peak rate of both trainings, falling to 0 by a cosine in each.
-        batch_size: images a step.
-        l1: strength of the penalty on conv kernels.
-        threshold: significance threshold, in the unit of the weights.
-        criteria: names of criteria, all applied to the same network.
-        seeds: one repetition each.
-    """
-
-    scratch: bool
-    epochs: int
-    retrain_epochs: int
-    optimizer: str = "adam"
-    learning_rate: float = 1e-3
-    batch_size: int = 128
-    l1: float = 1e-4
-    threshold: float = 1e-4
+    scratch: bool  # train from a random start; else go on from the run's trained network
+    epochs: int  # of the L1 training
+    retrain_epochs: int  # under the mask
+    optimizer: str = "adam"  # ``"sgd"`` or ``"adam"``
+    learning_rate: float = 1e-3  # peak rate of both trainings, falling to 0 by a cosine in each
+    batch_size: int = 128  # images a step
+    l1: float = 1e-4  # strength of the penalty on conv kernels
+    threshold: float = 1e-4  # significance threshold, in the unit of the weights
+    # names of criteria, all applied to the same network
     criteria: tuple[str, ...] = THRESHOLD_CRITERIA
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = (0, 1, 2)  # one repetition each
 
 
 PROTOCOLS: dict[str, ProtocolConfig] = {

@@ -6,9 +6,9 @@ is an error that names the file, and so are parts that do not belong together.
 """
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
 
@@ -17,6 +17,13 @@ from jnnk.measures import mean_and_std
 from jnnk.pruning import EigenvalueKinds, Intersection, MaskSummary
 from jnnk.runs.protocols import ProtocolConfig
 from jnnk.runs.settings import PruneConfig
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Key = TypeVar("Key", bound=Hashable)
+Record = TypeVar("Record")
+Summary = TypeVar("Summary", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -33,73 +40,78 @@ class Spread:
 
 
 def spread(values: Sequence[float | None]) -> Spread:
-    """Mean and standard deviation of what is not None.
-
-    Args:
-        values: one a repetition.
-    """
+    """Mean and standard deviation over repetitions, of what is not None."""
     return Spread(*mean_and_std(list(values)))
+
+
+def over_seeds(
+    kind: type[Summary], records: Iterable[Any], *, by: Sequence[str]
+) -> tuple[Summary, ...]:
+    """A record of class ``kind`` for each combination of the fields named in ``by``.
+
+    Its other fields are those of the records so named: a `Spread` over the seeds, or a sum of whole
+    numbers, such as how many are true. ``seeds`` is their number.
+    """
+    names = {each.name: each.type for each in fields(kind) if each.name not in ("seeds", *by)}
+    summaries: list[Summary] = []
+    groups = grouped(records, lambda record: tuple(getattr(record, name) for name in by))
+    for key, rows in groups.items():
+        found = {name: [getattr(row, name) for row in rows] for name in names}
+        values: dict[str, Any] = {"seeds": len(rows), **dict(zip(by, key, strict=True))}
+        for name, part in names.items():
+            values[name] = spread(found[name]) if part is Spread else sum(found[name])
+        summaries.append(kind(**values))
+    return tuple(summaries)
+
+
+def grouped(records: Iterable[Record], key: Callable[[Record], Key]) -> dict[Key, list[Record]]:
+    """The records by what a function tells of them, in the order in which groups appear."""
+    groups: dict[Key, list[Record]] = {}
+    for record in records:
+        groups.setdefault(key(record), []).append(record)
+    return groups
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochMetrics:
-    """A line of ``metrics.jsonl``: an epoch of training.
+    """A line of ``metrics.jsonl``: an epoch of training."""
 
-    Attributes:
-        epoch: from 1.
-        loss: mean over the steps; None where it was not finite and an earlier version trained on.
-        cross_entropy: its first term, likewise.
-        accuracy: in [0, 1], of the training batches.
-        penalty: L1 penalty plus the regulariser's value.
-        test_accuracy: in [0, 1], after the epoch.
-        seconds: wall clock.
-        errors: with early stopping, by what is watched: the errors of its channels, or one.
-        stopped_channels: likewise, how many of them are out of patience.
-        stopped: whether training ended here.
-        would_stop: the same of a rule that is only watched.
-    """
-
-    epoch: int
+    epoch: int  # from 1
+    # mean over the steps; None where it was not finite and an earlier version trained on
     loss: float | None
-    cross_entropy: float | None
-    accuracy: float
+    cross_entropy: float | None  # its first term, likewise
+    accuracy: float  # in [0, 1], of the training batches
+    # L1 penalty plus the regulariser's value
     penalty: float | None = field(default=None, metadata=OPTIONAL)
-    test_accuracy: float
-    seconds: float | None = field(default=None, metadata=OPTIONAL)
+    test_accuracy: float  # in [0, 1], after the epoch
+    seconds: float | None = field(default=None, metadata=OPTIONAL)  # wall clock
+    # with early stopping, by what is watched: the errors of its channels, or one
     errors: dict[str, tuple[float | None, ...]] | None = field(default=None, metadata=OPTIONAL)
+    # likewise, how many of them are out of patience
     stopped_channels: dict[str, int] | None = field(default=None, metadata=OPTIONAL)
-    stopped: bool | None = field(default=None, metadata=OPTIONAL)
+    stopped: bool | None = field(default=None, metadata=OPTIONAL)  # whether training ended here
+    # the same of a rule that is only watched
     would_stop: bool | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DivergedEpoch:
-    """The last line of ``metrics.jsonl`` of a training that diverged.
+    """The last line of ``metrics.jsonl`` of a training that diverged."""
 
-    Attributes:
-        epoch: from 1.
-        loss: None.
-        diverged_at_step: see `Divergence`.
-    """
-
-    epoch: int
-    loss: None = None
-    diverged_at_step: int | None
+    epoch: int  # from 1
+    loss: None = None  # by it a reader of any version sees that the training diverged
+    diverged_at_step: int | None  # see `Divergence`
 
 
 MetricsLine = EpochMetrics | DivergedEpoch
 
 
 class Divergence(NamedTuple):
-    """Where a training diverged.
+    """Where a training diverged."""
 
-    Attributes:
-        epoch: counted from 1.
-        step: of that epoch, counted from 1; None where the loss of every step was finite and the
-            network's answers were not, or an earlier version noted no step.
-    """
-
-    epoch: int
+    epoch: int  # counted from 1
+    # of that epoch, counted from 1; None where the loss of every step was finite and the network's
+    # answers were not, or an earlier version noted no step
     step: int | None
 
     def __str__(self) -> str:
@@ -123,24 +135,7 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerMeasures:
-    """What `jnnk.jobs.overlap.measure_layer` measures of a layer.
-
-    Attributes:
-        channels: their number, C.
-        dead_channels: those whose activation is 0 on every image.
-        overlap: mean over the pairs of different live channels.
-        overlap_by_chance: its expectation if neighbours were drawn at random.
-        redundancy: of the layer's channels.
-        channel_degree: NNK neighbours an image, mean over the live channels' graphs.
-        degree: the same of the graph of the layer's whole vectors.
-        mle_dimension: intrinsic dimension of the whole vectors, by maximum likelihood.
-        two_nn_dimension: the same, by the two nearest neighbours.
-        channel_loo_error: leave-one-out error, mean over the live channels.
-        vote_loo_error: of the channels' common vote.
-        loo_error: of the whole vectors.
-        converged: share of the channels' NNK problems; None in records of earlier versions.
-        ambiguous: share of the channels' neighbourhoods; None also where there are none.
-    """
+    """What was measured of a layer; see `jnnk.measures.LayerMeasures`. None is undefined."""
 
     channels: int
     dead_channels: int
@@ -154,25 +149,18 @@ class LayerMeasures:
     channel_loo_error: float | None
     vote_loo_error: float
     loo_error: float
-    converged: float | None = None
+    converged: float | None = None  # earlier versions did not note these two
     ambiguous: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerRecord:
-    """A JSON file of ``overlap/``: a layer at an epoch.
+    """A JSON file of ``overlap/``: a layer at an epoch."""
 
-    Attributes:
-        epoch: ``"random"`` for the control with random weights.
-        depth: place of the layer in the network, from 0.
-        layer: its name.
-        measures: what was measured of it.
-    """
-
-    epoch: int | Literal["random"]
-    depth: int
-    layer: str
-    measures: LayerMeasures = field(metadata=BESIDE)
+    epoch: int | Literal["random"]  # ``"random"`` for the control with random weights
+    depth: int  # place of the layer in the network, from 0
+    layer: str  # its name
+    measures: LayerMeasures = field(metadata=BESIDE)  # what was measured of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,34 +174,21 @@ class OverlapSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepPoint:
-    """A network pruned by a criterion, without fine-tuning.
+    """A network pruned by a criterion, without fine-tuning."""
 
-    Attributes:
-        share: of the conv kernels pruned.
-        accuracy: in [0, 1].
-        params: parameters left.
-        score: `jnnk.pruning.pruning_score`.
-    """
-
-    share: float
-    accuracy: float
-    params: int
-    score: float
+    share: float  # of the conv kernels pruned
+    accuracy: float  # in [0, 1]
+    params: int  # parameters left
+    score: float  # `jnnk.pruning.pruning_score`
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """``prune/sweep.json``: accuracy by criterion and share.
+    """``prune/sweep.json``: accuracy by criterion and share."""
 
-    Attributes:
-        images: number of test images.
-        accuracy: of the whole network on them.
-        criteria: name to points of ascending share, one or more.
-    """
-
-    images: int
-    accuracy: float
-    criteria: dict[str, tuple[SweepPoint, ...]]
+    images: int  # number of test images
+    accuracy: float  # of the whole network on them
+    criteria: dict[str, tuple[SweepPoint, ...]]  # name to points of ascending share, one or more
 
     def __post_init__(self) -> None:
         for name, points in self.criteria.items():
@@ -240,123 +215,79 @@ class Sweep:
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """What a pruning gains in time.
+    """What a pruning gains in time."""
 
-    Attributes:
-        device: its kind.
-        images: a batch.
-        whole: milliseconds a batch of the whole network.
-        compacted: the same of the compacted one.
-    """
-
-    device: str
-    images: int
-    whole: float
-    compacted: float
+    device: str  # its kind
+    images: int  # a batch
+    whole: float  # milliseconds a batch of the whole network
+    compacted: float  # the same of the compacted one
 
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuned:
-    """A network before and after it was pruned and fine-tuned, on all test images.
+    """A network before and after it was pruned and fine-tuned, on all test images."""
 
-    Attributes:
-        accuracy_before: in [0, 1], of the whole network.
-        accuracy_pruned: without fine-tuning.
-        accuracy_finetuned: after fine-tuning under the mask.
-        finetune_epochs: its epochs.
-        revived_weights: pruned weights that are not zero after it; 0 unless something is wrong.
-    """
-
-    accuracy_before: float
-    accuracy_pruned: float
-    accuracy_finetuned: float
-    finetune_epochs: int
-    revived_weights: int
+    accuracy_before: float  # in [0, 1], of the whole network
+    accuracy_pruned: float  # without fine-tuning
+    accuracy_finetuned: float  # after fine-tuning under the mask
+    finetune_epochs: int  # its epochs
+    revived_weights: int  # pruned weights that are not zero after it; 0 unless something is wrong
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreQuantiles:
-    """The scores of a layer's kernels by a criterion, in the unit of the weights.
+    """The scores of a layer's kernels by a criterion, in the unit of the weights."""
 
-    Attributes:
-        layer: path of the convolution.
-        criterion: name.
-        kernels: their number.
-        quantiles: least, first quartile, median, third quartile, largest.
-    """
-
-    layer: str
-    criterion: str
-    kernels: int
+    layer: str  # path of the convolution
+    criterion: str  # name
+    kernels: int  # their number
+    # least, first quartile, median, third quartile, largest
     quantiles: tuple[float, float, float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BelowThresholds:
-    """Shares of the kernels whose score by a criterion is below each threshold.
+    """Shares of the kernels whose score by a criterion is below each threshold."""
 
-    Attributes:
-        criterion: name.
-        layer: path of the convolution; None for the whole network.
-        shares: (T,) in [0, 1].
-    """
-
-    criterion: str
-    layer: str | None
-    shares: tuple[float, ...]
+    criterion: str  # name
+    layer: str | None  # path of the convolution; None for the whole network
+    shares: tuple[float, ...]  # (T,) in [0, 1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrunedLayer:
-    """A layer when all criteria prune the same share of the network.
+    """A layer when all criteria prune the same share of the network."""
 
-    Attributes:
-        layer: path of the convolution.
-        kernels: their number.
-        shares: criterion to the share of them that it prunes; each an entry of its own in JSON.
-    """
-
-    layer: str
-    kernels: int
+    layer: str  # path of the convolution
+    kernels: int  # their number
+    # criterion to the share of them that it prunes; each an entry of its own in JSON
     shares: dict[str, float] = field(metadata=BESIDE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class KernelHistory:
-    """The kernels of a network at an epoch of training.
+    """The kernels of a network at an epoch of training."""
 
-    Attributes:
-        epoch: from 0.
-        real: share of the kernels that have real eigenvalues only.
-        shares: criterion to the share of the kernels below its threshold; each an entry of its own
-            in JSON.
-    """
-
-    epoch: int
-    real: float
+    epoch: int  # from 0
+    real: float  # share of the kernels that have real eigenvalues only
+    # criterion to the share of the kernels below its threshold; each an entry of its own in JSON
     shares: dict[str, float] = field(metadata=BESIDE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class KernelAnalysis:
-    """What the criteria say of a network's kernels.
+    """What the criteria say of a network's kernels."""
 
-    Attributes:
-        scores: a row a criterion and layer. ``random`` and ``taylor`` are in none of these: they
-            have no scores in the unit of the weights.
-        thresholds: (T,) ascending.
-        by_threshold: for each criterion the network's row and one for each layer.
-        by_layer: a row a layer.
-        agreement: kernels that exactly these criteria prune, those of most kernels first.
-        eigenvalues: a row for each layer of square kernels.
-    """
-
+    # a row a criterion and layer. `random` and `taylor` are in none of these: they have no
+    # scores in the unit of the weights.
     scores: tuple[ScoreQuantiles, ...]
-    thresholds: tuple[float, ...]
+    thresholds: tuple[float, ...]  # (T,) ascending
+    # for each criterion the network's row and one for each layer
     by_threshold: tuple[BelowThresholds, ...]
-    by_layer: tuple[PrunedLayer, ...]
+    by_layer: tuple[PrunedLayer, ...]  # a row a layer
+    # kernels that exactly these criteria prune, those of most kernels first
     agreement: tuple[Intersection, ...]
-    eigenvalues: tuple[EigenvalueKinds, ...]
+    eigenvalues: tuple[EigenvalueKinds, ...]  # a row for each layer of square kernels
 
     @staticmethod
     def nest(value: dict[str, Any]) -> dict[str, Any]:
@@ -398,30 +329,18 @@ class KernelAnalysis:
 
 @dataclass(frozen=True, kw_only=True)
 class PruningResult:
-    """``prune/result.json``; see `jnnk.jobs.prune.prune`.
+    """``prune/result.json``; see `jnnk.jobs.prune.prune`."""
 
-    Attributes:
-        criterion: by which the network was pruned.
-        share_requested: of its conv kernels.
-        sweep: accuracy by criterion and share, without fine-tuning.
-        pruned: the network in the end.
-        kept: what the mask keeps.
-        latency: None where the network does not tell its wiring, and in records of earlier
-            versions.
-        compared_share: of the network's kernels, at which the criteria are compared.
-        analysis: what they say.
-        history: the kernels of the epochs kept, ascending.
-    """
-
-    criterion: str
-    share_requested: float
-    sweep: Sweep
-    pruned: FineTuned
-    kept: MaskSummary
+    criterion: str  # by which the network was pruned
+    share_requested: float  # of its conv kernels
+    sweep: Sweep  # accuracy by criterion and share, without fine-tuning
+    pruned: FineTuned  # the network in the end
+    kept: MaskSummary  # what the mask keeps
+    # None where the network does not tell its wiring, and in records of earlier versions
     latency: Latency | None = None
-    compared_share: float
-    analysis: KernelAnalysis = field(metadata=BESIDE)
-    history: tuple[KernelHistory, ...]
+    compared_share: float  # of the network's kernels, at which the criteria are compared
+    analysis: KernelAnalysis = field(metadata=BESIDE)  # what they say
+    history: tuple[KernelHistory, ...]  # the kernels of the epochs kept, ascending
 
     @staticmethod
     def nest(value: dict[str, Any]) -> dict[str, Any]:
@@ -438,35 +357,22 @@ class PruningResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Compacted:
-    """A network whose pruned channels were removed from its arrays.
+    """A network whose pruned channels were removed from its arrays."""
 
-    Attributes:
-        largest_difference_of_logits: between it and the masked one.
-    """
-
-    largest_difference_of_logits: float
+    largest_difference_of_logits: float  # between it and the masked one
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelPruningResult:
-    """``channels/CRITERION/result.json``; see `jnnk.jobs.prune_channels.prune_channels`.
+    """``channels/CRITERION/result.json``; see `jnnk.jobs.prune_channels.prune_channels`."""
 
-    Attributes:
-        criterion: by which channels were chosen.
-        share: of the inner channels that were removed.
-        pruned: the network before and after.
-        kept: what the mask keeps.
-        latency: None where the network does not tell its wiring, and in records of earlier
-            versions.
-        compacted: the network without these channels.
-    """
-
-    criterion: str
-    share: float
-    pruned: FineTuned = field(metadata=BESIDE)
-    kept: MaskSummary
+    criterion: str  # by which channels were chosen
+    share: float  # of the inner channels that were removed
+    pruned: FineTuned = field(metadata=BESIDE)  # the network before and after
+    kept: MaskSummary  # what the mask keeps
+    # None where the network does not tell its wiring, and in records of earlier versions
     latency: Latency | None = None
-    compacted: Compacted
+    compacted: Compacted  # the network without these channels
 
     def __post_init__(self) -> None:
         _require_kept(self.kept)
@@ -474,29 +380,17 @@ class ChannelPruningResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A seed and criterion of a protocol; accuracies are in [0, 1].
+    """A seed and criterion of a protocol; accuracies are in [0, 1]."""
 
-    Attributes:
-        seed: of initialisation and order.
-        criterion: name.
-        pruned: share of the conv kernels pruned.
-        params: share of the parameters kept.
-        accuracy_l1: after the L1 training.
-        accuracy_pruned: without retraining.
-        accuracy_retrained: after retraining under the mask.
-        score: `jnnk.pruning.pruning_score`.
-        revived_weights: pruned weights that are not zero in the end.
-    """
-
-    seed: int
-    criterion: str
-    pruned: float
-    params: float
-    accuracy_l1: float
-    accuracy_pruned: float
-    accuracy_retrained: float
-    score: float
-    revived_weights: int
+    seed: int  # of initialisation and order
+    criterion: str  # name
+    pruned: float  # share of the conv kernels pruned
+    params: float  # share of the parameters kept
+    accuracy_l1: float  # after the L1 training
+    accuracy_pruned: float  # without retraining
+    accuracy_retrained: float  # after retraining under the mask
+    score: float  # `jnnk.pruning.pruning_score`
+    revived_weights: int  # pruned weights that are not zero in the end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -514,21 +408,13 @@ class TrialSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class ProtocolResult:
-    """``protocol/NAME/result.json``; see `jnnk.jobs.protocol.protocol`.
+    """``protocol/NAME/result.json``; see `jnnk.jobs.protocol.protocol`."""
 
-    Attributes:
-        settings: of the protocol.
-        in_paper: whether the paper tried this network so.
-        trials: a row a seed and criterion.
-        summary: a row a criterion.
-        history: the kernels of the first seed's L1 training.
-    """
-
-    settings: ProtocolConfig
-    in_paper: bool
-    trials: tuple[Trial, ...]
-    summary: tuple[TrialSummary, ...]
-    history: tuple[KernelHistory, ...]
+    settings: ProtocolConfig  # of the protocol
+    in_paper: bool  # whether the paper tried this network so
+    trials: tuple[Trial, ...]  # a row a seed and criterion
+    summary: tuple[TrialSummary, ...]  # a row a criterion
+    history: tuple[KernelHistory, ...]  # the kernels of the first seed's L1 training
 
     @staticmethod
     def nest(value: dict[str, Any]) -> dict[str, Any]:
@@ -543,30 +429,20 @@ class ProtocolResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """Everything a run folder knows, as ``results.json`` holds it beside ``config``.
+    """Everything a run folder knows, as ``results.json`` holds it beside ``config``."""
 
-    Attributes:
-        diverged: the trainings that diverged, by part; their results are left out, and all that was
-            made of their networks.
-        training: lines of metrics.jsonl.
-        overlap: the layers measured, ``"random"`` first, then by epoch and depth.
-        overlap_matrices: layer to (C, C) of the last epoch measured.
-        pruning: None where the network was not pruned.
-        pruning_settings: likewise.
-        finetuning: lines of metrics.jsonl of that pruning.
-        channels: criterion to the pruning of whole channels.
-        protocols: by name.
-    """
-
+    # the trainings that diverged, by part; their results are left out, and all that was made of
+    # their networks
     diverged: dict[str, Divergence]
-    training: tuple[EpochMetrics, ...]
+    training: tuple[EpochMetrics, ...]  # lines of metrics.jsonl
+    # the layers measured, `"random"` first, then by epoch and depth
     overlap: tuple[LayerRecord, ...]
-    overlap_matrices: dict[str, np.ndarray]
-    pruning: PruningResult | None
-    pruning_settings: PruneConfig | None
-    finetuning: tuple[EpochMetrics, ...]
-    channels: dict[str, ChannelPruningResult]
-    protocols: dict[str, ProtocolResult]
+    overlap_matrices: dict[str, np.ndarray]  # layer to (C, C) of the last epoch measured
+    pruning: PruningResult | None  # None where the network was not pruned
+    pruning_settings: PruneConfig | None  # likewise
+    finetuning: tuple[EpochMetrics, ...]  # lines of metrics.jsonl of that pruning
+    channels: dict[str, ChannelPruningResult]  # criterion to the pruning of whole channels
+    protocols: dict[str, ProtocolResult]  # by name
 
 
 def _criteria_of(value: dict[str, Any], key: str, kind: type) -> tuple[str, ...]:
@@ -577,8 +453,9 @@ def _criteria_of(value: dict[str, Any], key: str, kind: type) -> tuple[str, ...]
 
 def _nest_shares(value: dict[str, Any], key: str, criteria: Sequence[str]) -> dict[str, Any]:
     """The JSON object with the shares of each row under a key in ``shares``, by criterion."""
-    rows = value.get(key)
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+    found = value.get(key)
+    rows = cast(list[dict[str, Any]], found)
+    if not isinstance(found, list) or not all(isinstance(row, dict) for row in rows):
         return value  # refused by its type
     shares = [{name: row[name] for name in criteria if name in row} for row in rows]
     return {

@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 #: Ctrl-C; what Slurm, Kubernetes and preempted machines send; a terminal that is gone.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -64,7 +64,7 @@ class Signals:
             raise Stopped(self._first)
 
     @contextlib.contextmanager
-    def noted(self) -> Iterator[None]:
+    def noted(self) -> Generator[None]:
         """Notes signals until the context ends; those that are ignored (nohup) stay so.
 
         Does nothing outside of the main thread, which alone may set handlers.

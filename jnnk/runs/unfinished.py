@@ -3,6 +3,7 @@
 import pathlib
 import shutil
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -57,7 +58,7 @@ def load_unfinished(
         steps = checkpoints.latest()
         if steps is None or not steps_before < steps <= steps_before + num_batches:
             return state, [], 0.0
-        each = jax.ShapeDtypeStruct((steps - steps_before,), np.float32)
+        each: Any = jax.ShapeDtypeStruct((steps - steps_before,), np.float32)
         like = (state, Metrics(*[each] * len(Metrics._fields)), jax.ShapeDtypeStruct((), "float32"))
         state, metrics, seconds = checkpoints.restore(steps, like)
     return state, [Metrics(*step) for step in np.stack(metrics, axis=1)], float(seconds)

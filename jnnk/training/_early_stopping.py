@@ -14,6 +14,7 @@ import optax
 from jax import Array
 from jax.core import Tracer
 
+from jnnk._core.arrays import ArrayLike
 from jnnk._core.whole_numbers import whole_number
 from jnnk.pruning._conv_leaves import PyTree, leaf_path
 from jnnk.training._step import TrainState
@@ -74,7 +75,9 @@ def update_patience(state: Patience, errors: Array, *, patience: int) -> Patienc
     )
 
 
-def trainable_masks(params: PyTree, convs: Iterable[Conv], stopped: Mapping[str, Array]) -> PyTree:
+def trainable_masks(
+    params: PyTree, convs: Iterable[Conv], stopped: Mapping[str, ArrayLike]
+) -> PyTree:
     """The gradient mask that freezes the filters, biases, and BatchNorm of stopped channels.
 
     Args:

@@ -11,7 +11,7 @@ from jnnk import InputError
 from jnnk.cli import main
 from jnnk.data import Dataset, Normalization, only_classes
 from jnnk.experiments import overlap as job
-from jnnk.experiments import overlap_epochs, overlap_pair, overlap_runs
+from jnnk.experiments import overlap_epochs, overlap_runs
 from jnnk.experiments.overlap_settings import Settings
 from jnnk.models.convnet import ConvNet, LayerSpec
 from jnnk.runs.folder import to_json
@@ -72,7 +72,7 @@ def inputs(dataset):
     return job.Inputs(
         create=create,
         run_dataset=dataset,
-        pair=[overlap_pair.Network(name, MODEL, weights(7)) for name in ("one", "same")],
+        pair=[job.Network(name, MODEL, weights(7)) for name in ("one", "same")],
         pair_dataset=dataset,
         trajectories=[overlap_epochs.Trajectory("net", MODEL, 2, weights)],
         trajectory_dataset=dataset,
@@ -172,7 +172,7 @@ def test_what_a_kill_cost_is_measured_again_and_nothing_else(done, inputs, monke
     lost = folder / "epochs" / "net" / "epoch0001.json"
     before = lost.read_bytes()
     lost.unlink()
-    monkeypatch.setattr(overlap_pair, "make_evaluate", lambda *_, **__: pytest.fail("again"))
+    monkeypatch.setattr(job, "make_evaluate", lambda *_, **__: pytest.fail("again"))
     monkeypatch.setattr(overlap_runs.Trainer, "measure", lambda *_: pytest.fail("again"))
     monkeypatch.setattr(job, "save_figure", lambda *_: None)  # slow, and drawn once already
     assert job.reproduce_overlap(folder, inputs, settings=SETTINGS) == results

@@ -52,7 +52,7 @@ def test_regularizer_study(dataset, tmp_path, monkeypatch):
         measured.append(values.shape)
         return MEASURED, None
 
-    monkeypatch.setattr(regularizer, "measure_layer", measure_layer)
+    monkeypatch.setattr("jnnk.experiments.runner.measure_layer", measure_layer)
     settings = regularizer.Settings(
         strengths=(), seeds=(0,), baselines=("cka",), baseline_strengths=(0.5, 2.0),
         layers=("conv1",), pool=2, epochs=1, batch_size=16, overlap_images=20,

@@ -10,7 +10,7 @@ from jnnk.jobs import protocol as job
 from jnnk.report.sections.protocol import protocol_sections
 from jnnk.runs import protocols
 from jnnk.runs.folder import create_run, read_json, read_json_lines
-from jnnk.runs.records import ProtocolResult
+from jnnk.runs.records import ProtocolResult, TrialSummary, over_seeds
 from jnnk.runs.settings import TrainConfig
 
 CONFIG = protocols.ProtocolConfig(
@@ -75,7 +75,7 @@ def test_mean_and_spread_over_seeds(done):
     assert row.seeds == 2
     assert row.pruned.mean == pytest.approx(np.mean(values))
     assert row.pruned.std == pytest.approx(abs(values[0] - values[1]) / np.sqrt(2))
-    single = job.summarize_trials(done.trials[:2])
+    single = over_seeds(TrialSummary, done.trials[:2], by=("criterion",))
     assert [each.pruned.std for each in single] == [None, None]
 
 
