@@ -73,7 +73,7 @@ def contributes(scores: jax.Array, contribution: float | jax.Array) -> jax.Array
         bool ``(Cin, Cout)``; all False for a filter whose scores are all zero.
     """
     total = jnp.nansum(scores, axis=0, keepdims=True)
-    rounding = (len(scores) + 2) * float(jnp.finfo(scores.dtype).eps)
+    rounding = (len(scores) + 2) * float(typed_jax.finfo(scores.dtype).eps)
     shares = scores / jnp.where(total > 0, total, 1) * (1 + rounding)
     return (total > 0) & (shares >= contribution)
 
