@@ -56,31 +56,24 @@ def sharded_nnk_graph(
     method: str = "exact",
     ring: bool = False,
 ) -> NNKGraph:
-    """`jnnk.graphs.channelwise_nnk_graph` on many devices: the same graph.
+    """NNK graphs of all channels of a layer on many devices, as of `channelwise_nnk_graph` on one.
 
     A mesh of c x d devices gives each one C / c channels, one after the other, and of each channel
-    N / d queries, rounded up to whole chunks of the solver (192 queries, fewer from K = 29 on);
-    both are padded where they do not divide (points of NaN are nobody's neighbour) and cut again.
-    So every operation has the shape that it has on one device, or rounds alike in its own, and
-    where the compiler makes the same of it, as it did on a CPU in all that was tried, the graph is
-    the same to the bit, even where problems have several solutions. With W = 4 bytes, or 8 for
-    float64, per channel:
+    N / d queries; both are padded where they do not divide (points of NaN are nobody's neighbour)
+    and cut again. On CPUs the queries are rounded up to whole chunks of the solver (192, fewer from
+    K = 29 on). So every operation has the shape that it has on one device, or rounds alike in its
+    own, and where the compiler makes the same of it, as it did in all that was tried, the graph is
+    the same to the bit, even where problems have several solutions. On accelerators, whose chunks
+    are longer, queries are shared evenly, and rounding may choose another of several solutions.
 
-    - ``ring=False``: each device receives all points, ``N D W`` bytes, once, and holds them,
-      beside ``block_size N W`` bytes of distances. The faster way where that fits.
-    - ``ring=True``: each device holds the ``N / d`` points that are its own and as many that pass
-      by; the distances are ``block_size N W / d`` bytes. Its queries, in blocks of B, keep the
-      numbers of the ``K + 8`` best candidates met so far, whose vectors are then collected: B is
-      ``block_size``, or ``2**22 / ((K + 8) D)`` (16 MiB, of which there are a few copies) if that
-      is more. Each block sends the points round three times, to choose, to rank and to weigh:
-      ``N D W`` bytes received, ``3 N / (d B)`` times, against ``2 N D B`` multiplications and
-      additions, and twice more for every B queries whose neighbours the first pass does not prove
-      (`jnnk.graphs.nearest_neighbors`). For N D too
-      large for one device: at N = 50,000, D = 64, K = 25, d = 8 the program needs 49 MiB beside
-      its input and output, against 110 MiB for ``ring=False``.
+    With ``ring=False`` each device receives all points of a channel and holds them, which is faster
+    where it fits. With ``ring=True`` it holds the ``N / d`` points that are its own and as many
+    that pass by, and each block of its queries sends the points round three times: to choose
+    candidates, to rank and to weigh them; and twice more for every ``block_size`` queries whose
+    neighbours the first pass does not prove (`nearest_neighbors`). No array of N x N elements
+    exists either way. The page on meshes gives the bytes.
 
-    No array of N x N elements exists either way. Works under jit and differentiation, and in many
-    processes if all call it with the same mesh.
+    Works under jit and differentiation, and in many processes if all call it with the same mesh.
 
     Args:
         activations: (N, H, W, C), or (N, D, C) already flattened; floating; any size may be

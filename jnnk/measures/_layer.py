@@ -46,7 +46,7 @@ class LayerMeasures(NamedTuple):
         degree: `MeanInterval` of the NNK degree in the graph of the whole vectors.
         mle_dimension: `MeanInterval` of the intrinsic dimension of the whole vectors, by maximum
             likelihood.
-        two_nn_dimension: the same by TwoNN.
+        two_nn_dimension: intrinsic dimension of the whole vectors by TwoNN, without an interval.
         channel_loo_error: leave-one-out error, mean over the live channels; None without any.
         vote_loo_error: of the channels' common vote.
         loo_error: of the graph of the whole vectors.

@@ -8,7 +8,10 @@ Layout of a run folder::
     metrics.jsonl     one line an epoch of training
     overlap/          one .npz and .json per epoch and layer measured, random/ for the control,
                       pictures of channels, tables/ of all records and matrices
-    prune/            sweep.json, masks.safetensors, checkpoints/ and metrics.jsonl of fine-tuning
+    prune/            sweep.json, result.json, masks.safetensors, tables/, checkpoints/ and
+                      metrics.jsonl of fine-tuning
+    channels/         the same for whole channels, a folder for each criterion
+    protocol/         the same for pruning after an L1 training, a folder for each protocol
     results.json      every number the report shows
     figures/          the report's pictures, PNG and SVG
     report.html

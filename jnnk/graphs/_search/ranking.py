@@ -19,8 +19,8 @@ class Ranked(NamedTuple):
     Attributes:
         indices: int32 (B, K), -1 where there are fewer.
         distances: `Distances` (B, K), ascending, infinity where there are fewer.
-        unproven: (B,), 0 where no other point is proven to be as near as the K-th, else what the
-            K-th distance is at most.
+        unproven: (B,), 0 where it is proven that no other point is as near as the K-th, else what
+            the K-th distance is at most.
     """
 
     indices: jax.Array
