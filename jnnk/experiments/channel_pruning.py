@@ -78,7 +78,7 @@ def reproduce_channel_pruning(
     measured = run_cases(
         "reproduce channel-pruning",
         list(itertools.product(studied, settings.keep_rates, settings.criteria)),
-        lambda case: case[0].records(*case[1:]),
+        _records_of,
         unit="case",
         progress=progress,
         show=lambda found: {"accuracy": found[-1].accuracy},
@@ -89,6 +89,11 @@ def reproduce_channel_pruning(
     figure = ("channel_pruning", channel_pruning(summary))
     save_study(folder, records, summary, caption=caption, figure=figure)
     return summary
+
+
+def _records_of(case: tuple["_StudiedNetwork", float, str]) -> tuple[ChannelCase, ...]:
+    network, keep_rate, criterion = case
+    return network.records(keep_rate, criterion)
 
 
 def summarize_cases(records: Sequence[ChannelCase]) -> tuple[ChannelSummary, ...]:

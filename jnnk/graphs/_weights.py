@@ -165,7 +165,7 @@ def weigh(
     Returns:
         An `NNKGraph`.
     """
-    indices, distances, vectors = candidates
+    indices, distances, candidate_vectors = candidates
     (num_queries, num_neighbors), dtype = indices.shape, queries.embedded.dtype
     finite = jnp.all(jnp.isfinite(queries.embedded), axis=1)
     coincident = (indices >= 0) & (distances == 0)
@@ -175,11 +175,12 @@ def weigh(
     )
     weighed = map_blocks(
         solve_block,
-        _in_whole_chunks(indices, queries, vectors, units, coincident),
+        _in_whole_chunks(indices, queries, candidate_vectors, units, coincident),
         block_size=gram_queries(num_neighbors),
     )
     weights, errors, residual, converged, ambiguous = (x[:num_queries] for x in weighed)
-    # What coincides with the query was no part of a problem: it explains the query by itself.
+    # What coincides with the query was no part of a problem: it explains the query by itself. In a
+    # dead channel all coincides and nothing is explained.
     coincident &= ~dead
     number = jnp.sum(coincident, axis=1, keepdims=True).astype(dtype)
     weights = jnp.where(coincident, 1 / jnp.maximum(number, 1), weights)
@@ -197,7 +198,7 @@ def weigh(
 
 def _in_whole_chunks(
     indices: jax.Array,
-    vectors: Vectors,
+    queries: Vectors,
     candidates: Vectors | None,
     units: jax.Array,
     coincident: jax.Array,
@@ -216,7 +217,7 @@ def _in_whole_chunks(
         widths = [(0, whole - num_queries), *[(0, 0)] * (x.ndim - 1)]
         return jnp.pad(x, widths, mode="edge") if whole > num_queries else x
 
-    unpadded = indices, vectors, candidates, units, coincident
+    unpadded = indices, queries, candidates, units, coincident
     parts: tuple[jax.Array, Vectors, Vectors | None, jax.Array, jax.Array]
     parts = jax.tree.map(padded, unpadded)
     return _Queries(*parts, exists)
@@ -232,8 +233,8 @@ def _solve_block(
 ) -> _Weighed:
     """The weights of a block of queries."""
     # Similarities in smaller blocks, whose differences fit the caches.
-    pose = functools.partial(_problems, points=points, similarity=similarity)
-    gram, cross, mask = map_blocks(pose, queries, block_size=LOCAL_QUERIES)
+    problems_of = functools.partial(_problems, points=points, similarity=similarity)
+    gram, cross, mask = map_blocks(problems_of, queries, block_size=LOCAL_QUERIES)
     solution = solve_nnk(gram, cross, tol=tol, max_steps=max_steps)
     weights = jnp.where(mask, solution.weights, 0)
     if not isinstance(similarity, RadialSimilarity):

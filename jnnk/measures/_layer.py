@@ -89,7 +89,7 @@ def measure_graphs(
         ValueError: if the graphs and the labels are not of the same images.
     """
     resamples = np.asarray(overlap_resamples(channels, jax.random.key(0)))
-    live = np.isfinite(np.diagonal(resamples[0]))
+    live = np.isfinite(np.diagonal(resamples[0]))  # the first is of the images themselves
     chance = np.asarray(chance_overlap(channels, num_candidates=len(labels) - 1))
     degrees = np.asarray(nnk_degree(channels))
     errors = np.asarray(loo_error(channels, labels, num_classes))

@@ -138,6 +138,7 @@ def threshold_explorer(
         for n in _telling(shares, len(thresholds))
     ]
     told = list(shares).index(criterion)
+    moving = len(lines)  # the number of the trace that the slider moves, drawn after the lines
     titles = [
         f"{plain(criterion)} below {stop.threshold:.2g}:<br>"
         + _title(stop.pruned[told], stop.accuracies[told], kernels)
@@ -148,7 +149,7 @@ def threshold_explorer(
             "method": "update",
             "label": f"{stop.threshold:.2g}",
             "args": [
-                {"x": [stop.pruned], "y": [stop.accuracies]}, {"title.text": title}, [len(lines)]
+                {"x": [stop.pruned], "y": [stop.accuracies]}, {"title.text": title}, [moving]
             ],
         }
         for stop, title in zip(stops, titles, strict=True)

@@ -71,7 +71,9 @@ class Trial(NamedTuple):
 
 
 def find_support(gram: jax.Array, cross: jax.Array) -> Solved:
-    """Solutions of the problems that the metric suits; the others are left undone.
+    """First phase: projected gradients find supports, conjugate gradients solve on them.
+
+    What that does not solve for certain is left undone, for `active_set.finish`.
 
     Args:
         gram: (B, K, K).

@@ -37,7 +37,7 @@ from jnnk.graphs._search.shortlists import (
 )
 
 # The index of what does not exist, after all others.
-_NONE = np.iinfo(np.int32).max
+_NO_INDEX = np.iinfo(np.int32).max
 
 
 class Asked(NamedTuple):
@@ -167,7 +167,7 @@ def search(
 
             found = ring.shortlist(list_of_share, rows, share=share)
         # By index, so that the first ones are kept of those that tie.
-        indices = jnp.sort(jnp.where(found.nearness > -NONE, found.indices, _NONE), axis=1)
+        indices = jnp.sort(jnp.where(found.nearness > -NONE, found.indices, _NO_INDEX), axis=1)
         copied = jnp.broadcast_to(copies.indices[:1], (size, 1))
         listed = jnp.concatenate([indices, copied], axis=1)
         # Gathered first: XLA would otherwise look up every coordinate by itself.
@@ -183,6 +183,7 @@ def search(
             # In a ring too: how sums round depends on how many there are.
             block_size=block_size,
         )
+        # Unsigned: JAX would wrap negative ones. What is out of range is dropped.
         written = jnp.where(is_todo, numbers, num_queries).astype(jnp.uint32)
 
         def write(old: jax.Array, new: jax.Array) -> jax.Array:
