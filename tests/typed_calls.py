@@ -49,9 +49,13 @@ def _argument_misfit(name: str, value: Any, hint: object) -> list[str]:
     """As `_misfit`; two results that are given need not agree, and may hold arrays of NumPy."""
     if not (isinstance(value, tuple) and type(value).__module__.startswith("jnnk")):
         return _misfit(name, value, hint)
-    fields = (jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in value)
     with jaxtyped("context"):
-        return _misfit(name, type(value)(*fields), hint)
+        misfits = _misfit(name, value, hint)
+    if misfits and any(isinstance(field, np.ndarray) for field in value):
+        fields = (jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in value)
+        with jaxtyped("context"):
+            misfits = _misfit(name, type(value)(*fields), hint)
+    return misfits
 
 
 def checked(function: Any) -> Any:
