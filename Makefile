@@ -6,7 +6,9 @@ PYTEST := --numprocesses auto --dist loadfile --no-loadscope-reorder
 OLDEST := .venv-oldest
 LIBRARY := $(addprefix tests/,core graphs activations measures penalties pruning training \
     test_lowering.py test_whole_numbers.py)
-TYPES := $(BIN)/basedpyright --pythonpath $(BIN)/python
+# Both checks of types at once: all in basic mode, and what tests/strict_types.json names.
+TYPES := printf '%s\n' . tests/strict_types.json | xargs -n 1 -P 2 \
+    $(BIN)/basedpyright --pythonpath $(BIN)/python --project
 SOURCES := pyproject.toml $(shell find jnnk models -type f -not -name '*.pyc')
 
 .PHONY: demo test test-all test-oldest docs clean
@@ -18,7 +20,6 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(TYPES)
-	$(TYPES) --project tests/strict_types.json
 	JNNK_QUICK_COMPILE=1 $(BIN)/pytest $(PYTEST) -m 'not thorough'
 
 # With what takes too long for every change; what hangs on the last bits is compiled as by a user.
@@ -26,7 +27,6 @@ test-all: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(TYPES)
-	$(TYPES) --project tests/strict_types.json
 	JNNK_QUICK_COMPILE=1 $(BIN)/pytest $(PYTEST) -m 'not user_compile'
 	$(BIN)/pytest $(PYTEST) -m user_compile
 
