@@ -216,6 +216,7 @@ DISCRETE = {
     ),
     "channel_masks": (channel_choice, (PARAMS,)),
     "contributes": (partial(kept.contributes, contribution=0.1), (array(3, 5),)),
+    "contributes_exactly": (partial(kept.contributes_exactly, contribution=0.1), (array(3, 5),)),
     "above_threshold": (partial(kept.above_threshold, threshold=0.1), (array(3, 5),)),
     "trainable_masks": (frozen, (PARAMS,)),
     "masks_from_layers": (kept_above_zero, (PARAMS,)),

@@ -64,7 +64,7 @@ def authors_mode(mode: str, value: float) -> AuthorsMode:
 
     Examples:
         >>> authors_mode("det_contrib", 0.1)
-        AuthorsMode(criterion='det', selection=Contribution(contribution=0.1))
+        AuthorsMode(criterion='det', selection=Contribution(contribution=0.1, exact=True))
     """
     suffix = next((each for each in _SUFFIXES if mode.endswith(each)), "")
     name = mode.removesuffix(suffix)
@@ -75,7 +75,7 @@ def authors_mode(mode: str, value: float) -> AuthorsMode:
             f"by one of {', '.join(_SUFFIXES)}; got {mode!r}"
         )
     if suffix.endswith("_contrib"):
-        return AuthorsMode(criterion, Contribution(value))
+        return AuthorsMode(criterion, Contribution(value, exact=True))
     if suffix.endswith("_kernels"):
         return AuthorsMode(criterion, _AuthorsKeepRate(value, "filter"))
     if suffix.endswith("_neurons"):

@@ -38,8 +38,9 @@ def kept_kernels(
     match selection:
         case Threshold(threshold):
             return _keep_by_value(scores, alive, threshold, above_threshold)
-        case Contribution(contribution):
-            return _keep_by_value(scores, alive, contribution, contributes)
+        case Contribution(contribution, exact):
+            keep = contributes_exactly if exact else contributes
+            return _keep_by_value(scores, alive, contribution, keep)
         case KeepRate():
             num_pruned = _num_pruned(selection, alive)
             return _keep_by_rank(
@@ -61,21 +62,36 @@ def above_threshold(magnitudes: Scores, threshold: float | Scores) -> Scores:
 
 
 def contributes(scores: jax.Array, contribution: float | jax.Array) -> jax.Array:
-    """Keep the kernels that hold at least a share of their filter's summed score.
+    """Keep the kernels that hold at least a share of their filter's summed score, but for rounding.
 
     Args:
         scores: raw scores ``(Cin, Cout)``.
-        contribution: the share, a scalar in [0, 1]. A score that holds it but for what the sum, the
-            quotient and the share itself round counts as holding it: of ten equal kernels each
-            holds a tenth.
+        contribution: the share, a scalar in [0, 1]. What the sum, the quotient and the share itself
+            may round is allowed for: of ten equal kernels each holds a tenth.
 
     Returns:
         bool ``(Cin, Cout)``; all False for a filter whose scores are all zero.
     """
-    total = jnp.nansum(scores, axis=0, keepdims=True)
-    rounding = (len(scores) + 2) * float(typed_jax.finfo(scores.dtype).eps)
+    total, num_additions = _sum_in_halves(jnp.where(jnp.isnan(scores), 0, scores))
+    rounding = (2 + num_additions) * float(typed_jax.finfo(scores.dtype).eps)
     shares = scores / jnp.where(total > 0, total, 1) * (1 + rounding)
     return (total > 0) & (shares >= contribution)
+
+
+def contributes_exactly(scores: jax.Array, contribution: float | jax.Array) -> jax.Array:
+    """As `contributes`, by the rounded quotient as it is, as the authors decide."""
+    total = jnp.nansum(scores, axis=0, keepdims=True)
+    return (total > 0) & (scores / jnp.where(total > 0, total, 1) >= contribution)
+
+
+def _sum_in_halves(scores: jax.Array) -> tuple[jax.Array, int]:
+    """The sum over the first axis, and by how many additions a score gets into it: log2 of all."""
+    depth = max(0, len(scores) - 1).bit_length()
+    padding = [(0, 2**depth - len(scores)), *[(0, 0)] * (scores.ndim - 1)]
+    halves = jnp.pad(scores, padding)
+    for _ in range(depth):
+        halves = halves[: len(halves) // 2] + halves[len(halves) // 2 :]
+    return halves[0], depth
 
 
 def keep_largest(scores: jax.Array, num_pruned: int | jax.Array) -> jax.Array:

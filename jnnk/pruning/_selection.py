@@ -51,12 +51,15 @@ class Contribution:
 
     Attributes:
         contribution: the share, a scalar in [0, 1]; it may be traced.
+        exact: False keeps a kernel that misses the share by rounding alone, such as each of ten
+            equal ones at 0.1. True prunes it, as the authors' masks do.
 
     Raises:
-        ValueError: if it is something else.
+        ValueError: if the share is something else.
     """
 
     contribution: float | jax.Array
+    exact: bool = False
 
     def __post_init__(self) -> None:
         if not _is_traced(self.contribution):

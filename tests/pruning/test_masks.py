@@ -147,7 +147,7 @@ def test_contribution(params):
     masks = make_masks(params, criterion="weight", selection=Contribution(0.12))
     keep = kept(masks)["block_0/conv1/kernel"]
     np.testing.assert_array_equal(keep, scores / scores.sum(axis=0) >= 0.12)
-    assert authors_mode("weight_contrib", 0.12) == ("weight", Contribution(0.12))
+    assert authors_mode("weight_contrib", 0.12) == ("weight", Contribution(0.12, exact=True))
 
 
 @pytest.mark.parametrize("weight", [0.1, 0.3, 0.7, 1e-3])

@@ -250,8 +250,8 @@ def test_jit_and_vmap_change_nothing():
     [
         ("det", ("det", Threshold(0.5))),
         ("det_corr", ("det_gram", Threshold(0.5))),
-        ("det_contrib", ("det", Contribution(0.5))),
-        ("min_eig_real_contrib", ("min_eig_real", Contribution(0.5))),
+        ("det_contrib", ("det", Contribution(0.5, exact=True))),
+        ("min_eig_real_contrib", ("min_eig_real", Contribution(0.5, exact=True))),
         ("spectral_norm_sorted_kernels", ("spectral_norm", KeepRate(0.5, "filter"))),
         ("weight_sorted_neurons", ("weight", KeepRate(0.5, "layer", whole_filters=True))),
         ("random_kernels", ("random", KeepRate(0.5, "filter"))),
