@@ -41,7 +41,7 @@ def authors_mode(mode: str, value: float) -> AuthorsMode:
     mode                                            selection
     ==============================================  ================================================
     ``det_corr``, or a key of ``CRITERIA``          ``Threshold(value)``
-    ``NAME_contrib``                                ``Contribution(value)``
+    ``NAME_contrib``                                ``Contribution(value, exact=True)``
     ``NAME_sorted_kernels``, ``random_kernels``     ``KeepRate(value, scope="filter")``
     ``NAME_sorted_neurons``, ``random_neurons``     ``KeepRate(value, scope="layer",
                                                     whole_filters=True)``
