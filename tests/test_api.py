@@ -20,8 +20,8 @@ MODULES = sorted(
     | {"jnnk.models"}
 )
 # The one argument that is the function's whole point and has a default all the same; and what
-# Flax calls by position.
-POSITIONAL = {"main": "argv", "gaussian": "bandwidth", "he_normal": "dtype"}
+# Flax calls by position, or Python where it decorates.
+POSITIONAL = {"main": "argv", "gaussian": "bandwidth", "he_normal": "dtype", "jit": "function"}
 
 
 def public_functions():
