@@ -157,7 +157,7 @@ def _assert_nearest(points, indices, distances, num_neighbors):
     np.testing.assert_allclose(distances, expected, rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("dim", [2, 64, 512])
+@pytest.mark.parametrize("dim", [2, 64, pytest.param(512, marks=pytest.mark.thorough)])
 def test_clusters_however_narrow(dim):
     number = 600
     find = functools.partial(nearest_neighbors, num_neighbors=10, exclude=jnp.arange(number))
