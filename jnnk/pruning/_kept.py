@@ -85,13 +85,13 @@ def contributes_exactly(scores: jax.Array, contribution: float | jax.Array) -> j
 
 
 def _sum_in_halves(scores: jax.Array) -> tuple[jax.Array, int]:
-    """The sum over the first axis, and by how many additions a score gets into it: log2 of all."""
+    """The sum over the first axis, kept, and how many additions a score goes through: log2 of all."""
     depth = max(0, len(scores) - 1).bit_length()
     padding = [(0, 2**depth - len(scores)), *[(0, 0)] * (scores.ndim - 1)]
     halves = jnp.pad(scores, padding)
     for _ in range(depth):
         halves = halves[: len(halves) // 2] + halves[len(halves) // 2 :]
-    return halves[0], depth
+    return halves, depth
 
 
 def keep_largest(scores: jax.Array, num_pruned: int | jax.Array) -> jax.Array:
