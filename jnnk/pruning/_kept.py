@@ -85,7 +85,7 @@ def contributes_exactly(scores: jax.Array, contribution: float | jax.Array) -> j
 
 
 def _sum_in_halves(scores: jax.Array) -> tuple[jax.Array, int]:
-    """The sum over the first axis, kept, and how many additions a score goes through: log2 of all."""
+    """The sum over the first axis, which is kept, and how many additions a score goes through."""
     depth = max(0, len(scores) - 1).bit_length()
     padding = [(0, 2**depth - len(scores)), *[(0, 0)] * (scores.ndim - 1)]
     halves = jnp.pad(scores, padding)
