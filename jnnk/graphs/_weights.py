@@ -6,7 +6,7 @@ Queries go through in blocks, since their Gram matrices are the largest arrays t
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -104,7 +104,7 @@ def vectors_of(points: jax.Array, similarity: Similarity) -> Vectors:
     return Vectors(some_coordinates(points / UNIT), points)
 
 
-def needs_all_distances(similarity: Similarity) -> bool:
+def needs_all_distances(similarity: Similarity) -> TypeGuard[RadialSimilarity]:
     """Whether no query can be weighed before the distances of all are known."""
     return isinstance(similarity, RadialSimilarity) and similarity.needs_all_distances
 
@@ -117,7 +117,7 @@ def resolved(similarity: Similarity, distances: jax.Array, valid: jax.Array) -> 
         distances: (Q, K) of all queries to their candidates, in units of `UNIT`.
         valid: bool (Q, K), which candidates exist.
     """
-    if not (isinstance(similarity, RadialSimilarity) and similarity.needs_all_distances):
+    if not needs_all_distances(similarity):
         return similarity
     unit = power_of_two(jnp.max(jnp.where(valid, distances, 0), initial=0))
     return similarity.resolved(jnp.square(distances / unit), valid, unit * UNIT)

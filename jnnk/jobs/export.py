@@ -5,6 +5,7 @@ from functools import partial
 import jax
 from flax.linen import Module
 
+from jnnk._core.errors import InputError
 from jnnk.data import Dataset
 from jnnk.jobs.train import load_state, train_config
 from jnnk.runs.checkpoints import Checkpoints
@@ -36,5 +37,8 @@ def networks(run: Run, model: Module, dataset: Dataset) -> dict[str, TrainState]
     for name, folder in folders.items():
         if (folder / "result.json").exists():  # else it was stopped on the way
             with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
-                found[name] = checkpoints.restore(checkpoints.latest() or 0, like)
+                last = checkpoints.latest()
+                if last is None:
+                    raise InputError(f"{checkpoints.folder}: no checkpoint of the pruned network")
+                found[name] = checkpoints.restore(last, like)
     return found
