@@ -1,0 +1,1 @@
+"""Networks as JAX sees them: their convolutions, activations and wiring, read from the jaxpr."""
