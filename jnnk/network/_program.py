@@ -6,7 +6,8 @@ a derivative of its own and no convolution in it stays one operation, so that it
 A ``scan`` stays one operation too, with the list of its body beside it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -134,9 +135,17 @@ def run(program: Program, inputs: Sequence[Any], wanted: Sequence[Place]) -> lis
     return [inside[place] if place.scans else values[place.value] for place in wanted]
 
 
-def leading_to(program: Program, values: Iterable[int]) -> set[int]:
-    """Places in ``operations`` of those that the values need."""
-    return _needed(program, {Place(value) for value in values})
+def without_unneeded(program: Program) -> Program:
+    """The program without operations that its outputs do not need; values keep their numbers."""
+    needed = _needed(program, {Place(value) for value in program.outputs})
+    operations = (
+        operation
+        if operation.body is None
+        else operation._replace(body=without_unneeded(operation.body))
+        for number, operation in enumerate(program.operations)
+        if number in needed
+    )
+    return dataclasses.replace(program, operations=tuple(operations))
 
 
 def _needed(program: Program, wanted: set[Place | int]) -> set[int]:

@@ -1,0 +1,193 @@
+"""What a network is made of, as read from its program."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from jnnk.network._kernels import KernelAxes
+from jnnk.network._leaves import Path
+from jnnk.network._program import Place, Program
+from jnnk.network._views import View
+
+
+class Maps(NamedTuple):
+    """Where the values of a convolution's channels are found, and how they lie there.
+
+    Attributes:
+        place: of the value in the program.
+        view: its axes by those of the convolution's output.
+        order: axes of the convolution's output: images, positions, channels.
+        shape: that of the convolution's output in this order, such as (N, H, W, C).
+    """
+
+    place: Place
+    view: View
+    order: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    def ordered(self, value: Array) -> Array:
+        """The value at ``place`` as (N, positions ..., C), behind an axis for each scan."""
+        scans = len(self.place.scans)
+        steps = value.shape[:scans]
+        axes = [parts[0].axis if parts and parts[0].size != 1 else None for parts in self.view]
+        sizes = [size for size, axis in zip(value.shape[scans:], axes, strict=True)
+                 if axis is not None]  # fmt: skip
+        kept = [axis for axis in axes if axis is not None]
+        order = [scans + kept.index(axis) for axis in self.order if axis in kept]
+        value = jnp.transpose(value.reshape(*steps, *sizes), (*range(scans), *order))
+        return value.reshape(*steps, *self.shape)
+
+
+class Conv(NamedTuple):
+    """One convolution of a network that reads the images.
+
+    Attributes:
+        name: of its layer: the path of its kernel without ``params`` and ``kernel``, ``weight`` or
+            ``w``. Where a layer is called again, ``@2`` and so on follow.
+        path: JAX key path of the kernel's leaf in the variables.
+        kernel_shape: shape of the leaf.
+        axes: what its axes are.
+        groups: of channels that see each other.
+        strides: of the positions.
+        kernel_dilation: steps between the positions that a kernel sees.
+        input_dilation: of a transposed convolution, its stride; else ones.
+        output_shape: (positions ..., C) of one image, (H, W, C) in two dimensions, whatever the
+            order in the network.
+        channel_axis: which axis of the output in the network is that of channels.
+        steps: how often it runs, in a scan; else 1.
+        macs: multiply-accumulates of one image, in all steps. Positions outside of the image
+            count, zeros between those of a transposed convolution do not.
+        params: number of weights of the leaf.
+        output: where its output is found.
+        activation: where its activations are found: behind norm, bias and nonlinearity.
+    """
+
+    name: str
+    path: Path
+    kernel_shape: tuple[int, ...]
+    axes: KernelAxes
+    groups: int
+    strides: tuple[int, ...]
+    kernel_dilation: tuple[int, ...]
+    input_dilation: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    channel_axis: int
+    steps: int
+    macs: int
+    params: int
+    output: Maps
+    activation: Maps
+
+    @property
+    def kernel_size(self) -> tuple[int, ...]:
+        """Number of positions that a kernel sees, by axis."""
+        return tuple(self.kernel_shape[axis] for axis in self.axes.spatial)
+
+    @property
+    def is_transposed(self) -> bool:
+        """Whether it widens its input by a stride."""
+        return any(step > 1 for step in self.input_dilation)
+
+
+class LeftOut(NamedTuple):
+    """A convolution that was met and cannot be followed.
+
+    Attributes:
+        what: which one, by the shapes of its input and kernel.
+        reason: why not.
+    """
+
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network as read from its program: `jnnk.network.read`.
+
+    Attributes:
+        convs: the convolutions that read the images, in the order in which they run.
+        left_out: those that cannot be followed, with the reason.
+        program: all operations that the outputs need; its inputs are the leaves of the variables,
+            then those of the images.
+    """
+
+    convs: tuple[Conv, ...]
+    left_out: tuple[LeftOut, ...]
+    program: Program
+
+    def __getitem__(self, name: str) -> Conv:
+        """The convolution of that name."""
+        for conv in self.convs:
+            if conv.name == name:
+                return conv
+        raise KeyError(f"no conv {name!r}; there are {', '.join(each.name for each in self.convs)}")
+
+    def __repr__(self) -> str:
+        return f"<Network of {len(self.convs)} convs; print it for a table>"
+
+    def __str__(self) -> str:
+        rows = [("conv", "kernel", "in", "out", "stride", "output", "weights", "MACs", "")]
+        rows += [_row(conv) for conv in self.convs]
+        weights = {conv.path: conv.params for conv in self.convs}
+        macs = sum(conv.macs for conv in self.convs)
+        rows.append(("all", "", "", "", "", "", f"{sum(weights.values()):,}", f"{macs:,}", ""))
+        lines = _aligned(rows)
+        lines += [f"not followed: {each.what}: {each.reason}" for each in self.left_out]
+        return "\n".join(lines)
+
+
+def _row(conv: Conv) -> tuple[str, ...]:
+    notes: list[str] = []
+    if conv.groups > 1:
+        notes.append("depthwise" if _is_depthwise(conv) else f"{conv.groups} groups")
+    if conv.is_transposed:
+        notes.append(f"transposed, stride {_by_axis(conv.input_dilation)}")
+    if any(step > 1 for step in conv.kernel_dilation):
+        notes.append(f"dilation {_by_axis(conv.kernel_dilation)}")
+    if conv.steps > 1:
+        notes.append(f"{conv.steps} steps")
+    if conv.activation.place == conv.output.place:
+        notes.append("no nonlinearity")
+    return (
+        conv.name,
+        _by_axis(conv.kernel_size),
+        str(conv.kernel_shape[conv.axes.input] * conv.groups),
+        str(conv.output_shape[-1]),
+        _by_axis(conv.strides),
+        " x ".join(map(str, conv.output_shape)),
+        f"{conv.params:,}",
+        f"{conv.macs:,}",
+        ", ".join(notes),
+    )
+
+
+def _is_depthwise(conv: Conv) -> bool:
+    return conv.kernel_shape[conv.axes.input] == 1
+
+
+def _by_axis(sizes: Sequence[int]) -> str:
+    """Sizes by axis, as one number where they are the same."""
+    return str(sizes[0]) if len(set(sizes)) == 1 else " x ".join(map(str, sizes))
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """The rows of a table as lines; names and notes to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    last = len(widths) - 1
+    return [
+        "  ".join(
+            cell.ljust(width) if place in (0, last) else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def num_positions(conv: Conv) -> int:
+    """Number of positions of one image's output."""
+    return math.prod(conv.output_shape[:-1])

@@ -1,0 +1,222 @@
+"""Read a network: its convolutions, the parameters that feed them, what becomes of their output."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Set
+from typing import Any, NamedTuple
+
+import jax
+from jax import Array
+from jaxtyping import Shaped
+
+from jnnk._core.arrays import ArrayLike
+from jnnk._core.errors import InputError
+from jnnk.network._kernels import Origin, kernel_axes, of_leaves, of_scan, origins
+from jnnk.network._leaves import PyTree, layer_name, leaves_by_path
+from jnnk.network._network import Conv, LeftOut, Maps, Network
+from jnnk.network._program import (
+    CONV,
+    Operation,
+    Place,
+    Program,
+    holds_conv,
+    jaxprs_of,
+    trace,
+    without_unneeded,
+)
+from jnnk.network._sites import activation_site
+from jnnk.network._views import whole_view
+
+
+def read(
+    apply_fn: Callable[[Any, Array], Any],
+    variables: PyTree,
+    images: Shaped[ArrayLike, "N ..."] | jax.ShapeDtypeStruct,
+) -> Network:
+    """Reads a network from its jaxpr: its convolutions, with their kernels and activations.
+
+    Nothing is computed: the network is traced, with the shapes of its variables and images.
+
+    Args:
+        apply_fn: ``(variables, images) -> anything``, traceable by JAX; see
+            `jnnk.network.as_function` for models of Flax, Equinox and Haiku.
+        variables: pytree of the network's arrays; the kernels are among its leaves.
+        images: a batch; its shape and dtype alone matter.
+
+    Returns:
+        The network, without what its outputs do not need. Print it for a table.
+
+    Raises:
+        InputError: if there are no images or ``images`` is no array.
+
+    Examples:
+        >>> def apply_fn(variables, images):
+        ...     return jax.lax.conv(images, variables["conv1"], (1, 1), "SAME")
+        >>> variables = {"conv1": jnp.ones((4, 3, 3, 3))}
+        >>> network = read(apply_fn, variables, jnp.ones((2, 3, 8, 8)))
+        >>> conv = network["conv1"]
+        >>> conv.output_shape, conv.macs
+        ((8, 8, 4), 6912)
+    """
+    if not hasattr(images, "shape") or not images.shape or not images.shape[0]:
+        got = f"shape {images.shape}" if hasattr(images, "shape") else type(images).__name__
+        raise InputError(f"images must be an array of at least one image (N, ...); got {got}")
+    paths = list(leaves_by_path(variables))
+    abstract = jax.ShapeDtypeStruct(images.shape, images.dtype)
+    program = without_unneeded(trace(apply_fn, variables, abstract))
+    found = _Found(tuple(program.shapes[value].shape for value in program.inputs), images.shape[0])
+    of_images = set(program.inputs[len(paths) :])
+    leaves = of_leaves(program, len(paths))
+    calls = list(_calls(program, of_images, leaves, found, scans=(), steps=1))
+    convs = [call for call in calls if isinstance(call, _Call)]
+    left_out = [call for call in calls if isinstance(call, LeftOut)]
+    return Network(tuple(_named(convs, paths)), tuple(left_out), program)
+
+
+class _Found(NamedTuple):
+    """What all calls need to know of the network."""
+
+    shapes: tuple[tuple[int, ...], ...]  # of the program's inputs
+    num_images: int
+
+
+class _Call(NamedTuple):
+    """A convolution without its name."""
+
+    leaf: int
+    conv: Conv
+
+
+def _named(calls: list[_Call], paths: list[Any]) -> Iterator[Conv]:
+    """The convolutions with the names of their kernels, told apart where they are the same."""
+    layers = [layer_name(path) for path in paths]
+    seen: dict[int, int] = {}
+    for call in calls:
+        seen[call.leaf] = seen.get(call.leaf, 0) + 1
+        name = layers[call.leaf]
+        if layers.count(name) > 1:
+            others = {other.leaf for other in calls if layers[other.leaf] == name}
+            name = name if len(others) == 1 else jax.tree_util.keystr(paths[call.leaf])
+        if seen[call.leaf] > 1:
+            name = f"{name}@{seen[call.leaf]}"
+        yield call.conv._replace(name=name, path=paths[call.leaf])
+
+
+def _calls(
+    program: Program,
+    dependent_inputs: Set[int],
+    leaves: Mapping[int, Origin],
+    found: _Found,
+    *,
+    scans: tuple[int, ...],
+    steps: int,
+) -> Iterator[_Call | LeftOut]:
+    """The convolutions of a program, those in its scans where these run."""
+    dependent = _dependent(program, dependent_inputs)
+    known = origins(program, leaves)
+    for number, operation in enumerate(program.operations):
+        if not dependent.intersection(operation.inputs):
+            continue
+        if operation.name == CONV:
+            yield _call(program, operation, dependent, known, found, scans=scans, steps=steps)
+        elif operation.body is not None:
+            inside = _dependent_in_body(operation, dependent)
+            yield from _calls(
+                operation.body,
+                inside,
+                of_scan(operation, known),
+                found,
+                scans=(*scans, number),
+                steps=steps * operation.params["length"],
+            )
+        elif any(map(holds_conv, jaxprs_of(operation.equation))):
+            yield LeftOut(
+                f"convolutions in {operation.name}", "operations inside of it are not followed"
+            )
+
+
+def _dependent(program: Program, inputs: Set[int]) -> set[int]:
+    """Numbers of the values that depend on the given inputs."""
+    dependent = set(inputs)
+    for operation in program.operations:
+        if dependent.intersection(operation.inputs):
+            dependent.update(operation.outputs)
+    return dependent
+
+
+def _dependent_in_body(operation: Operation, dependent: Set[int]) -> set[int]:
+    """Inputs of a scan's body that depend on the images, in some step."""
+    body, params = operation.body, operation.params
+    assert body is not None
+    inputs = {
+        inner
+        for inner, outer in zip(body.inputs, operation.inputs, strict=True)
+        if outer in dependent
+    }
+    carried = body.inputs[params["num_consts"] :][: params["num_carry"]]
+    while True:
+        reached = _dependent(body, inputs)
+        more = {
+            inner
+            for inner, new in zip(carried, body.outputs, strict=False)
+            if new in reached and inner not in inputs
+        }
+        if not more:
+            return inputs
+        inputs |= more
+
+
+def _call(
+    program: Program,
+    operation: Operation,
+    dependent: Set[int],
+    known: Mapping[int, Origin],
+    found: _Found,
+    *,
+    scans: tuple[int, ...],
+    steps: int,
+) -> _Call | LeftOut:
+    """One convolution, or why it cannot be followed."""
+    images, kernel = operation.inputs
+    params = operation.params
+    dimensions = params["dimension_numbers"]
+    in_shape, out_shape = program.shapes[images].shape, program.shapes[operation.outputs[0]].shape
+    what = f"convolution of {in_shape} with a kernel {program.shapes[kernel].shape}"
+    if kernel in dependent:
+        return LeftOut(what, "its kernel depends on the images")
+    origin = known.get(kernel)
+    if origin is None:
+        return LeftOut(what, "its kernel is no leaf of the variables, nor made of one by element")
+    leaf_shape = found.shapes[origin.leaf]
+    axes = kernel_axes(origin, dimensions.rhs_spec, len(leaf_shape))
+    if axes is None:
+        return LeftOut(what, "the axes of its kernel's leaf are cut or joined before it")
+    out_spec = dimensions.out_spec
+    order = (out_spec[0], *out_spec[2:], out_spec[1])
+    in_order = tuple(out_shape[axis] for axis in order)
+    start = operation.outputs[0]
+    site = activation_site(program, start, dependent)
+    strides = tuple(params["window_strides"])
+    lhs_spec = dimensions.lhs_spec
+    # Each position of the output sees a kernel; of a transposed one, each of the input is seen.
+    is_transposed = any(step > 1 for step in params["lhs_dilation"])
+    seen = [in_shape[axis] for axis in (lhs_spec[0], *lhs_spec[2:])]
+    positions = math.prod(seen if is_transposed else in_order[:-1]) // found.num_images
+    kernel_shape = program.shapes[kernel].shape
+    conv = Conv(
+        name="",
+        path=(),
+        kernel_shape=leaf_shape,
+        axes=axes,
+        groups=params["feature_group_count"],
+        strides=strides,
+        kernel_dilation=tuple(params["rhs_dilation"]),
+        input_dilation=tuple(params["lhs_dilation"]),
+        output_shape=in_order[1:],
+        channel_axis=out_spec[1],
+        steps=steps,
+        macs=steps * positions * math.prod(kernel_shape),
+        params=math.prod(leaf_shape),
+        output=Maps(Place(start, scans), whole_view(out_shape), order, in_order),
+        activation=Maps(Place(site.value, scans), site.view, order, in_order),
+    )
+    return _Call(origin.leaf, conv)
