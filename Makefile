@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := --numprocesses auto --dist loadfile --no-loadscope-reorder
 OLDEST := .venv-oldest
-LIBRARY := $(addprefix tests/,core graphs activations measures penalties pruning training \
+LIBRARY := $(addprefix tests/,core graphs network measures penalties pruning training \
     test_lowering.py test_whole_numbers.py)
 # Both checks of types at once: all in basic mode, and what tests/strict_types.json names.
 TYPES := printf '%s\n' . tests/strict_types.json | xargs -n 1 -P 2 \

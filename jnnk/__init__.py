@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jnnk._core.errors import InputError
-    from jnnk.activations import capture
     from jnnk.graphs import (
         NNKGraph,
         QPSolution,
@@ -20,23 +19,24 @@ if TYPE_CHECKING:
         solve_nnk,
     )
     from jnnk.measures import channel_overlap, cross_overlap
+    from jnnk.network import capture
     from jnnk.penalties import overlap_penalty
     from jnnk.pruning import apply_masks, compact, keep_pruned_zero, kernel_scores, make_masks
 
 _PLACES = {
     "_core.errors": ("InputError",),
-    "activations": ("capture",),
     "graphs": (
         "NNKGraph", "QPSolution", "channelwise_nnk_graph", "nearest_neighbors", "nnk_graph",
         "solve_nnk",
     ),
+    "network": ("capture",),
     "measures": ("channel_overlap", "cross_overlap"),
     "penalties": ("overlap_penalty",),
     "pruning": ("apply_masks", "compact", "keep_pruned_zero", "kernel_scores", "make_masks"),
 }  # fmt: skip
 _PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
 _PACKAGES = (
-    "activations", "data", "graphs", "measures", "models", "parallel", "penalties", "pruning",
+    "data", "graphs", "measures", "models", "network", "parallel", "penalties", "pruning",
     "sklearn", "training",
 )  # fmt: skip
 

@@ -38,7 +38,7 @@ import pytest
 from typed_calls import check_calls_of
 
 #: The packages whose annotations are checked where tests call them.
-CHECKED = ("graphs", "activations", "measures", "penalties", "pruning")
+CHECKED = ("graphs", "network", "measures", "penalties", "pruning")
 # Before a test takes a function from them. The oldest versions are tried without.
 if importlib.util.find_spec("beartype"):
     for _package in CHECKED:

@@ -14,7 +14,7 @@ from jnnk import models
 
 #: Each may import those before it. Between `jobs` and `cli`, the studies of `jnnk reproduce`.
 PACKAGES = (
-    "_core", "files", "parallel", "graphs", "activations", "measures", "penalties", "pruning",
+    "_core", "files", "parallel", "graphs", "network", "measures", "penalties", "pruning",
     "data", "training", "runs", "report", "jobs", "experiments", "cli",
 )  # fmt: skip
 #: What users call, of arrays and networks.

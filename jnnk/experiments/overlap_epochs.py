@@ -11,12 +11,12 @@ import numpy as np
 from flax.linen import Module
 from jax import Array
 
-from jnnk.activations import capture, layer_shapes
 from jnnk.data import Dataset
 from jnnk.experiments.overlap_settings import Settings, study_layers
 from jnnk.experiments.runner import kept, run_cases
 from jnnk.graphs import cosine, nnk_graph
 from jnnk.measures import error_rate, knn_graph, label_interpolation
+from jnnk.network import capture, layer_shapes
 from jnnk.runs.progress import Progress
 from jnnk.runs.study_records import EpochErrors, NetworkEpoch
 from jnnk.training import make_predict
@@ -74,10 +74,15 @@ def measure_epoch(
 ) -> EpochErrors:
     """One network at one epoch; ``predict`` is the same for all epochs."""
     variables = network.load(epoch)
-    last = list(layer_shapes(predict, variables, dataset.train_images))[-1]
+    last = list(layer_shapes(predict, variables, dataset.train_images, site="reported"))[-1]
 
     def features(images):
-        options = {"pooling": "max", "size": settings.label_side, "batch_size": _CAPTURE_BATCH}
+        options = {
+            "site": "reported",
+            "pooling": "max",
+            "size": settings.label_side,
+            "batch_size": _CAPTURE_BATCH,
+        }
         (layer,) = capture(predict, variables, images, layers=[last], **options)
         return jnp.asarray(layer.values.reshape(len(images), -1))
 

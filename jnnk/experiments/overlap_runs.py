@@ -9,10 +9,10 @@ import jax
 import numpy as np
 from flax.linen import Module
 
-from jnnk.activations import layer_shapes
 from jnnk.data import Dataset, epoch_order, only_classes
 from jnnk.experiments.overlap_settings import Settings
 from jnnk.experiments.runner import kept, measure_layers, run_cases
+from jnnk.network import layer_shapes
 from jnnk.runs.divergence import Diverged, first_not_finite
 from jnnk.runs.progress import Progress
 from jnnk.runs.study_records import TrainedNetwork
@@ -111,7 +111,7 @@ class Trainer:
         test_accuracy = self._evaluate(variables, dataset.test_images, dataset.test_labels)
         few = slice(min(settings.sizes))  # the same number for all: overlap depends on it
         measured = dataset._replace(train_images=images[few], train_labels=labels[few])
-        last = list(layer_shapes(self._predict, variables, images))[-1]
+        last = list(layer_shapes(self._predict, variables, images, site="reported"))[-1]
         config = settings.overlap_config
         layers = measure_layers(self._predict, variables, measured, config, layers=(last,))
         return TrainedNetwork(

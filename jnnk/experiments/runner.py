@@ -5,9 +5,9 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from jnnk.activations import capture, layer_shapes
 from jnnk.data import Dataset
 from jnnk.jobs.overlap import chosen_layers, measure_layer
+from jnnk.network import capture, layer_shapes
 from jnnk.runs.folder import read_json, write_json
 from jnnk.runs.progress import Progress
 from jnnk.runs.records import LayerMeasures
@@ -39,11 +39,13 @@ def measure_layers(
 ) -> dict[str, LayerMeasures]:
     """What ``jnnk overlap`` measures of the layers that match, on all training images of a set."""
     images, labels = dataset.train_images, dataset.train_labels
-    names = list(chosen_layers(layer_shapes(predict, variables, images), layers))
+    names = list(chosen_layers(layer_shapes(predict, variables, images, site="reported"), layers))
     options = {"num_classes": len(dataset.class_names), "config": config}
     return {
         captured.name: measure_layer(captured.values, labels, **options)[0]
-        for captured in capture(predict, variables, images, layers=names, **pooling)
+        for captured in capture(
+            predict, variables, images, layers=names, site="reported", **pooling
+        )
     }
 
 

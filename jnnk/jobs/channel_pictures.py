@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jnnk._core.errors import InputError
-from jnnk.activations import capture
 from jnnk.graphs import channelwise_nnk_graph
+from jnnk.network import capture
 from jnnk.report.figures.channels import ChannelPictures, pick_pictures
 from jnnk.runs.folder import Run
 from jnnk.runs.overlap_files import Epoch, layer_file, read_arrays, read_npz, write_npz
@@ -62,7 +62,9 @@ def keep_pictures(
         path = layer_file(run.path, epoch, layer, "pictures.npz")
         if path.exists() and tuple(read_npz(path, ChannelPictures).channels) == tuple(picked):
             continue
-        (captured,) = capture(predict, variables, images, layers=[layer], channels={layer: picked})
+        (captured,) = capture(
+            predict, variables, images, layers=[layer], channels={layer: picked}, site="reported"
+        )
         graph = channelwise_nnk_graph(jnp.asarray(captured.values), **options)
         means = captured.values.mean((1, 2), dtype=np.float64)
         write_npz(path, pick_pictures(images, means, graph, captured.channels))

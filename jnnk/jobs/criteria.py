@@ -9,9 +9,9 @@ import numpy as np
 import optax
 from flax.linen import Module
 
-from jnnk.activations import capture
 from jnnk.data import Dataset
 from jnnk.graphs import NNKGraph, channelwise_nnk_graph
+from jnnk.network import capture
 from jnnk.pruning import inner_convs
 from jnnk.training import Batch, make_predict
 
@@ -35,7 +35,7 @@ def inner_graphs(
     return {
         captured.name: channelwise_nnk_graph(jnp.asarray(captured.values), num_neighbors=neighbors)
         for captured in capture(
-            predict, variables, chosen, layers=layers, pooling="mean", size=_SIZE
+            predict, variables, chosen, layers=layers, site="reported", pooling="mean", size=_SIZE
         )
     }
 

@@ -13,11 +13,11 @@ from jax.sharding import Mesh
 
 from jnnk import graphs
 from jnnk._core.errors import InputError
-from jnnk.activations import capture, layer_shapes
 from jnnk.data import Dataset, epoch_order
 from jnnk.jobs.channel_pictures import check_channels, default_channels, keep_pictures
 from jnnk.jobs.train import abstract_variables, kept_epochs, load_state, random_state, train_config
 from jnnk.measures import measure_graphs
+from jnnk.network import capture, layer_shapes
 from jnnk.parallel import gather, replicate
 from jnnk.parallel._mesh import shared_apply
 from jnnk.report.top_images import keep_images, keep_top_rows
@@ -85,7 +85,9 @@ def overlap(
             task.advance(len(layers) - len(todo))
             if not todo:
                 continue
-            for layer, values, *_ in capture(predict, variables_at(epoch), images, layers=todo):
+            for layer, values, *_ in capture(
+                predict, variables_at(epoch), images, layers=todo, site="reported"
+            ):
                 measures, arrays = measure_layer(
                     values, labels, num_classes=num_classes, config=config, mesh=mesh
                 )
@@ -130,7 +132,9 @@ def check_overlap(
 def network_layers(model: Module, dataset: Dataset) -> dict[str, tuple[int, ...]]:
     """Shape (H, W, C) of every layer's activations, by name, without running the network."""
     predict = make_predict(model, normalization=dataset.normalization)
-    return layer_shapes(predict, abstract_variables(model, dataset), dataset.train_images)
+    return layer_shapes(
+        predict, abstract_variables(model, dataset), dataset.train_images, site="reported"
+    )
 
 
 def measured_images(

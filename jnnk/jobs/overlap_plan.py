@@ -18,8 +18,6 @@ import numpy as np
 from flax.linen import Module
 from jax.sharding import Mesh
 
-from jnnk.activations import LayerActivations, capture, layer_shapes
-from jnnk.activations._capture import MEMORY_LIMIT, split_passes
 from jnnk.data import Dataset
 from jnnk.graphs import NNKGraph, nnk_graph
 from jnnk.jobs.overlap import (
@@ -33,6 +31,8 @@ from jnnk.jobs.overlap import (
 )
 from jnnk.measures import LayerPlan, Rates, overlap_resamples, plan_layer
 from jnnk.measures._plan import line_through
+from jnnk.network import LayerActivations, capture, layer_shapes
+from jnnk.network._capture import MEMORY_LIMIT, split_passes
 from jnnk.parallel._mesh import AXES
 from jnnk.parallel._streams import STREAMS, map_streams
 from jnnk.runs.folder import Run
@@ -73,7 +73,7 @@ def plan_overlap(
     predict = make_predict(model, normalization=dataset.normalization)
     epochs = chosen_epochs(run, config)
     variables = epoch_variables(run, model, dataset, epochs[-1])
-    shapes = layer_shapes(predict, variables, images)
+    shapes = layer_shapes(predict, variables, images, site="reported")
     layers = list(chosen_layers(shapes, config.layers))
     todo = [missing_layers(run, epoch, layers) for epoch in epochs]
     missing = [name for name in layers if any(name in names for names in todo)]
@@ -178,11 +178,11 @@ def _measure(
     batch = images[:_BATCH]
 
     def answers() -> None:
-        list(capture(predict, variables, batch, layers=list(shapes)))
+        list(capture(predict, variables, batch, layers=list(shapes), site="reported"))
 
     network, again = _seconds(answers), _seconds(answers)
     few = images[: config.neighbors + 2]
-    (captured,) = capture(predict, variables, few, layers=[next(iter(shapes))])
+    (captured,) = capture(predict, variables, few, layers=[next(iter(shapes))], site="reported")
     compiling, measuring = (_seconds(lambda: measure(captured)) for _ in range(2))
     resident = _resident()
     dims = [height * width for height, width, _ in shapes.values()]

@@ -7,11 +7,11 @@ import numpy as np
 from flax.linen import Module
 
 from jnnk._core.errors import InputError
-from jnnk.activations import capture
 from jnnk.data import Dataset, first_images
 from jnnk.graphs import channelwise_nnk_graph, cosine, nnk_graph
 from jnnk.jobs.fit import Monitor, Watched
 from jnnk.measures import loo_error
+from jnnk.network import capture
 from jnnk.runs.records import EpochMetrics
 from jnnk.training import (
     TrainState,
@@ -115,7 +115,13 @@ def _loo_errors(
     def errors(state: TrainState) -> dict[str, np.ndarray]:
         found = {}
         for layer in capture(
-            predict, state.variables, images, layers=layers, pooling="mean", size=_SIZE
+            predict,
+            state.variables,
+            images,
+            layers=layers,
+            site="reported",
+            pooling="mean",
+            size=_SIZE,
         ):
             values = layer.values.reshape(len(images), -1) if flat else layer.values
             graph = graph_of(

@@ -49,4 +49,4 @@ def layer_name(path: Sequence[Any]) -> str:
         names = names[1:]
     if len(names) > 1 and names[-1] in ("kernel", "weight", "w"):
         names = names[:-1]
-    return "/".join(names)
+    return "/".join(names) or "conv"

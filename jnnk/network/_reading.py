@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any, NamedTuple
 
 import jax
-from jax import Array
 from jaxtyping import Shaped
 
 from jnnk._core.arrays import ArrayLike
@@ -28,19 +27,21 @@ from jnnk.network._views import whole_view
 
 
 def read(
-    apply_fn: Callable[[Any, Array], Any],
+    apply_fn: Callable[..., Any],
     variables: PyTree,
     images: Shaped[ArrayLike, "N ..."] | jax.ShapeDtypeStruct,
+    *others: Any,
 ) -> Network:
     """Reads a network from its jaxpr: its convolutions, with their kernels and activations.
 
     Nothing is computed: the network is traced, with the shapes of its variables and images.
 
     Args:
-        apply_fn: ``(variables, images) -> anything``, traceable by JAX; see
+        apply_fn: ``(variables, images, *others) -> anything``, traceable by JAX; see
             `jnnk.network.as_function` for models of Flax, Equinox and Haiku.
         variables: pytree of the network's arrays; the kernels are among its leaves.
         images: a batch; its shape and dtype alone matter.
+        *others: further arguments, such as the key of dropout.
 
     Returns:
         The network, without what its outputs do not need. Print it for a table.
@@ -57,19 +58,27 @@ def read(
         >>> conv.output_shape, conv.macs
         ((8, 8, 4), 6912)
     """
+    return traced(apply_fn, variables, images, *others)[0]
+
+
+def traced(
+    apply_fn: Callable[..., Any], variables: PyTree, images: Any, *others: Any
+) -> tuple[Network, jax.tree_util.PyTreeDef]:
+    """A network as `read` gives it, and the structure of what it returns."""
     if not hasattr(images, "shape") or not images.shape or not images.shape[0]:
         got = f"shape {images.shape}" if hasattr(images, "shape") else type(images).__name__
         raise InputError(f"images must be an array of at least one image (N, ...); got {got}")
     paths = list(leaves_by_path(variables))
     abstract = jax.ShapeDtypeStruct(images.shape, images.dtype)
-    program = without_unneeded(trace(apply_fn, variables, abstract))
+    program, structure = trace(apply_fn, variables, abstract, *others)
+    program = without_unneeded(program)
     found = _Found(tuple(program.shapes[value].shape for value in program.inputs), images.shape[0])
-    of_images = set(program.inputs[len(paths) :])
+    of_images = {program.inputs[len(paths)]}
     leaves = of_leaves(program, len(paths))
     calls = list(_calls(program, of_images, leaves, found, scans=(), steps=1))
     convs = [call for call in calls if isinstance(call, _Call)]
     left_out = [call for call in calls if isinstance(call, LeftOut)]
-    return Network(tuple(_named(convs, paths)), tuple(left_out), program)
+    return Network(tuple(_named(convs, paths)), tuple(left_out), program), structure
 
 
 class _Found(NamedTuple):

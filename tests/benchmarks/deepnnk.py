@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jnnk import models
-from jnnk.activations import capture
 from jnnk.data import load
 from jnnk.files.archives import read_folder
 from jnnk.graphs import cosine, nnk_graph
 from jnnk.measures import error_rate, knn_graph, label_interpolation
+from jnnk.network import capture
 
 LAYER = "conv5"
 PUBLISHED = {"dropout": (23.98, 27.86, 21.71), "overfit": (27.75, 35.12, 26.12)}

@@ -15,9 +15,9 @@ from overlap_kinds import IMAGES, networks
 from scipy.stats import spearmanr
 
 import jnnk
-from jnnk.activations import capture
 from jnnk.data import Normalization, load
 from jnnk.graphs import cosine, gaussian
+from jnnk.network import capture
 from jnnk.training import make_predict
 
 HEAD = (

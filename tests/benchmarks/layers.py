@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jnnk import models
-from jnnk.activations import capture
 from jnnk.data import load, normalize
 from jnnk.graphs import channelwise_nnk_graph, gaussian, nearest_neighbors, solve_nnk
 from jnnk.measures import channel_overlap, intrinsic_dimension, loo_error, redundancy
+from jnnk.network import capture
 
 
 def peak_gib():

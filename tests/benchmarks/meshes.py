@@ -18,9 +18,9 @@ import jax
 import numpy as np
 
 from jnnk import models
-from jnnk.activations import capture
 from jnnk.data import load
 from jnnk.graphs import channelwise_nnk_graph, cosine, gaussian, sharded_nnk_graph
+from jnnk.network import capture
 from jnnk.parallel import parse_mesh
 from jnnk.training import init_state, make_optimizer, make_predict
 

@@ -15,10 +15,10 @@ from scipy.stats import spearmanr
 
 import jnnk
 from jnnk import models
-from jnnk.activations import capture
 from jnnk.data import Normalization, load
 from jnnk.files.archives import read_folder
 from jnnk.measures import OVERLAP_KINDS, chance_overlap
+from jnnk.network import capture
 from jnnk.training import make_predict
 
 IMAGES = 2000

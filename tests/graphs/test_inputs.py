@@ -13,8 +13,8 @@ from hypothesis.extra import numpy as arrays
 
 import jnnk
 from jnnk import InputError
-from jnnk.activations import capture
 from jnnk.measures import intrinsic_dimension, loo_error, redundancy, redundancy_curve
+from jnnk.network import capture
 
 N, D, C, K, CLASSES = 10, 4, 3, 4, 3
 SILENT = K + 3  # more images than candidates
@@ -169,9 +169,9 @@ def test_no_layers():
     def apply(variables, images):
         return images, {"conv1": images}
 
-    assert list(capture(apply, {}, activations(), layers=[])) == []
+    assert list(capture(apply, {}, activations(), layers=[], site="reported")) == []
     with pytest.raises(InputError, match="conv9"):
-        list(capture(apply, {}, activations(), layers=["conv9"]))
+        list(capture(apply, {}, activations(), layers=["conv9"], site="reported"))
 
 
 def test_masks_of_another_network():

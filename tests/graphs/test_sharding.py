@@ -26,10 +26,10 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jnnk.graphs._sharded
 from jnnk import InputError
-from jnnk.activations import capture
 from jnnk.data import Normalization
 from jnnk.graphs import channelwise_nnk_graph, cosine, gaussian, nnk_graph, sharded_nnk_graph
 from jnnk.jobs.overlap import layer_graphs
+from jnnk.network import capture
 from jnnk.parallel import (
     gather,
     is_first,

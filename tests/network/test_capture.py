@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jnnk import InputError
-from jnnk.activations import capture, layer_shapes
+from jnnk.network import capture, layer_shapes
 
 
 class Net(nn.Module):
@@ -53,6 +53,14 @@ def test_values_whatever_the_passes(network, memory_limit, tmp_path):
         mapped = isinstance(layer.values, np.memmap)
         assert mapped == (layer.values.nbytes > memory_limit)
     assert not list(tmp_path.iterdir())  # nothing is left behind
+
+
+def test_layers_that_the_network_reports_itself(network):
+    apply_fn, variables, images, expected = network
+    captured = list(capture(apply_fn, variables, images, site="reported", batch_size=16))
+    assert [layer.name for layer in captured] == ["stem", "middle", "last"]
+    for layer in captured:
+        np.testing.assert_allclose(layer.values, expected[layer.name], atol=1e-5)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max", "subsample"])
@@ -104,10 +112,12 @@ def test_unused_layers_are_not_computed():
         return late.sum((1, 2, 3)), {"early": early, "late": late}
 
     images = np.ones((6, 2, 2, 1), np.float32)
-    (early,) = capture(apply_fn, jnp.float32(3), images, layers=["early"], batch_size=4)
+    (early,) = capture(
+        apply_fn, jnp.float32(3), images, layers=["early"], site="reported", batch_size=4
+    )
     np.testing.assert_array_equal(early.values, 3)
     assert not calls
-    list(capture(apply_fn, jnp.float32(3), images, layers=["late"], batch_size=4))
+    list(capture(apply_fn, jnp.float32(3), images, layers=["late"], site="reported", batch_size=4))
     assert calls == [4, 4]  # the last batch is filled up
 
 
@@ -132,6 +142,7 @@ def test_unused_layers_are_not_computed():
         ({"batch_size": True}, "batch_size must be a whole number of at least 1; got True"),
         ({"pooling": "mean", "size": 2.0}, "size must be a whole number of at least 1; got 2.0"),
         ({"channels": {"stem": [0.7]}}, r"channels of layer 'stem' must be numbers in"),
+        ({"site": "input"}, "site must be one of activation, conv, reported; got 'input'"),
         ({"layers": "stem"}, r"layers must be a list of names, such as \['stem'\]"),
     ],
 )
@@ -146,7 +157,7 @@ def test_no_images_and_dense_layers(network):
     with pytest.raises(InputError, match="at least one image"):
         capture(apply_fn, variables, images[:0])
     with pytest.raises(InputError, match="'flat' must have activations"):
-        capture(lambda v, x: (x, {"flat": x.reshape(len(x), -1)}), {}, images)
+        capture(lambda v, x: (x, {"flat": x.reshape(len(x), -1)}), {}, images, site="reported")
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", jnp.bfloat16, np.dtype("bfloat16")])
@@ -203,7 +214,7 @@ def test_a_network_that_returns_something_else(network, change, said):
     message = rf"apply_fn must return \(logits, \{{layer name: activations\}}\).*; {said}"
     for function in (capture, layer_shapes):
         with pytest.raises(InputError, match=message):
-            function(lambda v, x: change(model.apply(v, x)), variables, images)
+            function(lambda v, x: change(model.apply(v, x)), variables, images, site="reported")
 
 
 def test_what_flax_captures_is_said_to_lie_deeper(network):
@@ -215,11 +226,11 @@ def test_what_flax_captures_is_said_to_lie_deeper(network):
         return model.apply(variables, images, capture_intermediates=True, mutable=["intermediates"])
 
     with pytest.raises(InputError, match=r"take the arrays out of state\['intermediates'\]"):
-        capture(flax, variables, images)
+        capture(flax, variables, images, site="reported")
 
     def as_said(variables, images):
         output, state = flax(variables, images)
         return output, {"conv": state["intermediates"]["conv"]["__call__"][0]}
 
-    (layer,) = capture(as_said, variables, images)
+    (layer,) = capture(as_said, variables, images, site="reported")
     np.testing.assert_allclose(layer.values, model.apply(variables, images), atol=1e-5)

@@ -1,10 +1,11 @@
 """Activations of a network over a data set, one layer at a time."""
 
+import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +17,19 @@ from jaxtyping import Array, Float, Int, Shaped
 from jnnk._core.arrays import ArrayLike
 from jnnk._core.errors import InputError
 from jnnk._core.whole_numbers import is_whole_number
+from jnnk.network._reading import read
+from jnnk.network._with_activations import (
+    SITES,
+    WithActivations,
+    image_shape,
+    layers_of,
+    with_activations,
+)
 
+#: What `capture` takes a layer's activations from.
+Site = Literal["activation", "conv", "reported"]
 #: Bytes of activations in memory at once, by default.
 MEMORY_LIMIT = 2**30
-
-ApplyFunction = Callable[[Any, Array], tuple[Array, Mapping[str, Array]]]
 
 
 class LayerActivations(NamedTuple):
@@ -42,21 +51,30 @@ class LayerActivations(NamedTuple):
 
 
 def layer_shapes(
-    apply_fn: ApplyFunction, variables: Any, images: Shaped[ArrayLike, "N ..."]
+    apply_fn: Callable[[Any, Array], Any],
+    variables: Any,
+    images: Shaped[ArrayLike, "N ..."],
+    *,
+    site: Site = "activation",
 ) -> dict[str, tuple[int, ...]]:
-    """The layers a network reports, without running it.
+    """The layers of a network that can be captured, without running it.
 
     Args:
-        apply_fn: ``(variables, images) -> (logits, {layer name: activations})``.
+        apply_fn: as in `capture`.
         variables: the network's variables.
         images: their shape and dtype alone matter.
+        site: as in `capture`.
 
     Returns:
         Shape of one image's activations, (H, W, C), by layer name, in the network's order.
 
     Raises:
-        InputError: if ``apply_fn`` returns something else.
+        InputError: as `capture` does.
     """
+    image = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
+    if site != "reported":
+        network = read(apply_fn, variables, image)
+        return {layer.name: image_shape(layer.conv) for layer in layers_of(network)}
     order: list[str] = []
 
     def activations(variables: Any, image: Array) -> dict[str, Array]:
@@ -64,7 +82,6 @@ def layer_shapes(
         order.extend(layers)  # a dict that leaves a transformation is sorted by key
         return layers
 
-    image = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
     shapes = jax.eval_shape(activations, variables, image)
     return {name: shapes[name].shape[1:] for name in order}
 
@@ -87,8 +104,8 @@ def _layers_of(returned: Any) -> dict[str, Array]:
             "as {'conv': state['intermediates']['conv']['__call__'][0]}"
         )
     raise InputError(
-        "apply_fn must return (logits, {layer name: activations}), names being text and "
-        f"activations arrays; got {_in_words(returned)}{hint}"
+        "with site='reported', apply_fn must return (logits, {layer name: activations}), names "
+        f"being text and activations arrays; got {_in_words(returned)}{hint}"
     )
 
 
@@ -107,11 +124,12 @@ def _in_words(value: Any) -> str:
 
 
 def capture(
-    apply_fn: ApplyFunction,
+    apply_fn: Callable[[Any, Array], Any],
     variables: Any,
     images: Shaped[ArrayLike, "N ..."] | Sequence[ArrayLike],
     *,
     layers: Sequence[str] | None = None,
+    site: Site = "activation",
     channels: Mapping[str, Sequence[int]] | None = None,
     pooling: str = "none",
     size: int | None = None,
@@ -128,12 +146,17 @@ def capture(
     no more than the limit and one batch is in memory.
 
     Args:
-        apply_fn: ``(variables, images) -> (logits, {layer name: (B, H, W, C)})``, jittable, each
-            image on its own (BatchNorm in inference mode): the last batch is filled up.
+        apply_fn: ``(variables, images) -> anything``, jittable, each image on its own (BatchNorm in
+            inference mode): the last batch is filled up. `jnnk.network.as_function` makes it of
+            models.
         variables: the network's variables.
         images: an array or a memory map, given to ``apply_fn`` in batches as they are; a list
             of N arrays is stacked.
-        layers: names in the order wanted; None means all, in the network's order.
+        layers: names in the order wanted, of convolutions as `jnnk.network.read` gives them; None
+            means all, in the network's order.
+        site: where a convolution's activations are taken: "activation", behind bias, norm and
+            nonlinearity; "conv", its own output; or "reported": the network returns
+            ``(anything, {layer name: (B, H, W, C)})``, and these are the layers.
         channels: layer name to the channels to keep; layers not named keep all.
         pooling: "none", or how windows of positions become one: "mean", "max" or "subsample"
             (the upper left one). Windows at the right and lower edge may be smaller.
@@ -151,22 +174,26 @@ def capture(
 
     Raises:
         InputError: for unknown layers, channels, pooling or dtype, no images, a batch size that is
-            no whole number of at least 1, or a network that returns something else than logits and
-            layers (N, H, W, C) by name.
+            no whole number of at least 1, or with "reported" a network that returns something
+            else than layers (N, H, W, C) by name.
     """
     storage = _storage_dtype(dtype)
     images = _stacked(images)
+    if site not in (*SITES, "reported"):
+        raise InputError(f"site must be one of {', '.join(SITES)}, reported; got {site!r}")
     if not is_whole_number(batch_size):
         raise InputError(f"batch_size must be a whole number of at least 1; got {batch_size!r}")
     if isinstance(layers, str):
         raise InputError(f"layers must be a list of names, such as [{layers!r}]; got {layers!r}")
-    shapes = layer_shapes(apply_fn, variables, images)
+    shapes = layer_shapes(apply_fn, variables, images, site=site)
     plans = [
         _plan(name, shapes, (channels or {}).get(name), pooling, size)
         for name in (shapes if layers is None else layers)
     ]
     for name in channels or {}:
         _known("channels", name, shapes)
+    if site != "reported":
+        apply_fn = with_activations(apply_fn, site=site)
     return _run(
         apply_fn,
         variables,
@@ -246,7 +273,7 @@ class _Plan(NamedTuple):
 
 
 def _run(
-    apply_fn: ApplyFunction,
+    apply_fn: Callable[[Any, Array], Any],
     variables: Any,
     images: np.ndarray,
     plans: list[_Plan],
@@ -282,7 +309,7 @@ def _run(
 
 def _fill(
     stored: list[np.ndarray],
-    apply_fn: ApplyFunction,
+    apply_fn: Callable[[Any, Array], Any],
     variables: Any,
     images: np.ndarray,
     group: list[_Plan],
@@ -310,10 +337,12 @@ def _reduced_activations(
     variables: Any,
     batch: Array,
     *,
-    apply_fn: ApplyFunction,
+    apply_fn: Callable[[Any, Array], Any],
     plans: tuple[_Plan, ...],
     dtype: np.dtype,
 ) -> list[Array]:
+    if isinstance(apply_fn, WithActivations):  # traced again, for these layers alone
+        apply_fn = dataclasses.replace(apply_fn, layers=tuple(plan.name for plan in plans))
     activations = _layers_of(apply_fn(variables, batch))
     return [plan.reduce(activations[plan.name], dtype) for plan in plans]
 
@@ -353,7 +382,8 @@ def _plan(
 
 def _known(argument: str, name: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
     if name not in shapes:
-        raise InputError(f"{argument}: no layer {name!r}; the network has {', '.join(shapes)}")
+        known = ", ".join(shapes) or "none that can be captured: print(jnnk.network.read(...))"
+        raise InputError(f"{argument}: no layer {name!r}; the network has {known}")
 
 
 def _stacked(images: Any) -> np.ndarray:
