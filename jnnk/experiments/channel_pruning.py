@@ -26,6 +26,7 @@ from jnnk.graphs import NNKGraph
 from jnnk.jobs.criteria import inner_graphs
 from jnnk.jobs.finetune import latency_gain
 from jnnk.jobs.trainer import Recipe, Trainer
+from jnnk.network import read
 from jnnk.pruning._channels import OF_GRAPHS
 from jnnk.report.figures.levers import channel_pruning
 from jnnk.report.output import save_study
@@ -208,8 +209,8 @@ class _StudiedNetwork:
 
 
 def _macs(model: Module, variables: dict, shape: tuple[int, ...]) -> int:
-    sizes = pruning.conv_output_sizes(model, variables, jax.ShapeDtypeStruct(shape, np.float32))
+    network = read(model.apply, variables, jax.ShapeDtypeStruct(shape, np.float32))
     everything = pruning.masks_from_layers(variables["params"], {})
-    macs = pruning.summarize(variables["params"], everything, output_sizes=sizes).macs
-    assert macs is not None, "the sizes are known"
+    macs = pruning.summarize(variables["params"], everything, network=network).macs
+    assert macs is not None, "of a network that was read"
     return macs[0]

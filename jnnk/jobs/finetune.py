@@ -12,7 +12,8 @@ from jnnk._core.timing import latencies
 from jnnk.data import Dataset
 from jnnk.jobs.train import train_config
 from jnnk.jobs.trainer import Evaluate, Recipe, Trainer
-from jnnk.pruning import MaskSummary, apply_masks, compact, conv_output_sizes, summarize
+from jnnk.network import read
+from jnnk.pruning import MaskSummary, apply_masks, compact, summarize
 from jnnk.runs.folder import Run
 from jnnk.runs.mask_files import save_masks
 from jnnk.runs.progress import Progress
@@ -72,11 +73,11 @@ def prune_and_finetune(
     )
     progress.check()
     image = jax.ShapeDtypeStruct((1, *dataset.train_images.shape[1:]), np.float32)
-    sizes = conv_output_sizes(model, variables, image)
+    network = read(model.apply, variables, image)
     return Pruned(
         variables=state.variables,
         accuracies=accuracies,
-        kept=summarize(variables["params"], masks, output_sizes=sizes),
+        kept=summarize(variables["params"], masks, network=network),
         latency=latency_gain(model, state.variables, masks, dataset),
     )
 

@@ -3,7 +3,8 @@
 `trace` makes the list. Functions called on the way (``jit``, ``remat``, ``custom_jvp``, ...) are
 written out in place where they hold a convolution or nothing but plain operations; a function with
 a derivative of its own and no convolution in it stays one operation, so that its derivative stays.
-A ``scan`` stays one operation too, with the list of its body beside it.
+A ``scan`` stays one operation too, with the list of its body beside it. Of
+``jax.lax.platform_dependent`` the function for any platform is taken.
 """
 
 import dataclasses
@@ -226,7 +227,7 @@ class _Lists:
 
         for equation in jaxpr.eqns:
             read = [number_of(atom) for atom in equation.invars]
-            called = _called(equation)
+            called, read = _called(equation, read)
             if called is None:
                 made = [self.new(variable.aval) for variable in equation.outvars]
                 body = _flattened(equation.params["jaxpr"]) if _is_scan(equation) else None
@@ -251,16 +252,20 @@ def _flattened(closed: ClosedJaxpr) -> Program:
     )
 
 
-def _called(equation: JaxprEqn) -> ClosedJaxpr | None:
-    """The function that an equation calls, if its operations are to be written out."""
+def _called(equation: JaxprEqn, read: list[int]) -> tuple[ClosedJaxpr | None, list[int]]:
+    """The function that an equation calls, if it is to be written out, and what it is given."""
     name = equation.primitive.name
+    if platforms := equation.params.get("branches_platforms"):
+        # Of functions for several platforms, the one for any.
+        default = platforms.index(None) if None in platforms else -1
+        return equation.params["branches"][default], read[1:]
     found = equation.params.get(CALLS[name]) if name in CALLS else None
     if found is None:
-        return None
+        return None, read
     closed = found if isinstance(found, ClosedJaxpr) else ClosedJaxpr(found, ())
     if name in CUSTOM and not holds_conv(closed.jaxpr):
-        return None
-    return closed
+        return None, read
+    return closed, read
 
 
 def _is_scan(equation: JaxprEqn) -> bool:

@@ -23,7 +23,7 @@ from jnnk.pruning._masks import apply_masks, make_masks, masks_from_layers
 from jnnk.pruning._schedules import Schedule, cubic_schedule
 from jnnk.pruning._scores import CRITERIA, kernel_scores
 from jnnk.pruning._selection import Contribution, KeepRate, Selection, Threshold
-from jnnk.pruning._summary import LayerSummary, MaskSummary, conv_output_sizes, summarize
+from jnnk.pruning._summary import LayerSummary, MaskSummary, summarize
 from jnnk.pruning._taylor import taylor_channel_scores, taylor_scores
 
 __all__ = [
@@ -48,7 +48,6 @@ __all__ = [
     "chance_of_real",
     "channel_masks",
     "compact",
-    "conv_output_sizes",
     "cubic_schedule",
     "determinant",
     "eigenvalue_kinds",

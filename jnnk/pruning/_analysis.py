@@ -12,7 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Real, Shaped
 
 from jnnk._core.arrays import ArrayLike
-from jnnk.pruning._conv_leaves import PyTree, conv_kernels
+from jnnk.network import Network
+from jnnk.network._leaves import PyTree, named_leaves
+from jnnk.pruning._conv_leaves import conv_leaves
 from jnnk.pruning._kept import above_threshold
 from jnnk.pruning._scores import layer_scores
 
@@ -52,27 +54,34 @@ class Intersection(NamedTuple):
     kernels: int
 
 
-def pruned_kernels(params: PyTree) -> dict[str, Float[jax.Array, "_h _w _Cin _Cout"]]:
+def pruned_kernels(
+    params: PyTree, *, network: Network | None = None
+) -> dict[str, Float[jax.Array, "_h _w _Cin _Cout"]]:
     """The kernels of the convolutions that are not 1x1, by layer."""
+    leaves = named_leaves(params)
     return {
-        path.removesuffix("/kernel"): kernel
-        for path, kernel in conv_kernels(params).items()
-        if kernel.shape[:2] != (1, 1)
+        path.removesuffix("/kernel"): conv.kernels(leaves[path])
+        for path, conv in conv_leaves(params, network=network).items()
+        if conv.kernel_shape[:2] != (1, 1)
     }
 
 
-def network_magnitudes(params: PyTree, criteria: Sequence[str]) -> Magnitudes:
+def network_magnitudes(
+    params: PyTree, criteria: Sequence[str], *, network: Network | None = None
+) -> Magnitudes:
     """Scores of every kernel of a network by several criteria, in the unit of the weights.
 
     Args:
         params: pytree of parameters.
         criteria: keys of ``CRITERIA`` but ``"random"``, which says nothing of a network.
+        network: as `jnnk.network.read` reads it; without it kernels are told as by
+            `jnnk.pruning.make_masks`.
 
     Returns:
         Scores by criterion and layer; ``det`` and ``det_gram`` raised to the power that brings them
         to the unit of the weights, so that one threshold means the same to all.
     """
-    kernels = pruned_kernels(params)
+    kernels = pruned_kernels(params, network=network)
     return {
         criterion: jax.tree.map(np.asarray, layer_scores(kernels, criterion))
         for criterion in criteria
@@ -102,23 +111,30 @@ def whole_network(
     return np.concatenate([scores.ravel() for scores in layers.values()])
 
 
-def eigenvalue_kinds(params: PyTree, masks: PyTree) -> list[EigenvalueKinds]:
+def eigenvalue_kinds(
+    params: PyTree, masks: PyTree, *, network: Network | None = None
+) -> list[EigenvalueKinds]:
     """Real against complex eigenvalues, layer by layer, before and after pruning.
 
     Args:
         params: pytree of parameters, not yet masked.
         masks: a mask of them.
+        network: as in `network_magnitudes`.
 
     Returns:
         A record for every layer of square kernels.
     """
-    keep = {path.removesuffix("/kernel"): leaf for path, leaf in conv_kernels(masks).items()}
+    leaves = named_leaves(masks)
+    keep = {
+        path.removesuffix("/kernel"): conv.keep(leaves[path])
+        for path, conv in conv_leaves(params, network=network).items()
+    }
     records: list[EigenvalueKinds] = []
-    for layer, kernel in pruned_kernels(params).items():
+    for layer, kernel in pruned_kernels(params, network=network).items():
         if kernel.shape[0] != kernel.shape[1]:
             continue
         is_real = has_real_eigenvalues(kernel)
-        kept = np.asarray(keep[layer][0, 0]) != 0
+        kept = np.asarray(keep[layer])
         records.append(
             EigenvalueKinds(
                 layer=layer,

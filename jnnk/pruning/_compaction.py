@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from jnnk.network._leaves import PyTree
 from jnnk.pruning._channels import Wiring
-from jnnk.pruning._conv_leaves import PyTree
 from jnnk.pruning._masks import apply_masks
 
 Flat = dict[str, np.ndarray]

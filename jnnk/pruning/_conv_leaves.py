@@ -1,16 +1,17 @@
-"""Which leaves of a tree of parameters are the kernels of 2D convolutions."""
+"""Which leaves of a tree of parameters are the kernels of convolutions, and how they lie there."""
 
+import math
 import re
-from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-#: A pytree of arrays, such as the parameters of a Flax network or a mask of them.
-PyTree = Any
-#: Where a leaf lies in a pytree: JAX's keys.
-Path = tuple[Any, ...]
+from jnnk._core.arrays import ArrayLike
+from jnnk.network import Conv, Network
+from jnnk.network._kernels import KernelAxes
+from jnnk.network._leaves import Path, PyTree, leaf_path, leaves_by_path, named_leaves
 
 _LARGEST = 32  # the side of the largest kernels in use, those of patches of vision transformers
 # Words in the names of layers, as `_words` makes them.
@@ -19,30 +20,106 @@ _OTHERS = {"dense", "linear", "attention"}  # unless a conv is named too, as in 
 _PROJECTIONS = {"query", "key", "value"}  # as the first word
 
 
-def unboxed(path: Sequence[Any]) -> Path:
-    """A JAX key path without the box around its leaf, if it has one."""
-    path = tuple(path)
-    return path[:-1] if path[-1:] == (jax.tree_util.GetAttrKey("value"),) else path
+class ConvLeaf(NamedTuple):
+    """A leaf that holds the kernels of a convolution.
 
+    Kernels are looked at as (h, w, Cin, Cout). Those of one dimension have w = 1; of three, (d, h,
+    w) becomes (d, h * w). Copies of a convolution in one leaf (of the steps of a scan, or of a
+    vmap) count as one with the filters of all: Cout is then copies x filters. Of grouped ones Cin
+    is the number of channels of a group.
 
-def leaf_path(path: Sequence[Any]) -> str:
-    """Name of a leaf, such as ``"layer1_0/conv1/kernel"``, from its JAX key path.
-
-    A box around the leaf (``flax.linen.Partitioned``, a variable of ``flax.nnx``) has no part in
-    the name.
+    Attributes:
+        shape: of the leaf.
+        axes: what its axes are.
     """
-    return jax.tree_util.keystr(unboxed(path), simple=True, separator="/")
+
+    shape: tuple[int, ...]
+    axes: KernelAxes
+
+    @property
+    def kernel_shape(self) -> tuple[int, int, int, int]:
+        """(h, w, Cin, Cout) of the kernels."""
+        first, *others = [self.shape[axis] for axis in self.axes.spatial]
+        filters = math.prod(self.shape[axis] for axis in (*self.axes.stack, self.axes.output))
+        return first, math.prod(others), self.shape[self.axes.input], filters
+
+    def kernels(self, leaf: ArrayLike) -> jax.Array:
+        """The leaf, or one of its shape, as kernels (h, w, Cin, Cout)."""
+        return jnp.transpose(jnp.asarray(leaf), self._order).reshape(self.kernel_shape)
+
+    def mask(self, keep: ArrayLike) -> jax.Array:
+        """Which kernels are kept, (Cin, Cout), as a float32 mask of the leaf, 1 by position."""
+        sizes = [self._mask_shape[axis] for axis in self._order]
+        back = np.argsort(self._order)
+        return jnp.transpose(jnp.asarray(keep, jnp.float32).reshape(sizes), back)
+
+    def keep(self, mask: ArrayLike) -> jax.Array:
+        """Which kernels a mask of the leaf keeps: bool (Cin, Cout)."""
+        mask = jnp.asarray(mask)
+        if mask.ndim != len(self.shape):  # one number for the leaf, or for each filter
+            mask = jnp.broadcast_to(mask, self._mask_shape)
+        return (jnp.transpose(mask, self._order) != 0).reshape(self.kernel_shape[2:])
+
+    @property
+    def _order(self) -> tuple[int, ...]:
+        axes = self.axes
+        return (*axes.spatial, axes.input, *axes.stack, axes.output)
+
+    @property
+    def _mask_shape(self) -> tuple[int, ...]:
+        spatial = self.axes.spatial
+        return tuple(1 if axis in spatial else size for axis, size in enumerate(self.shape))
 
 
-def leaves_by_path(tree: PyTree) -> dict[Path, Any]:
-    """The leaves of a tree by their paths without boxes, in the tree's order."""
-    leaves = cast(list[tuple[Path, Any]], jax.tree_util.tree_leaves_with_path(tree))
-    return {unboxed(path): leaf for path, leaf in leaves}
+_FLAX = KernelAxes(spatial=(0, 1), input=2, output=3, stack=())
 
 
-def named_leaves(tree: PyTree) -> dict[str, jax.Array]:
-    """The leaves of a tree by name, see `leaf_path`, in the tree's order."""
-    return {leaf_path(path): leaf for path, leaf in leaves_by_path(tree).items()}
+def conv_leaves(tree: PyTree, *, network: Network | None = None) -> dict[str, ConvLeaf]:
+    """The leaves of a tree that hold kernels of convolutions.
+
+    Args:
+        tree: the variables of a network, or a part of them with all kernels in it, such as
+            Flax's ``params``; or a tree of that form with masks of them.
+        network: as `jnnk.network.read` reads it. It tells kernels of any layout; without it they
+            are told by name and shape, see `conv_kernels`.
+
+    Returns:
+        Path -> the leaf, in the tree's order.
+
+    Raises:
+        ValueError: if the tree lacks a kernel of the network, or has one of another shape.
+    """
+    if network is None:
+        found = conv_kernels(tree)
+        return {path: ConvLeaf(leaf.shape, _FLAX) for path, leaf in found.items()}
+    leaves = leaves_by_path(tree)
+    known = {path_in(leaves, conv): conv for conv in network.convs}
+    return {
+        leaf_path(path): ConvLeaf(known[path].kernel_shape, known[path].axes)
+        for path in leaves
+        if path in known
+    }
+
+
+def path_in(leaves: dict[Path, Any], conv: Conv) -> Path:
+    """Where the kernel of a convolution lies in a tree, maybe one of a part of the variables."""
+    for start in range(len(conv.path)):
+        path = conv.path[start:]
+        if path in leaves:
+            shape = jnp.shape(leaves[path])
+            whole = zip(shape, conv.kernel_shape, strict=False)
+            if len(shape) == len(conv.kernel_shape) and any(
+                size not in (1, expected) for size, expected in whole
+            ):
+                raise ValueError(
+                    f"network: read with a kernel {conv.kernel_shape} of {conv.name!r}, the tree "
+                    f"has {shape} there"
+                )
+            return path
+    raise ValueError(
+        f"network: its kernel {jax.tree_util.keystr(conv.path)} is not in the tree, whose leaves "
+        f"are {', '.join(map(jax.tree_util.keystr, list(leaves)[:4]))}, ..."
+    )
 
 
 def conv_kernels(params: PyTree) -> dict[str, jax.Array]:

@@ -1,7 +1,8 @@
 """Masks over the kernels of a network: made from scores, and applied.
 
-A mask is a pytree with the treedef of the parameters: float32 ``(1, 1, Cin, Cout)`` of zeros and
-ones at each convolution kernel ``(h, w, Cin, Cout)``, a float32 scalar 1 at every other leaf.
+A mask is a pytree with the treedef of the parameters: float32 zeros and ones at each convolution
+kernel, in its layout with 1 for the size of its positions (``(1, 1, Cin, Cout)`` at Flax's ``(h, w,
+Cin, Cout)``), and a float32 scalar 1 at every other leaf.
 Numbers and not booleans, so that ``params * masks`` is well-typed under strict promotion; shapes
 depend on the parameters alone, so that a mask passed as an argument of a jitted function never
 recompiles it.
@@ -9,7 +10,7 @@ recompiles it.
 
 import fnmatch
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 import jax
@@ -21,20 +22,19 @@ from jaxtyping import Real, Shaped
 
 from jnnk._core import typed_jax
 from jnnk._core.arrays import ArrayLike
-from jnnk.pruning._conv_leaves import (
-    PyTree,
-    conv_kernels,
-    leaf_path,
-    named_leaves,
-    other_kernels,
-)
+from jnnk.network import Network
+from jnnk.network._leaves import PyTree, leaf_path, named_leaves
+from jnnk.pruning._conv_leaves import ConvLeaf, conv_leaves, other_kernels
 from jnnk.pruning._kept import kept_kernels
 from jnnk.pruning._scores import kernel_magnitudes, kernel_scores, layer_scores
 from jnnk.pruning._selection import KeepRate, Selection
 
 
 def masks_from_layers(
-    params: PyTree, layers: Mapping[str, Shaped[ArrayLike, "_Cin _Cout"]]
+    params: PyTree,
+    layers: Mapping[str, Shaped[ArrayLike, "_Cin _Cout"]],
+    *,
+    network: Network | None = None,
 ) -> PyTree:
     """Mask of a network from masks of single layers.
 
@@ -42,6 +42,7 @@ def masks_from_layers(
         params: pytree of parameters.
         layers: path of a conv kernel -> ``(Cin, Cout)``, true where kept. Layers left out are kept
             whole.
+        network: as `jnnk.network.read` reads it; without it kernels are told as by `make_masks`.
 
     Returns:
         A mask with the treedef of ``params``.
@@ -49,19 +50,19 @@ def masks_from_layers(
     Raises:
         ValueError: if a path is not that of a conv kernel, or its shape differs.
     """
-    kernels = conv_kernels(params)
+    convs = conv_leaves(params, network=network)
     for path, keep in layers.items():
-        expected = kernels[path].shape[2:] if path in kernels else None
+        expected = convs[path].kernel_shape[2:] if path in convs else None
         if jnp.shape(keep) != expected:
-            what = f"shape {expected}" if expected else f"one of {', '.join(kernels)}"
+            what = f"shape {expected}" if expected else f"one of {', '.join(convs)}"
             raise ValueError(f"layers: {path!r}: expected {what}, got shape {jnp.shape(keep)}")
 
     def mask_of(path: Sequence[Any], leaf: jax.Array) -> jax.Array:
         name = leaf_path(path)
-        if name in layers:
-            return jnp.asarray(layers[name], jnp.float32)[None, None]
-        shape = (1, 1, *leaf.shape[2:]) if name in kernels else ()
-        return jnp.ones(shape, jnp.float32)
+        if name not in convs:
+            return jnp.ones((), jnp.float32)
+        conv = convs[name]
+        return conv.mask(layers[name] if name in layers else jnp.ones(conv.kernel_shape[2:]))
 
     return jax.tree_util.tree_map_with_path(mask_of, params)
 
@@ -77,6 +78,7 @@ def make_masks(
     pointwise: bool = False,
     key: Array | None = None,
     previous: PyTree | None = None,
+    network: Network | None = None,
 ) -> PyTree:
     """Mask of a network: 1 for the kernels, or filters, that are kept, 0 for those pruned.
 
@@ -91,9 +93,9 @@ def make_masks(
     threshold: it is pruned first. In the sum of a filter it counts as zero.
 
     Args:
-        params: pytree of parameters. Leaves named ``kernel`` of shape ``(h, w, Cin, Cout)`` are
-            taken for kernels of 2D convolutions, unless their layer's name or what lies beside
-            them tells otherwise.
+        params: pytree of parameters, or of all variables with ``network``. Without it, leaves
+            named ``kernel`` of shape ``(h, w, Cin, Cout)`` are taken for kernels of 2D
+            convolutions, unless their layer's name or what lies beside them tells otherwise.
         criterion: a key of ``CRITERIA``; or the scores themselves, not negative: path of a
             kernel -> ``(Cin, Cout)``, or ``(Cout,)`` if whole filters are selected, of every kernel
             to prune.
@@ -106,6 +108,12 @@ def make_masks(
         key: a PRNG key, for ``random`` only.
         previous: an earlier mask. Its pruned kernels stay pruned, in every layer, and count as zero
             in scores.
+        network: as `jnnk.network.read` reads it. It tells which leaves are kernels, and their
+            layout: of Equinox, Haiku or plain functions, of any number of dimensions, grouped,
+            transposed, stacked by ``scan``. They are looked at as ``(h, w, Cin, Cout)``: see
+            `jnnk.network.Conv` for the axes; of grouped convolutions Cin counts the channels of a
+            group; of one dimension w is 1, of three ``(d, h, w)`` is taken as ``(d, h * w)``; the
+            filters of all steps of a scan are one layer's.
 
     Returns:
         A mask with the treedef of ``params``; layers left out keep all that ``previous`` kept.
@@ -127,12 +135,14 @@ def make_masks(
         (1, 1, 1, 2) [[1. 0.]]
     """
     selection = _the_selection(selection, keep_rate)
-    kernels = _chosen_kernels(params, include, exclude, pointwise)
+    convs = _chosen_convs(params, network, include, exclude, pointwise)
+    leaves = named_leaves(params)
+    kernels = {path: conv.kernels(leaves[path]) for path, conv in convs.items()}
     alive = {path: jnp.ones(kernel.shape[2:], bool) for path, kernel in kernels.items()}
     if previous is not None:
         previous = jax.tree.map(_where_usable, previous, params)
-        earlier = conv_kernels(previous)
-        alive = {path: earlier[path][0, 0] != 0 for path in kernels}
+        earlier = named_leaves(previous)
+        alive = {path: conv.keep(earlier[path]) for path, conv in convs.items()}
 
     # Not under one jit with the selection: XLA would put the layers together again in every step.
     if isinstance(criterion, Mapping):
@@ -140,7 +150,7 @@ def make_masks(
     else:
         score = kernel_scores if selection.adds_scores else kernel_magnitudes
         scores = layer_scores(kernels, criterion, score=score, key=key)
-    masks = masks_from_layers(params, kept_kernels(selection, scores, alive))
+    masks = masks_from_layers(params, kept_kernels(selection, scores, alive), network=network)
     return masks if previous is None else jax.tree.map(jnp.minimum, masks, previous)
 
 
@@ -202,41 +212,49 @@ def _is_placed(value: object) -> TypeGuard[Array]:
     return isinstance(value, Array) and not isinstance(value, Tracer)
 
 
-def _chosen_kernels(
+def _chosen_convs(
     params: PyTree,
+    network: Network | None,
     include: str | Sequence[str],
     exclude: str | Sequence[str],
     pointwise: bool,
-) -> dict[str, jax.Array]:
-    """The conv kernels to prune, by path; warns of what may be some and is left whole."""
-    left_out = {
-        path: shape
-        for path, shape in other_kernels(params).items()
-        if _matches(path, include) and not _matches(path, exclude)
-    }
-    if left_out:
-        named = ", ".join(f"{path} {shape}" for path, shape in left_out.items())
-        warnings.warn(
-            f"not pruned, since they do not look like kernels (h, w, Cin, Cout) of 2D "
-            f"convolutions: {named}",
-            stacklevel=3,
-        )
-    convolutions = conv_kernels(params)
-    if not convolutions:
+) -> dict[str, ConvLeaf]:
+    """The convolutions to prune, by path; warns of what may be some and is left whole."""
+
+    def is_named(path: str) -> bool:
+        return _matches(path, include) and not _matches(path, exclude)
+
+    _warn_of_left_out(params, network, is_named)
+    convs = conv_leaves(params, network=network)
+    if not convs:
         raise ValueError(
             "params: no conv kernel is found in a tree of this form: expected leaves named "
-            f"'kernel' of shape (h, w, Cin, Cout), as Flax has them, got {_first_leaves(params)}"
+            f"'kernel' of shape (h, w, Cin, Cout), as Flax has them, got {_first_leaves(params)}; "
+            "other layouts are told with network=jnnk.network.read(...)"
         )
     chosen = {
-        path: kernel
-        for path, kernel in convolutions.items()
-        if _matches(path, include)
-        and not _matches(path, exclude)
-        and (pointwise or kernel.shape[:2] != (1, 1))
+        path: conv
+        for path, conv in convs.items()
+        if is_named(path) and (pointwise or conv.kernel_shape[:2] != (1, 1))
     }
     if not chosen:
         raise ValueError(f"include: no conv kernel matches {include!r} without {exclude!r}")
     return chosen
+
+
+def _warn_of_left_out(
+    params: PyTree, network: Network | None, is_named: Callable[[str], bool]
+) -> None:
+    """Warns of what may be a convolution and is left whole."""
+    if network is None:
+        others = {path: shape for path, shape in other_kernels(params).items() if is_named(path)}
+        named = ", ".join(f"{path} {shape}" for path, shape in others.items())
+        reason = "they do not look like kernels (h, w, Cin, Cout) of 2D convolutions"
+    else:
+        named = "; ".join(f"{each.what}: {each.reason}" for each in network.left_out)
+        reason = "their kernels are not told by the network's program"
+    if named:
+        warnings.warn(f"not pruned, since {reason}: {named}", stacklevel=4)
 
 
 def _first_leaves(params: PyTree) -> str:

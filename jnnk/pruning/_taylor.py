@@ -18,7 +18,9 @@ from jax import Array
 from jaxtyping import Float
 
 from jnnk._core import typed_jax
-from jnnk.pruning._conv_leaves import PyTree, conv_kernels, named_leaves
+from jnnk.network import Network
+from jnnk.network._leaves import PyTree, named_leaves
+from jnnk.pruning._conv_leaves import conv_leaves
 
 
 @runtime_checkable
@@ -30,7 +32,11 @@ class Conv(Protocol):
 
 
 def taylor_scores(
-    loss: Callable[[PyTree, Any], Array], params: PyTree, batches: PyTree
+    loss: Callable[[PyTree, Any], Array],
+    params: PyTree,
+    batches: PyTree,
+    *,
+    network: Network | None = None,
 ) -> dict[str, Float[Array, "_Cin _Cout"]]:
     """Taylor scores of every conv kernel: its summed gradient times weight, squared.
 
@@ -39,6 +45,8 @@ def taylor_scores(
         params: pytree of parameters.
         batches: pytree whose leaves have a leading axis B: B batches, of each of which one gradient
             is taken, one after the other.
+        network: as `jnnk.network.read` reads it; without it kernels are told as by
+            `jnnk.pruning.make_masks`.
 
     Returns:
         Path of a conv kernel -> float32 ``(Cin, Cout)``, the mean over the batches; the
@@ -46,7 +54,9 @@ def taylor_scores(
     """
 
     def of_kernels(products: dict[str, Array]) -> dict[str, Array]:
-        return {path: products[path].sum((0, 1)) for path in conv_kernels(params)}
+        return {path: conv.kernels(products[path]).sum((0, 1)) for path, conv in convs.items()}
+
+    convs = conv_leaves(params, network=network)
 
     return _mean_squares(loss, params, batches, of_kernels)
 
@@ -79,7 +89,7 @@ def taylor_channel_scores(
 
     def of_channels(products: dict[str, Array]) -> dict[str, Array]:
         sums: dict[str, Array] = {}
-        for path in conv_kernels(params):
+        for path in conv_leaves(params):
             norm, layer = norms.get(path), path.removesuffix("kernel")
             if norm is not None:
                 gated = (f"{norm}/scale", f"{norm}/bias")

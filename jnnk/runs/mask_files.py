@@ -11,31 +11,41 @@ import safetensors.numpy
 
 from jnnk._core.errors import InputError
 from jnnk.files.safe_files import open_file, resolved
+from jnnk.network import Network
+from jnnk.network._leaves import PyTree, named_leaves
 from jnnk.pruning import masks_from_layers
-from jnnk.pruning._conv_leaves import PyTree, conv_kernels
+from jnnk.pruning._conv_leaves import conv_leaves
 from jnnk.runs.folder import write_bytes
 
 
-def save_masks(path: str | os.PathLike[str], masks: PyTree) -> None:
+def save_masks(
+    path: str | os.PathLike[str], masks: PyTree, *, network: Network | None = None
+) -> None:
     """Write a mask, the whole file or nothing.
 
     Args:
         path: file to write; one boolean tensor ``(Cin, Cout)`` for each conv kernel, named by its
             path in the tree.
         masks: a mask.
+        network: the one that it was made with, if it was made with one.
     """
-    layers = {name: np.asarray(leaf[0, 0]) != 0 for name, leaf in conv_kernels(masks).items()}
+    leaves, convs = named_leaves(masks), conv_leaves(masks, network=network)
+    layers = {name: np.asarray(conv.keep(leaves[name])) for name, conv in convs.items()}
     content = safetensors.numpy.save(layers, metadata={"format": "jnnk masks"})
     path = pathlib.Path(path)
     write_bytes(resolved(path.parent) / path.name, content)
 
 
-def load_masks(path: str | os.PathLike[str], params: PyTree) -> PyTree:
+def load_masks(
+    path: str | os.PathLike[str], params: PyTree, *, network: Network | None = None
+) -> PyTree:
     """Read a mask of the given parameters.
 
     Args:
         path: file written by ``save_masks``.
         params: the parameters that it masks.
+        network: as `jnnk.network.read` reads it; without it kernels are told as by
+            `jnnk.make_masks`.
 
     Returns:
         A mask with the treedef of ``params``.
@@ -43,7 +53,8 @@ def load_masks(path: str | os.PathLike[str], params: PyTree) -> PyTree:
     Raises:
         InputError: if the file cannot be read as safetensors or is the mask of another network.
     """
-    expected = {name: kernel.shape[2:] for name, kernel in conv_kernels(params).items()}
+    convs = conv_leaves(params, network=network)
+    expected = {name: conv.kernel_shape[2:] for name, conv in convs.items()}
     try:
         open_file(path).close()  # of a FIFO or device, safetensors would wait
         opened: Any = safetensors.safe_open(path, framework="numpy")  # has no annotations
@@ -58,7 +69,7 @@ def load_masks(path: str | os.PathLike[str], params: PyTree) -> PyTree:
             layers = {name: jnp.asarray(found[:]) for name, found in slices.items()}
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(f"{path}: expected a safetensors file of masks: {error}") from error
-    return masks_from_layers(params, layers)
+    return masks_from_layers(params, layers, network=network)
 
 
 def _check_shapes(

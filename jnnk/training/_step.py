@@ -18,10 +18,11 @@ from jax.sharding import Mesh
 
 from jnnk._core.whole_numbers import whole_number
 from jnnk.data import Normalization, normalize
+from jnnk.network._leaves import PyTree
 from jnnk.parallel._mesh import DATA, shared_apply
 from jnnk.penalties import Regularizer
 from jnnk.pruning import apply_masks, keep_pruned_zero, masks_from_layers
-from jnnk.pruning._conv_leaves import PyTree, conv_kernels
+from jnnk.pruning._conv_leaves import conv_kernels
 from jnnk.training._augment import pad_crop_flip
 
 OPTIMIZERS = ("sgd", "adam")

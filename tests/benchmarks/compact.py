@@ -13,11 +13,11 @@ import numpy as np
 
 from jnnk import models
 from jnnk._core.timing import latencies
+from jnnk.network import read
 from jnnk.pruning import (
     KeepRate,
     apply_masks,
     compact,
-    conv_output_sizes,
     make_masks,
     masks_from_layers,
     summarize,
@@ -52,8 +52,8 @@ def main():
         repeats=100,
     )
     for name, (m, v) in networks.items():
-        sizes = conv_output_sizes(m, v, images)
-        counts = summarize(v["params"], masks_from_layers(v["params"], {}), output_sizes=sizes)
+        everything = masks_from_layers(v["params"], {})
+        counts = summarize(v["params"], everything, network=read(m.apply, v, images))
         size = f"{counts.macs[0]:,} MACs, {counts.params[0]:,} parameters"
         print(f"{name:10s} {medians[name]:6.1f} ms, {size}")
     print(

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from jnnk.network._leaves import leaf_path
 from jnnk.pruning import apply_masks, make_masks
-from jnnk.pruning._conv_leaves import conv_kernels, leaf_path, other_kernels
+from jnnk.pruning._conv_leaves import conv_kernels, other_kernels
 
 
 def params_of(layer, *shape):
