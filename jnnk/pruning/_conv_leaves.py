@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jnnk._core.arrays import ArrayLike
 from jnnk.network import Conv, Network
@@ -50,7 +49,7 @@ class ConvLeaf(NamedTuple):
     def mask(self, keep: ArrayLike) -> jax.Array:
         """Which kernels are kept, (Cin, Cout), as a float32 mask of the leaf, 1 by position."""
         sizes = [self._mask_shape[axis] for axis in self._order]
-        back = np.argsort(self._order)
+        back = [self._order.index(axis) for axis in range(len(sizes))]
         return jnp.transpose(jnp.asarray(keep, jnp.float32).reshape(sizes), back)
 
     def keep(self, mask: ArrayLike) -> jax.Array:
