@@ -1,5 +1,7 @@
 """Which operations act on each element by itself, and which of those are linear."""
 
+from typing import Any
+
 from jax.extend.core import Jaxpr, JaxprEqn
 
 from jnnk.network._program import CALLS, jaxprs_of
@@ -39,12 +41,16 @@ def is_elementwise(equation: JaxprEqn) -> bool:
 
 def _is_all_elementwise(jaxpr: Jaxpr) -> bool:
     # A constant is spread over the places, in a function such as `jax.nn.relu6`.
-    shapes = {atom.aval.shape for atom in (*jaxpr.invars, *jaxpr.outvars)} - {()}
+    shapes = {_shape(atom) for atom in (*jaxpr.invars, *jaxpr.outvars)} - {()}
     return len(shapes) <= 1 and all(
         is_elementwise(equation)
-        or (equation.primitive.name == "broadcast_in_dim" and not equation.invars[0].aval.shape)
+        or (equation.primitive.name == "broadcast_in_dim" and not _shape(equation.invars[0]))
         for equation in jaxpr.eqns
     )
+
+
+def _shape(atom: Any) -> tuple[int, ...]:
+    return atom.aval.shape
 
 
 def is_linear(name: str, is_variable: list[bool]) -> bool:

@@ -34,6 +34,8 @@ CALLS = {
 }
 #: Those of them with a derivative of their own.
 CUSTOM = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
+#: Of a pytree, as ``jax.tree.structure`` gives it.
+Structure = Any
 CONV = "conv_general_dilated"
 
 
@@ -97,7 +99,7 @@ class Program:
     outputs: tuple[int, ...]
 
 
-def trace(function: Callable[..., Any], *args: Any) -> tuple[Program, jax.tree_util.PyTreeDef]:
+def trace(function: Callable[..., Any], *args: Any) -> tuple[Program, Structure]:
     """The program of a function, whose inputs are the leaves of the arguments.
 
     Args:

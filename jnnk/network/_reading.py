@@ -1,7 +1,7 @@
 """Read a network: its convolutions, the parameters that feed them, what becomes of their output."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +17,7 @@ from jnnk.network._program import (
     Operation,
     Place,
     Program,
+    Structure,
     holds_conv,
     jaxprs_of,
     trace,
@@ -63,7 +64,7 @@ def read(
 
 def traced(
     apply_fn: Callable[..., Any], variables: PyTree, images: Any, *others: Any
-) -> tuple[Network, jax.tree_util.PyTreeDef]:
+) -> tuple[Network, Structure]:
     """A network as `read` gives it, and the structure of what it returns."""
     if not hasattr(images, "shape") or not images.shape or not images.shape[0]:
         got = f"shape {images.shape}" if hasattr(images, "shape") else type(images).__name__
@@ -112,7 +113,7 @@ def _named(calls: list[_Call], paths: list[Any]) -> Iterator[Conv]:
 
 def _calls(
     program: Program,
-    dependent_inputs: Set[int],
+    dependent_inputs: set[int],
     leaves: Mapping[int, Origin],
     found: _Found,
     *,
@@ -143,7 +144,7 @@ def _calls(
             )
 
 
-def _dependent(program: Program, inputs: Set[int]) -> set[int]:
+def _dependent(program: Program, inputs: set[int]) -> set[int]:
     """Numbers of the values that depend on the given inputs."""
     dependent = set(inputs)
     for operation in program.operations:
@@ -152,7 +153,7 @@ def _dependent(program: Program, inputs: Set[int]) -> set[int]:
     return dependent
 
 
-def _dependent_in_body(operation: Operation, dependent: Set[int]) -> set[int]:
+def _dependent_in_body(operation: Operation, dependent: set[int]) -> set[int]:
     """Inputs of a scan's body that depend on the images, in some step."""
     body, params = operation.body, operation.params
     assert body is not None
@@ -177,7 +178,7 @@ def _dependent_in_body(operation: Operation, dependent: Set[int]) -> set[int]:
 def _call(
     program: Program,
     operation: Operation,
-    dependent: Set[int],
+    dependent: set[int],
     known: Mapping[int, Origin],
     found: _Found,
     *,

@@ -7,7 +7,7 @@ nonlinearity came before, the activation is the first such value behind the sum 
 made.
 """
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from jnnk.network._elementwise import is_elementwise, is_linear
@@ -48,7 +48,7 @@ class _Value(NamedTuple):
     is_nonlinear: bool
 
 
-def activation_site(program: Program, start: int, dependent: Set[int]) -> Site:
+def activation_site(program: Program, start: int, dependent: set[int]) -> Site:
     """Where the activations of a convolution are.
 
     Args:
@@ -75,7 +75,7 @@ class _Exit(NamedTuple):
     region: Mapping[int, _Value]
 
 
-def _behind_sum(program: Program, start: int, dependent: Set[int]) -> Site | None:
+def _behind_sum(program: Program, start: int, dependent: set[int]) -> Site | None:
     """The first nonlinear value behind a sum; None if the next convolution comes first."""
     found = _first_exit(program, start, dependent)
     if found.is_nonlinear:
@@ -95,7 +95,7 @@ def _behind_sum(program: Program, start: int, dependent: Set[int]) -> Site | Non
     return None
 
 
-def _first_exit(program: Program, start: int, dependent: Set[int]) -> _Exit:
+def _first_exit(program: Program, start: int, dependent: set[int]) -> _Exit:
     region = _region(program, start, dependent)
     whole = whole_view(program.shapes[start].shape)
     full = [value for value, found in region.items() if _is_whole(found.view, whole)]
@@ -114,7 +114,7 @@ def _first_exit(program: Program, start: int, dependent: Set[int]) -> _Exit:
     return _Exit(Site(chosen, view), bool(nonlinear), region)
 
 
-def _region(program: Program, start: int, dependent: Set[int]) -> dict[int, _Value]:
+def _region(program: Program, start: int, dependent: set[int]) -> dict[int, _Value]:
     """What is made of a value alone, with parameters, by the operations of layers' ends."""
     shape = program.shapes[start].shape
     region = {start: _Value(whole_view(shape), is_nonlinear=False)}
@@ -173,7 +173,7 @@ def _leading_to(program: Program, region: Mapping[int, _Value], ends: list[int])
 
 
 def _sums_with_others(
-    program: Program, value: int, region: Mapping[int, _Value], dependent: Set[int]
+    program: Program, value: int, region: Mapping[int, _Value], dependent: set[int]
 ) -> Iterator[int]:
     """Sums of a value with one that depends on the images and is not made of it alone."""
     for operation in program.operations:

@@ -117,7 +117,7 @@ def path_in(leaves: dict[Path, Any], conv: Conv) -> Path:
             return path
     raise ValueError(
         f"network: its kernel {jax.tree_util.keystr(conv.path)} is not in the tree, whose leaves "
-        f"are {', '.join(map(jax.tree_util.keystr, list(leaves)[:4]))}, ..."
+        f"are {', '.join(map(leaf_path, list(leaves)[:4]))}, ..."
     )
 
 
