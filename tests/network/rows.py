@@ -63,12 +63,14 @@ def random_images(*shape: int) -> np.ndarray:
 
 
 def random_like(tree: Any) -> Any:
-    """Values for every floating-point array such that no constant is 0 and no variance negative."""
+    """Random arrays for arrays or their shapes: no constant is 0, no variance negative."""
     generator = np.random.default_rng(3)
 
     def fill(path: Any, leaf: Any) -> jax.Array:
         if not jnp.issubdtype(leaf.dtype, jnp.inexact):
-            return leaf
+            return (
+                jnp.ones(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
+            )
         values = generator.standard_normal(leaf.shape)
         if any(name in jax.tree_util.keystr(path) for name in ("var", "scale", "gamma")):
             values = generator.uniform(0.5, 1.5, leaf.shape)
