@@ -1,0 +1,86 @@
+"""How a network is told to evaluate, and how it becomes a function that ``jax.jit`` knows again."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from jnnk._core.errors import InputError
+
+ApplyFunction = Callable[[Any, Any], Any]
+
+#: Names of arguments and fields that tell a network to evaluate, and what they are then.
+EVALUATION = {
+    "train": False,
+    "training": False,
+    "is_training": False,
+    "deterministic": True,
+    "use_running_average": True,
+    "inference": True,
+}
+#: Arguments by name, in an order.
+Options = tuple[tuple[str, Any], ...]
+
+
+def with_evaluation(
+    function: Callable[..., Any],
+    options: Mapping[str, Any],
+    *,
+    leave_out: Collection[str] = (),
+) -> Options:
+    """The user's options, and before them those that make the function evaluate.
+
+    Raises:
+        InputError: if an option is no argument of the function.
+    """
+    parameters = inspect.signature(function).parameters
+    if not any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+        for name in options:
+            if name not in parameters:
+                raise InputError(
+                    f"options must be arguments of the network ({', '.join(parameters)}); "
+                    f"got {name}"
+                )
+    evaluation = {
+        name: value
+        for name, value in EVALUATION.items()
+        if name in parameters and name not in leave_out
+    }
+    return tuple({**evaluation, **options}.items())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Applied:
+    """A function with its first arguments, equal to another one of equal parts.
+
+    Attributes:
+        function: of the parts, variables and images.
+        parts: its first arguments.
+    """
+
+    function: Callable[..., Any]
+    parts: tuple[Any, ...]
+
+    def __call__(self, variables: Any, images: Any) -> Any:
+        return self.function(*self.parts, variables, images)
+
+
+def stable(function: Callable[..., Any], *parts: Any) -> ApplyFunction:
+    """The function of variables and images alone; `jax.jit` knows it again by equal parts."""
+    applied = _Applied(function, parts)
+    try:
+        hash(applied)
+    except TypeError:  # such as an array among the parts: known again by itself alone
+        return functools.partial(function, *parts)
+    return applied
+
+
+def described(value: Any) -> str:
+    """What a value is, in a few words."""
+    if value is None or isinstance(value, type):
+        return str(value) if value is None else f"the class {value.__name__}"
+    kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+    if isinstance(value, Mapping):
+        return f"{kind} with {', '.join(map(repr, list(value)[:3])) or 'nothing in it'}"
+    return kind

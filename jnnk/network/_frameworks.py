@@ -1,0 +1,181 @@
+"""How networks of each library are evaluated as pure functions; imports a library when called."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jnnk._core.errors import InputError
+from jnnk.network._evaluation import (
+    EVALUATION,
+    ApplyFunction,
+    Options,
+    described,
+    stable,
+    with_evaluation,
+)
+
+
+class Variables(NamedTuple):
+    """Variables of a network that keeps its state apart from its parameters.
+
+    Attributes:
+        params: of Equinox the module's floating-point arrays, of Haiku the parameters.
+        state: of Equinox a ``State``, of Haiku the state.
+    """
+
+    params: Any
+    state: Any
+
+
+def of_linen(model: Any, variables: Any, options: Mapping[str, Any]) -> tuple[ApplyFunction, Any]:
+    """`as_function` of a ``flax.linen.Module``."""
+    if variables is None and model.scope is not None:
+        model, variables = model.unbind()
+    if not isinstance(variables, Mapping) or "params" not in variables:
+        raise InputError(
+            "variables must be what init of the Linen module returned, {'params': ...}; "
+            f"got {described(variables)}"
+        )
+    # Layers refuse what is told by field and argument at once.
+    fields = {
+        field.name: EVALUATION[field.name]
+        for field in dataclasses.fields(model)
+        if field.name in EVALUATION
+        and field.name not in options
+        and isinstance(getattr(model, field.name), bool)
+    }
+    told = with_evaluation(type(model).__call__, options, leave_out=fields)
+    return stable(_apply_linen, model.clone(**fields), told), variables
+
+
+def _apply_linen(model: Any, options: Options, variables: Any, images: Any) -> Any:
+    return model.apply(variables, images, **dict(options))
+
+
+def of_nnx(model: Any, variables: Any, options: Mapping[str, Any]) -> tuple[ApplyFunction, Any]:
+    """`as_function` of a ``flax.nnx.Module``."""
+    from flax import nnx
+
+    if variables is not None:
+        raise InputError(
+            "variables must be left out for an NNX module, which holds them; "
+            f"got {described(variables)}"
+        )
+    told = with_evaluation(type(model).__call__, options)
+    copy = nnx.merge(*nnx.split(model))
+    # Not ``train``: it is a method.
+    copy.eval(training=False, is_training=False)
+    graph, inexact, rest = nnx.split(copy, _is_inexact, ...)
+    return stable(_apply_nnx, graph, rest, told), _renewed(inexact)
+
+
+def _apply_nnx(graph: Any, rest: Any, options: Options, variables: Any, images: Any) -> Any:
+    from flax import nnx
+
+    # Counters of random keys are written to while the network runs: on copies.
+    return nnx.merge(graph, _renewed(variables), _renewed(rest))(images, **dict(options))
+
+
+def _is_inexact(path: tuple[Any, ...], variable: Any) -> bool:
+    return all(
+        hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
+        for leaf in jax.tree.leaves(variable)
+    )
+
+
+def of_equinox(model: Any, state: Any, options: Mapping[str, Any]) -> tuple[ApplyFunction, Any]:
+    """`as_function` of an ``equinox.Module``."""
+    import equinox as eqx
+
+    has_state = isinstance(state, eqx.nn.State)
+    needs_state = bool(_nodes(model, lambda node: isinstance(node, eqx.nn.StateIndex)))
+    if not has_state and (state is not None or needs_state):
+        raise InputError(
+            "variables must be the State that eqx.nn.make_with_state returned beside the Equinox "
+            f"module, if it has one, else left out; got {described(state)}"
+        )
+    call = type(model).__call__
+    key = {"key": None} if "key" in inspect.signature(call).parameters else {}
+    told = with_evaluation(call, {**key, **options})
+    params, static = eqx.partition(model, eqx.is_inexact_array)
+    axes = [node.axis_name for node in _nodes(model, lambda node: hasattr(node, "axis_name"))]
+    function = stable(_apply_equinox, static, has_state, axes[0] if axes else None, told)
+    return function, Variables(params, _renewed(state)) if has_state else params
+
+
+def _apply_equinox(
+    static: Any, has_state: bool, axis_name: Any, options: Options, variables: Any, images: Any
+) -> Any:
+    import equinox as eqx
+
+    params, state = variables if has_state else (variables, None)
+    model = eqx.nn.inference_mode(eqx.combine(params, static))
+
+    def of_image(image: Any, state: Any) -> Any:
+        if not has_state:
+            return model(image, **dict(options))
+        *outputs, _ = model(image, state, **dict(options))
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    return jax.vmap(of_image, in_axes=(0, None), axis_name=axis_name)(images, state)
+
+
+def _nodes(tree: Any, condition: Callable[[Any], bool]) -> list[Any]:
+    """The outermost nodes and leaves of a pytree that meet a condition."""
+    return [node for node in jax.tree.leaves(tree, is_leaf=condition) if condition(node)]
+
+
+def of_haiku(model: Any, variables: Any, options: Mapping[str, Any]) -> tuple[ApplyFunction, Any]:
+    """`as_function` of what ``haiku.transform`` and ``haiku.transform_with_state`` return."""
+    import haiku as hk
+
+    has_state = isinstance(model, hk.TransformedWithState)
+    parts = variables if has_state and isinstance(variables, tuple) else (variables,)
+    if len(parts) != 1 + has_state or not all(isinstance(part, Mapping) for part in parts):
+        expected = "parameters and state" if has_state else "parameters"
+        raise InputError(
+            f"variables must be the {expected} that init of the Haiku transform returned; "
+            f"got {described(variables)}"
+        )
+    takes_rng = list(inspect.signature(model.apply).parameters)[len(parts)] == "rng"
+    told = with_evaluation(model.apply, options)
+    function = stable(_apply_haiku, model.apply, has_state, takes_rng, told)
+    return function, Variables(*parts) if has_state else variables
+
+
+def _apply_haiku(
+    apply: Callable[..., Any],
+    has_state: bool,
+    takes_rng: bool,
+    options: Options,
+    variables: Any,
+    images: Any,
+) -> Any:
+    parts = variables if has_state else (variables,)
+    returned = apply(*parts, *((None,) if takes_rng else ()), images, **dict(options))
+    return returned[0] if has_state else returned
+
+
+def of_function(
+    function: Callable[..., Any], variables: Any, options: Mapping[str, Any]
+) -> tuple[ApplyFunction, Any]:
+    """`as_function` of a function of variables and images."""
+    if variables is None:
+        raise InputError("variables must be given for a function, its first argument; got None")
+    told = with_evaluation(function, options)
+    return stable(_apply_function, function, told) if told else function, variables
+
+
+def _apply_function(
+    function: Callable[..., Any], options: Options, variables: Any, images: Any
+) -> Any:
+    return function(variables, images, **dict(options))
+
+
+def _renewed(tree: Any) -> Any:
+    """The same arrays in new containers, which nothing that happens to the old ones reaches."""
+    return jax.tree.map(lambda leaf: leaf, tree)
