@@ -1,5 +1,6 @@
 """Networks as JAX sees them: their convolutions, activations and wiring, read from the jaxpr."""
 
+from jnnk.network._as_function import as_function
 from jnnk.network._capture import POOLINGS, LayerActivations, capture, layer_shapes
 from jnnk.network._kernels import KernelAxes
 from jnnk.network._network import Conv, LeftOut, Network
@@ -13,6 +14,7 @@ __all__ = [
     "LayerActivations",
     "LeftOut",
     "Network",
+    "as_function",
     "capture",
     "layer_shapes",
     "read",
