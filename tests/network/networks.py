@@ -4,7 +4,15 @@ import importlib
 import importlib.util
 
 import pytest
-from network import linen_conv_rows, linen_rows, nnx_rows, plain_rows
+from network import (
+    join_rows,
+    linen_conv_rows,
+    linen_rows,
+    mobile_rows,
+    nnx_rows,
+    plain_rows,
+    resnet_rows,
+)
 
 
 def _rows_of(library):
@@ -19,6 +27,9 @@ ROWS = (
     *linen_conv_rows.ROWS,
     *nnx_rows.ROWS,
     *plain_rows.ROWS,
+    *resnet_rows.ROWS,
+    *mobile_rows.ROWS,
+    *join_rows.ROWS,
     *_rows_of("equinox"),
     *_rows_of("haiku"),
 )
