@@ -173,7 +173,7 @@ def capture(
         An iterator of `LayerActivations`; the input is checked at once, the work done on demand.
 
     Raises:
-        InputError: for unknown layers, channels, pooling or dtype, no images, a batch size that is
+        InputError: for a network without convolutions, unknown layers, channels, pooling or dtype, no images, a batch size that is
             no whole number of at least 1, or with "reported" a network that returns something
             else than layers (N, H, W, C) by name.
     """
@@ -186,6 +186,11 @@ def capture(
     if isinstance(layers, str):
         raise InputError(f"layers must be a list of names, such as [{layers!r}]; got {layers!r}")
     shapes = layer_shapes(apply_fn, variables, images, site=site)
+    if not shapes and layers is None:
+        raise InputError(
+            "apply_fn: no convolution of it can be captured (print(jnnk.network.read(...)) says why); "
+            "with site='reported' the layers are those that it returns by name"
+        )
     plans = [
         _plan(name, shapes, (channels or {}).get(name), pooling, size)
         for name in (shapes if layers is None else layers)

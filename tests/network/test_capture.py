@@ -160,6 +160,14 @@ def test_no_images_and_dense_layers(network):
         capture(lambda v, x: (x, {"flat": x.reshape(len(x), -1)}), {}, images, site="reported")
 
 
+def test_a_network_without_convolutions():
+    def dense(variables, images):
+        return images.reshape(len(images), -1) @ variables
+
+    with pytest.raises(InputError, match="no convolution of it can be captured"):
+        capture(dense, jnp.ones((12, 5)), np.ones((3, 2, 2, 3), np.float32))
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", jnp.bfloat16, np.dtype("bfloat16")])
 def test_a_dtype_is_what_numpy_takes_for_one(network, dtype):
     apply_fn, variables, images, _ = network
