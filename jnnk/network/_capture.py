@@ -173,9 +173,9 @@ def capture(
         An iterator of `LayerActivations`; the input is checked at once, the work done on demand.
 
     Raises:
-        InputError: for a network without convolutions, unknown layers, channels, pooling or dtype, no images, a batch size that is
-            no whole number of at least 1, or with "reported" a network that returns something
-            else than layers (N, H, W, C) by name.
+        InputError: for a network without convolutions, unknown layers, channels, pooling or dtype,
+            no images, a batch size that is no whole number of at least 1, or with "reported" a
+            network that returns something else than layers (N, H, W, C) by name.
     """
     storage = _storage_dtype(dtype)
     images = _stacked(images)
@@ -188,7 +188,7 @@ def capture(
     shapes = layer_shapes(apply_fn, variables, images, site=site)
     if not shapes and layers is None:
         raise InputError(
-            "apply_fn: no convolution of it can be captured (print(jnnk.network.read(...)) says why); "
+            "apply_fn: no convolution of it can be captured: print(read(...)) says why; "
             "with site='reported' the layers are those that it returns by name"
         )
     plans = [
