@@ -21,7 +21,10 @@ MODULES = sorted(
 )
 # The one argument that is the function's whole point and has a default all the same; and what
 # Flax calls by position, or Python where it decorates.
-POSITIONAL = {"main": "argv", "gaussian": "bandwidth", "he_normal": "dtype", "jit": "function"}
+POSITIONAL = {
+    "as_function": "variables", "gaussian": "bandwidth", "he_normal": "dtype", "jit": "function",
+    "main": "argv",
+}  # fmt: skip
 
 
 def public_functions():

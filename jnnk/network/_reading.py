@@ -51,6 +51,7 @@ def read(
         InputError: if there are no images or ``images`` is no array.
 
     Examples:
+        >>> import jax.numpy as jnp
         >>> def apply_fn(variables, images):
         ...     return jax.lax.conv(images, variables["conv1"], (1, 1), "SAME")
         >>> variables = {"conv1": jnp.ones((4, 3, 3, 3))}
