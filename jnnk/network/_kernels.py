@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from jnnk.network._elementwise import is_elementwise
+from jnnk.network._linear import is_elementwise
 from jnnk.network._program import Operation, Program
 from jnnk.network._views import View, moved, whole_view
 

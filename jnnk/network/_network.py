@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jnnk.network._kernels import KernelAxes
-from jnnk.network._leaves import Path
+from jnnk.network._names import Path
 from jnnk.network._program import Place, Program
 from jnnk.network._views import View
 

@@ -99,16 +99,18 @@ class Program:
     outputs: tuple[int, ...]
 
 
-def trace(function: Callable[..., Any], *args: Any) -> tuple[Program, Structure]:
-    """The program of a function, whose inputs are the leaves of the arguments.
+def trace(function: Callable[..., Any], *args: Any) -> Program:
+    """The program of a function; its inputs are the leaves of the arguments.
 
     Args:
-        function: of pytrees of arrays, to a pytree of arrays.
+        function: of pytrees of arrays, to anything.
         *args: arrays, or their ``jax.ShapeDtypeStruct``.
-
-    Returns:
-        The program, and the structure of the function's result, whose leaves are the outputs.
     """
+    return _flattened(jax.make_jaxpr(function)(*args))
+
+
+def trace_tree(function: Callable[..., Any], *args: Any) -> tuple[Program, Structure]:
+    """The program of a function, as of `trace`, and the structure of the function's result."""
     closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
     return _flattened(closed), jax.tree.structure(shapes)
 

@@ -10,7 +10,7 @@ from jaxtyping import Shaped
 from jnnk._core.arrays import ArrayLike
 from jnnk._core.errors import InputError
 from jnnk.network._kernels import Origin, kernel_axes, of_leaves, of_scan, origins
-from jnnk.network._leaves import PyTree, layer_name, leaves_by_path
+from jnnk.network._names import PyTree, layer_name, leaves_by_path
 from jnnk.network._network import Conv, LeftOut, Maps, Network
 from jnnk.network._program import (
     CONV,
@@ -20,7 +20,7 @@ from jnnk.network._program import (
     Structure,
     holds_conv,
     jaxprs_of,
-    trace,
+    trace_tree,
     without_unneeded,
 )
 from jnnk.network._sites import activation_site
@@ -72,7 +72,7 @@ def traced(
         raise InputError(f"images must be an array of at least one image (N, ...); got {got}")
     paths = list(leaves_by_path(variables))
     abstract = jax.ShapeDtypeStruct(images.shape, images.dtype)
-    program, structure = trace(apply_fn, variables, abstract, *others)
+    program, structure = trace_tree(apply_fn, variables, abstract, *others)
     program = without_unneeded(program)
     found = _Found(tuple(program.shapes[value].shape for value in program.inputs), images.shape[0])
     of_images = {program.inputs[len(paths)]}

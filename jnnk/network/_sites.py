@@ -10,7 +10,7 @@ made.
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from jnnk.network._elementwise import is_elementwise, is_linear
+from jnnk.network._linear import is_elementwise, is_linear
 from jnnk.network._program import Operation, Program
 from jnnk.network._views import View, moved, whole_view
 

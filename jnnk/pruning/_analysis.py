@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Real, Shaped
 
 from jnnk._core.arrays import ArrayLike
 from jnnk.network import Network
-from jnnk.network._leaves import PyTree, named_leaves
+from jnnk.network._names import PyTree, named_leaves
 from jnnk.pruning._conv_leaves import conv_leaves
 from jnnk.pruning._kept import above_threshold
 from jnnk.pruning._scores import layer_scores

@@ -18,7 +18,7 @@ from jnnk._core.arrays import ArrayLike
 from jnnk._core.whole_numbers import whole_number
 from jnnk.graphs import NNKGraph
 from jnnk.measures import RedundancyCurve, redundancy_curve
-from jnnk.network._leaves import PyTree
+from jnnk.network._names import PyTree
 from jnnk.pruning._conv_leaves import conv_kernels
 from jnnk.pruning._kept import keep_largest
 from jnnk.pruning._masks import masks_from_layers

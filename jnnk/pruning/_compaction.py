@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from jnnk.network._leaves import PyTree
+from jnnk.network._names import PyTree
 from jnnk.pruning._channels import Wiring
 from jnnk.pruning._masks import apply_masks
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jnnk._core.arrays import ArrayLike
 from jnnk.network import Conv, Network
 from jnnk.network._kernels import KernelAxes
-from jnnk.network._leaves import Path, PyTree, leaf_path, leaves_by_path, named_leaves
+from jnnk.network._names import Path, PyTree, leaf_path, leaves_by_path, named_leaves
 
 _LARGEST = 32  # the side of the largest kernels in use, those of patches of vision transformers
 # Words in the names of layers, as `_words` makes them.

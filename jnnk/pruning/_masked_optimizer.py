@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jnnk.network._leaves import Path, PyTree, leaves_by_path, unboxed
+from jnnk.network._names import Path, PyTree, leaves_by_path, unboxed
 
 
 def keep_pruned_zero(

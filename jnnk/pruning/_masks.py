@@ -23,7 +23,7 @@ from jaxtyping import Real, Shaped
 from jnnk._core import typed_jax
 from jnnk._core.arrays import ArrayLike
 from jnnk.network import Network
-from jnnk.network._leaves import PyTree, leaf_path, named_leaves
+from jnnk.network._names import PyTree, leaf_path, named_leaves
 from jnnk.pruning._conv_leaves import ConvLeaf, conv_leaves, other_kernels
 from jnnk.pruning._kept import kept_kernels
 from jnnk.pruning._scores import kernel_magnitudes, kernel_scores, layer_scores

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from jnnk.network import Network
-from jnnk.network._leaves import PyTree, leaf_path, leaves_by_path, named_leaves
+from jnnk.network._names import PyTree, leaf_path, leaves_by_path, named_leaves
 from jnnk.pruning._conv_leaves import ConvLeaf, conv_leaves, path_in
 
 

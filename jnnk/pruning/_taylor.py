@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from jnnk._core import typed_jax
 from jnnk.network import Network
-from jnnk.network._leaves import PyTree, named_leaves
+from jnnk.network._names import PyTree, named_leaves
 from jnnk.pruning._conv_leaves import conv_leaves
 
 

@@ -12,7 +12,7 @@ import safetensors.numpy
 from jnnk._core.errors import InputError
 from jnnk.files.safe_files import open_file, resolved
 from jnnk.network import Network
-from jnnk.network._leaves import PyTree, named_leaves
+from jnnk.network._names import PyTree, named_leaves
 from jnnk.pruning import masks_from_layers
 from jnnk.pruning._conv_leaves import conv_leaves
 from jnnk.runs.folder import write_bytes

@@ -16,7 +16,7 @@ from jax.core import Tracer
 
 from jnnk._core.arrays import ArrayLike
 from jnnk._core.whole_numbers import whole_number
-from jnnk.network._leaves import PyTree, leaf_path
+from jnnk.network._names import PyTree, leaf_path
 from jnnk.training._step import TrainState
 
 

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from jnnk._core.whole_numbers import whole_number
 from jnnk.data import Normalization, normalize
-from jnnk.network._leaves import PyTree
+from jnnk.network._names import PyTree
 from jnnk.parallel._mesh import DATA, shared_apply
 from jnnk.penalties import Regularizer
 from jnnk.pruning import apply_masks, keep_pruned_zero, masks_from_layers

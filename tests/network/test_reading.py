@@ -9,7 +9,7 @@ import pytest
 from network.networks import ROWS, each_network
 
 from jnnk.network import capture, read, with_activations
-from jnnk.network._leaves import leaves_by_path
+from jnnk.network._names import leaves_by_path
 
 
 def close(found, expected, rtol=1e-5):

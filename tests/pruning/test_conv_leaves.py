@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jnnk.network._leaves import leaf_path
+from jnnk.network._names import leaf_path
 from jnnk.pruning import apply_masks, make_masks
 from jnnk.pruning._conv_leaves import conv_kernels, other_kernels
 

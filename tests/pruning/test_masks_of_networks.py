@@ -11,7 +11,7 @@ from network.networks import each_network
 
 import jnnk
 from jnnk.network import read
-from jnnk.network._leaves import leaves_by_path
+from jnnk.network._names import leaves_by_path
 from jnnk.pruning import KeepRate, masks_from_layers, summarize, taylor_scores
 from jnnk.runs.mask_files import load_masks, save_masks
 
