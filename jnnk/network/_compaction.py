@@ -1,0 +1,168 @@
+"""Finds what masks leave of a network: the analysis behind `compact`."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jnnk._core.errors import InputError
+from jnnk.network._leaves import (
+    ThinLeaf,
+    is_broadcastable,
+    matching,
+    paths_of,
+    rectangle,
+)
+from jnnk.network._partial import Analysis
+from jnnk.network._patterns import (
+    Layout,
+    Pattern,
+    collapsed,
+    everything,
+    layout_of,
+    pattern_of,
+    same_layout,
+    uniform,
+)
+from jnnk.network._thinning import Thinning, analysed
+from jnnk.network._traced import Traced, read_inputs, traced
+
+PyTree = Any
+Network = Callable[[PyTree, Any], PyTree]
+
+
+def compact(
+    apply_fn: Network, variables: PyTree, masks: PyTree, images: PyTree
+) -> tuple[Network, PyTree]:
+    """The network without the channels that masks removed, and its variables.
+
+    Args:
+        apply_fn: ``apply_fn(variables, images)``, traceable by JAX, to anything.
+        variables: its variables, a pytree of arrays.
+        masks: 0 where a weight is removed; a pytree with the treedef of ``variables`` or of a part
+            of it (such as ``params``), each leaf broadcastable to its variable.
+        images: a batch, or its `jax.ShapeDtypeStruct`, of any batch size: only shapes are read.
+
+    Returns:
+        ``(apply_small, variables_small)``: a function of the same arguments, with the results of
+        ``apply_fn`` on the masked variables, up to rounding, at any batch size; and the variables,
+        with the same treedef and smaller leaves.
+
+    Raises:
+        InputError: masks that do not fit the variables.
+    """
+    thinning = thin(apply_fn, variables, masks, images)
+    return thinning.function(apply_fn), thinning.variables(variables)
+
+
+def thin(apply_fn: Network, variables: PyTree, masks: PyTree, images: PyTree) -> Thinning:
+    """What masks leave of a network; the arguments of `compact`.
+
+    A weight stays a variable where something that depends on the images is computed with it and an
+    output needs the result. Where a result is the same for all images, such as what BatchNorm makes
+    of a dead filter, its weights are frozen, in the thinning. All others are removed. Leaves that
+    ``apply_fn`` does not read stay whole; of those that it reads, one element stays at least.
+    """
+    paths, arrays = paths_of(variables)
+    leaves = _masked_leaves(paths, arrays, masks)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), leaf.dtype), variables)
+    found = traced(apply_fn, shapes, (images,), {}, leaves)
+    read = read_inputs(found.program)
+    kept: list[Layout | None] = [
+        None if number in read and _is_of_numbers(array) else everything(np.ndim(array))
+        for number, array in zip(found.program.inputs, arrays, strict=False)
+    ]
+    while True:
+        leaves = [_with_kept(leaf, layout) for leaf, layout in zip(leaves, kept, strict=True)]
+        analysis = analysed(found, leaves)
+        grown = _live_layouts(found, analysis, kept)
+        if all(map(same_layout, grown, kept)):
+            return Thinning(tuple(_finished(found, analysis, leaves)))
+        kept = grown
+
+
+def _masked_leaves(paths: Sequence[Any], arrays: Sequence[Any], masks: PyTree) -> list[ThinLeaf]:
+    """The leaves with their masks and weights, all of them frozen at first."""
+    leaves = [
+        ThinLeaf(
+            path,
+            tuple(jnp.shape(array)),
+            everything(jnp.ndim(array)),
+            False,
+            None,
+            None,
+            uniform(jnp.ndim(array), False, bool),
+        )
+        for path, array in zip(paths, arrays, strict=True)
+    ]
+    masked = {number: mask for number, mask in _masks_of(leaves, masks)}
+    return [
+        _with_values(leaf._replace(masked=masked.get(number, leaf.masked)), array)
+        for number, (leaf, array) in enumerate(zip(leaves, arrays, strict=True))
+    ]
+
+
+def _masks_of(leaves: Sequence[ThinLeaf], masks: PyTree) -> list[tuple[int, Pattern]]:
+    paths, arrays = paths_of(masks)
+    shapes = [tuple(jnp.shape(array)) for array in arrays]
+    found = matching(paths, shapes, leaves, fits=is_broadcastable)
+    result = []
+    for path, array, shape, number in zip(paths, arrays, shapes, found, strict=True):
+        if number is None or not is_broadcastable(shape, leaves[number].shape):
+            raise InputError(
+                "masks: expected leaves that can be broadcast to the variables of their paths, got "
+                f"shape {shape} at {''.join(path) or 'the top'}"
+            )
+        rank = len(leaves[number].shape)
+        pattern = (np.asarray(array) == 0).reshape((1,) * (rank - len(shape)) + shape)
+        result.append((number, collapsed(pattern)))
+    return result
+
+
+def _with_values(leaf: ThinLeaf, array: Any) -> ThinLeaf:
+    if not _is_of_numbers(array):
+        return leaf
+    values = np.where(leaf.masked, np.zeros((), array.dtype), np.asarray(array))
+    return leaf._replace(rest=everything(values.ndim), values=values)
+
+
+def _is_of_numbers(array: Any) -> bool:
+    dtype = jnp.asarray(array).dtype
+    return bool(jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_))
+
+
+def _with_kept(leaf: ThinLeaf, kept: Layout | None) -> ThinLeaf:
+    return leaf._replace(kept=kept or (), unread=kept is None)
+
+
+def _live_layouts(
+    found: Traced, analysis: Analysis, kept: Sequence[Layout | None]
+) -> list[Layout | None]:
+    """What is to stay of each leaf, no less than so far."""
+    grown: list[Layout | None] = []
+    for number, layout in zip(found.program.inputs, kept, strict=False):
+        need, shape = analysis.needs[number], found.program.shapes[number].shape
+        if need is None:
+            grown.append(layout)
+        else:
+            grown.append(layout_of(need.live | pattern_of(layout, shape), need.whole))
+    return grown
+
+
+def _finished(found: Traced, analysis: Analysis, leaves: Sequence[ThinLeaf]) -> list[ThinLeaf]:
+    """The leaves with those weights frozen that constants are computed from."""
+    result = []
+    for leaf, number in zip(leaves, found.program.inputs, strict=False):
+        need = analysis.needs[number]
+        rest = None
+        if need is not None and leaf.values is not None:
+            kept = pattern_of(None if leaf.unread else leaf.kept, leaf.shape)
+            rest = layout_of(need.needed & ~kept & ~leaf.masked, need.whole)
+        values = None if rest is None else rectangle(leaf.values, rest)
+        one = tuple(np.zeros(1, int) for _ in leaf.shape)
+        result.append(
+            leaf._replace(kept=one if leaf.unread else leaf.kept, rest=rest, values=values)
+        )
+    return result

@@ -1,0 +1,273 @@
+"""The rule of convolutions and matrix products.
+
+What a result reads of constant inputs is a constant: it is computed once, from frozen weights, and
+added. What it reads of live ones is computed, by a smaller kernel.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jnnk.network._internals import evaluate
+from jnnk.network._known import (
+    CONSTANT,
+    LIVE,
+    MISSING,
+    ZERO,
+    Known,
+    Need,
+    Part,
+    Rule,
+    nothing,
+    pushed,
+    settled,
+)
+from jnnk.network._patterns import Layout, collapsed, layout_of, over, pattern_of, uniform
+from jnnk.network._placing import constants, placed, taken, within, written
+from jnnk.network._products import Product, product_of
+from jnnk.network._program import CONV, Operation
+from jnnk.network._small_convs import small_conv
+
+
+def _paired(product: Product, left: Known, right: Known) -> np.ndarray:
+    """Kinds of the single products, on the common axes.
+
+    A product of a constant with a weight that was removed is none: the thinned network did not read
+    that constant.
+    """
+    one, other = product.left(left.kind), product.right(right.kind)
+    kind = np.maximum(one, other)
+    cut = (one == ZERO) | (other == ZERO) | ((one == MISSING) & (other == MISSING))
+    if not right.of_images:
+        cut |= (one == CONSTANT) & (other == MISSING)
+    if not left.of_images:
+        cut |= (one == MISSING) & (other == CONSTANT)
+    return np.where(cut, np.uint8(ZERO), kind)
+
+
+def _known(operation: Operation, inputs: Sequence[Known], shapes: Sequence[Any]) -> list[Known]:
+    left, right = inputs
+    product = product_of(operation, shapes)
+    paired = _paired(product, left, right)
+    kind = over(paired, product.summed)
+    of_images = left.of_images or right.of_images
+    result = product.to_result(kind)
+    value = nothing(len(shapes[2].shape), shapes[2].dtype)
+    if (kind == CONSTANT).any():
+        value = _product_of_constants(operation, left.value, right.value, shapes)
+    return [settled(result, value, of_images=of_images)]
+
+
+def _product_of_constants(
+    operation: Operation, left: np.ndarray, right: np.ndarray, shapes: Sequence[Any]
+) -> np.ndarray:
+    """The operation on constants, for one image."""
+    of_left, of_right = list(left.shape), list(right.shape)
+    whole, other = shapes[0].shape, shapes[1].shape
+    if operation.name == CONV:
+        batch = operation.params["dimension_numbers"].lhs_spec[0]
+        of_left = [n if a == batch else whole[a] for a, n in enumerate(of_left)]
+        of_right = list(other)
+    else:
+        (left_summed, right_summed), (left_batch, right_batch) = operation.params[
+            "dimension_numbers"
+        ]
+        for one, two in zip(
+            (*left_summed, *left_batch), (*right_summed, *right_batch), strict=True
+        ):
+            both = max(of_left[one], of_right[two])
+            of_left[one] = of_right[two] = whole[one] if one in left_summed else both
+    arrays = [np.broadcast_to(left, of_left), np.broadcast_to(right, of_right)]
+    return collapsed(np.asarray(evaluate(operation.equation, list(map(jnp.asarray, arrays)))[0]))
+
+
+def _needs(
+    operation: Operation,
+    inputs: Sequence[Known],
+    outputs: Sequence[Known],
+    needs: Sequence[Need | None],
+    shapes: Sequence[Any],
+) -> list[Need | None]:
+    left, right = inputs
+    (need,) = needs
+    assert need is not None
+    product = product_of(operation, shapes)
+    read = _paired(product, left, right) != ZERO
+    needed, live = product.result(need.needed), product.result(pushed(need, outputs[0]))
+    if _is_grouped(operation, shapes):  # groups stay whole
+        needed, live = over(needed, [1, 2]), over(live, [1, 2])
+        read = over(read, [1, 2])
+    edges, living = needed & read, live & read
+    of_left, of_right = living, living
+    if left.of_images:
+        of_right = living & (product.left(left.kind) == LIVE)
+    if right.of_images:
+        of_left = living & (product.right(right.kind) == LIVE)
+    spatial = _spatial(operation, shapes)
+    return [
+        Need(product.to_left(edges), product.to_left(of_left), spatial[0]),
+        Need(product.to_right(edges), product.to_right(of_right), spatial[1]),
+    ]
+
+
+def _spatial(operation: Operation, shapes: Sequence[Any]) -> tuple[frozenset[int], frozenset[int]]:
+    """Axes of both sides that a convolution reads whole."""
+    if operation.name != CONV:
+        return frozenset(), frozenset()
+    numbers, rank = operation.params["dimension_numbers"], len(shapes[0].shape)
+    return (
+        frozenset(range(rank)) - {numbers.lhs_spec[1]},
+        frozenset(range(rank)) - set(numbers.rhs_spec[:2]),
+    )
+
+
+def _is_grouped(operation: Operation, shapes: Sequence[Any]) -> bool:
+    """Whether a convolution has groups of several input channels."""
+    if operation.name != CONV or operation.params["feature_group_count"] == 1:
+        return False
+    return shapes[1].shape[operation.params["dimension_numbers"].rhs_spec[1]] > 1
+
+
+def _compute(
+    operation: Operation,
+    inputs: Sequence[Part],
+    layouts: Sequence[Layout | None],
+    shapes: Sequence[Any],
+) -> list[Any]:
+    (layout,) = layouts
+    assert layout is not None
+    product = product_of(operation, shapes)
+    if product.groups > 1:
+        return [_grouped(operation, inputs, layout, shapes)]
+    return [_summed(operation, product, inputs, layout, shapes)]
+
+
+def _summed(
+    operation: Operation,
+    product: Product,
+    inputs: Sequence[Part],
+    layout: Layout,
+    shapes: Sequence[Any],
+) -> jax.Array:
+    """The product of what is live, and the constant of what is not."""
+    left, right = inputs
+    inside = layout if operation.name != CONV else _of_channels(operation, layout)
+    wanted = product.result(pattern_of(inside, shapes[2].shape))
+    read = wanted & (_paired(product, left.known, right.known) != ZERO)
+    moving = (product.left(left.known.kind) == LIVE) | (product.right(right.known.kind) == LIVE)
+    others = [axis for axis in range(read.ndim) if axis not in product.summed]
+    rows = over(read & moving, others)
+    kept = layout_of(product.to_left(rows))
+    if kept is None:
+        kept = layout_of(uniform(len(left.shape), True, bool))
+        assert kept is not None
+    along = [kept[axis] for axis in product.left_summed]
+    sides = (
+        _side(left, product.left_summed, along, product.left_free, inside),
+        _side(right, product.right_summed, along, product.right_free, inside),
+    )
+    result = _applied(operation, *sides)
+    covered = product.left(pattern_of(_only(kept, product.left_summed), left.shape))
+    if (read & ~covered).any():
+        rest = _constant_part(operation, product, left, right, covered, shapes)
+        part = Part(shapes[2].shape, shapes[2].dtype, rest, None, None)
+        result = result + constants(part, inside)
+    return _rest_taken(result, inside, layout)
+
+
+def _only(layout: Layout, axes: Sequence[int]) -> Layout:
+    return tuple(kept if axis in axes else None for axis, kept in enumerate(layout))
+
+
+def _of_channels(operation: Operation, layout: Layout) -> Layout:
+    """The part of a layout that a convolution can leave out: of channels."""
+    return _only(layout, [operation.params["dimension_numbers"].out_spec[1]])
+
+
+def _rest_taken(array: jax.Array, have: Layout, want: Layout) -> jax.Array:
+    for axis, (old, new) in enumerate(zip(have, want, strict=True)):
+        if old is None and new is not None:
+            array = taken(array, new, axis)
+    return array
+
+
+def _side(
+    part: Part,
+    summed: Sequence[int],
+    along: Sequence[np.ndarray | None],
+    free: dict[int, int],
+    layout: Layout,
+) -> jax.Array:
+    """One side of a product with what is summed over and what is free thinned."""
+    target: list[np.ndarray | None] = [None] * len(part.shape)
+    for axis, kept in zip(summed, along, strict=True):
+        target[axis] = kept
+    for axis, of_result in free.items():
+        target[axis] = layout[of_result]
+    return placed(part, tuple(target))
+
+
+def _constant_part(
+    operation: Operation,
+    product: Product,
+    left: Part,
+    right: Part,
+    covered: np.ndarray,
+    shapes: Sequence[Any],
+) -> Known:
+    """What the results read of constants outside the rows that are computed."""
+    outside = product.to_left(~covered)
+    with jax.ensure_compile_time_eval():
+        value = np.where(outside, left.known.value, np.zeros((), left.known.value.dtype))
+        found = _product_of_constants(operation, value, right.known.value, shapes)
+    return Known(uniform(found.ndim, CONSTANT, np.uint8), found, True)
+
+
+def _applied(operation: Operation, left: jax.Array, right: jax.Array) -> jax.Array:
+    if operation.name == CONV:
+        return small_conv(operation, left, right)
+    return evaluate(operation.equation, [left, right])[0]
+
+
+def _grouped(
+    operation: Operation, inputs: Sequence[Part], layout: Layout, shapes: Sequence[Any]
+) -> jax.Array:
+    """A convolution with groups: those with an output that is wanted, whole.
+
+    Of a depthwise one, with one input channel each, a group is each of its outputs.
+    """
+    left, right = inputs
+    numbers, groups = (
+        operation.params["dimension_numbers"],
+        operation.params["feature_group_count"],
+    )
+    inside = _of_channels(operation, layout)
+    wanted = inside[numbers.out_spec[1]]
+    filters = shapes[2].shape[numbers.out_spec[1]]
+    if wanted is None:
+        wanted = np.arange(filters)
+    per_group = shapes[1].shape[numbers.rhs_spec[1]]
+    outputs = filters // groups
+    if per_group == 1:
+        computed, channels, count = wanted, wanted // outputs, len(wanted)
+    else:
+        kept = np.unique(wanted // outputs)
+        computed = (kept[:, None] * outputs + np.arange(outputs)).ravel()
+        channels = (kept[:, None] * per_group + np.arange(per_group)).ravel()
+        count = len(kept)
+    of_left: list[np.ndarray | None] = [None] * len(left.shape)
+    of_right: list[np.ndarray | None] = [None] * len(right.shape)
+    of_left[numbers.lhs_spec[1]], of_right[numbers.rhs_spec[0]] = channels, computed
+    result = small_conv(
+        operation, placed(left, tuple(of_left)), placed(right, tuple(of_right)), groups=count
+    )
+    result = taken(result, within(wanted, computed), numbers.out_spec[1])
+    return _rest_taken(result, inside, layout)
+
+
+CONTRACTION = Rule(_known, _needs, _compute)
+
+__all__ = ["CONTRACTION", "written"]

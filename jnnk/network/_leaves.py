@@ -1,0 +1,167 @@
+"""The leaves of variables: their paths, and what a thinning keeps of each."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import numpy as np
+
+from jnnk._core.errors import InputError
+from jnnk.network._known import CONSTANT, LIVE, MISSING, ZERO, Known, nothing
+from jnnk.network._patterns import Layout, Pattern, collapsed, pattern_of
+
+#: Keys of a leaf in its pytree, as `jax.tree_util.keystr` writes them.
+Path: TypeAlias = tuple[str, ...]
+_Shape: TypeAlias = tuple[int, ...]
+
+
+class ThinLeaf(NamedTuple):
+    """What is left of one leaf of the variables.
+
+    Attributes:
+        path: where it is.
+        shape: of the whole leaf.
+        kept: the rectangle of it that stays a variable.
+        unread: whether no live value reads it, and ``kept`` is one element that keeps its place.
+        rest: the rectangle of frozen weights, from which constants are computed; or None.
+        values: those weights, of the rectangle's shape; or None.
+        masked: pattern of the weights that the masks removed, bool.
+    """
+
+    path: Path
+    shape: _Shape
+    kept: Layout
+    unread: bool
+    rest: Layout | None
+    values: np.ndarray | None
+    masked: Pattern
+
+
+def paths_of(tree: Any) -> tuple[list[Path], list[Any]]:
+    """Paths and leaves of a pytree."""
+    found = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return [path_of(keys) for keys, _ in found], [leaf for _, leaf in found]
+
+
+def path_of(keys: Sequence[Any]) -> Path:
+    """Keys of a leaf, each as `jax.tree_util.keystr` writes it."""
+    return tuple(jax.tree_util.keystr((key,)) for key in keys)
+
+
+def known_of_leaf(leaf: ThinLeaf, dtype: Any) -> Known:
+    """What is known of a leaf beside what stays a variable."""
+    rank = len(leaf.shape)
+    kind = np.where(leaf.masked, np.uint8(ZERO), np.uint8(MISSING)).reshape(leaf.masked.shape)
+    value = nothing(rank, dtype)
+    if leaf.rest is not None:
+        frozen = pattern_of(leaf.rest, leaf.shape) & ~leaf.masked
+        kind = np.where(frozen, np.uint8(CONSTANT), kind)
+        assert leaf.values is not None
+        value = leaf.values
+        if any(each is not None for each in leaf.rest):
+            value = np.zeros(leaf.shape, leaf.values.dtype)
+            value[_rectangle(leaf.rest, leaf.shape)] = leaf.values
+        value = value.astype(dtype)
+    if not leaf.unread:
+        kind = np.where(pattern_of(leaf.kept, leaf.shape), np.uint8(LIVE), kind)
+    constant = kind == CONSTANT
+    value = np.where(constant, value, np.zeros((), value.dtype)) if constant.any() else value
+    if not constant.any():
+        value = nothing(rank, dtype)
+    return Known(collapsed(kind.astype(np.uint8)), value, False)
+
+
+def rectangle(array: Any, layout: Layout) -> np.ndarray:
+    """The elements of a NumPy array in a layout."""
+    array = np.asarray(array)
+    return array[_rectangle(layout, array.shape)]
+
+
+def _rectangle(layout: Layout, shape: Sequence[int]) -> tuple[np.ndarray, ...]:
+    return np.ix_(
+        *(
+            np.arange(size) if kept is None else kept
+            for kept, size in zip(layout, shape, strict=True)
+        )
+    )
+
+
+def is_same_shape(shape: _Shape, leaf: _Shape) -> bool:
+    """Whether an array beside a leaf has its shape."""
+    return shape == leaf
+
+
+def is_broadcastable(shape: _Shape, leaf: _Shape) -> bool:
+    """Whether an array beside a leaf can be broadcast to its shape."""
+    try:
+        return np.broadcast_shapes(shape, leaf) == leaf
+    except ValueError:
+        return False
+
+
+def matching(
+    paths: Sequence[Path],
+    shapes: Sequence[_Shape],
+    leaves: Sequence[ThinLeaf],
+    *,
+    fits: Callable[[_Shape, _Shape], bool] = is_same_shape,
+) -> list[int | None]:
+    """For each leaf of another tree, the leaf of the variables that it stands beside.
+
+    Trees are shaped like the variables, or like a part of them, or hold such trees: optimiser
+    states, gradients, updated statistics. A leaf stands beside the one whose path ends like its
+    own, in two keys or more (or all there are).
+
+    Args:
+        paths: of the tree.
+        shapes: of its leaves.
+        leaves: those of the variables.
+        fits: of a leaf's shape and that of one of the variables, whether they belong together.
+
+    Returns:
+        Numbers of leaves; None for what stands beside none, such as a counter.
+
+    Raises:
+        InputError: a leaf may stand beside several that are thinned differently.
+    """
+    if list(paths) == [leaf.path for leaf in leaves]:
+        return list(range(len(leaves)))
+    by_end: dict[Path, list[int]] = {}
+    for number, leaf in enumerate(leaves):
+        by_end.setdefault(leaf.path[-1:], []).append(number)
+    return [
+        _beside(
+            path, [n for n in by_end.get(path[-1:], []) if fits(shape, leaves[n].shape)], leaves
+        )
+        for path, shape in zip(paths, shapes, strict=True)
+    ]
+
+
+def _beside(path: Path, candidates: Sequence[int], leaves: Sequence[ThinLeaf]) -> int | None:
+    lengths = {number: _shared_end(path, leaves[number].path) for number in candidates}
+    enough = {n: length for n, length in lengths.items() if length >= min(len(leaves[n].path), 2)}
+    if not enough:
+        return None
+    longest = max(enough.values())
+    best = [number for number, length in enough.items() if length == longest]
+    if any(not _alike(leaves[best[0]], leaves[number]) for number in best[1:]):
+        named = ", ".join("".join(leaves[number].path) for number in best)
+        raise InputError(
+            f"tree: expected leaves that stand beside one of the variables, got {''.join(path)}, "
+            f"which may stand beside each of {named}"
+        )
+    return best[0]
+
+
+def _shared_end(one: Path, other: Path) -> int:
+    count = 0
+    for a, b in zip(reversed(one), reversed(other), strict=False):
+        if a != b:
+            break
+        count += 1
+    return count
+
+
+def _alike(one: ThinLeaf, other: ThinLeaf) -> bool:
+    same = pattern_of(one.kept, one.shape), pattern_of(other.kept, other.shape)
+    return bool((same[0] == same[1]).all() and (one.masked == other.masked).all())

@@ -1,0 +1,141 @@
+"""Elements of a value where a thinned program wants them: computed ones taken, constants put in."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jnnk.network._known import Part
+from jnnk.network._patterns import Layout, Shape, sizes_of
+
+#: Constants are written out if that takes no more than so many times their distinct rows.
+_REPEATED = 4
+
+
+def placed(part: Part, target: Layout) -> jax.Array:
+    """The elements of a value that a layout names, in its order; indices may repeat.
+
+    Those that the program does not compute are the value's constants, or zero.
+    """
+    wanted = [
+        None if kept is None and (part.layout is None or part.layout[axis] is None)
+        else np.arange(part.shape[axis]) if kept is None
+        else kept
+        for axis, kept in enumerate(target)
+    ]  # fmt: skip
+    if part.layout is None:
+        return constants(part, wanted)
+    places = [
+        None if indices is None else _places(computed, indices)
+        for computed, indices in zip(part.layout, wanted, strict=True)
+    ]
+    array = part.array
+    for axis, found in enumerate(places):
+        if found is not None:
+            array = taken(array, found[found >= 0], axis)
+    for axis, found in enumerate(places):
+        if found is not None and (found < 0).any():
+            array = _filled(part, array, axis, wanted, places)
+    return array
+
+
+def _places(computed: np.ndarray | None, indices: np.ndarray) -> np.ndarray:
+    """Where indices are among those computed; -1 where they are not."""
+    if computed is None:
+        return indices
+    found = np.minimum(np.searchsorted(computed, indices), len(computed) - 1)
+    return np.where(computed[found] == indices, found, -1)
+
+
+def _filled(
+    part: Part,
+    array: jax.Array,
+    axis: int,
+    wanted: Sequence[np.ndarray | None],
+    places: Sequence[np.ndarray | None],
+) -> jax.Array:
+    """Adds the constants along one axis; the axes before it are complete, those behind are not."""
+    found, indices = places[axis], wanted[axis]
+    assert found is not None and indices is not None
+    rest: list[np.ndarray | None] = []
+    for each, (place, index) in enumerate(zip(places, wanted, strict=True)):
+        missing = each > axis and index is not None and place is not None
+        rest.append(index[place >= 0] if missing else index)
+    rest[axis] = indices[found < 0]
+    both = jnp.concatenate([array, constants(part, rest)], axis=axis)
+    order = np.concatenate([np.flatnonzero(found >= 0), np.flatnonzero(found < 0)])
+    return taken(both, np.argsort(order), axis)
+
+
+def constants(part: Part, wanted: Sequence[np.ndarray | None]) -> jax.Array:
+    """Constants of a value at the indices named along each axis."""
+    value = part.known.value.astype(part.dtype)
+    for axis, indices in enumerate(wanted):
+        if indices is not None and value.shape[axis] != 1:
+            value = value.take(indices, axis=axis)
+    return jnp.broadcast_to(written(value), sizes_of(tuple(wanted), part.shape))
+
+
+def written(value: np.ndarray) -> jax.Array:
+    """A known array as the program holds it: where rows repeat, as the distinct ones.
+
+    What a constant filter emits differs along the borders of an image alone: its map is as large as
+    an activation, and is repeated from a few rows when the program runs.
+    """
+    repeats: list[tuple[int, np.ndarray]] = []
+    small = value
+    for axis in range(value.ndim):
+        small, source = _distinct(small, axis)
+        repeats.append((axis, source))
+    if small.size * _REPEATED > value.size:
+        return jnp.asarray(value)
+    # Or XLA writes the map out while it compiles.
+    array = jax.lax.optimization_barrier(jnp.asarray(small))
+    for axis, source in repeats:
+        array = taken(array, source, axis)
+    return array
+
+
+def _distinct(value: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """The slices that differ from the one before, and which of them stands for each slice."""
+    if value.shape[axis] < 2:
+        return value, np.arange(value.shape[axis])
+    new = np.ones(value.shape[axis], bool)
+    if np.issubdtype(value.dtype, np.number):
+        rows = np.moveaxis(value, axis, 0).reshape(len(new), -1)
+        new[1:] = (rows[1:] != rows[:-1]).any(axis=1)
+    return value.take(np.flatnonzero(new), axis=axis), np.cumsum(new) - 1
+
+
+def taken(array: jax.Array, indices: np.ndarray, axis: int) -> jax.Array:
+    """Elements along an axis; a slice where indices are evenly spaced, nothing where they are all."""
+    size = array.shape[axis]
+    count = len(indices)
+    step = int(indices[1] - indices[0]) if count > 1 else 1
+    if count and step > 0 and np.array_equal(indices, indices[0] + step * np.arange(count)):
+        if count == size:
+            return array
+        start = int(indices[0])
+        return jax.lax.slice_in_dim(array, start, start + step * (count - 1) + 1, step, axis=axis)
+    return jnp.take(array, indices.astype(np.int32), axis=axis, mode="clip")
+
+
+def known_array(part: Part, axes: Sequence[int] = ()) -> np.ndarray:
+    """A value's constants with their whole size along some axes and, where alike, 1 along others."""
+    value = part.known.value
+    sizes: list[Any] = list(value.shape)
+    for axis in axes:
+        sizes[axis] = part.shape[axis]
+    return np.broadcast_to(value, sizes)
+
+
+def within(target: np.ndarray | None, computed: np.ndarray) -> np.ndarray:
+    """Where wanted indices are among those computed, which hold them all."""
+    return np.arange(len(computed)) if target is None else np.searchsorted(computed, target)
+
+
+def shape_in(layout: Layout, shape: Shape) -> tuple[Any, ...]:
+    """The shape of a value in a layout."""
+    return sizes_of(layout, shape)

@@ -1,0 +1,303 @@
+"""Rules of operations that take, pad, reverse or join along single axes.
+
+Each is told by where every index of the result comes from along an axis: slices, paddings,
+reversals, ``split``, ``concatenate``, and gathers of fixed indices along one axis.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jnnk.network._known import Known, Need, Part, Rule, is_known, pushed
+from jnnk.network._patterns import Layout, Pattern, collapsed, over, sizes_of
+from jnnk.network._placing import placed, taken
+from jnnk.network._program import Operation
+
+
+class Shift(NamedTuple):
+    """Where the elements of a result come from along some axes; along the others they stay.
+
+    Attributes:
+        sources: axis -> for each index of the result its index in the operand, -1 for padding.
+    """
+
+    sources: Mapping[int, np.ndarray]
+
+
+def shifts_of(operation: Operation, inputs: Sequence[Known], shapes: Sequence[Any]) -> list[Shift]:
+    """For each result of a taking operation, where it comes from; empty if that is not told."""
+    shape, params = shapes[0].shape, operation.params
+    match operation.name:
+        case "slice":
+            steps = params["strides"] or (1,) * len(shape)
+            each = zip(params["start_indices"], params["limit_indices"], steps, strict=True)
+            sources = {
+                axis: np.arange(start, stop, step)
+                for axis, (start, stop, step) in enumerate(each)
+                if not (_is_same(stop, shape[axis]) and _is_same(start, 0) and step == 1)
+            }
+            return [Shift(sources)]
+        case "rev":
+            return [Shift({axis: np.arange(shape[axis])[::-1] for axis in params["dimensions"]})]
+        case "pad":
+            each = enumerate(params["padding_config"])
+            return [Shift({a: _padded(shape[a], *config) for a, config in each if any(config)})]
+        case "split":
+            axis, sizes = params["axis"], [int(size) for size in params["sizes"]]
+            ends = list(accumulate(sizes))
+            return [
+                Shift({axis: np.arange(end - size, end)})
+                for end, size in zip(ends, sizes, strict=True)
+            ]
+        case "dynamic_slice" if all(map(is_known, inputs[1:])):
+            sources = {}
+            for axis, (known, size) in enumerate(
+                zip(inputs[1:], params["slice_sizes"], strict=True)
+            ):
+                if not _is_same(size, shape[axis]):
+                    start = min(max(int(known.value), 0), shape[axis] - size)
+                    sources[axis] = np.arange(start, start + size)
+            return [Shift(sources)]
+        case "gather" if is_known(inputs[1]):
+            return _gathered(operation, inputs[1], shapes)
+    return []
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    return bool(one == other)
+
+
+def _padded(size: int, low: int, high: int, inside: int) -> np.ndarray:
+    spread = np.full(max(size + inside * (size - 1), 0), -1)
+    spread[:: inside + 1] = np.arange(size)
+    spread = spread[max(-low, 0) : len(spread) - max(-high, 0)]
+    return np.concatenate([np.full(max(low, 0), -1), spread, np.full(max(high, 0), -1)])
+
+
+def _gathered(operation: Operation, indices: Known, shapes: Sequence[Any]) -> list[Shift]:
+    """A gather that takes some indices of one axis and all of the others."""
+    shape, numbers = shapes[0].shape, operation.params["dimension_numbers"]
+    if len(numbers.start_index_map) != 1 or numbers.operand_batching_dims:
+        return []
+    (axis,) = numbers.start_index_map
+    others = [each for each in range(len(shape)) if each != axis]
+    sizes = operation.params["slice_sizes"]
+    if not all(_is_same(sizes[each], shape[each]) for each in others):
+        return []
+    found = np.broadcast_to(indices.value, shapes[1].shape)
+    if (found < 0).any() or (found >= shape[axis]).any():
+        return []
+    if numbers.collapsed_slice_dims == (axis,) and found.ndim == 2:
+        stays = tuple(each for each in range(len(shape)) if each != axis)
+        return [Shift({axis: found[:, 0].astype(int)})] if numbers.offset_dims == stays else []
+    if not numbers.collapsed_slice_dims and found.ndim == 1:
+        start = int(found[0])
+        return [Shift({axis: np.arange(start, start + sizes[axis])})]
+    return []
+
+
+def _shifted(array: np.ndarray, shift: Shift, fill: Any, shape: Sequence[Any]) -> np.ndarray:
+    """A pattern of the operand, as one of the result."""
+    for axis, source in shift.sources.items():
+        if array.shape[axis] == 1:
+            if (source >= 0).all():
+                continue
+            sizes = [shape[a] if a == axis else n for a, n in enumerate(array.shape)]
+            array = np.broadcast_to(array, sizes)
+        extra = [1 if a == axis else n for a, n in enumerate(array.shape)]
+        padding = np.broadcast_to(np.asarray(fill, array.dtype), extra)
+        # The index -1 is the last, which is the padding.
+        array = np.concatenate([array, padding], axis=axis).take(source, axis=axis)
+    return collapsed(array)
+
+
+def _known(operation: Operation, inputs: Sequence[Known], shapes: Sequence[Any]) -> list[Known]:
+    known, shape = inputs[0], shapes[0].shape
+    fill = inputs[1] if operation.name == "pad" else Known(np.uint8(0), np.uint8(0), False)
+    return [
+        Known(
+            _shifted(known.kind, shift, fill.kind, shape),
+            _shifted(known.value, shift, fill.value, shape),
+            known.of_images or fill.of_images,
+        )
+        for shift in shifts_of(operation, inputs, shapes)
+    ]
+
+
+def _needs(
+    operation: Operation,
+    inputs: Sequence[Known],
+    outputs: Sequence[Known],
+    needs: Sequence[Need | None],
+    shapes: Sequence[Any],
+) -> list[Need | None]:
+    known, shape = inputs[0], shapes[0].shape
+    needed = live = np.zeros((1,) * len(shape), bool)
+    whole: frozenset[int] = frozenset()
+    shifts = shifts_of(operation, inputs, shapes)
+    fill_need: Need | None = None
+    for need, output, shift in zip(needs, outputs, shifts, strict=True):
+        if need is None:
+            continue
+        needed = needed | _unshifted(need.needed, known.kind, shift, shape)
+        live = live | _unshifted(pushed(need, output), known.kind, shift, shape)
+        whole |= need.whole
+        if operation.name == "pad":
+            fill_need = Need(np.asarray(True), np.asarray(bool(pushed(need, output).any())))
+    rest: list[Need | None] = [None] * (len(inputs) - 1)
+    if operation.name == "pad":
+        rest = [fill_need]
+    return [Need(needed, live, whole), *rest]
+
+
+def _unshifted(pattern: Pattern, kind: Pattern, shift: Shift, shape: Sequence[Any]) -> Pattern:
+    """A pattern of the result, as one of the operand."""
+    for axis, source in shift.sources.items():
+        inside = source[source >= 0]
+        even = len(inside) < 2 or bool((np.diff(inside) == 1).all())
+        if pattern.shape[axis] == 1 and kind.shape[axis] == 1 and not (even and _is_cut(source)):
+            continue
+        if not isinstance(shape[axis], int):
+            pattern = over(pattern, [axis])
+            continue
+        sizes = [n if a != axis else shape[axis] for a, n in enumerate(pattern.shape)]
+        spread = np.zeros(sizes, bool)
+        rows = np.moveaxis(spread, axis, 0)
+        of_result = np.moveaxis(pattern, axis, 0)
+        if pattern.shape[axis] == 1:
+            rows[inside] = of_result
+        else:
+            np.logical_or.at(rows, inside, of_result[source >= 0])
+        pattern = spread
+    return collapsed(pattern)
+
+
+def _is_cut(source: np.ndarray) -> bool:
+    """Whether a result is a piece of its operand, without padding."""
+    return bool((source >= 0).all())
+
+
+def _compute(
+    operation: Operation,
+    inputs: Sequence[Part],
+    layouts: Sequence[Layout | None],
+    shapes: Sequence[Any],
+) -> list[Any]:
+    shifts = shifts_of(operation, [part.known for part in inputs], shapes)
+    return [
+        None if layout is None else _taken(operation, inputs, shift, layout)
+        for shift, layout in zip(shifts, layouts, strict=True)
+    ]
+
+
+def _taken(operation: Operation, inputs: Sequence[Part], shift: Shift, layout: Layout) -> jax.Array:
+    target = list(layout)
+    config = [(0, 0, 0)] * len(layout)
+    picked: dict[int, np.ndarray] = {}
+    for axis, source in shift.sources.items():
+        if layout[axis] is None and operation.name == "pad":
+            target[axis] = None
+            config[axis] = operation.params["padding_config"][axis]
+            continue
+        wanted = source if layout[axis] is None else source[layout[axis]]
+        target[axis] = wanted[wanted >= 0]
+        if (wanted < 0).any():
+            picked[axis] = wanted
+    array = placed(inputs[0], tuple(target))
+    if operation.name != "pad":
+        return array
+    fill = placed(inputs[1], ())
+    for axis, wanted in picked.items():
+        array = _interleaved(array, fill, axis, wanted)
+    return jax.lax.pad(array, fill, config) if any(map(any, config)) else array
+
+
+def _interleaved(array: jax.Array, fill: jax.Array, axis: int, wanted: np.ndarray) -> jax.Array:
+    """Puts padding between and around elements of an axis."""
+    config = [(0, 1 if each == axis else 0, 0) for each in range(array.ndim)]
+    order = np.where(wanted >= 0, np.cumsum(wanted >= 0) - 1, array.shape[axis])
+    return taken(jax.lax.pad(array, fill, config), order, axis)
+
+
+def _joined_known(
+    operation: Operation, inputs: Sequence[Known], shapes: Sequence[Any]
+) -> list[Known]:
+    axis = operation.params["dimension"]
+
+    def joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+        sizes = [
+            shape.shape[axis] if isinstance(shape.shape[axis], int) else 1
+            for shape in shapes[: len(inputs)]
+        ]
+        common = np.broadcast_shapes(*(each.take([0], axis=axis).shape for each in arrays))
+        return collapsed(
+            np.concatenate(
+                [
+                    np.broadcast_to(each, [*common[:axis], size, *common[axis + 1 :]])
+                    for each, size in zip(arrays, sizes, strict=True)
+                ],
+                axis=axis,
+            )
+        )
+
+    return [
+        Known(
+            joined([known.kind for known in inputs]),
+            joined([known.value for known in inputs]),
+            any(known.of_images for known in inputs),
+        )
+    ]
+
+
+def _ranges(operation: Operation, shapes: Sequence[Any], count: int) -> list[np.ndarray]:
+    axis = operation.params["dimension"]
+    ends = list(accumulate(shape.shape[axis] for shape in shapes[:count]))
+    return [np.arange(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _joined_needs(
+    operation: Operation,
+    inputs: Sequence[Known],
+    outputs: Sequence[Known],
+    needs: Sequence[Need | None],
+    shapes: Sequence[Any],
+) -> list[Need | None]:
+    axis = operation.params["dimension"]
+    (need,) = needs
+    assert need is not None
+    live = pushed(need, outputs[0])
+
+    def piece(pattern: Pattern, indices: np.ndarray) -> Pattern:
+        return pattern if pattern.shape[axis] == 1 else pattern.take(indices, axis=axis)
+
+    return [
+        Need(piece(need.needed, indices), piece(live, indices), need.whole)
+        for indices in _ranges(operation, shapes, len(inputs))
+    ]
+
+
+def _joined(
+    operation: Operation,
+    inputs: Sequence[Part],
+    layouts: Sequence[Layout | None],
+    shapes: Sequence[Any],
+) -> list[Any]:
+    axis = operation.params["dimension"]
+    (layout,) = layouts
+    assert layout is not None
+    pieces: list[jax.Array] = []
+    for part, indices in zip(inputs, _ranges(operation, shapes, len(inputs)), strict=True):
+        kept = layout[axis]
+        if kept is not None:
+            kept = kept[np.isin(kept, indices)] - indices[:1].sum()
+        if kept is None or len(kept):
+            pieces.append(placed(part, (*layout[:axis], kept, *layout[axis + 1 :])))
+    return [jnp.concatenate(pieces, axis=axis) if len(pieces) > 1 else pieces[0]]
+
+
+SHIFT = Rule(_known, _needs, _compute)
+JOIN = Rule(_joined_known, _joined_needs, _joined)

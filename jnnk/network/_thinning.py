@@ -1,0 +1,197 @@
+"""Networks without the channels that masks removed, whatever their architecture."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jnnk._core.errors import InputError
+from jnnk.network._known import MISSING, Known, Part, live
+from jnnk.network._leaves import ThinLeaf, known_of_leaf, matching, paths_of
+from jnnk.network._partial import Analysis, analyse, compute
+from jnnk.network._patterns import Layout, everything, sizes_of
+from jnnk.network._placing import taken
+from jnnk.network._traced import Traced, seeds_of, traced
+
+PyTree = Any
+
+
+@dataclass(frozen=True, eq=False)
+class Thinning:
+    """What masks left of a network's variables, and of every function of them.
+
+    Attributes:
+        leaves: what is left of each leaf of the variables, in the order of `jax.tree.leaves`.
+    """
+
+    leaves: tuple[ThinLeaf, ...]
+
+    def variables(self, tree: PyTree) -> PyTree:
+        """Slims a tree shaped like the variables, or a part of one, or one that holds such trees.
+
+        Args:
+            tree: such as the variables, their gradients, or the state of an optimiser.
+
+        Returns:
+            The same tree with smaller arrays, zero where the masks removed weights. What stands
+            beside no leaf of the variables, such as a counter, is left as it is.
+
+        Raises:
+            InputError: the tree is that of the variables with other shapes, or a leaf may stand
+                beside several.
+        """
+        paths, arrays = paths_of(tree)
+        shapes = [tuple(jnp.shape(array)) for array in arrays]
+        found = matching(paths, shapes, self.leaves)
+        small = []
+        for path, array, shape, number in zip(paths, arrays, shapes, found, strict=True):
+            if number is None:
+                small.append(array)
+                continue
+            leaf = self.leaves[number]
+            if shape != leaf.shape:
+                raise InputError(
+                    f"tree: expected shape {leaf.shape} at {''.join(path)}, got {shape}"
+                )
+            small.append(_slimmed(array, leaf))
+        return jax.tree.unflatten(jax.tree.structure(tree), small)
+
+    def function(self, fn: Callable[..., PyTree]) -> Callable[..., PyTree]:
+        """Slims a function of the variables: one of the small variables, with the same results.
+
+        Results that stand beside variables, such as updated statistics, are slim like them. The
+        removed weights are treated as the masks left them. A constant that the thinned network did
+        not read, because it was zero there, is not read by this function either.
+
+        Args:
+            fn: ``fn(variables, *args, **kwargs)``, of and to pytrees of arrays, such as the network
+                in training mode or with another head.
+
+        Returns:
+            ``small(variables_small, *args, **kwargs)``. It traces ``fn`` at each call, so that it
+            belongs inside of `jax.jit`. It raises an `InputError` for variables that are not those
+            of this thinning, or if ``fn`` reads what was removed.
+        """
+
+        def small(variables: PyTree, *args: Any, **kwargs: Any) -> PyTree:
+            return _run_small(self.leaves, fn, variables, args, kwargs)
+
+        return small
+
+
+def _slimmed(array: Any, leaf: ThinLeaf) -> jax.Array:
+    array = jnp.asarray(array)
+    if leaf.masked.any():
+        array = jnp.where(leaf.masked, jnp.zeros((), array.dtype), array)
+    for axis, kept in enumerate(leaf.kept):
+        if kept is not None:
+            array = taken(array, kept, axis)
+    return array
+
+
+def _run_small(
+    leaves: Sequence[ThinLeaf],
+    fn: Callable[..., PyTree],
+    variables: PyTree,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> PyTree:
+    paths, arrays = paths_of(variables)
+    _check_variables(leaves, paths, arrays)
+    whole = [
+        jax.ShapeDtypeStruct(leaf.shape, array.dtype, weak_type=getattr(array, "weak_type", False))
+        for leaf, array in zip(leaves, map(jnp.asarray, arrays), strict=True)
+    ]
+    full = jax.tree.unflatten(jax.tree.structure(variables), whole)
+    found = traced(fn, full, args, kwargs, leaves)
+    analysis = analysed(found, leaves)
+    _check_nothing_missing(found, analysis, leaves)
+    others = jax.tree.leaves((args, kwargs))
+    inputs = [
+        *map(_part_of_leaf, leaves, arrays, analysis_inputs(found, analysis)),
+        *(
+            _whole_part(value, analysis.known[number])
+            for value, number in zip(others, found.program.inputs[len(leaves) :], strict=True)
+        ),
+    ]
+    wanted = [
+        (
+            number,
+            everything(len(found.program.shapes[number].shape)) if n is None else _kept(leaves[n]),
+        )
+        for number, n in zip(found.program.outputs, found.beside, strict=True)
+    ]
+    results = compute(found.program, analysis, inputs, wanted)
+    results = [
+        arrays[n] if n is not None and leaves[n].unread else result
+        for n, result in zip(found.beside, results, strict=True)
+    ]
+    return jax.tree.unflatten(found.treedef, results)
+
+
+def analysed(found: Traced, leaves: Sequence[ThinLeaf]) -> Analysis:
+    """The analysis of a traced function, with leaves thinned."""
+    shapes = [found.program.shapes[number] for number in found.program.inputs]
+    known = [
+        *(known_of_leaf(leaf, shape.dtype) for leaf, shape in zip(leaves, shapes, strict=False)),
+        *(live(len(shape.shape), shape.dtype) for shape in shapes[len(leaves) :]),
+    ]
+    return analyse(found.program, known, seeds_of(found, leaves))
+
+
+def analysis_inputs(found: Traced, analysis: Analysis) -> list[Known]:
+    """What is known of the inputs of a program."""
+    return [analysis.known[number] for number in found.program.inputs]
+
+
+def _kept(leaf: ThinLeaf) -> Layout:
+    return leaf.kept
+
+
+def _part_of_leaf(leaf: ThinLeaf, array: Any, known: Known) -> Part:
+    array = jnp.asarray(array)
+    if leaf.unread:
+        return Part(leaf.shape, array.dtype, known, None, None)
+    return Part(leaf.shape, array.dtype, known, leaf.kept, array)
+
+
+def _whole_part(value: Any, known: Known) -> Part:
+    value = jnp.asarray(value)
+    return Part(value.shape, value.dtype, known, everything(value.ndim), value)
+
+
+def _check_variables(
+    leaves: Sequence[ThinLeaf], paths: Sequence[Any], arrays: Sequence[Any]
+) -> None:
+    if list(paths) != [leaf.path for leaf in leaves]:
+        expected = {"".join(leaf.path) for leaf in leaves} ^ {"".join(path) for path in paths}
+        raise InputError(
+            "variables: expected the leaves that were thinned; these are missing or superfluous: "
+            + ", ".join(sorted(expected)[:4])
+        )
+    for leaf, array in zip(leaves, arrays, strict=True):
+        expected = sizes_of(leaf.kept, leaf.shape)
+        if tuple(jnp.shape(array)) != expected:
+            raise InputError(
+                f"variables: expected the thinned shape {expected} at {''.join(leaf.path)}, got "
+                f"{jnp.shape(array)}"
+            )
+
+
+def _check_nothing_missing(found: Traced, analysis: Analysis, leaves: Sequence[ThinLeaf]) -> None:
+    outputs = [(analysis.needs[n], analysis.known[n]) for n in found.program.outputs]
+    if not any(need and (need.needed & (known.kind == MISSING)).any() for need, known in outputs):
+        return
+    read = [
+        "".join(leaf.path)
+        for leaf, number in zip(leaves, found.program.inputs, strict=False)
+        if (need := analysis.needs[number])
+        and (need.needed & (analysis.known[number].kind == MISSING)).any()
+    ]
+    raise InputError(
+        "fn: expected a function of what the thinning kept, got one that reads removed weights of "
+        + ", ".join(read[:6])
+        + (", ..." if len(read) > 6 else "")
+    )

@@ -1,0 +1,89 @@
+"""A function of variables, traced, with what its results stand beside."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jnnk.network._known import Need, merged
+from jnnk.network._leaves import ThinLeaf, matching, paths_of
+from jnnk.network._patterns import pattern_of, uniform
+from jnnk.network._program import Program, trace
+
+
+class Traced(NamedTuple):
+    """A function of variables as a program.
+
+    Attributes:
+        program: its first inputs are the leaves of the variables.
+        treedef: of its results.
+        beside: for each result the leaf of the variables that it stands beside, or None.
+    """
+
+    program: Program
+    treedef: Any
+    beside: list[int | None]
+
+
+def traced(
+    fn: Callable[..., Any],
+    variables: Any,
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+    leaves: Sequence[ThinLeaf],
+) -> Traced:
+    """Traces ``fn(variables, *args, **kwargs)``.
+
+    Args:
+        fn: the function.
+        variables: shapes and dtypes of the whole variables.
+        args: arrays, or their shapes and dtypes.
+        kwargs: the same.
+        leaves: what is left of the leaves of the variables.
+    """
+    seen: list[Any] = []
+
+    def flat(variables: Any, args: Any, kwargs: Any) -> list[Any]:
+        seen.append(fn(variables, *args, **kwargs))
+        return jax.tree.leaves(seen[-1])
+
+    args, kwargs = jax.tree.map(_shape_of, (tuple(args), kwargs))
+    program = trace(flat, variables, args, kwargs)
+    paths, results = paths_of(seen[-1])
+    shapes = [tuple(jnp.shape(result)) for result in results]
+    beside = matching(paths, shapes, leaves)
+    fits = [n is None or shape == leaves[n].shape for n, shape in zip(beside, shapes, strict=True)]
+    beside = [number if fit else None for number, fit in zip(beside, fits, strict=True)]
+    return Traced(program, jax.tree.structure(seen[-1]), beside)
+
+
+def _shape_of(value: Any) -> Any:
+    if not hasattr(value, "dtype"):
+        return value
+    return jax.ShapeDtypeStruct(
+        value.shape, value.dtype, weak_type=getattr(value, "weak_type", False)
+    )
+
+
+def seeds_of(found: Traced, leaves: Sequence[ThinLeaf]) -> dict[int, Need]:
+    """What is needed of the results: all, or what is kept of the leaf that they stand beside."""
+    seeds: dict[int, Need] = {}
+    for number, beside in zip(found.program.outputs, found.beside, strict=True):
+        pattern = uniform(len(found.program.shapes[number].shape), True, bool)
+        if beside is not None:
+            leaf = leaves[beside]
+            pattern = pattern_of(None if leaf.unread else leaf.kept, leaf.shape)
+        need = merged(seeds.get(number), Need(pattern, pattern))
+        assert need is not None
+        seeds[number] = need
+    return seeds
+
+
+def read_inputs(program: Program) -> set[int]:
+    """Numbers of the inputs that results are computed from."""
+    reached = set(program.outputs)
+    for operation in reversed(program.operations):
+        if reached.intersection(operation.outputs):
+            reached.update(operation.inputs)
+    return reached & set(program.inputs)
