@@ -112,12 +112,14 @@ class Network:
     Attributes:
         convs: the convolutions that read the images, in the order in which they run.
         left_out: those that cannot be followed, with the reason.
+        paths: JAX key paths of the leaves of the variables, without boxes.
         program: all operations that the outputs need; its inputs are the leaves of the variables,
             then those of the images.
     """
 
     convs: tuple[Conv, ...]
     left_out: tuple[LeftOut, ...]
+    paths: tuple[Path, ...]
     program: Program
 
     def __getitem__(self, name: str) -> Conv:

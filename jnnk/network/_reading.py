@@ -80,7 +80,8 @@ def traced(
     calls = list(_calls(program, of_images, leaves, found, scans=(), steps=1))
     convs = [call for call in calls if isinstance(call, _Call)]
     left_out = [call for call in calls if isinstance(call, LeftOut)]
-    return Network(tuple(_named(convs, paths)), tuple(left_out), program), structure
+    network = Network(tuple(_named(convs, paths)), tuple(left_out), tuple(paths), program)
+    return network, structure
 
 
 class _Found(NamedTuple):

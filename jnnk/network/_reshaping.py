@@ -15,7 +15,6 @@ from jnnk.network._patterns import (
     is_one,
     layout_of,
     over,
-    pattern_of,
     regrouped,
     sizes_of,
 )
