@@ -70,14 +70,17 @@ def of_nnx(model: Any, variables: Any, options: Mapping[str, Any]) -> tuple[Appl
     # Not ``train``: it is a method.
     copy.eval(training=False, is_training=False)
     graph, inexact, rest = nnx.split(copy, _is_inexact, ...)
-    return stable(_apply_nnx, graph, rest, told), _renewed(inexact)
+    others = (rest,) if rest else ()  # a State cannot be hashed
+    return stable(_apply_nnx, graph, others, told), _renewed(inexact)
 
 
-def _apply_nnx(graph: Any, rest: Any, options: Options, variables: Any, images: Any) -> Any:
+def _apply_nnx(
+    graph: Any, others: tuple[Any, ...], options: Options, variables: Any, images: Any
+) -> Any:
     from flax import nnx
 
     # Counters of random keys are written to while the network runs: on copies.
-    return nnx.merge(graph, _renewed(variables), _renewed(rest))(images, **dict(options))
+    return nnx.merge(graph, *_renewed((variables, *others)))(images, **dict(options))
 
 
 def _is_inexact(path: tuple[Any, ...], variable: Any) -> bool:
