@@ -97,16 +97,19 @@ def of_equinox(model: Any, state: Any, options: Mapping[str, Any]) -> tuple[Appl
     has_state = isinstance(state, eqx.nn.State)
     needs_state = bool(_nodes(model, lambda node: isinstance(node, eqx.nn.StateIndex)))
     if not has_state and (state is not None or needs_state):
-        raise InputError(
-            "variables must be the State that eqx.nn.make_with_state returned beside the Equinox "
-            f"module, if it has one, else left out; got {described(state)}"
+        expected = (
+            "the State that eqx.nn.make_with_state returned beside the module"
+            if needs_state
+            else "left out for an Equinox module without a State"
         )
+        raise InputError(f"variables must be {expected}; got {described(state)}")
     call = type(model).__call__
     key = {"key": None} if "key" in inspect.signature(call).parameters else {}
     told = with_evaluation(call, {**key, **options})
     params, static = eqx.partition(model, eqx.is_inexact_array)
-    axes = [node.axis_name for node in _nodes(model, lambda node: hasattr(node, "axis_name"))]
-    function = stable(_apply_equinox, static, has_state, axes[0] if axes else None, told)
+    named = _nodes(model, lambda node: isinstance(getattr(node, "axis_name", None), str))
+    axis_name = named[0].axis_name if named else None
+    function = stable(_apply_equinox, static, has_state, axis_name, told)
     return function, Variables(params, _renewed(state)) if has_state else params
 
 

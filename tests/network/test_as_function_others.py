@@ -141,7 +141,7 @@ def haiku_net(with_state):
     [
         (with_state_module, "variables must be the State .* got None$"),
         (lambda: with_state_module(variables={"a": 1}), "make_with_state .* got dict with 'a'$"),
-        (lambda: as_function(Equinox(jax.random.key(0)), 3), "left out; got int$"),
+        (lambda: as_function(Equinox(jax.random.key(0)), 3), "must be left out .* got int$"),
         (lambda: as_function(haiku_net(False)), "the parameters that init .* got None$"),
         (lambda: as_function(haiku_net(False), ({}, {})), "the parameters that .* got tuple$"),
         (lambda: as_function(haiku_net(True), {}), "parameters and state that .* nothing in it$"),
