@@ -31,6 +31,8 @@ def with_evaluation(
 ) -> Options:
     """The user's options, and before them those that make the function evaluate.
 
+    What is so by default is left out: a function under ``jax.jit`` may not take it as an argument.
+
     Raises:
         InputError: if an option is no argument of the function.
     """
@@ -45,7 +47,7 @@ def with_evaluation(
     evaluation = {
         name: value
         for name, value in EVALUATION.items()
-        if name in parameters and name not in leave_out
+        if name in parameters and name not in leave_out and parameters[name].default is not value
     }
     return tuple({**evaluation, **options}.items())
 

@@ -70,14 +70,17 @@ def of_nnx(model: Any, variables: Any, options: Mapping[str, Any]) -> tuple[Appl
     # Not ``train``: it is a method.
     copy.eval(training=False, is_training=False)
     graph, inexact, rest = nnx.split(copy, _is_inexact, ...)
-    return stable(_apply_nnx, graph, rest, told), _renewed(inexact)
+    others = (rest,) if rest else ()  # a State cannot be hashed
+    return stable(_apply_nnx, graph, others, told), _renewed(inexact)
 
 
-def _apply_nnx(graph: Any, rest: Any, options: Options, variables: Any, images: Any) -> Any:
+def _apply_nnx(
+    graph: Any, others: tuple[Any, ...], options: Options, variables: Any, images: Any
+) -> Any:
     from flax import nnx
 
     # Counters of random keys are written to while the network runs: on copies.
-    return nnx.merge(graph, _renewed(variables), _renewed(rest))(images, **dict(options))
+    return nnx.merge(graph, *_renewed((variables, *others)))(images, **dict(options))
 
 
 def _is_inexact(path: tuple[Any, ...], variable: Any) -> bool:
@@ -94,16 +97,19 @@ def of_equinox(model: Any, state: Any, options: Mapping[str, Any]) -> tuple[Appl
     has_state = isinstance(state, eqx.nn.State)
     needs_state = bool(_nodes(model, lambda node: isinstance(node, eqx.nn.StateIndex)))
     if not has_state and (state is not None or needs_state):
-        raise InputError(
-            "variables must be the State that eqx.nn.make_with_state returned beside the Equinox "
-            f"module, if it has one, else left out; got {described(state)}"
+        expected = (
+            "the State that eqx.nn.make_with_state returned beside the module"
+            if needs_state
+            else "left out for an Equinox module without a State"
         )
+        raise InputError(f"variables must be {expected}; got {described(state)}")
     call = type(model).__call__
     key = {"key": None} if "key" in inspect.signature(call).parameters else {}
     told = with_evaluation(call, {**key, **options})
     params, static = eqx.partition(model, eqx.is_inexact_array)
-    axes = [node.axis_name for node in _nodes(model, lambda node: hasattr(node, "axis_name"))]
-    function = stable(_apply_equinox, static, has_state, axes[0] if axes else None, told)
+    named = _nodes(model, lambda node: isinstance(getattr(node, "axis_name", None), str))
+    axis_name = named[0].axis_name if named else None
+    function = stable(_apply_equinox, static, has_state, axis_name, told)
     return function, Variables(params, _renewed(state)) if has_state else params
 
 

@@ -93,17 +93,6 @@ class Smooth(nn.Module):
         return nn.Dense(5)(x.mean((1, 2)))
 
 
-class ReturnsDict(nn.Module):
-    """Logits, feature maps and a number."""
-
-    @nn.compact
-    def __call__(self, x):
-        early = nn.relu(nn.Conv(4, (3, 3))(x))
-        late = nn.relu(nn.Conv(6, (3, 3), strides=2)(early))
-        logits = nn.Dense(5)(late.mean((1, 2)))
-        return {"logits": logits, "maps": [early, late], "norm": (logits**2).sum()}
-
-
 class Conv1d(nn.Module):
     """Signals (N, L, C)."""
 
@@ -223,16 +212,6 @@ ROWS = (
             ),
             "Conv_5": ("PReLU_0", itself),
         },
-    ),
-    linen_row(
-        "linen_dict",
-        ReturnsDict(),
-        IMAGES,
-        (
-            ListedConv("Conv_0", (3, 3, 3, 4), 1, (8, 8, 4), 8 * 8 * 9 * 3 * 4),
-            ListedConv("Conv_1", (3, 3, 4, 6), 1, (4, 4, 6), 4 * 4 * 9 * 4 * 6),
-        ),
-        sites=sites(nn.relu, nn.relu),
     ),
     linen_row(
         "linen_1d",

@@ -96,6 +96,17 @@ class Shared(nn.Module):
         return nn.Dense(5)(x.reshape(len(x), -1))
 
 
+class ReturnsDict(nn.Module):
+    """Logits, feature maps and a number."""
+
+    @nn.compact
+    def __call__(self, x):
+        early = nn.relu(nn.Conv(4, (3, 3))(x))
+        late = nn.relu(nn.Conv(6, (3, 3), strides=2)(early))
+        logits = nn.Dense(5)(late.mean((1, 2)))
+        return {"logits": logits, "maps": [early, late], "norm": (logits**2).sum()}
+
+
 ROWS = (
     linen_row(
         "linen_batch_norm",
@@ -154,5 +165,15 @@ ROWS = (
             ListedConv("shared", (3, 3, 3, 3), 1, (8, 8, 3), 8 * 8 * 9 * 3 * 3),
             ListedConv("shared@2", (3, 3, 3, 3), 1, (4, 4, 3), 4 * 4 * 9 * 3 * 3),
         ),
+    ),
+    linen_row(
+        "linen_dict",
+        ReturnsDict(),
+        IMAGES,
+        (
+            ListedConv("Conv_0", (3, 3, 3, 4), 1, (8, 8, 4), 8 * 8 * 9 * 3 * 4),
+            ListedConv("Conv_1", (3, 3, 4, 6), 1, (4, 4, 6), 4 * 4 * 9 * 4 * 6),
+        ),
+        sites={"Conv_0": ("Conv_0", nn.relu), "Conv_1": ("Conv_1", nn.relu)},
     ),
 )

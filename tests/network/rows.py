@@ -83,6 +83,13 @@ def random_like(tree: Any) -> Any:
     return jax.tree_util.tree_map_with_path(fill, tree)
 
 
+def assert_close(found: Any, expected: Any) -> None:
+    """Two pytrees are the same but for float32's rounding."""
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected
+    )
+
+
 def avg_pool(x: jax.Array) -> jax.Array:
     """Means of 2 x 2 pixels of (N, H, W, C); Flax's own divides by an integer."""
     return nn.pool(x, 0.0, jax.lax.add, (2, 2), (2, 2), "VALID") / 4.0
