@@ -2,18 +2,22 @@
 
 from jnnk.network._as_function import as_function
 from jnnk.network._capture import POOLINGS, LayerActivations, capture, layer_shapes
+from jnnk.network._frameworks import Variables
 from jnnk.network._kernels import KernelAxes
-from jnnk.network._network import Conv, LeftOut, Network
+from jnnk.network._network import Conv, Group, LeftOut, Network, Slices
 from jnnk.network._reading import read
 from jnnk.network._with_activations import with_activations
 
 __all__ = [
     "POOLINGS",
     "Conv",
+    "Group",
     "KernelAxes",
     "LayerActivations",
     "LeftOut",
     "Network",
+    "Slices",
+    "Variables",
     "as_function",
     "capture",
     "layer_shapes",

@@ -1,64 +1,22 @@
 """Which slices of a network's parameters can be removed, and must be removed together."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from jnnk.network._kernels import of_leaves, origins
 from jnnk.network._known import live
-from jnnk.network._names import Path, leaf_path
-from jnnk.network._network import Network
+from jnnk.network._names import Path
+from jnnk.network._network import Group, Network, Slices
 from jnnk.network._partial import find_known
 from jnnk.network._units import LeafAxis, find_units
 
 
-class Slices(NamedTuple):
-    """Slices of a leaf along one of its axes, those of each channel of a group.
+def groups_of(network: Network) -> tuple[Group, ...]:
+    """The channels of a network, by what hangs together, in the order of the network.
 
-    Attributes:
-        path: JAX key path of the leaf in the variables.
-        axis: of the leaf.
-        indices: int (size of the group, slices of a channel): which ones.
-    """
-
-    path: Path
-    axis: int
-    indices: np.ndarray
-
-
-class Group(NamedTuple):
-    """Channels of the same kind, such as those of a residual stream.
-
-    Attributes:
-        size: number of channels; each can go by itself, with all that hangs together with it.
-        producers: names of the convolutions whose filters they are.
-        readers: names of the convolutions that read them.
-        slices: the slices of parameters and statistics that go with each channel.
-        reason: why none of them can go; None if they can.
-    """
-
-    size: int
-    producers: tuple[str, ...]
-    readers: tuple[str, ...]
-    slices: tuple[Slices, ...]
-    reason: str | None
-
-
-def groups(network: Network) -> tuple[Group, ...]:
-    """The channels of a network, by what hangs together.
-
-    What has to go together is found channel by channel: what is added to a residual stream, scaled
-    by a normalisation or gated belongs to one channel; a depthwise convolution keeps channels
-    apart, other grouped ones tie a group's inputs and filters together; so does GroupNorm, and
-    LayerNorm ties all. Channels that reach an output, or an operation that has no rule, stay.
-
-    Args:
-        network: of `jnnk.network.read`.
-
-    Returns:
-        The groups, in the order of the network. Channels of the same slices of the same leaves are
-        in one group: a stream that a later stage widens makes two.
+    Channels of the same slices of the same leaves are in one group: a stream that a later stage
+    widens makes two.
     """
     program, count = network.program, len(network.paths)
     shapes = [program.shapes[number] for number in program.inputs]
@@ -122,13 +80,3 @@ def _group(
         slices=tuple(slices),
         reason=reason,
     )
-
-
-def describe(found: Sequence[Group]) -> str:
-    """A table of groups."""
-    lines = []
-    for group in found:
-        made = ", ".join(group.producers) or leaf_path(group.slices[0].path)
-        told = f"; stays, since {group.reason}" if group.reason else ""
-        lines.append(f"{group.size} channels of {made}, read by {', '.join(group.readers)}{told}")
-    return "\n".join(lines)

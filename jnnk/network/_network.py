@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jnnk.network._kernels import KernelAxes
@@ -105,6 +106,43 @@ class LeftOut(NamedTuple):
     reason: str
 
 
+class Slices(NamedTuple):
+    """Slices of a leaf along one of its axes, those of each channel of a group.
+
+    Attributes:
+        path: JAX key path of the leaf in the variables.
+        axis: of the leaf.
+        indices: int (size of the group, slices of a channel): which ones.
+    """
+
+    path: Path
+    axis: int
+    indices: np.ndarray
+
+
+class Group(NamedTuple):
+    """Channels of the same kind, such as those of a residual stream.
+
+    What is added to a residual stream, scaled by a normalisation or gated belongs to one channel; a
+    depthwise convolution keeps channels apart, other grouped ones tie a group's inputs and filters
+    together; GroupNorm ties the channels of its groups, LayerNorm all. Channels that reach an
+    output, or an operation that has no rule, stay.
+
+    Attributes:
+        size: number of channels; each can go by itself, with all that hangs together with it.
+        producers: names of the convolutions whose filters they are.
+        readers: names of the convolutions that read them.
+        slices: the slices of parameters and statistics that go with each channel.
+        reason: why none of them can go; None if they can.
+    """
+
+    size: int
+    producers: tuple[str, ...]
+    readers: tuple[str, ...]
+    slices: tuple[Slices, ...]
+    reason: str | None
+
+
 @dataclass(frozen=True)
 class Network:
     """A network as read from its program: `jnnk.network.read`.
@@ -128,6 +166,12 @@ class Network:
             if conv.name == name:
                 return conv
         raise KeyError(f"no conv {name!r}; there are {', '.join(each.name for each in self.convs)}")
+
+    def groups(self) -> "tuple[Group, ...]":
+        """The channels of the network, by what has to be removed together; see `Group`."""
+        from jnnk.network._groups import groups_of
+
+        return groups_of(self)
 
     def __repr__(self) -> str:
         return f"<Network of {len(self.convs)} convs; print it for a table>"

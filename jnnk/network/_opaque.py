@@ -9,6 +9,7 @@ import numpy as np
 from jnnk.network._internals import evaluate
 from jnnk.network._known import (
     CONSTANT,
+    LIVE,
     MISSING,
     Known,
     Need,

@@ -15,6 +15,7 @@ from jnnk.network._patterns import (
     is_one,
     layout_of,
     over,
+    pattern_of,
     regrouped,
     sizes_of,
 )

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jnnk.network._known import Known, Need, Part, Rule, is_known, pushed
-from jnnk.network._patterns import Layout, Pattern, collapsed, over
+from jnnk.network._patterns import Layout, Pattern, collapsed, over, sizes_of
 from jnnk.network._placing import placed, taken
 from jnnk.network._program import Operation
 

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from jnnk.network._axiswise import ALONG_AXES, REDUCTIONS
+from jnnk.network._axiswise import ALONG_AXES, AXISWISE, REDUCTIONS
 from jnnk.network._axiswise import _axes as axes_of
 from jnnk.network._contraction import CONTRACTION
 from jnnk.network._elementwise import ELEMENTWISE
@@ -94,9 +94,11 @@ class _Finder:
         self.reasons: list[tuple[np.ndarray, str]] = []
         self.of_leaves: dict[int, Pattern] = {}
         self.of_kernels: dict[tuple[int, int], np.ndarray] = {}
+        self.reduced = self._reduced()
         kernels = self._kernels()
+        read = {number for operation in program.operations for number in operation.inputs}
         for leaf, number in enumerate(program.inputs[:count]):
-            if leaf not in kernels:
+            if number in read and leaf not in kernels:
                 self._start_leaf(leaf, number)
         for number in program.inputs[count:]:
             self.units[number] = self._uniform(number, FIXED)
@@ -109,6 +111,17 @@ class _Finder:
             if operation.name in (CONV, "dot_general")
             for number in operation.inputs
             if number in self.leaves
+        }
+
+    def _reduced(self) -> set[tuple[int, int]]:
+        """Axes of leaves along which something is computed of a whole leaf."""
+        return {
+            (origin.leaf, part.axis)
+            for operation in self.program.operations
+            for number in operation.inputs[:1]
+            if operation.name in AXISWISE and (origin := self.leaves.get(number))
+            for axis in axes_of(operation, len(origin.view))
+            for part in origin.view[axis]
         }
 
     def _start_leaf(self, leaf: int, number: int) -> None:
@@ -132,7 +145,9 @@ class _Finder:
     def join(self, one: np.ndarray, other: np.ndarray) -> None:
         """Makes units at the same places one."""
         one, other = np.broadcast_arrays(one, other)
-        both = (one != NONE) & (other != NONE) & (one != other)
+        self.fix(np.where(one == FIXED, other, NONE), "it is joined with what always stays")
+        self.fix(np.where(other == FIXED, one, NONE), "it is joined with what always stays")
+        both = (one > FIXED) & (other > FIXED) & (one != other)
         if both.any():
             self.edges.append(np.unique(np.stack([one[both], other[both]]), axis=1))
 
@@ -141,7 +156,6 @@ class _Finder:
         units = np.unique(units)
         units = units[units > FIXED]
         if units.size:
-            self.join(units, np.full_like(units, FIXED))
             self.reasons.append((units, reason))
 
     def follow(self, operation: Operation, rule: Rule) -> None:
@@ -337,12 +351,14 @@ class _Finder:
 
     def _cut(self, origin: Origin, axis: int, units: np.ndarray) -> None:
         """Says that units cut a kernel along one of its axes."""
-        parts = [part for part in origin.view[axis] if part.size != 1]
+        parts = [part for part in origin.view[axis] if part.size != 1] or origin.view[axis]
         if len(parts) != 1 or parts[0].inner != 1 or origin.stack:
             if parts:
                 self.fix(units, "the axis of a kernel is cut or joined before it is used")
             return
         place = (origin.leaf, parts[0].axis)
+        if place in self.reduced:
+            self.fix(units, "weights are normalised together along it")
         if place in self.of_kernels:
             self.join(self.of_kernels[place], units)
         else:
@@ -373,8 +389,8 @@ class _Finder:
     def finished(self) -> Units:
         """The units with those that hang together as one."""
         roots = self._roots()
-        reasons = {int(roots[FIXED]): "it stays", int(roots[NONE]): "it stays"}
-        for units, reason in self.reasons:
+        reasons = dict.fromkeys(roots[[NONE, FIXED]].tolist(), "it stays")
+        for units, reason in reversed(self.reasons):  # the first one counts
             reasons.update((int(root), reason) for root in np.unique(roots[units]))
         axes = [
             LeafAxis(leaf, axis, roots[units]) for (leaf, axis), units in self.of_kernels.items()
