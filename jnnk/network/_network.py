@@ -43,6 +43,21 @@ class Maps(NamedTuple):
         return value.reshape(*steps, *self.shape)
 
 
+class ChannelLeaf(NamedTuple):
+    """A leaf of the variables that holds a number for each channel, such as a bias.
+
+    Attributes:
+        path: JAX key path of the leaf.
+        axis: of the leaf, over channels.
+        role: "scale" if it multiplies, "shift" if it is added, "statistic" if it enters otherwise,
+            as the variance of BatchNorm.
+    """
+
+    path: Path
+    axis: int
+    role: str
+
+
 class Conv(NamedTuple):
     """One convolution of a network that reads the images.
 
@@ -63,6 +78,8 @@ class Conv(NamedTuple):
         macs: multiply-accumulates of one image, in all steps. Positions outside of the image
             count, zeros between those of a transposed convolution do not.
         params: number of weights of the leaf.
+        channel_leaves: bias and norm: what is applied to its output channel by channel up to the
+            activation (or the sum before it), in that order.
         output: where its output is found.
         activation: where its activations are found: behind norm, bias and nonlinearity.
     """
@@ -80,6 +97,7 @@ class Conv(NamedTuple):
     steps: int
     macs: int
     params: int
+    channel_leaves: tuple[ChannelLeaf, ...]
     output: Maps
     activation: Maps
 

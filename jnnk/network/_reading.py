@@ -9,9 +9,10 @@ from jaxtyping import Shaped
 
 from jnnk._core.arrays import ArrayLike
 from jnnk._core.errors import InputError
+from jnnk.network._channel_leaves import Applied, applied_leaves
 from jnnk.network._kernels import Origin, kernel_axes, of_leaves, of_scan, origins
 from jnnk.network._names import PyTree, layer_name, leaves_by_path
-from jnnk.network._network import Conv, LeftOut, Maps, Network
+from jnnk.network._network import ChannelLeaf, Conv, LeftOut, Maps, Network
 from jnnk.network._program import (
     CONV,
     Operation,
@@ -74,7 +75,8 @@ def traced(
     abstract = jax.ShapeDtypeStruct(images.shape, images.dtype)
     program, structure = trace_tree(apply_fn, variables, abstract, *others)
     program = without_unneeded(program)
-    found = _Found(tuple(program.shapes[value].shape for value in program.inputs), images.shape[0])
+    shapes = tuple(program.shapes[value].shape for value in program.inputs)
+    found = _Found(shapes, images.shape[0], len(shapes) - len(paths))
     of_images = {program.inputs[len(paths)]}
     leaves = of_leaves(program, len(paths))
     calls = list(_calls(program, of_images, leaves, found, scans=(), steps=1))
@@ -89,12 +91,14 @@ class _Found(NamedTuple):
 
     shapes: tuple[tuple[int, ...], ...]  # of the program's inputs
     num_images: int
+    num_others: int  # inputs that are no leaves of the variables
 
 
 class _Call(NamedTuple):
     """A convolution without its name."""
 
     leaf: int
+    applied: list[Applied]
     conv: Conv
 
 
@@ -110,7 +114,8 @@ def _named(calls: list[_Call], paths: list[Any]) -> Iterator[Conv]:
             name = name if len(others) == 1 else jax.tree_util.keystr(paths[call.leaf])
         if seen[call.leaf] > 1:
             name = f"{name}@{seen[call.leaf]}"
-        yield call.conv._replace(name=name, path=paths[call.leaf])
+        beside = tuple(ChannelLeaf(paths[each.leaf], each.axis, each.role) for each in call.applied)
+        yield call.conv._replace(name=name, path=paths[call.leaf], channel_leaves=beside)
 
 
 def _calls(
@@ -228,7 +233,11 @@ def _call(
         steps=steps,
         macs=steps * positions * math.prod(kernel_shape),
         params=math.prod(leaf_shape),
+        channel_leaves=(),
         output=Maps(Place(start, scans), whole_view(out_shape), order, in_order),
         activation=Maps(Place(site.value, scans), site.view, order, in_order),
     )
-    return _Call(origin.leaf, conv)
+    # Within a scan, leaves are no inputs of its body.
+    num_leaves = 0 if scans else len(found.shapes) - found.num_others
+    applied = applied_leaves(program, site.inside, dependent, num_leaves, in_order[-1])
+    return _Call(origin.leaf, applied, conv)

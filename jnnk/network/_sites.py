@@ -29,10 +29,13 @@ class Site(NamedTuple):
     Attributes:
         value: number of the value.
         view: its axes by those of the convolution's output.
+        inside: numbers of the values before it (before the sum, if it is behind one) that are made
+            of the convolution's output alone, and of that.
     """
 
     value: int
     view: View
+    inside: frozenset[int]
 
 
 class _Value(NamedTuple):
@@ -59,11 +62,11 @@ def activation_site(program: Program, start: int, dependent: set[int]) -> Site:
     found = _first_exit(program, start, dependent)
     if found.is_nonlinear:
         return found.site
-    reached, view = found.site
+    reached, view = found.site.value, found.site.view
     for joined in _sums_with_others(program, reached, found.region, dependent):
         behind = _behind_sum(program, joined, dependent)
         if behind is not None:
-            return Site(behind.value, _composed(view, behind.view))
+            return Site(behind.value, _composed(view, behind.view), found.site.inside)
     return found.site
 
 
@@ -91,7 +94,7 @@ def _behind_sum(program: Program, start: int, dependent: set[int]) -> Site | Non
     for joined in sums:
         behind = _behind_sum(program, joined, dependent)
         if behind is not None:
-            return Site(behind.value, _composed(found.site.view, behind.view))
+            return Site(behind.value, _composed(found.site.view, behind.view), frozenset())
     return None
 
 
@@ -111,7 +114,8 @@ def _first_exit(program: Program, start: int, dependent: set[int]) -> _Exit:
     chosen = (nonlinear or exits or [start])[0]
     view = region[chosen].view
     assert view is not None
-    return _Exit(Site(chosen, view), bool(nonlinear), region)
+    before = frozenset(_leading_to(program, region, [chosen]))
+    return _Exit(Site(chosen, view, before), bool(nonlinear), region)
 
 
 def _region(program: Program, start: int, dependent: set[int]) -> dict[int, _Value]:

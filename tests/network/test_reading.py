@@ -9,7 +9,7 @@ import pytest
 from network.networks import ROWS, each_network
 
 from jnnk.network import capture, read, with_activations
-from jnnk.network._names import leaves_by_path
+from jnnk.network._names import leaf_path, leaves_by_path
 
 
 def close(found, expected, rtol=1e-5):
@@ -94,3 +94,28 @@ def test_capture_in_passes_and_parts():
     close(few.values, expected[name][..., [1]])
     before = list(capture(apply_fn, variables, row.images, site="conv"))
     assert any((a.values != b.values).any() for a, b in zip(before, captured, strict=True))
+
+
+BATCH_NORM = ("mean", "shift"), ("scale", "scale"), ("var", "statistic"), ("bias", "shift")
+
+
+@pytest.mark.parametrize(
+    ("row", "conv", "expected"),
+    [
+        ("resnet", "first0", [(f"Norm_1/bn/{name}", role) for name, role in BATCH_NORM]),
+        ("linen_batch_norm", "Conv_1",
+         [("Conv_1/bias", "shift"), *((f"BatchNorm_1/{name}", role) for name, role in BATCH_NORM)]),
+        ("nnx_residual", "reduce",
+         [("reduce/bias", "shift"), ("norm1/scale", "scale"), ("norm1/bias", "shift")]),
+        ("resnet_pre_activation", "second1", [("second1/bias", "shift")]),  # a sum, then the norm
+        ("linen_pointwise", "Conv_1", []),
+    ],
+)  # fmt: skip
+def test_bias_and_norm_of_a_convolution(row, conv, expected):
+    row = next(each for each in ROWS if each.name == row)
+    found = read(*row.make(), row.images)[conv].channel_leaves
+    assert [
+        (leaf_path(leaf.path).removeprefix("params/").removeprefix("batch_stats/"), leaf.role)
+        for leaf in found
+    ] == expected
+    assert all(leaf.axis == 0 for leaf in found)
