@@ -14,7 +14,12 @@ from jnnk.pruning._analysis import (
     whole_network,
 )
 from jnnk.pruning._authors_modes import AuthorsMode, authors_mode
-from jnnk.pruning._channels import CHANNEL_CRITERIA, ChannelView, Wiring, channel_masks, inner_convs
+from jnnk.pruning._channels import (
+    CHANNEL_CRITERIA,
+    ChannelView,
+    channel_masks,
+    prunable_groups,
+)
 from jnnk.pruning._compaction import compact
 from jnnk.pruning._linalg.eigenvalues import Eigenvalues, determinant, eigenvalues, gram_determinant
 from jnnk.pruning._linalg.singular_values import singular_values
@@ -41,7 +46,6 @@ __all__ = [
     "Schedule",
     "Selection",
     "Threshold",
-    "Wiring",
     "agreement",
     "apply_masks",
     "authors_mode",
@@ -54,12 +58,12 @@ __all__ = [
     "eigenvalues",
     "gram_determinant",
     "has_real_eigenvalues",
-    "inner_convs",
     "keep_pruned_zero",
     "kernel_scores",
     "make_masks",
     "masks_from_layers",
     "network_magnitudes",
+    "prunable_groups",
     "pruned_kernels",
     "pruned_share",
     "pruning_score",

@@ -1,13 +1,13 @@
-"""Which channels inside the blocks of a network can go: by redundancy, and by what others use.
+"""Which whole channels of a network can go: by redundancy, and by what others use.
 
-Removed are channels between two layers, where the wiring says who reads them: the filter's kernels
-and the kernels that read it are masked, so that `jnnk.pruning.compact` drops it whole. With one
-keep-rate for every layer, all criteria compare at equal MACs.
+The network's wiring tells what hangs together and who reads it: the filters' kernels and the
+kernels that read them are masked, so that `jnnk.compact` drops the channels whole. With one
+keep-rate for every group, all criteria compare at equal MACs.
 """
 
 import fnmatch
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,27 +18,13 @@ from jnnk._core.arrays import ArrayLike
 from jnnk._core.whole_numbers import whole_number
 from jnnk.graphs import NNKGraph
 from jnnk.measures import RedundancyCurve, redundancy_curve
-from jnnk.network._names import PyTree
-from jnnk.pruning._conv_leaves import conv_kernels
+from jnnk.network import Conv, Group, Network, Slices
+from jnnk.network._names import Path, PyTree, leaf_path, leaves_by_path
+from jnnk.pruning._conv_leaves import ConvLeaf, path_in
 from jnnk.pruning._kept import keep_largest
 from jnnk.pruning._masks import masks_from_layers
 from jnnk.pruning._scores import kernel_scores
 from jnnk.pruning._selection import check_share, num_pruned
-
-
-@runtime_checkable
-class Wiring(Protocol):
-    """Where a conv stands in its network, as ``model.convs()`` tells it.
-
-    Attributes:
-        conv: path of the conv.
-        norm: path of the BatchNorm behind it, or None.
-        readers: paths of the layers that read its channels, if they are known.
-    """
-
-    conv: str
-    norm: str | None
-    readers: tuple[str, ...]
 
 
 class ChannelView(NamedTuple):
@@ -120,70 +106,142 @@ OF_GRAPHS = ("redundancy", "weighted_redundancy")
 """The criteria that look at the channels' graphs."""
 
 
-def inner_convs(convs: Iterable[Wiring]) -> list[Wiring]:
-    """The convs whose channels are read by known layers alone, such as the first of each block."""
-    return [info for info in convs if info.readers]
+def prunable_groups(network: Network, *, streams: bool = False) -> dict[str, Group]:
+    """The channels of a network that can be removed whole.
+
+    Args:
+        network: as `jnnk.network.read` reads it.
+        streams: also those that several convolutions make, such as the channels of residual
+            streams. Without them, all filters of one convolution that others read.
+
+    Returns:
+        Name of the first convolution that makes them -> group. A convolution whose filters are of
+        several groups, as where zeros widen a stream, names the first, and ``name#2`` the next.
+    """
+    found: dict[str, Group] = {}
+    for group in network.groups():
+        if group.reason is not None or group.size < 2 or not group.producers:
+            continue
+        name = group.producers[0]
+        if streams or _is_inner(network, group):
+            places = [name, *(f"{name}#{number}" for number in range(2, len(found) + 3))]
+            found[next(place for place in places if place not in found)] = group
+    order = {conv.name: place for place, conv in enumerate(network.convs)}
+    return dict(sorted(found.items(), key=lambda item: order[item[0].partition("#")[0]]))
+
+
+def _is_inner(network: Network, group: Group) -> bool:
+    """Whether a group is all filters of one convolution."""
+    filters = network[group.producers[0]].output_shape[-1]
+    return len(group.producers) == 1 and group.size == filters
 
 
 def channel_masks(
     params: PyTree,
-    convs: Iterable[Wiring],
+    network: Network,
     criterion: str | Mapping[str, Real[ArrayLike, "..."]],
     *,
     keep_rate: float | Mapping[str, float],
+    streams: bool = False,
     round_to: int = 1,
     graphs: Mapping[str, NNKGraph] | None = None,
     key: Array | None = None,
 ) -> PyTree:
-    """Mask of a network that removes whole channels between two layers.
+    """Mask of a network that removes whole channels.
+
+    Channels that hang together are removed together; their score is the sum over the convolutions
+    that make them.
 
     Args:
-        params: pytree of parameters.
-        convs: the network's convs, ``model.convs()``.
+        params: pytree of parameters, or of all variables.
+        network: as `jnnk.network.read` reads it.
         criterion: a key of ``CHANNEL_CRITERIA``; or scores, of which the largest are kept: path of
-            an inner conv's kernel -> ``(C,)``, as `taylor_channel_scores` gives them.
-        keep_rate: share of the channels kept in every layer; the number pruned is rounded down. Or
-            ``fnmatch`` patterns on paths of convs, such as ``"layer1_*/conv1"`` -> keep-rate of
-            the layers that match, the first pattern that matches counting; other layers stay whole.
+            a convolution's kernel -> ``(C,)``, as `taylor_channel_scores` gives them.
+        keep_rate: share of the channels kept in every group; the number pruned is rounded down. Or
+            ``fnmatch`` patterns on the names that `prunable_groups` gives, such as
+            ``"layer1_*/conv1"`` -> keep-rate of those that match, the first pattern that matches
+            counting; others stay whole.
+        streams: whether channels of residual streams and the like can go too, see
+            `prunable_groups`.
         round_to: the number kept is rounded up to a multiple of it, at most to all: convs of some
             widths cost what the next round one costs.
-        graphs: conv -> channel-wise NNK graph of its activations, for the criteria ``OF_GRAPHS``.
+        graphs: convolution -> channel-wise NNK graph of its activations, for the criteria
+            ``OF_GRAPHS``.
         key: PRNG key, for ``"random"``.
 
     Returns:
         A mask with the treedef of ``params``, without the filters and without the kernels that
-        read them; dense readers stay whole.
+        read them; what dense layers read stays whole.
 
     Raises:
-        ValueError: for an unknown criterion, a keep-rate outside [0, 1], a pattern that matches no
-            inner conv, or what the criterion looks at missing.
+        ValueError: for an unknown criterion, a keep-rate outside [0, 1], a pattern that matches
+            none of the groups, or what the criterion looks at missing.
     """
     if isinstance(criterion, str) and criterion not in CHANNEL_CRITERIA:
         known = ", ".join(CHANNEL_CRITERIA)
         raise ValueError(f"criterion: expected one of {known}, got {criterion!r}")
     round_to = whole_number("round_to", round_to)
-    inner = inner_convs(convs)
-    rates = _rates(keep_rate, [info.conv for info in inner])
-    kernels = conv_kernels(params)
+    groups = prunable_groups(network, streams=streams)
+    rates = _rates(keep_rate, list(groups))
+    leaves = leaves_by_path(params)
+    convs = {conv.path: conv for conv in network.convs}
     layers: dict[str, Array] = {}
-    for number, info in enumerate(inner):
-        view = ChannelView(
-            kernel=kernels[f"{info.conv}/kernel"],
-            scale=None if info.norm is None else _at(params, info.norm)["scale"],
-            graph=(graphs or {}).get(info.conv),
-            key=None if key is None else jax.random.fold_in(key, number),
-        )
-        scores = _scores(criterion, info.conv, view)
-        pruned = num_pruned(len(scores), rates[info.conv])
+    for number, (name, group) in enumerate(groups.items()):
+        folded = None if key is None else jax.random.fold_in(key, number)
+        scores = _group_scores(leaves, network, group, criterion, graphs, folded)
+        pruned = num_pruned(len(scores), rates[name])
         # Fewer pruned, so that a multiple is kept.
         pruned = max(0, pruned - (pruned - len(scores)) % round_to)
         keep = keep_largest(scores[:, None], pruned)[:, 0]
-        for path, axis in ((info.conv, 1), *((reader, 0) for reader in info.readers)):
-            name = f"{path}/kernel"
-            if name in kernels:
-                before = layers.get(name, jnp.ones(kernels[name].shape[2:], bool))
-                layers[name] = before & (keep[None] if axis else keep[:, None])
-    return masks_from_layers(params, layers)
+        for slices in group.slices:
+            if slices.path in convs:
+                conv, path = convs[slices.path], leaf_path(path_in(leaves, slices.path))
+                whole = jnp.ones(ConvLeaf(conv.kernel_shape, conv.axes).kernel_shape[2:], bool)
+                layers[path] = layers.get(path, whole) & _kept_slices(slices, conv, keep)
+    return masks_from_layers(params, layers, network=network)
+
+
+def _kept_slices(slices: Slices, conv: Conv, keep: Array) -> Array:
+    """Which kernels are not cut with the channels that go, (Cin, 1) or (1, Cout)."""
+    size = conv.kernel_shape[slices.axis]
+    kept = jnp.ones(size, bool).at[slices.indices].set(keep[:, None])
+    return kept[None] if slices.axis == conv.axes.output else kept[:, None]
+
+
+def _group_scores(
+    leaves: Mapping[Path, Array],
+    network: Network,
+    group: Group,
+    criterion: str | Mapping[str, ArrayLike],
+    graphs: Mapping[str, NNKGraph] | None,
+    key: Array | None,
+) -> Array:
+    """Scores of a group's channels: the sums over the convolutions that make them."""
+    total: Array | None = None
+    for name in group.producers:
+        conv = network[name]
+        path = path_in(leaves, conv.path)
+        (indices,) = (
+            each.indices
+            for each in group.slices
+            if (each.path, each.axis) == (conv.path, conv.axes.output)
+        )
+        view = ChannelView(
+            kernel=ConvLeaf(conv.kernel_shape, conv.axes).kernels(leaves[path]),
+            scale=_scale_of(leaves, conv),
+            graph=(graphs or {}).get(name),
+            key=key,
+        )
+        scores = _scores(criterion, name, leaf_path(path), view)[indices].sum(1)
+        total = scores if total is None else total + scores
+    assert total is not None, "a group has a convolution that makes it"
+    return total
+
+
+def _scale_of(leaves: Mapping[Path, Array], conv: Conv) -> Array | None:
+    """The last scale for each filter behind a convolution, such as BatchNorm's."""
+    scales = [leaf for leaf in conv.channel_leaves if leaf.role == "scale"]
+    return jnp.ravel(leaves[path_in(leaves, scales[-1].path)]) if scales else None
 
 
 def _rates(keep_rate: float | Mapping[str, float], convs: list[str]) -> dict[str, float]:
@@ -195,27 +253,24 @@ def _rates(keep_rate: float | Mapping[str, float], convs: list[str]) -> dict[str
         matched = fnmatch.filter(convs, pattern)
         if not matched and isinstance(keep_rate, Mapping):
             known = ", ".join(convs)
-            raise ValueError(f"keep_rate: {pattern!r} matches no inner conv; there are {known}")
+            raise ValueError(f"keep_rate: {pattern!r} matches no prunable conv; there are {known}")
         rates |= dict.fromkeys(matched, rate)
     return rates
 
 
-def _scores(criterion: str | Mapping[str, ArrayLike], conv: str, view: ChannelView) -> Array:
+def _scores(
+    criterion: str | Mapping[str, ArrayLike], name: str, path: str, view: ChannelView
+) -> Array:
+    """Scores of a convolution's filters."""
     if isinstance(criterion, str):
         if criterion in OF_GRAPHS and view.graph is None:
-            raise ValueError(f"graphs: {criterion!r} needs one of {conv!r}")
+            raise ValueError(f"graphs: {criterion!r} needs one of {name!r}")
         return CHANNEL_CRITERIA[criterion](view)
-    path, shape = f"{conv}/kernel", view.kernel.shape[3:]
+    shape = view.kernel.shape[3:]
     if path not in criterion or jnp.shape(criterion[path]) != shape:
         found = f"shape {jnp.shape(criterion[path])}" if path in criterion else "none"
         raise ValueError(f"criterion: expected scores {shape} of {path!r}, got {found}")
     return jnp.asarray(criterion[path])
-
-
-def _at(params: PyTree, path: str) -> PyTree:
-    for name in path.split("/"):
-        params = params[name]
-    return params
 
 
 def _curve(view: ChannelView, weights: Array | None = None) -> RedundancyCurve:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -92,7 +93,7 @@ def conv_leaves(tree: PyTree, *, network: Network | None = None) -> dict[str, Co
         found = conv_kernels(tree)
         return {path: ConvLeaf(leaf.shape, _FLAX) for path, leaf in found.items()}
     leaves = leaves_by_path(tree)
-    known = {path_in(leaves, conv): conv for conv in network.convs}
+    known = {_conv_path_in(leaves, conv): conv for conv in network.convs}
     return {
         leaf_path(path): ConvLeaf(known[path].kernel_shape, known[path].axes)
         for path in leaves
@@ -100,25 +101,36 @@ def conv_leaves(tree: PyTree, *, network: Network | None = None) -> dict[str, Co
     }
 
 
-def path_in(leaves: dict[Path, Any], conv: Conv) -> Path:
-    """Where the kernel of a convolution lies in a tree, maybe one of a part of the variables."""
-    for start in range(len(conv.path)):
-        path = conv.path[start:]
-        if path in leaves:
-            shape = jnp.shape(leaves[path])
-            whole = zip(shape, conv.kernel_shape, strict=False)
-            if len(shape) == len(conv.kernel_shape) and any(
-                size not in (1, expected) for size, expected in whole
-            ):
-                raise ValueError(
-                    f"network: read with a kernel {conv.kernel_shape} of {conv.name!r}, the tree "
-                    f"has {shape} there"
-                )
-            return path
-    raise ValueError(
-        f"network: its kernel {jax.tree_util.keystr(conv.path)} is not in the tree, whose leaves "
-        f"are {', '.join(map(leaf_path, list(leaves)[:4]))}, ..."
+def _conv_path_in(leaves: Mapping[Path, Any], conv: Conv) -> Path:
+    """Where the kernel of a convolution lies in a tree, or a mask of it."""
+    path = path_in(leaves, conv.path)
+    shape = jnp.shape(leaves[path])
+    is_mask = shape == () or all(
+        size in (1, expected) for size, expected in zip(shape, conv.kernel_shape, strict=False)
     )
+    if not is_mask:
+        raise ValueError(
+            f"network: read with a kernel {conv.kernel_shape} of {conv.name!r}, the tree has "
+            f"{shape} there"
+        )
+    return path
+
+
+def path_in(leaves: Mapping[Path, Any], path: Path) -> Path:
+    """Where a leaf of the variables lies in a tree, maybe one of a part of them."""
+    found = find_path(leaves, path)
+    if found is not None:
+        return found
+    raise ValueError(
+        f"network: its {jax.tree_util.keystr(path)} is not in the tree, whose leaves are "
+        f"{', '.join(map(leaf_path, list(leaves)[:4]))}, ..."
+    )
+
+
+def find_path(leaves: Mapping[Path, Any], path: Path) -> Path | None:
+    """As `path_in`; None where it does not lie in the tree."""
+    ends = (path[start:] for start in range(len(path) or 1))
+    return next((end for end in ends if end in leaves), None)
 
 
 def conv_kernels(params: PyTree) -> dict[str, jax.Array]:

@@ -81,7 +81,7 @@ def _macs_by_leaf(params: PyTree, network: Network) -> dict[str, int]:
     macs: dict[str, int] = {}
     paths = leaves_by_path(params)
     for conv in network.convs:
-        path = leaf_path(path_in(paths, conv))
+        path = leaf_path(path_in(paths, conv.path))
         macs[path] = macs.get(path, 0) + conv.macs
     return macs
 

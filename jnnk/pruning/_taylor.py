@@ -9,8 +9,8 @@ Take the loss of the network as it answers, with BatchNorm's running statistics:
 normalises by the batch, no scaling of a filter changes the loss, and the sum over its weights is 0.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,16 +19,8 @@ from jaxtyping import Float
 
 from jnnk._core import typed_jax
 from jnnk.network import Network
-from jnnk.network._names import PyTree, named_leaves
-from jnnk.pruning._conv_leaves import conv_leaves
-
-
-@runtime_checkable
-class Conv(Protocol):
-    """What `taylor_channel_scores` asks of a conv, as ``model.convs()`` tells it."""
-
-    conv: str
-    norm: str | None
+from jnnk.network._names import PyTree, leaf_path, leaves_by_path, named_leaves
+from jnnk.pruning._conv_leaves import conv_leaves, find_path, path_in
 
 
 def taylor_scores(
@@ -66,11 +58,11 @@ def taylor_channel_scores(
     params: PyTree,
     batches: PyTree,
     *,
-    convs: Iterable[Conv] = (),
+    network: Network | None = None,
 ) -> dict[str, Float[Array, " _Cout"]]:
     """Taylor scores of every filter: the squared derivative by a gate on its channel.
 
-    The gate stands behind the BatchNorm that follows the conv, where ``convs`` names one (the
+    The gate stands behind the BatchNorm that follows the conv, where ``network`` tells one (the
     paper's choice): its scale and shift are the weights summed over. Else they are those of the
     filter and its bias.
 
@@ -78,29 +70,57 @@ def taylor_channel_scores(
         loss: as in `taylor_scores`.
         params: as in `taylor_scores`.
         batches: as in `taylor_scores`.
-        convs: the network's convs, ``model.convs()``.
+        network: as in `taylor_scores`; without it no BatchNorm is known.
 
     Returns:
         Path of a conv kernel -> float32 ``(Cout,)``, the mean over the batches; the ``criterion``
         of `jnnk.pruning.channel_masks`, or of `jnnk.pruning.make_masks` with
         ``whole_filters``.
     """
-    norms = {f"{info.conv}/kernel": info.norm for info in convs}
+    convs = conv_leaves(params, network=network)
+    gates = {path: _gate(path, params, network) for path in convs}
 
     def of_channels(products: dict[str, Array]) -> dict[str, Array]:
         sums: dict[str, Array] = {}
-        for path in conv_leaves(params):
-            norm, layer = norms.get(path), path.removesuffix("kernel")
-            if norm is not None:
-                gated = (f"{norm}/scale", f"{norm}/bias")
-            else:
-                gated = (path, f"{layer}bias")
-            found = [products[name] for name in gated if name in products]
-            by_leaf = (each.sum(tuple(range(each.ndim - 1))) for each in found)
-            sums[path] = jnp.asarray(sum(by_leaf))
+        for path, conv in convs.items():
+            gate = gates[path]
+            found = [_over_others(products[name], axis) for name, axis in gate.vectors]
+            if gate.has_kernel:
+                found.insert(0, conv.kernels(products[path]).sum((0, 1, 2)))
+            sums[path] = jnp.asarray(sum(found))
         return sums
 
     return _mean_squares(loss, params, batches, of_channels)
+
+
+class _Gate(NamedTuple):
+    """The weights that scale with a channel's output where its gate stands."""
+
+    has_kernel: bool  # the filter's, where no norm is behind it
+    vectors: list[tuple[str, int]]  # names of leaves with a number for each channel, their axes
+
+
+def _gate(path: str, params: PyTree, network: Network | None) -> _Gate:
+    """The gate behind the convolution whose kernel lies at a path."""
+    leaves = leaves_by_path(params)
+    if network is None:
+        bias = f"{path.removesuffix('kernel')}bias"
+        return _Gate(True, [(bias, 0)] if bias in map(leaf_path, leaves) else [])
+    conv = next(each for each in network.convs if leaf_path(path_in(leaves, each.path)) == path)
+    found = [
+        (leaf_path(place), leaf.axis, leaf.role)
+        for leaf in conv.channel_leaves
+        if leaf.role != "statistic" and (place := find_path(leaves, leaf.path)) is not None
+    ]
+    scales = [place for place, (_, _, role) in enumerate(found) if role == "scale"]
+    return _Gate(
+        not scales, [(name, axis) for name, axis, _ in found[scales[-1] if scales else 0 :]]
+    )
+
+
+def _over_others(product: Array, axis: int) -> Array:
+    """The sums for each index of an axis."""
+    return product.sum([each for each in range(product.ndim) if each != axis])
 
 
 def _mean_squares(

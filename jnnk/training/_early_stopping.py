@@ -5,8 +5,8 @@ validation set via NNK polytope interpolation", arXiv 2107.12972): a channel who
 error stops falling is frozen, its filter and bias no longer move, and training ends when all are.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,9 @@ from jax.core import Tracer
 
 from jnnk._core.arrays import ArrayLike
 from jnnk._core.whole_numbers import whole_number
-from jnnk.network._names import PyTree, leaf_path
+from jnnk.network import Conv, Network
+from jnnk.network._names import Path, PyTree, leaves_by_path, unboxed
+from jnnk.pruning._conv_leaves import find_path
 from jnnk.training._step import TrainState
 
 
@@ -32,13 +34,6 @@ class Patience(NamedTuple):
     best: Array
     waited: Array
     stopped: Array
-
-
-class Conv(Protocol):
-    """What `trainable_masks` needs to know of a conv, as ``model.convs()`` tells it."""
-
-    conv: str
-    norm: str | None
 
 
 def start_patience(shape: tuple[int, ...]) -> Patience:
@@ -76,34 +71,54 @@ def update_patience(state: Patience, errors: Array, *, patience: int) -> Patienc
 
 
 def trainable_masks(
-    params: PyTree, convs: Iterable[Conv], stopped: Mapping[str, ArrayLike]
+    params: PyTree, stopped: Mapping[str, ArrayLike], *, network: Network | None = None
 ) -> PyTree:
-    """The gradient mask that freezes the filters, biases, and BatchNorm of stopped channels.
+    """The gradient mask that freezes the filters, biases and norms of stopped channels.
 
     Args:
         params: pytree of parameters.
-        convs: the network's convs, ``model.convs()``.
-        stopped: path of a conv -> bool (C,), which of its filters are frozen.
+        stopped: name of a convolution -> bool (C,), which of its filters are frozen.
+        network: as `jnnk.network.read` reads it; needed where ``stopped`` names a convolution.
 
     Returns:
-        float32, treedef of ``params``, a number for each entry of a leaf's last axis, of shape
-        ``(1, ..., 1, C)``: 0 at the kernels and biases of those filters and the scale and shift of
-        their BatchNorm, 1 everywhere else. Shapes depend on ``params`` alone.
-    """
-    frozen = {}
-    for info in convs:
-        if info.conv in stopped:
-            keep = (~jnp.asarray(stopped[info.conv])).astype(jnp.float32)
-            frozen[info.conv] = keep
-            if info.norm is not None:
-                frozen[info.norm] = keep
+        float32, treedef of ``params``, a number for each entry of a leaf's axis of channels (the
+        last one where it has none), 1 for the size of the others: 0 at the kernels and biases of
+        those filters and the scale and shift of their norm, 1 everywhere else. Shapes depend on
+        ``params`` and ``network`` alone.
 
-    def mask_of(path: tuple, leaf: Array) -> Array:
-        keep = frozen.get(leaf_path(path).rpartition("/")[0])
-        shape = (1,) * (leaf.ndim - 1) + leaf.shape[-1:]
-        return jnp.ones(shape, jnp.float32) if keep is None else keep.reshape(shape)
+    Raises:
+        ValueError: if ``stopped`` names no convolution of the network.
+    """
+    leaves = leaves_by_path(params)
+    known = {conv.name: conv for conv in network.convs} if network else {}
+    axes = {
+        place: axis
+        for conv in known.values()
+        for path, axis in _channel_axes(conv)
+        if (place := find_path(leaves, path)) is not None
+    }
+    frozen: dict[Path, Array] = {}
+    for name, which in stopped.items():
+        if name not in known:
+            raise ValueError(f"stopped: no conv {name!r}; the network has {', '.join(known)}")
+        keep = (~jnp.asarray(which)).astype(jnp.float32)
+        for path, _ in _channel_axes(known[name]):
+            if (place := find_path(leaves, path)) is not None:
+                frozen[place] = keep
+
+    def mask_of(path: Path, leaf: Array) -> Array:
+        place = unboxed(path)
+        axis = axes.get(place, leaf.ndim - 1)
+        shape = [size if each == axis else 1 for each, size in enumerate(leaf.shape)]
+        return frozen[place].reshape(shape) if place in frozen else jnp.ones(shape, jnp.float32)
 
     return jax.tree_util.tree_map_with_path(mask_of, params)
+
+
+def _channel_axes(conv: Conv) -> list[tuple[Path, int]]:
+    """The leaves of a convolution and its norm, and their axes over channels."""
+    beside = [(leaf.path, leaf.axis) for leaf in conv.channel_leaves]
+    return [(conv.path, conv.axes.output), *beside]
 
 
 def freezable(
@@ -164,9 +179,14 @@ def freezable(
     return optax.GradientTransformationExtraArgs(optimizer.init, update)
 
 
-def start_freezing(state: TrainState) -> TrainState:
-    """The state of a training by a `freezable` optimiser, with nothing frozen yet."""
-    return state._replace(trainable=trainable_masks(state.params, (), {}))
+def start_freezing(state: TrainState, *, network: Network | None = None) -> TrainState:
+    """The state of a training by a `freezable` optimiser, with nothing frozen yet.
+
+    Args:
+        state: of the training.
+        network: the one that `trainable_masks` will be given; shapes stay the same with it.
+    """
+    return state._replace(trainable=trainable_masks(state.params, {}, network=network))
 
 
 def freeze(state: TrainState, trainable: PyTree) -> TrainState:

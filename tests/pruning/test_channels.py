@@ -8,13 +8,14 @@ import pytest
 from jnnk.graphs import NNKGraph
 from jnnk.measures import redundancy_curve
 from jnnk.models import create
+from jnnk.network import read
 from jnnk.pruning import (
     CHANNEL_CRITERIA,
     ChannelView,
     apply_masks,
     channel_masks,
     compact,
-    inner_convs,
+    prunable_groups,
 )
 from jnnk.pruning._conv_leaves import conv_kernels
 
@@ -30,6 +31,12 @@ def _graph(supports):
     return NNKGraph(
         jnp.asarray(indices), weights, nothing, nothing, nothing == 0, weights, nothing > 0
     )
+
+
+def network_of(model):
+    images = jax.ShapeDtypeStruct((2, 8, 8, 3), "float32")
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    return read(lambda variables, images: model.apply(variables, images)[0], variables, images)
 
 
 def _view(**fields):
@@ -74,8 +81,10 @@ def test_masked_channels_are_dropped_whole(criterion):
         norm = params[block]["bn1"]
         norm["bias"] = np.random.default_rng(2).uniform(0.1, 1, norm["bias"].shape).astype("f4")
         norm["scale"] = norm["bias"]
-    masks = channel_masks(params, model.convs(), criterion, keep_rate=0.25, key=jax.random.key(3))
-    inner = [info.conv for info in inner_convs(model.convs())]
+    masks = channel_masks(
+        params, network_of(model), criterion, keep_rate=0.25, key=jax.random.key(3)
+    )
+    inner = list(prunable_groups(network_of(model)))
     assert inner == ["layer1_0/conv1", "layer2_0/conv1", "layer3_0/conv1"]
     keep = {path: np.asarray(leaf[0, 0]) != 0 for path, leaf in conv_kernels(masks).items()}
     for conv, width in zip(inner, (4, 8, 16), strict=True):
@@ -110,7 +119,7 @@ def resnet8():
 
 def kept_of(model, params, criterion="l1_norm", **options):
     """The numbers of channels kept of the inner convs, and which."""
-    masks = channel_masks(params, model.convs(), criterion, **options)
+    masks = channel_masks(params, network_of(model), criterion, **options)
     keep = {path: np.asarray(leaf[0, 0]) != 0 for path, leaf in conv_kernels(masks).items()}
     chosen = {conv: keep[f"{conv}/kernel"][0] for conv in WIDTHS}
     for conv, channels in chosen.items():
@@ -140,7 +149,9 @@ def test_layers_have_their_own_rates(resnet8):
     assert tuple(kept.values()) == (8, 32, 16)
     kept, _ = kept_of(*resnet8, keep_rate={"layer1*": 0.75, "*": 0.5, "layer2*": 0.0}, round_to=5)
     assert tuple(kept.values()) == (15, 20, 35)  # 12, 16, 32 rounded up; the first match counts
-    with pytest.raises(ValueError, match=r"'layer9\*' matches no inner conv; there are layer1_0"):
+    with pytest.raises(
+        ValueError, match=r"'layer9\*' matches no prunable conv; there are layer1_0"
+    ):
         kept_of(*resnet8, keep_rate={"layer9*": 0.5})
     with pytest.raises(ValueError, match="keep_rate: expected a share"):
         kept_of(*resnet8, keep_rate={"layer1*": 1.5})
@@ -165,9 +176,9 @@ def test_misuse_raises():
     model = create("resnet8", num_classes=3)
     params = {}
     with pytest.raises(ValueError, match="expected one of redundancy"):
-        channel_masks(params, model.convs(), "l2", keep_rate=0.5)
+        channel_masks(params, network_of(model), "l2", keep_rate=0.5)
     with pytest.raises(ValueError, match="keep_rate"):
-        channel_masks(params, model.convs(), "l1_norm", keep_rate=1.5)
+        channel_masks(params, network_of(model), "l1_norm", keep_rate=1.5)
     with pytest.raises(ValueError, match="graphs"):
         CHANNEL_CRITERIA["redundancy"](_view())
     with pytest.raises(ValueError, match="BatchNorm"):
