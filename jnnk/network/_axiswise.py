@@ -73,7 +73,8 @@ def _known(operation: Operation, inputs: Sequence[Known], shapes: Sequence[Any])
     shape = shapes[0].shape
     axes = _axes(operation, len(shape))
     kind = reduce(np.maximum, (over(known.kind, axes) for known in inputs))
-    kind = np.where(kind == ZERO, np.uint8(CONSTANT), kind)
+    of_zeros = kind == ZERO
+    kind = np.where(of_zeros, np.uint8(CONSTANT), kind)
     values: Sequence[Any] = [nothing(len(shape), s.dtype) for s in shapes[len(inputs) :]]
     values = [_squeezed(operation, value, axes) for value in values]
     if (kind == CONSTANT).any():
@@ -84,7 +85,8 @@ def _known(operation: Operation, inputs: Sequence[Known], shapes: Sequence[Any])
             values = found
     of_images = reads_images(inputs)
     kind = _squeezed(operation, kind, axes)
-    return [settled(kind, value, of_images=of_images) for value in values]
+    fixed = np.asarray(True) if of_images else _squeezed(operation, of_zeros, axes)
+    return [settled(kind, value, of_images=of_images, fixed=fixed) for value in values]
 
 
 def _values(
