@@ -1,4 +1,4 @@
-"""The rule of operations along some axes that treat the others alike: reductions, windows, sorts."""
+"""The rule of operations along some axes that treat the others alike: reductions and the like."""
 
 import math
 from collections.abc import Sequence
@@ -26,15 +26,15 @@ from jnnk.network._patterns import Layout, Pattern, collapsed, over
 from jnnk.network._placing import placed, taken
 from jnnk.network._program import Operation
 
-REDUCTIONS = frozenset(
-    """reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor argmax
-    argmin""".split()
-)
+REDUCTIONS = frozenset((
+    "reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or",
+    "reduce_xor", "argmax", "argmin",
+))  # fmt: skip
 #: Windows slide along positions.
-WINDOWS = frozenset(
-    "reduce_window_max reduce_window_min reduce_window_sum cumsum cumprod cummax cummin "
-    "cumlogsumexp".split()
-)
+WINDOWS = frozenset((
+    "reduce_window_max", "reduce_window_min", "reduce_window_sum", "cumsum", "cumprod", "cummax",
+    "cummin", "cumlogsumexp",
+))  # fmt: skip
 AXISWISE = REDUCTIONS | WINDOWS | {"sort"}
 #: What a reduction makes of many times the same value is that value.
 _IDEMPOTENT = ("reduce_max", "reduce_min", "reduce_and", "reduce_or")
@@ -144,6 +144,7 @@ def _compute(
     inputs: Sequence[Part],
     layouts: Sequence[Layout | None],
     shapes: Sequence[Any],
+    _: Any,
 ) -> list[Any]:
     axes = _axes(operation, len(shapes[0].shape))
     layout = next(each for each in layouts if each is not None)

@@ -126,7 +126,7 @@ def test_a_head_that_reads_what_was_removed_is_refused(variables):
     thinning = thin(MODEL.apply, variables, masks, IMAGES)
     small = thinning.variables(variables)
     assert small["params"]["second"]["kernel"].shape == (3, 3, 8, 6)
-    with pytest.raises(ValueError, match="fn: expected .* removed weights of .*'second'"):
+    with pytest.raises(ValueError, match=r"fn: expected .* removed weights of .*'second'"):
         jax.jit(thinning.function(other_head))(small, IMAGES)
 
 

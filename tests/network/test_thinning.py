@@ -103,7 +103,9 @@ def test_a_stream_that_dies_but_is_read_goes_on_as_constants():
 def test_convnet_and_its_dense_reader():
     model = ConvNet(num_classes=5, layers=SIX, channels=8)
     variables = initial(model)
-    _, small = check_same(logits_of(model), variables, random_masks(variables["params"], 0.05), IMAGES)
+    _, small = check_same(
+        logits_of(model), variables, random_masks(variables["params"], 0.05), IMAGES
+    )
     assert small["params"]["fc"]["kernel"].shape[0] < variables["params"]["fc"]["kernel"].shape[0]
 
 
