@@ -1,4 +1,4 @@
-"""The rule of operations along some axes that treat the others alike: reductions, windows, sorts."""
+"""The rule of operations along some axes that treat the others alike: reductions and the like."""
 
 import math
 from collections.abc import Sequence
@@ -26,15 +26,15 @@ from jnnk.network._patterns import Layout, Pattern, collapsed, over
 from jnnk.network._placing import placed, taken
 from jnnk.network._program import Operation
 
-REDUCTIONS = frozenset(
-    """reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor argmax
-    argmin""".split()
-)
+REDUCTIONS = frozenset((
+    "reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or",
+    "reduce_xor", "argmax", "argmin",
+))  # fmt: skip
 #: Windows slide along positions.
-WINDOWS = frozenset(
-    "reduce_window_max reduce_window_min reduce_window_sum cumsum cumprod cummax cummin "
-    "cumlogsumexp".split()
-)
+WINDOWS = frozenset((
+    "reduce_window_max", "reduce_window_min", "reduce_window_sum", "cumsum", "cumprod", "cummax",
+    "cummin", "cumlogsumexp",
+))  # fmt: skip
 AXISWISE = REDUCTIONS | WINDOWS | {"sort"}
 #: What a reduction makes of many times the same value is that value.
 _IDEMPOTENT = ("reduce_max", "reduce_min", "reduce_and", "reduce_or")
@@ -73,7 +73,8 @@ def _known(operation: Operation, inputs: Sequence[Known], shapes: Sequence[Any])
     shape = shapes[0].shape
     axes = _axes(operation, len(shape))
     kind = reduce(np.maximum, (over(known.kind, axes) for known in inputs))
-    kind = np.where(kind == ZERO, np.uint8(CONSTANT), kind)
+    of_zeros = kind == ZERO
+    kind = np.where(of_zeros, np.uint8(CONSTANT), kind)
     values: Sequence[Any] = [nothing(len(shape), s.dtype) for s in shapes[len(inputs) :]]
     values = [_squeezed(operation, value, axes) for value in values]
     if (kind == CONSTANT).any():
@@ -84,7 +85,8 @@ def _known(operation: Operation, inputs: Sequence[Known], shapes: Sequence[Any])
             values = found
     of_images = reads_images(inputs)
     kind = _squeezed(operation, kind, axes)
-    return [settled(kind, value, of_images=of_images) for value in values]
+    fixed = np.asarray(True) if of_images else _squeezed(operation, of_zeros, axes)
+    return [settled(kind, value, of_images=of_images, fixed=fixed) for value in values]
 
 
 def _values(
@@ -142,6 +144,7 @@ def _compute(
     inputs: Sequence[Part],
     layouts: Sequence[Layout | None],
     shapes: Sequence[Any],
+    _: Any,
 ) -> list[Any]:
     axes = _axes(operation, len(shapes[0].shape))
     layout = next(each for each in layouts if each is not None)

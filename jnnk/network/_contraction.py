@@ -5,7 +5,7 @@ added. What it reads of live ones is computed, by a smaller kernel.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from jnnk.network._known import (
     settled,
 )
 from jnnk.network._patterns import Layout, collapsed, layout_of, over, pattern_of, uniform
-from jnnk.network._placing import constants, placed, taken, within, written
+from jnnk.network._placing import constants, placed, taken, within
 from jnnk.network._products import Product, product_of
 from jnnk.network._program import CONV, Operation
 from jnnk.network._small_convs import small_conv
@@ -131,51 +131,70 @@ def _is_grouped(operation: Operation, shapes: Sequence[Any]) -> bool:
     return shapes[1].shape[operation.params["dimension_numbers"].rhs_spec[1]] > 1
 
 
+class _Plan(NamedTuple):
+    """How a product is thinned.
+
+    Attributes:
+        layout: of the result that is computed.
+        along: what is kept of each axis that is summed over.
+        rest: the constants that the product sums up outside of it; None where there are none.
+    """
+
+    layout: Layout
+    along: tuple[np.ndarray | None, ...]
+    rest: Known | None
+
+
+def _plan(
+    operation: Operation,
+    inputs: Sequence[Known],
+    layouts: Sequence[Layout | None],
+    shapes: Sequence[Any],
+) -> _Plan | None:
+    (layout,), product = layouts, product_of(operation, shapes)
+    if layout is None or product.groups > 1:
+        return None
+    left, right = inputs
+    inside = _of_channels(operation, layout) if operation.name == CONV else layout
+    wanted = product.result(pattern_of(inside, shapes[2].shape))
+    read = wanted & (_paired(product, left, right) != ZERO)
+    moving = (product.left(left.kind) == LIVE) | (product.right(right.kind) == LIVE)
+    others = [axis for axis in range(read.ndim) if axis not in product.summed]
+    rows = product.to_left(over(read & moving, others))
+    kept = layout_of(rows if rows.any() else ~rows)
+    assert kept is not None
+    covered = product.left(pattern_of(_only(kept, product.left_summed), shapes[0].shape))
+    rest = None
+    if (read & ~covered).any():
+        outside = product.to_left(~covered)
+        value = np.where(outside, left.value, np.zeros((), left.value.dtype))
+        found = _product_of_constants(operation, value, right.value, shapes)
+        rest = Known(uniform(found.ndim, CONSTANT, np.uint8), found, True)
+    return _Plan(inside, tuple(kept[axis] for axis in product.left_summed), rest)
+
+
 def _compute(
     operation: Operation,
     inputs: Sequence[Part],
     layouts: Sequence[Layout | None],
     shapes: Sequence[Any],
+    plan: _Plan | None,
 ) -> list[Any]:
     (layout,) = layouts
     assert layout is not None
-    product = product_of(operation, shapes)
-    if product.groups > 1:
+    if plan is None:
         return [_grouped(operation, inputs, layout, shapes)]
-    return [_summed(operation, product, inputs, layout, shapes)]
-
-
-def _summed(
-    operation: Operation,
-    product: Product,
-    inputs: Sequence[Part],
-    layout: Layout,
-    shapes: Sequence[Any],
-) -> jax.Array:
-    """The product of what is live, and the constant of what is not."""
+    product = product_of(operation, shapes)
     left, right = inputs
-    inside = layout if operation.name != CONV else _of_channels(operation, layout)
-    wanted = product.result(pattern_of(inside, shapes[2].shape))
-    read = wanted & (_paired(product, left.known, right.known) != ZERO)
-    moving = (product.left(left.known.kind) == LIVE) | (product.right(right.known.kind) == LIVE)
-    others = [axis for axis in range(read.ndim) if axis not in product.summed]
-    rows = over(read & moving, others)
-    kept = layout_of(product.to_left(rows))
-    if kept is None:
-        kept = layout_of(uniform(len(left.shape), True, bool))
-        assert kept is not None
-    along = [kept[axis] for axis in product.left_summed]
-    sides = (
-        _side(left, product.left_summed, along, product.left_free, inside),
-        _side(right, product.right_summed, along, product.right_free, inside),
+    result = _applied(
+        operation,
+        _side(left, product.left_summed, plan.along, product.left_free, plan.layout),
+        _side(right, product.right_summed, plan.along, product.right_free, plan.layout),
     )
-    result = _applied(operation, *sides)
-    covered = product.left(pattern_of(_only(kept, product.left_summed), left.shape))
-    if (read & ~covered).any():
-        rest = _constant_part(operation, product, left, right, covered, shapes)
-        part = Part(shapes[2].shape, shapes[2].dtype, rest, None, None)
-        result = result + constants(part, inside)
-    return _rest_taken(result, inside, layout)
+    if plan.rest is not None:
+        part = Part(shapes[2].shape, shapes[2].dtype, plan.rest, None, None)
+        result = result + constants(part, plan.layout)
+    return [_rest_taken(result, plan.layout, layout)]
 
 
 def _only(layout: Layout, axes: Sequence[int]) -> Layout:
@@ -208,22 +227,6 @@ def _side(
     for axis, of_result in free.items():
         target[axis] = layout[of_result]
     return placed(part, tuple(target))
-
-
-def _constant_part(
-    operation: Operation,
-    product: Product,
-    left: Part,
-    right: Part,
-    covered: np.ndarray,
-    shapes: Sequence[Any],
-) -> Known:
-    """What the results read of constants outside the rows that are computed."""
-    outside = product.to_left(~covered)
-    with jax.ensure_compile_time_eval():
-        value = np.where(outside, left.known.value, np.zeros((), left.known.value.dtype))
-        found = _product_of_constants(operation, value, right.known.value, shapes)
-    return Known(uniform(found.ndim, CONSTANT, np.uint8), found, True)
 
 
 def _applied(operation: Operation, left: jax.Array, right: jax.Array) -> jax.Array:
@@ -268,6 +271,4 @@ def _grouped(
     return _rest_taken(result, inside, layout)
 
 
-CONTRACTION = Rule(_known, _needs, _compute)
-
-__all__ = ["CONTRACTION", "written"]
+CONTRACTION = Rule(_known, _needs, _compute, _plan)

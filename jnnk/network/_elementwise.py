@@ -95,6 +95,7 @@ def _compute(
     inputs: Sequence[Part],
     layouts: Sequence[Layout | None],
     shapes: Sequence[Any],
+    _: Any,
 ) -> list[Any]:
     function = pointwise(operation)
     assert function is not None

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jnnk.network._patterns import Layout, Pattern, Shape, collapsed, over, uniform
+from jnnk.network._patterns import Layout, Pattern, Shape, collapsed, uniform
 
 ZERO, CONSTANT, LIVE, MISSING = range(4)
 
@@ -78,12 +78,15 @@ class Rule(NamedTuple):
         needs: what is needed of each input (None: nothing), from the operation, what is known of
             its inputs, what is needed of its results, and the shapes.
         compute: the results in the layouts asked for (None: not wanted), from the operation, its
-            inputs, the layouts and the shapes of results.
+            inputs, the layouts, the shapes, and what ``plan`` gave.
+        plan: what is decided before the program runs, from the operation, what is known of its
+            inputs, the layouts and the shapes.
     """
 
     known: Callable[..., list[Known]]
     needs: Callable[..., "list[Need | None]"]
     compute: Callable[..., list[Any]]
+    plan: Callable[..., Any] = lambda *_: None
 
 
 def live(rank: int, dtype: Any, *, of_images: bool = True) -> Known:
@@ -145,8 +148,3 @@ def merged(one: "Need | None", other: "Need | None") -> "Need | None":
     if one is None or other is None:
         return one or other
     return Need(one.needed | other.needed, one.live | other.live, one.whole | other.whole)
-
-
-def kinds_over(known: Known, axes: Sequence[int]) -> Pattern:
-    """The largest kinds along some axes."""
-    return over(known.kind, axes)

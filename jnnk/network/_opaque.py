@@ -9,7 +9,6 @@ import numpy as np
 from jnnk.network._internals import evaluate
 from jnnk.network._known import (
     CONSTANT,
-    LIVE,
     MISSING,
     Known,
     Need,
@@ -79,6 +78,7 @@ def _compute(
     inputs: Sequence[Part],
     layouts: Sequence[Layout | None],
     shapes: Sequence[Any],
+    _: Any,
 ) -> list[Any]:
     del shapes
     outputs = evaluate(

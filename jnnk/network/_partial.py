@@ -4,7 +4,7 @@
 of it on elements that are live and needed, with constants where they are read.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -24,12 +24,14 @@ class Analysis(NamedTuple):
         needs: what is needed of them; None where nothing is.
         layouts: the elements that are computed; None where none are.
         rules: the rule of each operation.
+        plans: what each rule has decided of its operation.
     """
 
     known: Sequence[Known]
     needs: Sequence[Need | None]
     layouts: Sequence[Layout | None]
     rules: Sequence[Rule]
+    plans: Sequence[Any]
 
 
 def analyse(program: Program, inputs: Sequence[Known], seeds: Mapping[int, Need]) -> Analysis:
@@ -42,7 +44,20 @@ def analyse(program: Program, inputs: Sequence[Known], seeds: Mapping[int, Need]
     """
     known, rules = find_known(program, inputs)
     needs, layouts = find_needs(program, known, rules, seeds)
-    return Analysis(known, needs, layouts, rules)
+    return Analysis(known, needs, layouts, rules, [*_plans(program, known, layouts, rules)])
+
+
+def _plans(
+    program: Program,
+    known: Sequence[Known],
+    layouts: Sequence[Layout | None],
+    rules: Sequence[Rule],
+) -> Iterator[Any]:
+    for operation, rule in zip(program.operations, rules, strict=True):
+        of_inputs = [known[number] for number in operation.inputs]
+        wanted = [layouts[number] for number in operation.outputs]
+        with jax.ensure_compile_time_eval():
+            yield rule.plan(operation, of_inputs, wanted, shapes_of(program, operation))
 
 
 def find_known(program: Program, inputs: Sequence[Known]) -> tuple[list[Known], list[Rule]]:
@@ -120,7 +135,8 @@ def compute(
                 )
         return parts[number]
 
-    for operation, rule in zip(program.operations, analysis.rules, strict=True):
+    steps = zip(program.operations, analysis.rules, analysis.plans, strict=True)
+    for operation, rule, plan in steps:
         layouts = [analysis.layouts[number] for number in operation.outputs]
         if all(layout is None for layout in layouts):
             continue
@@ -129,6 +145,7 @@ def compute(
             [part_of(number) for number in operation.inputs],
             layouts,
             shapes_of(program, operation),
+            plan,
         )
         for number, layout, array in zip(operation.outputs, layouts, arrays, strict=True):
             if layout is not None:

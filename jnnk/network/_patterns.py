@@ -53,7 +53,9 @@ def pattern_of(layout: Layout | None, shape: Shape) -> Pattern:
     pattern = uniform(len(shape), True, bool)
     for axis, kept in enumerate(layout):
         if kept is not None:
-            pattern = pattern & _along(axis, len(shape), np.isin(np.arange(shape[axis]), kept))
+            inside = np.zeros(shape[axis], bool)
+            inside[kept] = True
+            pattern = pattern & _along(axis, len(shape), inside)
     return pattern
 
 

@@ -1,14 +1,13 @@
 """Elements of a value where a thinned program wants them: computed ones taken, constants put in."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jnnk.network._known import Part
-from jnnk.network._patterns import Layout, Shape, sizes_of
+from jnnk.network._patterns import Layout, sizes_of
 
 #: Constants are written out if that takes no more than so many times their distinct rows.
 _REPEATED = 4
@@ -110,7 +109,7 @@ def _distinct(value: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def taken(array: jax.Array, indices: np.ndarray, axis: int) -> jax.Array:
-    """Elements along an axis; a slice where indices are evenly spaced, nothing where they are all."""
+    """Elements along an axis, as a slice where indices are evenly spaced."""
     size = array.shape[axis]
     count = len(indices)
     step = int(indices[1] - indices[0]) if count > 1 else 1
@@ -122,20 +121,6 @@ def taken(array: jax.Array, indices: np.ndarray, axis: int) -> jax.Array:
     return jnp.take(array, indices.astype(np.int32), axis=axis, mode="clip")
 
 
-def known_array(part: Part, axes: Sequence[int] = ()) -> np.ndarray:
-    """A value's constants with their whole size along some axes and, where alike, 1 along others."""
-    value = part.known.value
-    sizes: list[Any] = list(value.shape)
-    for axis in axes:
-        sizes[axis] = part.shape[axis]
-    return np.broadcast_to(value, sizes)
-
-
 def within(target: np.ndarray | None, computed: np.ndarray) -> np.ndarray:
     """Where wanted indices are among those computed, which hold them all."""
     return np.arange(len(computed)) if target is None else np.searchsorted(computed, target)
-
-
-def shape_in(layout: Layout, shape: Shape) -> tuple[Any, ...]:
-    """The shape of a value in a layout."""
-    return sizes_of(layout, shape)

@@ -9,20 +9,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr
 
 from jnnk.network._internals import evaluate
 from jnnk.network._program import CALLS, CUSTOM, Operation, Program, trace
+from jnnk.network._program import _flattened as program_of
 
 #: Primitives of one value for each element.
-POINTWISE = frozenset(
-    """abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp clz
-    convert_element_type copy copy_p cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor
-    ge gt igamma igammac integer_pow is_finite le lgamma log log1p logistic lt max min mul name ne
-    neg nextafter not or polygamma population_count pow real reduce_precision rem round rsqrt
-    select_n shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square
-    stop_gradient sub tan tanh xor""".split()
-)
+# fmt: off
+POINTWISE = frozenset((
+    "abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh",
+    "cbrt", "ceil", "clamp", "clz", "convert_element_type", "copy", "copy_p", "cos", "cosh",
+    "digamma", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt",
+    "igamma", "igammac", "integer_pow", "is_finite", "le", "lgamma", "log", "log1p", "logistic",
+    "lt", "max", "min", "mul", "name", "ne", "neg", "nextafter", "not", "or", "polygamma",
+    "population_count", "pow", "real", "reduce_precision", "rem", "round", "rsqrt", "select_n",
+    "shift_left", "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sinh", "sqrt",
+    "square", "stop_gradient", "sub", "tan", "tanh", "xor",
+))
+# fmt: on
 
 Function = Callable[..., list[jax.Array]]
 
@@ -50,8 +55,9 @@ def _aligned(operation: Operation, inputs: Sequence[Any]) -> list[jax.Array]:
 def _custom(operation: Operation) -> Function | None:
     """A function with a derivative of its own, all of whose operations are pointwise."""
     found = operation.params[CALLS[operation.name]]
+    found = found if isinstance(found, ClosedJaxpr) else ClosedJaxpr(found, ())
     avals = [variable.aval for variable in operation.equation.invars]
-    program = trace(jaxpr_as_fun(found), *map(_like, avals))
+    program = program_of(found)
     values = _run_anywhere(program)
     if values is None:
         return None

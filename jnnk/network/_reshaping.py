@@ -15,7 +15,6 @@ from jnnk.network._patterns import (
     is_one,
     layout_of,
     over,
-    pattern_of,
     regrouped,
     sizes_of,
 )
@@ -51,7 +50,7 @@ def _transposed_needs(
 
 
 def _transposed(
-    operation: Operation, inputs: Sequence[Part], layouts: Sequence[Layout | None], _: Any
+    operation: Operation, inputs: Sequence[Part], layouts: Sequence[Layout | None], *_: Any
 ) -> list[Any]:
     order = operation.params["permutation"]
     (part,), (layout,) = inputs, layouts
@@ -87,6 +86,7 @@ def _reshaped(
     inputs: Sequence[Part],
     layouts: Sequence[Layout | None],
     shapes: Sequence[Any],
+    _: Any,
 ) -> list[Any]:
     """Places the smallest rectangle that holds the elements wanted, picks them and reshapes."""
     del operation
@@ -170,6 +170,7 @@ def _broadcast(
     inputs: Sequence[Part],
     layouts: Sequence[Layout | None],
     shapes: Sequence[Any],
+    _: Any,
 ) -> list[Any]:
     part, layout, shape = inputs[0], layouts[0], shapes[-1].shape
     dimensions = operation.params["broadcast_dimensions"]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jnnk.network._known import Known, Need, Part, Rule, is_known, pushed
-from jnnk.network._patterns import Layout, Pattern, collapsed, over, sizes_of
+from jnnk.network._patterns import Layout, Pattern, collapsed, over
 from jnnk.network._placing import placed, taken
 from jnnk.network._program import Operation
 
@@ -186,6 +186,7 @@ def _compute(
     inputs: Sequence[Part],
     layouts: Sequence[Layout | None],
     shapes: Sequence[Any],
+    _: Any,
 ) -> list[Any]:
     shifts = shifts_of(operation, [part.known for part in inputs], shapes)
     return [
@@ -285,6 +286,7 @@ def _joined(
     inputs: Sequence[Part],
     layouts: Sequence[Layout | None],
     shapes: Sequence[Any],
+    _: Any,
 ) -> list[Any]:
     axis = operation.params["dimension"]
     (layout,) = layouts

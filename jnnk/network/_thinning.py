@@ -6,13 +6,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jnnk._core.errors import InputError
 from jnnk.network._known import MISSING, Known, Part, live
-from jnnk.network._leaves import ThinLeaf, known_of_leaf, matching, paths_of
+from jnnk.network._leaves import ThinLeaf, known_of_leaf, matching, paths_of, rectangle
 from jnnk.network._partial import Analysis, analyse, compute
 from jnnk.network._patterns import Layout, everything, sizes_of
 from jnnk.network._placing import taken
+from jnnk.network._program import Program
+from jnnk.network._retracing import holds_for
 from jnnk.network._traced import Traced, seeds_of, traced
 
 PyTree = Any
@@ -74,15 +77,19 @@ class Thinning:
             belongs inside of `jax.jit`. It raises an `InputError` for variables that are not those
             of this thinning, or if ``fn`` reads what was removed.
         """
+        analyses: list[tuple[Program, Analysis]] = []
 
         def small(variables: PyTree, *args: Any, **kwargs: Any) -> PyTree:
-            return _run_small(self.leaves, fn, variables, args, kwargs)
+            return _run_small(self.leaves, fn, variables, args, kwargs, analyses)
 
         return small
 
 
 def _slimmed(array: Any, leaf: ThinLeaf) -> jax.Array:
-    array = jnp.asarray(array)
+    if not isinstance(array, jax.core.Tracer) and not _is_extended(array):
+        array = np.asarray(array)
+        array = np.where(leaf.masked, np.zeros((), array.dtype), array)
+        return jnp.asarray(rectangle(array, leaf.kept))
     if leaf.masked.any():
         array = jnp.where(leaf.masked, jnp.zeros((), array.dtype), array)
     for axis, kept in enumerate(leaf.kept):
@@ -91,13 +98,20 @@ def _slimmed(array: Any, leaf: ThinLeaf) -> jax.Array:
     return array
 
 
+def _is_extended(array: Any) -> bool:
+    """Whether it is an array of random keys."""
+    return bool(jax.dtypes.issubdtype(jnp.asarray(array).dtype, jax.dtypes.extended))
+
+
 def _run_small(
     leaves: Sequence[ThinLeaf],
     fn: Callable[..., PyTree],
     variables: PyTree,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
+    analyses: list[tuple[Program, Analysis]],
 ) -> PyTree:
+    """Runs what is left of ``fn(variables, *args, **kwargs)``; keeps the analyses that it makes."""
     paths, arrays = paths_of(variables)
     _check_variables(leaves, paths, arrays)
     whole = [
@@ -106,8 +120,7 @@ def _run_small(
     ]
     full = jax.tree.unflatten(jax.tree.structure(variables), whole)
     found = traced(fn, full, args, kwargs, leaves)
-    analysis = analysed(found, leaves)
-    _check_nothing_missing(found, analysis, leaves)
+    analysis = _analysis_of(found, leaves, analyses)
     others = jax.tree.leaves((args, kwargs))
     inputs = [
         *map(_part_of_leaf, leaves, arrays, analysis_inputs(found, analysis)),
@@ -129,6 +142,19 @@ def _run_small(
         for n, result in zip(found.beside, results, strict=True)
     ]
     return jax.tree.unflatten(found.treedef, results)
+
+
+def _analysis_of(
+    found: Traced, leaves: Sequence[ThinLeaf], analyses: list[tuple[Program, Analysis]]
+) -> Analysis:
+    """The analysis of a traced function, or an earlier one that holds for it."""
+    for program, analysis in analyses:
+        if holds_for(program, analysis, found.program):
+            return analysis
+    analysis = analysed(found, leaves)
+    _check_nothing_missing(found, analysis, leaves)
+    analyses.append((found.program, analysis))
+    return analysis
 
 
 def analysed(found: Traced, leaves: Sequence[ThinLeaf]) -> Analysis:

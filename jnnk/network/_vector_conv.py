@@ -47,12 +47,12 @@ def vector_conv(
 
     def fitted(lhs, rhs):
         more = inputs - rhs.shape[2]
-        lhs = jnp.pad(lhs, ((0, 0), (0, 0), (0, 0), (0, more)))
-        kernel = jnp.pad(rhs, ((0, 0), (0, 0), (0, more), (0, outputs - rhs.shape[3])))
+        lhs = _padded(lhs, ((0, 0), (0, 0), (0, 0), (0, more)))
+        kernel = _padded(rhs, ((0, 0), (0, 0), (0, more), (0, outputs - rhs.shape[3])))
         if pixels == 1:
             return plain(lhs, kernel, window_strides)[..., : rhs.shape[3]]
         shifted = [
-            jnp.pad(kernel, ((0, 0), (pixel, pixels - 1 - pixel), (0, 0), (0, 0)))
+            _padded(kernel, ((0, 0), (pixel, pixels - 1 - pixel), (0, 0), (0, 0)))
             for pixel in range(pixels)
         ]
         out = plain(lhs, jnp.concatenate(shifted, axis=3), (1, pixels))
@@ -60,6 +60,14 @@ def vector_conv(
 
     default = partial(plain, window_strides=window_strides)
     return jax.lax.platform_dependent(lhs, rhs, cpu=fitted, default=default)
+
+
+def _padded(array: jax.Array, padding: Sequence[tuple[int, int]]) -> jax.Array:
+    """Adds zeros; ``jnp.pad`` takes ten times as long to trace."""
+    if not any(map(any, padding)):
+        return array
+    zero = jnp.zeros((), array.dtype)
+    return jax.lax.pad(array, zero, [(before, after, 0) for before, after in padding])
 
 
 def _rounded(channels: int) -> int:
