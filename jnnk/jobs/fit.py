@@ -11,7 +11,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jnnk.data import Dataset, epoch_order
-from jnnk.jobs.tensorboard import scalars
 from jnnk.parallel import local_rows, one_device, replicate, shard_batch
 from jnnk.runs.checkpoints import Checkpoints
 from jnnk.runs.divergence import (
@@ -25,6 +24,7 @@ from jnnk.runs.folder import write_json_lines
 from jnnk.runs.progress import Progress
 from jnnk.runs.records import DivergedEpoch, Divergence, EpochMetrics
 from jnnk.runs.signals import Stopped
+from jnnk.runs.tensorboard import scalars
 from jnnk.runs.unfinished import discard_unfinished, load_unfinished, save_unfinished
 from jnnk.training import Batch, Metrics, TrainState
 
