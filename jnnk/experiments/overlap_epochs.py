@@ -14,9 +14,10 @@ from jax import Array
 from jnnk.activations import capture, layer_shapes
 from jnnk.data import Dataset
 from jnnk.experiments.overlap_settings import Settings, study_layers
-from jnnk.experiments.runner import kept, run_cases
+from jnnk.experiments.runner import run_cases
 from jnnk.graphs import cosine, nnk_graph
 from jnnk.measures import error_rate, knn_graph, label_interpolation
+from jnnk.runs.folder import kept
 from jnnk.runs.progress import Progress
 from jnnk.runs.study_records import EpochErrors, NetworkEpoch
 from jnnk.training import make_predict

@@ -17,7 +17,7 @@ import numpy as np
 
 from jnnk.data import Dataset
 from jnnk.experiments.bisection import last_true
-from jnnk.experiments.network import Network
+from jnnk.experiments.runner import Network
 from jnnk.jobs.trainer import Evaluate, Recipe, Trainer
 from jnnk.pruning import CRITERIA, apply_masks, make_masks, pruning_score, summarize
 from jnnk.pruning._conv_leaves import conv_kernels

@@ -5,13 +5,16 @@ null, as do those of earlier versions, which trained on; its checkpoints are tho
 """
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from jnnk._core.errors import InputError
-from jnnk.runs.folder import read_json_lines
+from jnnk.runs.folder import kept, read_json_lines
 from jnnk.runs.records import DivergedEpoch, Divergence, EpochMetrics, MetricsLine
+
+Record = TypeVar("Record")
 
 TRAINING = "training"
 """Name of a run's own training among its parts; the others have their folder's."""
@@ -95,3 +98,20 @@ def refuse_diverged(folder: pathlib.Path, *, epoch: int | None = None) -> None:
             f"{folder}: its training diverged (no finite loss at {found}), so its network says "
             "nothing; train into another folder with a smaller learning rate"
         )
+
+
+def kept_result(folder: pathlib.Path, measure: Callable[[], Record], *, kind: Any) -> Record:
+    """The ``result.json`` of a pruning, made first where there is none.
+
+    Args:
+        folder: of the pruning.
+        measure: prunes and fine-tunes.
+        kind: of the result, as of :func:`jnnk.runs.folder.read_json`.
+
+    Raises:
+        Diverged: if there is a result, but its training diverged.
+    """
+    path = folder / "result.json"
+    if path.exists():
+        refuse_diverged(folder)
+    return kept(path, measure, kind=kind)

@@ -29,7 +29,7 @@ from jnnk import InputError
 from jnnk.activations import capture
 from jnnk.data import Normalization
 from jnnk.graphs import channelwise_nnk_graph, cosine, gaussian, nnk_graph, sharded_nnk_graph
-from jnnk.jobs.overlap import layer_graphs
+from jnnk.graphs._layer_graphs import layer_graphs
 from jnnk.parallel import (
     gather,
     is_first,
