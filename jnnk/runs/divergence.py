@@ -5,13 +5,13 @@ null, as do those of earlier versions, which trained on; its checkpoints are tho
 """
 
 import pathlib
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from jnnk._core.errors import InputError
-from jnnk.runs.folder import kept, read_json_lines
+from jnnk.runs.folder import read_json, read_json_lines
 from jnnk.runs.records import DivergedEpoch, Divergence, EpochMetrics, MetricsLine
 
 Record = TypeVar("Record")
@@ -100,18 +100,18 @@ def refuse_diverged(folder: pathlib.Path, *, epoch: int | None = None) -> None:
         )
 
 
-def kept_result(folder: pathlib.Path, measure: Callable[[], Record], *, kind: Any) -> Record:
-    """The ``result.json`` of a pruning, made first where there is none.
+def read_result(folder: pathlib.Path, kind: type[Record]) -> Record | None:
+    """The ``result.json`` of a pruning, None where there is none yet.
 
     Args:
         folder: of the pruning.
-        measure: prunes and fine-tunes.
-        kind: of the result, as of :func:`jnnk.runs.folder.read_json`.
+        kind: of the result.
 
     Raises:
         Diverged: if there is a result, but its training diverged.
     """
     path = folder / "result.json"
-    if path.exists():
-        refuse_diverged(folder)
-    return kept(path, measure, kind=kind)
+    if not path.exists():
+        return None
+    refuse_diverged(folder)
+    return read_json(path, kind=kind)
