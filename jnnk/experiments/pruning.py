@@ -18,7 +18,8 @@ import numpy as np
 from jnnk.data import Dataset
 from jnnk.experiments.bisection import last_true
 from jnnk.experiments.runner import Network
-from jnnk.jobs.trainer import Evaluate, Recipe, Trainer, masked
+from jnnk.jobs.fit import Evaluate
+from jnnk.jobs.trainer import Recipe, Trainer, masked
 from jnnk.pruning import CRITERIA, make_masks, pruning_score, summarize
 from jnnk.pruning._conv_leaves import conv_kernels
 from jnnk.report.figures.pruning import prunable_shares

@@ -12,9 +12,10 @@ from jnnk._core.errors import InputError
 from jnnk.data import Dataset
 from jnnk.jobs.criteria import TAYLOR, taylor
 from jnnk.jobs.finetune import prune_and_finetune
+from jnnk.jobs.fit import Evaluate
 from jnnk.jobs.kernel_analysis import analyse, history
 from jnnk.jobs.train import kept_epochs, load_state, require_trained, train_config
-from jnnk.jobs.trainer import Evaluate, masked
+from jnnk.jobs.trainer import masked
 from jnnk.runs.divergence import read_result
 from jnnk.runs.folder import Run, kept, require_settings, write_json
 from jnnk.runs.progress import SILENT, Progress

@@ -10,7 +10,7 @@ import optax
 from flax.linen import Module
 
 from jnnk.data import Dataset
-from jnnk.jobs.fit import fit
+from jnnk.jobs.fit import Evaluate, fit
 from jnnk.penalties import Regularizer
 from jnnk.pruning import apply_masks
 from jnnk.runs.records import FineTuned
@@ -23,8 +23,6 @@ from jnnk.training import (
     start_state,
 )
 
-Evaluate = Callable[[dict, np.ndarray, np.ndarray], float]
-"""``(variables, images, labels) -> accuracy``, from :func:`jnnk.training.make_evaluate`."""
 # Mirroring teaches nothing where left and right differ in meaning.
 _NEVER_MIRRORED = ("digits", "mnist", "emnist", "kmnist", "svhn_cropped")
 

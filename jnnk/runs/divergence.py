@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from jnnk._core.errors import InputError
-from jnnk.runs.folder import read_json, read_json_lines
+from jnnk.runs.folder import read_json, read_json_lines, write_json_lines
 from jnnk.runs.records import DivergedEpoch, Divergence, EpochMetrics, MetricsLine
 
 Record = TypeVar("Record")
@@ -56,6 +56,16 @@ def read_metrics(folder: pathlib.Path) -> list[MetricsLine]:
         InputError: if the file is damaged.
     """
     return read_json_lines(folder / "metrics.jsonl", kind=MetricsLine)
+
+
+def write_metrics(folder: pathlib.Path, lines: Sequence[MetricsLine]) -> None:
+    """Writes the lines of a training's ``metrics.jsonl``, atomically.
+
+    Args:
+        folder: of the training.
+        lines: of its epochs so far.
+    """
+    write_json_lines(folder / "metrics.jsonl", lines)
 
 
 def read_epochs(folder: pathlib.Path) -> list[EpochMetrics]:
