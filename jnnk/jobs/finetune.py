@@ -10,9 +10,9 @@ from flax.linen import Module
 from jnnk._core.timing import latencies
 from jnnk.data import Dataset
 from jnnk.jobs.fit import Evaluate
-from jnnk.jobs.train import train_config
 from jnnk.jobs.trainer import Recipe, Trainer
 from jnnk.pruning import MaskSummary, compact, conv_output_sizes, summarize
+from jnnk.runs.contents import train_config
 from jnnk.runs.folder import Run
 from jnnk.runs.mask_files import save_masks
 from jnnk.runs.progress import Progress

@@ -14,11 +14,12 @@ from jnnk.activations import capture, layer_shapes
 from jnnk.data import Dataset, epoch_order
 from jnnk.graphs._layer_graphs import layer_graphs
 from jnnk.jobs.channel_pictures import check_channels, default_channels, keep_pictures
-from jnnk.jobs.train import abstract_variables, kept_epochs, load_state, random_state, train_config
+from jnnk.jobs.train import abstract_variables, kept_epochs, load_state, random_state
 from jnnk.measures import measure_graphs
 from jnnk.parallel import replicate
 from jnnk.parallel._mesh import shared_apply
 from jnnk.report.top_images import keep_images, keep_top_rows
+from jnnk.runs.contents import train_config
 from jnnk.runs.divergence import refuse_diverged
 from jnnk.runs.folder import Run, read_json, require_settings, write_json
 from jnnk.runs.overlap_files import (

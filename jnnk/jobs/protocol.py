@@ -14,10 +14,11 @@ from flax.linen import Module
 from jnnk._core.errors import InputError
 from jnnk.data import Dataset
 from jnnk.jobs.kernel_analysis import history
-from jnnk.jobs.train import load_state, require_trained, train_config
+from jnnk.jobs.train import load_state, require_trained
 from jnnk.jobs.trainer import Recipe, Trainer
 from jnnk.pruning import Threshold, make_masks, pruning_score, summarize
 from jnnk.runs.checkpoints import Checkpoints
+from jnnk.runs.contents import train_config
 from jnnk.runs.divergence import read_result
 from jnnk.runs.folder import Run, require_settings, write_json
 from jnnk.runs.progress import SILENT, Progress

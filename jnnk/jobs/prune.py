@@ -14,8 +14,9 @@ from jnnk.jobs.criteria import TAYLOR, taylor
 from jnnk.jobs.finetune import prune_and_finetune
 from jnnk.jobs.fit import Evaluate
 from jnnk.jobs.kernel_analysis import analyse, history
-from jnnk.jobs.train import kept_epochs, load_state, require_trained, train_config
+from jnnk.jobs.train import kept_epochs, load_state, require_trained
 from jnnk.jobs.trainer import masked
+from jnnk.runs.contents import train_config
 from jnnk.runs.divergence import read_result
 from jnnk.runs.folder import Run, kept, require_settings, write_json
 from jnnk.runs.progress import SILENT, Progress

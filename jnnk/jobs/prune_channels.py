@@ -12,9 +12,10 @@ from jnnk._core.errors import InputError
 from jnnk.data import Dataset
 from jnnk.jobs.criteria import TAYLOR, inner_graphs, taylor
 from jnnk.jobs.finetune import prune_and_finetune
-from jnnk.jobs.train import load_state, require_trained, train_config
+from jnnk.jobs.train import load_state, require_trained
 from jnnk.pruning import channel_masks, compact, inner_convs, taylor_channel_scores
 from jnnk.pruning._channels import OF_GRAPHS
+from jnnk.runs.contents import train_config
 from jnnk.runs.divergence import read_result
 from jnnk.runs.folder import Run, require_settings, write_json
 from jnnk.runs.progress import SILENT, Progress
