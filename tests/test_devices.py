@@ -21,9 +21,9 @@ from jnnk import models
 from jnnk.cli import main
 from jnnk.data import first_images, load, only_classes
 from jnnk.experiments import channel_pruning, early_stopping, overlap, pruning, regularizer
-from jnnk.experiments.network import Network
 from jnnk.experiments.overlap_epochs import Trajectory
 from jnnk.experiments.overlap_settings import Settings as OverlapSettings
+from jnnk.experiments.runner import Network
 from jnnk.runs.protocols import PROTOCOLS
 
 pytestmark = pytest.mark.thorough

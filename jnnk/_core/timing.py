@@ -27,3 +27,10 @@ def latencies(calls: Mapping[str, Callable[[], Any]], *, repeats: int = 20) -> d
             jax.block_until_ready(call())
             times[name].append(1e3 * (time.perf_counter() - start))
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def seconds_of(call: Callable[[], Any]) -> float:
+    """Seconds until one call returns."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start

@@ -7,6 +7,7 @@ from jnnk._core.errors import InputError
 from jnnk.cli import configs
 from jnnk.cli.answers import Answer, report_on
 from jnnk.cli.networks import save_networks
+from jnnk.cli.plans import plan_answer
 from jnnk.cli.run_folders import Opened, chosen_mesh, fit_graphs, opened_run, tell
 from jnnk.files.safe_files import resolved
 from jnnk.files.schema import as_object
@@ -17,7 +18,7 @@ from jnnk.runs.progress import Progress
 def overlap(args: argparse.Namespace, progress: Progress) -> Answer:
     """Measures the channels of a run; with ``--plan`` says what that would take."""
     from jnnk.jobs.overlap import check_overlap, overlap
-    from jnnk.jobs.overlap_plan import facts, layer_records, plan_overlap
+    from jnnk.jobs.overlap_plan import plan_overlap
 
     mesh = chosen_mesh(args)
     with opened_run(args, progress, writes=not args.plan) as (run, model, dataset):
@@ -27,8 +28,7 @@ def overlap(args: argparse.Namespace, progress: Progress) -> Answer:
         check_overlap(run, model, dataset, config, channels=channels)
         tell(notes, progress)
         if args.plan:
-            plan = plan_overlap(run, model, dataset, config, mesh=mesh)
-            return Answer({"run": run.path, "plan": plan}, facts(plan), layer_records(plan))
+            return plan_answer(run, plan_overlap(run, model, dataset, config, mesh=mesh))
         overlap(run, model, dataset, config, channels=channels, progress=progress, mesh=mesh)
         return report_on(run, progress)
 

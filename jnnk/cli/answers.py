@@ -42,9 +42,8 @@ def headline_of(run: Run, path: pathlib.Path) -> Answer:
         run: the run folder.
         path: of the report.
     """
-    from jnnk.jobs.report import collect
-    from jnnk.jobs.train import train_config
     from jnnk.report.headline import answers, headline
+    from jnnk.runs.contents import collect, train_config
 
     numbers, path = headline(train_config(run), collect(run)), path.absolute()
     facts = [(each.question, f"{each.number} {each.text}") for each in answers(numbers)]

@@ -126,7 +126,8 @@ def opened_run(
         progress: hears of places that only the folder names.
         writes: whether results go into the folder.
     """
-    from jnnk.jobs.train import require_network, train_config
+    from jnnk.jobs.train import require_network
+    from jnnk.runs.contents import train_config
 
     run = open_run(args.run)
     config = train_config(run)._replace(weights=None)

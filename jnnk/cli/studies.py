@@ -54,9 +54,9 @@ def reproduce(args: argparse.Namespace, progress: Progress) -> Answer:
 
 
 def _overlap(args: argparse.Namespace) -> Reproduction:
-    from jnnk.experiments.network import Network
     from jnnk.experiments.overlap import Inputs, reproduce_overlap
     from jnnk.experiments.overlap_epochs import Trajectory
+    from jnnk.experiments.runner import Network
 
     convnet, dataset, _ = networks.load(_cifar10(args)._replace(model="convnet6"))
     resnet = networks.create("resnet20", num_classes=10, shortcut="B")
@@ -129,7 +129,7 @@ def _channel_pruning(args: argparse.Namespace) -> Reproduction:
 
 def _public_resnets(args: argparse.Namespace) -> tuple[list[Any], Dataset]:
     """The CIFAR ResNets with their published weights, and CIFAR-10."""
-    from jnnk.experiments.network import Network
+    from jnnk.experiments.runner import Network
 
     resnets = []
     for name in ("resnet20", "resnet32"):

@@ -19,9 +19,8 @@ from flax.linen import Module
 
 from jnnk import pruning
 from jnnk.data import Dataset, first_images
-from jnnk.experiments.network import Network
 from jnnk.experiments.pruning import Accuracies
-from jnnk.experiments.runner import kept, run_cases
+from jnnk.experiments.runner import Network, run_cases
 from jnnk.graphs import NNKGraph
 from jnnk.jobs.criteria import inner_graphs
 from jnnk.jobs.finetune import latency_gain
@@ -30,7 +29,7 @@ from jnnk.network import read
 from jnnk.pruning._channels import OF_GRAPHS
 from jnnk.report.figures.levers import channel_pruning
 from jnnk.report.output import save_study
-from jnnk.runs.folder import require_settings
+from jnnk.runs.folder import kept, require_settings
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import grouped, spread
 from jnnk.runs.study_records import ChannelCase, ChannelSummary, CompactCost

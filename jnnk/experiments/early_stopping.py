@@ -10,6 +10,7 @@ of its own, so the command goes on where it was stopped.
 import itertools
 import pathlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -72,43 +73,11 @@ def reproduce_early_stopping(
     settings = settings or Settings()
     require_settings(folder, settings, free=("seeds",))
     dataset = first_images(dataset, train=settings.train_images)
-    # Frozen or not, one program; over so many steps the schedule is constant.
-    optimizer = freezable(
-        make_optimizer("adam", learning_rate=settings.learning_rate, num_steps=10**7)
-    )
-    step = make_train_step(model, optimizer, normalization=dataset.normalization, augment=False)
-    evaluate = make_evaluate(model, normalization=dataset.normalization)
-    rules = {name: stopping(name, model, dataset, patience=settings.patience) for name in RULES[1:]}
-    _, watched = rules.pop("nnk")
-    assert watched is not None, "there is a rule"
-    rules["none"] = (dataset, _only_watched(watched))
-    image_shape = dataset.train_images.shape[1:]
-
-    def start(seed: int) -> TrainState:
-        state = init_state(model, optimizer, jax.random.key(seed), image_shape=image_shape)
-        return start_freezing(state)
-
-    def train(case: tuple[int, str]) -> list[StoppedTraining]:
-        """A training by a rule; of the one to the end, also where the last layer would stop."""
-        seed, name = case
-        data, monitor = rules[name]
-        part = folder / name / f"seed{seed}"
-        fit(
-            partial(start, seed), step, data, evaluate=evaluate, epochs=settings.epochs,
-            batch_size=settings.batch_size, seed=seed, folder=part,
-            progress=progress.unseen(), description="", monitor=monitor,
-        )  # fmt: skip
-        epochs, share = read_epochs(part), len(data.train_images) / len(dataset.train_images)
-        found = [_record(name, seed, epochs, share)]
-        if name == "none":
-            ended = next((n for n, epoch in enumerate(epochs, 1) if epoch.would_stop), None)
-            found.append(_record("nnk", seed, epochs[:ended], share))
-        return found
-
+    study = _Study(folder, model, dataset, settings, progress)
     trainings = run_cases(
         "reproduce early-stopping",
-        [(seed, name) for seed in settings.seeds for name in rules],
-        train,
+        list(itertools.product(settings.seeds, study.rules)),
+        study.train,
         unit="training",
         progress=progress,
         show=lambda found: {"accuracy": found[-1].accuracy},
@@ -120,6 +89,62 @@ def reproduce_early_stopping(
     figure = ("early_stopping", stopping_rules(records))
     save_study(folder, records, summary, caption=caption, figure=figure)
     return summary
+
+
+@dataclass
+class _Study:
+    """Trains by every rule; programs are compiled once for all rules and seeds."""
+
+    folder: pathlib.Path
+    model: Module
+    dataset: Dataset
+    settings: Settings
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        model, dataset, settings = self.model, self.dataset, self.settings
+        # Frozen or not, one program; over so many steps the schedule is constant.
+        self._optimizer = freezable(
+            make_optimizer("adam", learning_rate=settings.learning_rate, num_steps=10**7)
+        )
+        self._step = make_train_step(
+            model, self._optimizer, normalization=dataset.normalization, augment=False
+        )
+        self._evaluate = make_evaluate(model, normalization=dataset.normalization)
+        self.rules = _rules(model, dataset, patience=settings.patience)
+
+    def train(self, case: tuple[int, str]) -> list[StoppedTraining]:
+        """A training by a rule; of the one to the end, also where the last layer would stop."""
+        (seed, name), settings = case, self.settings
+        data, monitor = self.rules[name]
+        part = self.folder / name / f"seed{seed}"
+        fit(
+            partial(self._start, seed), self._step, data, evaluate=self._evaluate,
+            epochs=settings.epochs, batch_size=settings.batch_size, seed=seed, folder=part,
+            progress=self.progress.unseen(), description="", monitor=monitor,
+        )  # fmt: skip
+        epochs = read_epochs(part)
+        share = len(data.train_images) / len(self.dataset.train_images)
+        found = [_record(name, seed, epochs, share)]
+        if name == "none":
+            ended = next((n for n, epoch in enumerate(epochs, 1) if epoch.would_stop), None)
+            found.append(_record("nnk", seed, epochs[:ended], share))
+        return found
+
+    def _start(self, seed: int) -> TrainState:
+        shape = self.dataset.train_images.shape[1:]
+        state = init_state(self.model, self._optimizer, jax.random.key(seed), image_shape=shape)
+        return start_freezing(state)
+
+
+def _rules(
+    model: Module, dataset: Dataset, *, patience: int
+) -> dict[str, tuple[Dataset, Monitor | None]]:
+    """By rule what is trained on and what ends it; the last layer is only watched."""
+    rules = {name: stopping(name, model, dataset, patience=patience) for name in RULES[1:]}
+    _, watched = rules.pop("nnk")
+    assert watched is not None, "there is a rule"
+    return {**rules, "none": (dataset, _only_watched(watched))}
 
 
 def _only_watched(monitor: Monitor) -> Monitor:

@@ -17,16 +17,15 @@ import numpy as np
 from flax.linen import Module
 
 from jnnk.data import Dataset
-from jnnk.experiments.network import Network
 from jnnk.experiments.overlap_epochs import Trajectory, measure_epochs
 from jnnk.experiments.overlap_runs import measure_runs
 from jnnk.experiments.overlap_settings import Settings, study_layers
-from jnnk.experiments.runner import kept, run_cases
+from jnnk.experiments.runner import Network, run_cases
 from jnnk.measures import correlation
 from jnnk.report.figures import overlap as figures
 from jnnk.report.output import save_figure, save_markdown, save_table
 from jnnk.report.tables import Records
-from jnnk.runs.folder import require_settings, write_json
+from jnnk.runs.folder import kept, require_settings, write_json
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import grouped
 from jnnk.runs.study_records import (

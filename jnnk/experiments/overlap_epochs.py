@@ -13,10 +13,11 @@ from jax import Array
 
 from jnnk.data import Dataset
 from jnnk.experiments.overlap_settings import Settings, study_layers
-from jnnk.experiments.runner import kept, run_cases
+from jnnk.experiments.runner import run_cases
 from jnnk.graphs import cosine, nnk_graph
 from jnnk.measures import error_rate, knn_graph, label_interpolation
 from jnnk.network import capture, layer_shapes
+from jnnk.runs.folder import kept
 from jnnk.runs.progress import Progress
 from jnnk.runs.study_records import EpochErrors, NetworkEpoch
 from jnnk.training import make_predict
@@ -76,7 +77,7 @@ def measure_epoch(
     variables = network.load(epoch)
     last = list(layer_shapes(predict, variables, dataset.train_images, site="reported"))[-1]
 
-    def features(images):
+    def features(images: np.ndarray, labels: np.ndarray) -> _Labelled:
         options = {
             "site": "reported",
             "pooling": "max",
@@ -84,25 +85,15 @@ def measure_epoch(
             "batch_size": _CAPTURE_BATCH,
         }
         (layer,) = capture(predict, variables, images, layers=[last], **options)
-        return jnp.asarray(layer.values.reshape(len(images), -1))
+        return _Labelled(jnp.asarray(layer.values.reshape(len(images), -1)), labels)
 
-    train, test = features(dataset.train_images), features(dataset.test_images)
-    labels = dataset.train_labels
-    left_out = np.arange(min(settings.label_queries, len(labels)), dtype=np.int32)
-    interpolated = partial(
-        _interpolation_errors, train, labels, len(dataset.class_names), settings.label_neighbors
+    train = features(dataset.train_images, dataset.train_labels)
+    test = features(dataset.test_images, dataset.test_labels)
+    loo, held_out = _interpolation_errors(
+        train, test, num_classes=len(dataset.class_names), settings=settings
     )
-    with concurrent.futures.ThreadPoolExecutor(1) as beside:  # XLA runs most of it on one core
-        on_test = beside.submit(
-            interpolated, test, dataset.test_labels, np.full(len(test), -1, np.int32)
-        )
-        on_train = interpolated(train[: len(left_out)], labels[: len(left_out)], left_out)
-        on_test = on_test.result()
     dense = variables["params"]["fc"]
-    train_error, test_error = (
-        float(np.mean(np.asarray((x @ dense["kernel"] + dense["bias"]).argmax(1)) != truth))
-        for x, truth in ((train, labels), (test, dataset.test_labels))
-    )
+    train_error, test_error = (_dense_error(dense, points) for points in (train, test))
     del train, test
     layers = study_layers(predict, variables, dataset, settings)
     of_last = layers[-1].measures
@@ -110,10 +101,10 @@ def measure_epoch(
         train_error=train_error,
         test_error=test_error,
         gap=test_error - train_error,
-        knn_error=on_test[0],
-        nnk_error=on_test[1],
-        knn_loo_error=on_train[0],
-        loo_error=on_train[1],
+        knn_error=held_out.knn,
+        nnk_error=held_out.nnk,
+        knn_loo_error=loo.knn,
+        loo_error=loo.nnk,
         overlap=of_last.overlap.mean,
         redundancy=of_last.redundancy.mean,
         mle_dimension=of_last.mle_dimension.mean,
@@ -121,21 +112,42 @@ def measure_epoch(
     )
 
 
+class _Labelled(NamedTuple):
+    """Points and what they are."""
+
+    points: Array  # (N, D)
+    labels: np.ndarray  # (N,)
+
+
+class _Errors(NamedTuple):
+    """Shares of queries whose labels are interpolated wrongly."""
+
+    knn: float  # weighted kNN
+    nnk: float  # NNK interpolation, on the same candidates
+
+
 def _interpolation_errors(
-    points: Array,
-    labels: np.ndarray,
-    num_classes: int,
-    num_neighbors: int,
-    queries: Array,
-    truth: np.ndarray,
-    exclude: np.ndarray,
-) -> tuple[float, float]:
-    """Errors of weighted kNN and of NNK interpolation, on the same candidates."""
-    graph = nnk_graph(
-        points, queries=queries, exclude=exclude, num_neighbors=num_neighbors, similarity=cosine()
-    )
-    knn, nnk = (
-        float(error_rate(label_interpolation(used, labels, num_classes), truth))
-        for used in (knn_graph(graph, similarity=cosine()), graph)
-    )
-    return knn, nnk
+    train: _Labelled, test: _Labelled, *, num_classes: int, settings: Settings
+) -> tuple[_Errors, _Errors]:
+    """Errors of the first training points, left out one by one, and of all test points."""
+
+    def errors(queries: _Labelled, exclude: np.ndarray) -> _Errors:
+        graph = nnk_graph(
+            train.points, queries=queries.points, exclude=exclude, similarity=cosine(),
+            num_neighbors=settings.label_neighbors,
+        )  # fmt: skip
+        both = (knn_graph(graph, similarity=cosine()), graph)
+        found = (label_interpolation(each, train.labels, num_classes) for each in both)
+        return _Errors(*(float(error_rate(labels, queries.labels)) for labels in found))
+
+    left_out = np.arange(min(settings.label_queries, len(train.labels)), dtype=np.int32)
+    first = _Labelled(train.points[: len(left_out)], train.labels[: len(left_out)])
+    with concurrent.futures.ThreadPoolExecutor(1) as beside:  # XLA runs most of it on one core
+        of_test = beside.submit(errors, test, np.full(len(test.labels), -1, np.int32))
+        return errors(first, left_out), of_test.result()
+
+
+def _dense_error(dense: dict, features: _Labelled) -> float:
+    """Share of points that a network's dense layer takes for another class."""
+    logits = features.points @ dense["kernel"] + dense["bias"]
+    return float(np.mean(np.asarray(logits.argmax(1)) != features.labels))

@@ -11,9 +11,10 @@ from flax.linen import Module
 
 from jnnk.data import Dataset, epoch_order, only_classes
 from jnnk.experiments.overlap_settings import Settings
-from jnnk.experiments.runner import kept, measure_layers, run_cases
+from jnnk.experiments.runner import measure_layers, run_cases
 from jnnk.network import layer_shapes
 from jnnk.runs.divergence import Diverged, first_not_finite
+from jnnk.runs.folder import kept
 from jnnk.runs.progress import Progress
 from jnnk.runs.study_records import TrainedNetwork
 from jnnk.training import (

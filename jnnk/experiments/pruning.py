@@ -17,9 +17,10 @@ import numpy as np
 
 from jnnk.data import Dataset
 from jnnk.experiments.bisection import last_true
-from jnnk.experiments.network import Network
-from jnnk.jobs.trainer import Evaluate, Recipe, Trainer
-from jnnk.pruning import CRITERIA, apply_masks, make_masks, pruning_score, summarize
+from jnnk.experiments.runner import Network
+from jnnk.jobs.fit import Evaluate
+from jnnk.jobs.trainer import Recipe, Trainer, masked
+from jnnk.pruning import CRITERIA, make_masks, pruning_score, summarize
 from jnnk.pruning._conv_leaves import conv_kernels
 from jnnk.report.figures.pruning import prunable_shares
 from jnnk.report.output import save_figure, save_markdown, save_table
@@ -109,9 +110,7 @@ class Accuracies:
         key = f"{'whole' if masks is None else _digest(masks)} {num_images}"
         if key not in self._known:
             self.progress.check()
-            variables = self.variables
-            if masks is not None:
-                variables = {**variables, "params": apply_masks(variables["params"], masks)}
+            variables = self.variables if masks is None else masked(self.variables, masks)
             images, labels = self.dataset.test_images, self.dataset.test_labels
             self._known[key] = self.evaluate(variables, images[:num_images], labels[:num_images])
             write_json(self.path, self._known)

@@ -21,13 +21,13 @@ from jnnk.data import Dataset, first_images
 from jnnk.experiments.pruning import Accuracies
 from jnnk.experiments.pruning import Settings as PruningSettings
 from jnnk.experiments.pruning import measure as measure_pruning
-from jnnk.experiments.runner import kept, measure_layers, run_cases
+from jnnk.experiments.runner import measure_layers, run_cases
 from jnnk.jobs.fit import fit
 from jnnk.jobs.trainer import Recipe
 from jnnk.penalties import make_regularizer
 from jnnk.report.figures.levers import regularizer_effects
 from jnnk.report.output import save_study
-from jnnk.runs.folder import require_settings
+from jnnk.runs.folder import kept, require_settings
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import over_seeds, spread
 from jnnk.runs.settings import OverlapConfig

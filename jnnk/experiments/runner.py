@@ -1,14 +1,14 @@
-"""What the studies share: cases that are measured once and kept, and measures of layers."""
+"""What the studies share: networks, cases in their order, and measures of layers."""
 
 import concurrent.futures
-import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
+
+from flax.linen import Module
 
 from jnnk.data import Dataset
 from jnnk.jobs.overlap import chosen_layers, measure_layer
 from jnnk.network import capture, layer_shapes
-from jnnk.runs.folder import read_json, write_json
 from jnnk.runs.progress import Progress
 from jnnk.runs.records import LayerMeasures
 from jnnk.runs.settings import OverlapConfig
@@ -17,15 +17,12 @@ Case = TypeVar("Case")
 Record = TypeVar("Record")
 
 
-def kept(path: pathlib.Path, measure: Callable[[], Record], *, kind: Any) -> Record:
-    """What a part's file holds, in the form of ``kind``; measured first where there is none.
+class Network(NamedTuple):
+    """A trained network that a study measures."""
 
-    The file is whole or missing whenever the process dies, and what was just measured is read
-    back from it, so that a command gives the same results in one go and in many.
-    """
-    if not path.exists():
-        write_json(path, measure())
-    return read_json(path, kind=kind)
+    name: str  # shown in tables, and the name of its folder
+    model: Module  # the Flax module
+    variables: dict  # its weights
 
 
 def measure_layers(

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from jnnk._core.errors import InputError
-from jnnk.jobs.report import collect
-from jnnk.jobs.train import train_config
 from jnnk.report.headline import Headline, headline
 from jnnk.report.page import check_page, render
 from jnnk.report.sections.comparison import comparison_answer, comparison_sections
+from jnnk.runs.contents import collect, train_config
 from jnnk.runs.folder import Run, write_bytes
 
 

@@ -1,6 +1,7 @@
 """What criteria look at beside the weights: graphs of the channels, and gradients of the loss."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ _SIZE = 8  # maps are averaged to at most so many positions a side
 
 
 def inner_graphs(
-    model: Module, variables: dict[str, Any], dataset: Dataset, *, images: int, neighbors: int
+    model: Module, variables: dict, dataset: Dataset, *, images: int, neighbors: int
 ) -> dict[str, NNKGraph]:
     """By inner conv, the channel-wise NNK graph of its activations on the first training images.
 
@@ -40,16 +41,13 @@ def inner_graphs(
     }
 
 
-def training_loss(
-    model: Module, variables: dict[str, Any], dataset: Dataset, *, images: int
-) -> tuple[Callable[[Any, Batch], jax.Array], Batch]:
-    """What `jnnk.pruning` asks for: the cross-entropy of the network as it answers, and batches.
+def taylor(
+    scores: Callable, model: Module, variables: dict, dataset: Dataset, *, images: int
+) -> Any:
+    """Taylor ``scores`` of `jnnk.pruning`, by the cross-entropy of the network as it answers.
 
     BatchNorm's statistics are those of ``variables``. The first training images are used, rounded
     down to whole batches of 100 where there are more.
-
-    Returns:
-        ``loss(params, batch)`` and the batches, a ``Batch`` with a leading axis.
     """
     predict = make_predict(model, normalization=dataset.normalization)
 
@@ -63,4 +61,4 @@ def training_loss(
     chosen: Any = np.asarray(dataset.train_images[: count * size])  # which jit takes as well
     labels: Any = np.asarray(dataset.train_labels[: count * size], np.int32)
     batches = Batch(chosen.reshape(count, size, *chosen.shape[1:]), labels.reshape(count, size))
-    return loss, batches
+    return jax.jit(partial(scores, loss))(variables["params"], batches)

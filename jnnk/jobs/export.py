@@ -7,8 +7,9 @@ from flax.linen import Module
 
 from jnnk._core.errors import InputError
 from jnnk.data import Dataset
-from jnnk.jobs.train import load_state, train_config
+from jnnk.jobs.train import load_state
 from jnnk.runs.checkpoints import Checkpoints
+from jnnk.runs.contents import train_config
 from jnnk.runs.folder import Run
 from jnnk.training import TrainState, make_optimizer, start_state
 

@@ -1,7 +1,6 @@
 """What pruning kernels and channels share: a network under a mask, fine-tuned and measured."""
 
 import pathlib
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,16 +9,17 @@ from flax.linen import Module
 
 from jnnk._core.timing import latencies
 from jnnk.data import Dataset
-from jnnk.jobs.train import train_config
-from jnnk.jobs.trainer import Evaluate, Recipe, Trainer
+from jnnk.jobs.fit import Evaluate
+from jnnk.jobs.trainer import Recipe, Trainer
 from jnnk.network import read
-from jnnk.pruning import MaskSummary, apply_masks, compact, summarize
+from jnnk.pruning import MaskSummary, compact, summarize
+from jnnk.runs.contents import train_config
 from jnnk.runs.folder import Run
 from jnnk.runs.mask_files import save_masks
 from jnnk.runs.progress import Progress
 from jnnk.runs.records import FineTuned, Latency
 from jnnk.runs.settings import ChannelConfig, PruneConfig
-from jnnk.training import make_predict, start_state
+from jnnk.training import make_predict
 
 
 class Pruned(NamedTuple):
@@ -39,13 +39,13 @@ def prune_and_finetune(
     masks: Any,
     config: PruneConfig | ChannelConfig,
     *,
-    evaluate: Evaluate,
     folder: pathlib.Path,
     progress: Progress,
+    evaluate: Evaluate | None = None,
 ) -> Pruned:
     """Trains under a mask as the run's config trains, for the epochs and at the rate of ``config``.
 
-    The folder gets the mask, checkpoints and metrics.
+    The folder gets the mask, checkpoints and metrics. By default ``evaluate`` is as of `Trainer`.
     """
     save_masks(folder / "masks.safetensors", masks)
     settings, epochs = train_config(run), config.finetune_epochs
@@ -54,22 +54,15 @@ def prune_and_finetune(
     rate, seed = config.finetune_learning_rate, settings.seed + 1
     recipe = Recipe.of(settings, epochs=epochs, learning_rate=rate, l1=0.0)
     trainer = Trainer(model, dataset, recipe, evaluate=evaluate)
-    pruned = {**variables, "params": apply_masks(variables["params"], masks)}
-    before, at_once = trainer.accuracy(variables), trainer.accuracy(pruned)
-    state = trainer.fit(
-        partial(start_state, trainer.optimizer, jax.random.key(seed), variables, masks=masks),
+    state, accuracies = trainer.finetune(
+        variables,
+        masks,
+        jax.random.key(seed),
         seed=seed,
         folder=folder,
         progress=progress,
         description="fine-tune",
         remedy=f"a smaller --finetune-learning-rate than {rate:g}, {folder} deleted",
-    )
-    accuracies = FineTuned(
-        accuracy_before=before,
-        accuracy_pruned=at_once,
-        accuracy_finetuned=trainer.accuracy(state.variables),
-        finetune_epochs=epochs,
-        revived_weights=count_revived(state.params, state.masks),
     )
     progress.check()
     image = jax.ShapeDtypeStruct((1, *dataset.train_images.shape[1:]), np.float32)
@@ -80,13 +73,6 @@ def prune_and_finetune(
         kept=summarize(variables["params"], masks, network=network),
         latency=latency_gain(model, state.variables, masks, dataset),
     )
-
-
-def count_revived(params: Any, masks: Any) -> int:
-    """How many pruned weights are not exactly zero; 0 unless something is wrong."""
-    params, masks = jax.tree.map(np.asarray, (params, masks))  # they may lie on different devices
-    revived = jax.tree.map(lambda leaf, mask: ((leaf != 0) & (mask == 0)).sum(), params, masks)
-    return int(sum(jax.tree.leaves(revived)))
 
 
 def latency_gain(

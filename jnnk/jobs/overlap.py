@@ -1,12 +1,9 @@
 """``jnnk overlap``: channel-wise NNK graphs of a run's layers and epochs, and what they tell."""
 
-import concurrent.futures
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax.linen import Module
 from jax.sharding import Mesh
@@ -14,13 +11,15 @@ from jax.sharding import Mesh
 from jnnk import graphs
 from jnnk._core.errors import InputError
 from jnnk.data import Dataset, epoch_order
+from jnnk.graphs._layer_graphs import layer_graphs
 from jnnk.jobs.channel_pictures import check_channels, default_channels, keep_pictures
-from jnnk.jobs.train import abstract_variables, kept_epochs, load_state, random_state, train_config
+from jnnk.jobs.train import abstract_variables, kept_epochs, load_state, random_state
 from jnnk.measures import measure_graphs
 from jnnk.network import capture, layer_shapes
-from jnnk.parallel import gather, replicate
+from jnnk.parallel import replicate
 from jnnk.parallel._mesh import shared_apply
 from jnnk.report.top_images import keep_images, keep_top_rows
+from jnnk.runs.contents import train_config
 from jnnk.runs.divergence import refuse_diverged
 from jnnk.runs.folder import Run, read_json, require_settings, write_json
 from jnnk.runs.overlap_files import (
@@ -185,28 +184,6 @@ def measure_layer(
     channels, whole = layer_graphs(activations, mesh=mesh, **graph_options(config))
     measures, by_channel = measure_graphs(channels, whole, labels, num_classes=num_classes)
     return layer_measures(measures), LayerArrays(**by_channel._asdict())
-
-
-def layer_graphs(
-    activations: np.ndarray, *, mesh: Mesh | None = None, **options: Any
-) -> tuple[graphs.NNKGraph, graphs.NNKGraph]:
-    """The channels' graphs, with a leading axis C, and the one of the whole layer's vectors.
-
-    Activations are (N, H, W, C), ``options`` those of `jnnk.graphs.nnk_graph`. Both graphs lie
-    whole on this process' first device, whatever mesh shares the work.
-    """
-    vectors = activations.reshape(len(activations), -1)
-    if mesh is None:
-        with concurrent.futures.ThreadPoolExecutor(1) as beside:  # compilation takes one core alone
-            whole = beside.submit(graphs.nnk_graph, jnp.asarray(vectors), **options)
-            graph = graphs.channelwise_nnk_graph(jnp.asarray(activations), **options)
-            return graph, whole.result()
-    # One after the other: two programs launched in different orders on different devices deadlock.
-    channels, whole = (
-        jax.tree.map(jnp.asarray, gather(graphs.sharded_nnk_graph(points, mesh=mesh, **options)))
-        for points in (activations, vectors[:, :, None])
-    )
-    return channels, jax.tree.map(lambda field: field[0], whole)
 
 
 def chosen_epochs(run: Run, config: OverlapConfig) -> list[Epoch]:

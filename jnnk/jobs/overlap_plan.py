@@ -8,18 +8,16 @@ dimension, one layer measured on few images, which takes hardly more than to com
 import functools
 import math
 import resource
-import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax.linen import Module
 from jax.sharding import Mesh
 
+from jnnk._core.timing import seconds_of
 from jnnk.data import Dataset
-from jnnk.graphs import NNKGraph, nnk_graph
 from jnnk.jobs.overlap import (
     chosen_epochs,
     chosen_layers,
@@ -29,19 +27,15 @@ from jnnk.jobs.overlap import (
     measured_images,
     missing_layers,
 )
-from jnnk.measures import LayerPlan, Rates, overlap_resamples, plan_layer
-from jnnk.measures._plan import line_through
+from jnnk.measures import LayerPlan, Rates, plan_layer
+from jnnk.measures._rates import pair_seconds, query_seconds
 from jnnk.network import LayerActivations, capture, layer_shapes
 from jnnk.network._capture import MEMORY_LIMIT, split_passes
 from jnnk.parallel._mesh import AXES
-from jnnk.parallel._streams import STREAMS, map_streams
 from jnnk.runs.folder import Run
 from jnnk.runs.settings import OverlapConfig
 from jnnk.training import make_predict
 
-_QUERIES = 1024  # of a timed graph
-_IMAGES = 1024  # whose overlap is timed
-_RANK = 16  # directions that the random points of a timed graph have most in
 _BATCH = 256  # images, as `capture` takes them by default
 
 
@@ -116,44 +110,6 @@ def plan_overlap(
     )
 
 
-def layer_records(plan: OverlapPlan) -> list[dict[str, Any]]:
-    """A row a layer: MiB on a device, seconds of an epoch."""
-    return [
-        {
-            "layer": layer.name,
-            "H x W x C": " x ".join(map(str, layer.shape)),
-            "activations MiB": _mib(layer.activations),
-            # Of the graph of the layer's whole vectors, the largest.
-            "points": _mib(layer.whole.points),
-            "distances": _mib(layer.whole.distances),
-            "Gram": _mib(layer.whole.gram),
-            "solver": _mib(layer.whole.solver),
-            "answers": _mib(layer.graphs),
-            "overlap": _mib(layer.overlap),
-            "votes": _mib(layer.votes),
-            "peak": _mib(layer.peak),
-            "seconds": f"{layer.seconds:.1f}",
-        }
-        for layer in plan.layers
-    ]
-
-
-def _mib(size: int) -> str:
-    return f"{size / 2**20:,.1f}"
-
-
-def facts(plan: OverlapPlan) -> list[tuple[str, str]]:
-    """Time and memory in all, in words: (meaning, value) each."""
-    parts = ", ".join(f"{part} {seconds:.0f} s" for part, seconds in plan.seconds.items())
-    device, host = (f"{size / 2**30:.2f} GiB" for size in (plan.device_bytes, plan.host_bytes))
-    return [
-        ("images", str(plan.num_images)),
-        ("devices", f"{plan.num_devices}; MiB of one, the graph's of the layer's whole vectors"),
-        ("time", f"about {sum(plan.seconds.values()):.0f} s ({parts}), figures not counted"),
-        ("memory", f"{device} a device, {host} the process"),
-    ]
-
-
 def _passes(names: list[str], shapes: dict[str, tuple], num_images: int) -> list[int]:
     """Bytes of activations stored by each pass of the images through the network."""
     sizes = [4 * num_images * math.prod(shapes[name]) for name in names]
@@ -180,78 +136,23 @@ def _measure(
     def answers() -> None:
         list(capture(predict, variables, batch, layers=list(shapes), site="reported"))
 
-    network, again = _seconds(answers), _seconds(answers)
+    network, again = seconds_of(answers), seconds_of(answers)
     few = images[: config.neighbors + 2]
     (captured,) = capture(predict, variables, few, layers=[next(iter(shapes))], site="reported")
-    compiling, measuring = (_seconds(lambda: measure(captured)) for _ in range(2))
+    compiling, measuring = (seconds_of(lambda: measure(captured)) for _ in range(2))
     resident = _resident()
     dims = [height * width for height, width, _ in shapes.values()]
     dims += [math.prod(shape) for shape in shapes.values()]
-    ends = sorted({min(dims), max(dims)})
-    times = [_query_seconds(len(images), dim, config) for dim in ends]
-    query, query_dimension = line_through((ends[0], ends[-1]), (times[0], times[-1]))
+    query, query_dimension = query_seconds(len(images), dims, **graph_options(config))
     rates = Rates(
         query=query,
         query_dimension=query_dimension,
-        pair=_pair_seconds(max(shape[-1] for shape in shapes.values()), config.neighbors),
+        pair=pair_seconds(max(shape[-1] for shape in shapes.values()), config.neighbors),
         image=again / len(batch),
         network=max(network - again, 0.0),
         layer=max(compiling - measuring, 0.0),
     )
     return rates, resident
-
-
-def _query_seconds(num_points: int, dim: int, config: OverlapConfig) -> float:
-    """Seconds a query of a graph of N points, with as many graphs in flight as there will be."""
-    queries = min(_QUERIES, num_points)
-    points = rectified_points(num_points, dim)
-    shared = {
-        "queries": points[:queries],
-        "exclude": jnp.arange(queries, dtype=jnp.int32),
-        "tol": jnp.float32(1e-5),
-    }
-
-    def build():
-        map_streams(nnk_graph, [(points,)] * STREAMS, static=graph_options(config), shared=shared)
-
-    build()  # compiles
-    return _seconds(build) / (STREAMS * queries)
-
-
-def _pair_seconds(num_channels: int, num_neighbors: int) -> float:
-    """Seconds an image and pair of channels of the overlap and its resamples."""
-    rng = np.random.default_rng(0)
-    shape = (num_channels, _IMAGES, num_neighbors)
-    weights = jnp.asarray(rng.random(shape, np.float32))
-    graph = NNKGraph(
-        indices=jnp.asarray(rng.integers(0, _IMAGES, shape, np.int32)),
-        weights=weights,
-        errors=weights[..., 0],
-        kkt_residual=weights[..., 0],
-        converged=weights[..., 0] > 0,
-        distances=weights,
-        ambiguous=weights[..., 0] <= 0,
-    )
-
-    def compare():
-        jax.block_until_ready(overlap_resamples(graph, jax.random.key(0)))
-
-    compare()  # compiles
-    return _seconds(compare) / (_IMAGES * num_channels**2)
-
-
-def rectified_points(num_points: int, dim: int, *, seed: int = 0) -> jax.Array:
-    """Points like activations, (N, D) float32: a few directions, noise, and nothing below zero."""
-    draw = functools.partial(np.random.default_rng(seed).standard_normal, dtype=np.float32)
-    values = draw((num_points, _RANK)) @ draw((_RANK, dim))
-    values += draw(values.shape)
-    return jnp.asarray(np.maximum(values, 0, out=values))
-
-
-def _seconds(function: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 def _resident() -> int:

@@ -13,14 +13,14 @@ from flax.linen import Module
 
 from jnnk._core.errors import InputError
 from jnnk.data import Dataset
-from jnnk.jobs.finetune import count_revived
 from jnnk.jobs.kernel_analysis import history
-from jnnk.jobs.train import load_state, require_trained, train_config
+from jnnk.jobs.train import load_state, require_trained
 from jnnk.jobs.trainer import Recipe, Trainer
-from jnnk.pruning import Threshold, apply_masks, make_masks, pruning_score, summarize
+from jnnk.pruning import Threshold, make_masks, pruning_score, summarize
 from jnnk.runs.checkpoints import Checkpoints
-from jnnk.runs.divergence import refuse_diverged
-from jnnk.runs.folder import Run, read_json, require_settings, write_json
+from jnnk.runs.contents import train_config
+from jnnk.runs.divergence import read_result
+from jnnk.runs.folder import Run, require_settings, write_json
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.protocols import PAPER_NETWORKS, THRESHOLD_CRITERIA, ProtocolConfig
 from jnnk.runs.records import (
@@ -116,40 +116,38 @@ class _Trials:
 
     def prune_and_retrain(self, seed: int, trained: TrainState, criterion: str) -> Trial:
         folder = self.folder / f"seed{seed}" / criterion
-        path = folder / "result.json"
-        if path.exists():
-            refuse_diverged(folder)
-            return read_json(path, kind=Trial)
+        if (done := read_result(folder, Trial)) is not None:
+            return done
         self.progress.check()
         masks = make_masks(
             trained.params, criterion=criterion, selection=Threshold(self.config.threshold)
         )
-        pruned = {**trained.variables, "params": apply_masks(trained.params, masks)}
-        before = self._trainer.accuracy(trained.variables)
-        at_once = self._trainer.accuracy(pruned)
         # Dropout and augmentation draw other numbers than in the L1 training.
         key = jax.random.fold_in(jax.random.key(seed), 1)
-        state = self._trainer.fit(
-            partial(start_state, self._trainer.optimizer, key, trained.variables, masks=masks),
+        _, found = self._trainer.finetune(
+            trained.variables,
+            masks,
+            key,
             seed=seed,
             folder=folder,
             progress=self.progress,
             description=f"retrain {criterion}, seed {seed}",
         )
-        retrained = self._trainer.accuracy(state.variables)
         kept = summarize(trained.params, masks)
         trial = Trial(
             seed=seed,
             criterion=criterion,
             pruned=1 - kept.kernels[1] / kept.kernels[0],
             params=kept.params[1] / kept.params[0],
-            accuracy_l1=before,
-            accuracy_pruned=at_once,
-            accuracy_retrained=retrained,
-            score=pruning_score(retrained, before, kept.params[1], kept.params[0]),
-            revived_weights=count_revived(state.params, state.masks),
+            accuracy_l1=found.accuracy_before,
+            accuracy_pruned=found.accuracy_pruned,
+            accuracy_retrained=found.accuracy_finetuned,
+            score=pruning_score(
+                found.accuracy_finetuned, found.accuracy_before, kept.params[1], kept.params[0]
+            ),
+            revived_weights=found.revived_weights,
         )
-        write_json(path, trial)
+        write_json(folder / "result.json", trial)
         return trial
 
     def history(self, seed: int) -> tuple[KernelHistory, ...]:

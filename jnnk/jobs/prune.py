@@ -10,17 +10,19 @@ from flax.linen import Module
 from jnnk import pruning
 from jnnk._core.errors import InputError
 from jnnk.data import Dataset
-from jnnk.jobs.criteria import TAYLOR, training_loss
+from jnnk.jobs.criteria import TAYLOR, taylor
 from jnnk.jobs.finetune import prune_and_finetune
+from jnnk.jobs.fit import Evaluate
 from jnnk.jobs.kernel_analysis import analyse, history
-from jnnk.jobs.train import kept_epochs, load_state, require_trained, train_config
-from jnnk.jobs.trainer import Evaluate
-from jnnk.runs.divergence import refuse_diverged
-from jnnk.runs.folder import Run, read_json, require_settings, write_json
+from jnnk.jobs.train import kept_epochs, load_state, require_trained
+from jnnk.jobs.trainer import masked
+from jnnk.runs.contents import train_config
+from jnnk.runs.divergence import read_result
+from jnnk.runs.folder import Run, kept, require_settings, write_json
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import PruningResult, Sweep, SweepPoint
 from jnnk.runs.settings import PruneConfig
-from jnnk.training import TrainState, make_evaluate
+from jnnk.training import make_evaluate
 
 _TAYLOR_IMAGES = 1000  # of the training set, whose gradients are taken
 
@@ -36,32 +38,33 @@ def prune(
     folder = run.path / "prune"
     require_trained(run)
     require_settings(folder, config)
-    result_path = folder / "result.json"
-    if result_path.exists():
-        refuse_diverged(folder)
-        return read_json(result_path, kind=PruningResult)
+    if (found := read_result(folder, PruningResult)) is not None:
+        return found
     state = load_state(run, model, dataset)
     # The sweep is most of the work: its images should fill the batches.
     batch_size = min(500, config.sweep_images, len(dataset.test_images))
     evaluate = make_evaluate(model, normalization=dataset.normalization, batch_size=batch_size)
-    taylor, seed = _taylor(model, state, dataset, config), train_config(run).seed
+    scores, seed = {}, train_config(run).seed
+    if TAYLOR in config.criteria:
+        scores[TAYLOR] = taylor(
+            pruning.taylor_scores, model, state.variables, dataset, images=_TAYLOR_IMAGES
+        )
 
     def make(criterion: str, share: float) -> Any:
         """A mask that prunes a share of the kernels."""
         return pruning.make_masks(
             state.params,
-            criterion=taylor if criterion == TAYLOR else criterion,
+            criterion=scores.get(criterion, criterion),
             keep_rate=1 - share,
             key=jax.random.key(seed) if criterion == "random" else None,
         )
 
-    sweep_path = folder / "sweep.json"
-    if not sweep_path.exists():
-        write_json(sweep_path, _sweep(state.variables, dataset, evaluate, config, make, progress))
-    sweep = read_json(sweep_path, kind=Sweep)
+    swept = partial(_sweep, state.variables, dataset, evaluate, config, make, progress)
+    sweep = kept(folder / "sweep.json", swept, kind=Sweep)
     if missing := [name for name in config.criteria if name not in sweep.criteria]:
         raise InputError(
-            f"{sweep_path}: criteria: {', '.join(missing)} missing; delete it to make it anew"
+            f"{folder / 'sweep.json'}: criteria: {', '.join(missing)} missing; delete it to make "
+            "it anew"
         )
     share = config.share
     if share is None:
@@ -88,16 +91,8 @@ def prune(
         analysis=analyse(state.params, {name: make(name, compared) for name in criteria}, masks),
         history=history(params, criteria),
     )
-    write_json(result_path, result)
+    write_json(folder / "result.json", result)
     return result
-
-
-def _taylor(model: Module, state: TrainState, dataset: Dataset, config: PruneConfig) -> Any:
-    """Taylor scores of the kernels, if the pruning asks for them."""
-    if TAYLOR not in config.criteria:
-        return None
-    loss, batches = training_loss(model, state.variables, dataset, images=_TAYLOR_IMAGES)
-    return jax.jit(partial(pruning.taylor_scores, loss))(state.params, batches)
 
 
 def _sweep(
@@ -112,18 +107,21 @@ def _sweep(
     images = dataset.test_images[: config.sweep_images]
     labels = dataset.test_labels[: config.sweep_images]
     whole = evaluate(variables, images, labels)
+
+    def point(criterion: str, share: float) -> SweepPoint:
+        masks = make(criterion, share)
+        accuracy = evaluate(masked(variables, masks), images, labels)
+        all_params, kept_params = pruning.summarize(variables["params"], masks).params
+        score = pruning.pruning_score(accuracy, whole, kept_params, all_params)
+        return SweepPoint(share=share, accuracy=accuracy, params=kept_params, score=score)
+
     criteria: dict[str, tuple[SweepPoint, ...]] = {}
     total = len(config.criteria) * len(config.shares)
     with progress.task("prune: sweep", total=total, unit="mask") as task:
         for criterion in config.criteria:
             points = []
             for share in config.shares:
-                masks = make(criterion, share)
-                params = pruning.apply_masks(variables["params"], masks)
-                accuracy = evaluate({**variables, "params": params}, images, labels)
-                all_params, kept = pruning.summarize(params, masks).params
-                score = pruning.pruning_score(accuracy, whole, kept, all_params)
-                points.append(SweepPoint(share=share, accuracy=accuracy, params=kept, score=score))
-                task.advance(accuracy=accuracy)
+                points.append(point(criterion, share))
+                task.advance(accuracy=points[-1].accuracy)
             criteria[criterion] = tuple(points)
     return Sweep(images=len(images), accuracy=whole, criteria=criteria)

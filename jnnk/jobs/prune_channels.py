@@ -2,6 +2,7 @@
 
 import fnmatch
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,17 +10,17 @@ from flax.linen import Module
 
 from jnnk._core.errors import InputError
 from jnnk.data import Dataset
-from jnnk.jobs.criteria import TAYLOR, inner_graphs, training_loss
+from jnnk.jobs.criteria import TAYLOR, inner_graphs, taylor
 from jnnk.jobs.finetune import prune_and_finetune
-from jnnk.jobs.train import load_state, require_trained, train_config
+from jnnk.jobs.train import load_state, require_trained
 from jnnk.pruning import channel_masks, compact, inner_convs, taylor_channel_scores
 from jnnk.pruning._channels import OF_GRAPHS
-from jnnk.runs.divergence import refuse_diverged
-from jnnk.runs.folder import Run, read_json, require_settings, write_json
+from jnnk.runs.contents import train_config
+from jnnk.runs.divergence import read_result
+from jnnk.runs.folder import Run, require_settings, write_json
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import ChannelPruningResult, Compacted
 from jnnk.runs.settings import ChannelConfig
-from jnnk.training import make_evaluate
 
 
 def prune_channels(
@@ -37,40 +38,24 @@ def prune_channels(
     require_trained(run)
     keep_rates = _keep_rates(config, [info.conv for info in inner_convs(model.convs())])
     require_settings(folder, config)
-    path = folder / "result.json"
-    if path.exists():
-        refuse_diverged(folder)
-        return read_json(path, kind=ChannelPruningResult)
-    variables = load_state(run, model, dataset).variables
+    if (found := read_result(folder, ChannelPruningResult)) is not None:
+        return found
+    variables, convs = load_state(run, model, dataset).variables, model.convs()
     progress.check()
-    graphs = None
-    if config.channels in OF_GRAPHS:
-        graphs = inner_graphs(
-            model, variables, dataset, images=config.images, neighbors=config.neighbors
-        )
-    criterion = config.channels
-    if criterion == TAYLOR:
-        loss, batches = training_loss(model, variables, dataset, images=config.images)
-        score = partial(taylor_channel_scores, loss, convs=model.convs())
-        criterion = jax.jit(score)(variables["params"], batches)
+    criterion, images, graphs = config.channels, config.images, None
+    if criterion in OF_GRAPHS:
+        graphs = inner_graphs(model, variables, dataset, images=images, neighbors=config.neighbors)
+    elif criterion == TAYLOR:
+        scores = partial(taylor_channel_scores, convs=convs)
+        criterion = taylor(scores, model, variables, dataset, images=images)
     masks = channel_masks(
-        variables["params"], model.convs(), criterion,
-        keep_rate=keep_rates, round_to=config.round_to,
+        variables["params"], convs, criterion, keep_rate=keep_rates, round_to=config.round_to,
         graphs=graphs, key=jax.random.key(train_config(run).seed),
     )  # fmt: skip
-    evaluate = make_evaluate(model, normalization=dataset.normalization)
     pruned = prune_and_finetune(
-        run, model, dataset, variables, masks, config,
-        evaluate=evaluate, folder=folder, progress=progress,
-    )  # fmt: skip
-    small, small_variables = compact(model, pruned.variables, masks)
-    images = dataset.test_images[:64].astype(np.float32) / 255
-
-    def both_logits(variables: dict, small_variables: dict) -> tuple[jax.Array, jax.Array]:
-        return model.apply(variables, images)[0], small.apply(small_variables, images)[0]
-
-    whole_logits, small_logits = jax.jit(both_logits)(pruned.variables, small_variables)
-    difference = float(np.abs(small_logits - whole_logits).max())
+        run, model, dataset, variables, masks, config, folder=folder, progress=progress
+    )
+    difference = _largest_difference(model, pruned.variables, masks, dataset.test_images[:64])
     result = ChannelPruningResult(
         criterion=config.channels,
         share=config.share,
@@ -79,8 +64,20 @@ def prune_channels(
         latency=pruned.latency,
         compacted=Compacted(largest_difference_of_logits=difference),
     )
-    write_json(path, result)
+    write_json(folder / "result.json", result)
     return result
+
+
+def _largest_difference(model: Module, variables: dict, masks: Any, images: np.ndarray) -> float:
+    """Between the logits of the compacted network and of the masked one."""
+    small, small_variables = compact(model, variables, masks)
+    inputs = images.astype(np.float32) / 255
+
+    def both_logits(variables: dict, small_variables: dict) -> tuple[jax.Array, jax.Array]:
+        return model.apply(variables, inputs)[0], small.apply(small_variables, inputs)[0]
+
+    whole_logits, small_logits = jax.jit(both_logits)(variables, small_variables)
+    return float(np.abs(small_logits - whole_logits).max())
 
 
 def _keep_rates(config: ChannelConfig, convs: list[str]) -> dict[str, float]:

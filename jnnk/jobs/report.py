@@ -5,19 +5,15 @@ from typing import TypeVar
 
 from jnnk._core.errors import InputError
 from jnnk.files.schema import as_object
-from jnnk.jobs.train import train_config
 from jnnk.report.headline import answers, headline
 from jnnk.report.page import Section, render
 from jnnk.report.sections.overlap import overlap_sections
 from jnnk.report.sections.protocol import protocol_sections
 from jnnk.report.sections.pruning import prune_sections
 from jnnk.report.sections.summary import channels_sections, overview, training_sections
-from jnnk.runs.divergence import TRAINING, divergences, read_epochs
-from jnnk.runs.folder import Run, read_json, write_bytes, write_json
-from jnnk.runs.overlap_files import last_epoch, read_arrays, read_records
+from jnnk.runs.contents import collect, train_config
+from jnnk.runs.folder import Run, write_bytes, write_json
 from jnnk.runs.progress import SILENT, Progress
-from jnnk.runs.records import ChannelPruningResult, ProtocolResult, PruningResult, Results
-from jnnk.runs.settings import PruneConfig
 
 Kind = TypeVar("Kind")
 
@@ -56,38 +52,3 @@ def report(run: Run, *, progress: Progress = SILENT) -> pathlib.Path:
     path = run.path / "report.html"
     write_bytes(path, page.encode())
     return path
-
-
-def collect(run: Run) -> Results:
-    """Everything a run folder knows; empty where not run."""
-    diverged = divergences(run.path)
-    layers = [] if TRAINING in diverged else read_records(run.path)
-
-    def holds(path: pathlib.Path) -> bool:
-        """Whether a pruning is a result."""
-        part = str(path.parent.relative_to(run.path))
-        of_part = (name for name in diverged if f"{name}/".startswith(f"{part}/"))
-        return path.exists() and TRAINING not in diverged and not any(of_part)
-
-    def results_in(folder: str, kind: type[Kind]) -> dict[str, Kind]:
-        """The results of a folder's prunings by name."""
-        paths = sorted(run.path.glob(f"{folder}/*/result.json"))
-        return {path.parent.name: read_json(path, kind=kind) for path in paths if holds(path)}
-
-    folder = run.path / "prune"
-    is_pruned = holds(folder / "result.json")
-    return Results(
-        diverged=diverged,
-        training=tuple(read_epochs(run.path)),
-        overlap=tuple(layers),
-        overlap_matrices={
-            record.layer: read_arrays(run.path, record).overlap for record in last_epoch(layers)
-        },
-        pruning=read_json(folder / "result.json", kind=PruningResult) if is_pruned else None,
-        pruning_settings=read_json(folder / "settings.json", kind=PruneConfig)
-        if is_pruned
-        else None,
-        finetuning=() if "prune" in diverged else tuple(read_epochs(folder)),
-        channels=results_in("channels", ChannelPruningResult),
-        protocols=results_in("protocol", ProtocolResult),
-    )

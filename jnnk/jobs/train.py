@@ -8,31 +8,17 @@ from flax.linen import Module
 from jax.sharding import Mesh
 
 from jnnk._core.errors import InputError
-from jnnk._core.option_types import check_numbers
 from jnnk.data import Dataset
-from jnnk.files.schema import conform
 from jnnk.jobs.stopping import stopping
 from jnnk.jobs.trainer import Recipe, Trainer
 from jnnk.penalties import Regularizer, make_regularizer
 from jnnk.runs.checkpoints import Checkpoints
+from jnnk.runs.contents import train_config
 from jnnk.runs.divergence import refuse_diverged
-from jnnk.runs.folder import NEWER, Run
+from jnnk.runs.folder import Run
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.settings import TrainConfig
 from jnnk.training import TrainState, init_state, make_evaluate, start_freezing, start_state
-
-
-def train_config(run: Run) -> TrainConfig:
-    """The training settings a run folder was made with."""
-    path, found = run.path / "config.json", {**NEWER, **run.config}
-    if missing := [name for name in TrainConfig._fields if name not in found]:
-        raise InputError(f"{path} lacks {', '.join(missing)}: another version of jnnk wrote it")
-    try:
-        config = conform(found, TrainConfig)
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from None
-    check_numbers(config, path)
-    return config
 
 
 def train(

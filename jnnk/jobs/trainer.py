@@ -1,19 +1,28 @@
 """How a network is trained, as a value, and the programs that do it, made once for all starts."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import optax
 from flax.linen import Module
 
 from jnnk.data import Dataset
-from jnnk.jobs.fit import fit
+from jnnk.jobs.fit import Evaluate, fit
 from jnnk.penalties import Regularizer
-from jnnk.training import TrainState, freezable, make_evaluate, make_optimizer, make_train_step
+from jnnk.pruning import apply_masks
+from jnnk.runs.records import FineTuned
+from jnnk.training import (
+    TrainState,
+    freezable,
+    make_evaluate,
+    make_optimizer,
+    make_train_step,
+    start_state,
+)
 
-Evaluate = Callable[[dict, np.ndarray, np.ndarray], float]
-"""``(variables, images, labels) -> accuracy``, from :func:`jnnk.training.make_evaluate`."""
 # Mirroring teaches nothing where left and right differ in meaning.
 _NEVER_MIRRORED = ("digits", "mnist", "emnist", "kmnist", "svhn_cropped")
 
@@ -88,6 +97,36 @@ class Trainer:
             batch_size=batch_size, **options,
         )  # fmt: skip
 
+    def finetune(
+        self, variables: dict, masks: Any, key: jax.Array, **options: Any
+    ) -> tuple[TrainState, FineTuned]:
+        """The state after a training under a mask, and how good the network was on the way.
+
+        ``options`` are those of :func:`jnnk.jobs.fit.fit`.
+        """
+        before, at_once = self.accuracy(variables), self.accuracy(masked(variables, masks))
+        start = partial(start_state, self.optimizer, key, variables, masks=masks)
+        state = self.fit(start, **options)
+        return state, FineTuned(
+            accuracy_before=before,
+            accuracy_pruned=at_once,
+            accuracy_finetuned=self.accuracy(state.variables),
+            finetune_epochs=self._recipe.epochs,
+            revived_weights=_count_revived(state.params, state.masks),
+        )
+
     def accuracy(self, variables: dict) -> float:
         """The accuracy on all test images."""
         return self._evaluate(variables, self._dataset.test_images, self._dataset.test_labels)
+
+
+def masked(variables: dict, masks: Any) -> dict:
+    """A network's variables whose pruned weights are zero."""
+    return {**variables, "params": apply_masks(variables["params"], masks)}
+
+
+def _count_revived(params: Any, masks: Any) -> int:
+    """How many pruned weights are not exactly zero; 0 unless something is wrong."""
+    params, masks = jax.tree.map(np.asarray, (params, masks))  # they may lie on different devices
+    revived = jax.tree.map(lambda leaf, mask: ((leaf != 0) & (mask == 0)).sum(), params, masks)
+    return int(sum(jax.tree.leaves(revived)))

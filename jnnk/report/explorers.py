@@ -46,24 +46,11 @@ def overlap_explorer(matrices: dict[str, np.ndarray], *, first: str) -> go.Figur
     """
     figure, buttons = _figure(), []
     for index, (layer, matrix) in enumerate(matrices.items()):
-        live = cluster_channels(matrix).live
-        shown = matrix[np.ix_(live, live)].astype(np.float32)
-        np.fill_diagonal(shown, np.nan)  # a channel's overlap with itself says nothing
-        names, label = [str(channel) for channel in live], plain(layer)
-        figure.add_heatmap(
-            z=shown, x=names, y=names, name=label, meta=layer, visible=layer == first,
-            colorscale="Viridis", zmin=0, zmax=np.nanmax(shown, initial=0) or 1, hoverongaps=False,
-            colorbar={"title": {"text": "overlap (Jaccard)", "side": "bottom"}, "nticks": 6,
-                      "orientation": "h", "y": -0.14, "yanchor": "top", "thickness": 14},
-            hovertemplate="channels %{y} and %{x}<br>overlap %{z:.3f}<extra>" + label + "</extra>",
-        )  # fmt: skip
+        names = _add_heatmap(figure, layer, matrix, visible=layer == first)
+        shown = [n == index for n in range(len(matrices))]
         order = {"xaxis.categoryarray": names, "yaxis.categoryarray": names}
         buttons.append(
-            {
-                "label": label,
-                "method": "update",
-                "args": [{"visible": [n == index for n in range(len(matrices))]}, order],
-            }
+            {"label": plain(layer), "method": "update", "args": [{"visible": shown}, order]}
         )
         if layer == first:
             figure.update_layout(xaxis_categoryarray=names, yaxis_categoryarray=names)
@@ -72,17 +59,29 @@ def overlap_explorer(matrices: dict[str, np.ndarray], *, first: str) -> go.Figur
         title="channel, in the order of clustering", type="category", constrain="domain"
     )
     figure.update_yaxes(
-        title="channel",
-        type="category",
-        autorange="reversed",
-        scaleanchor="x",
-        constrain="domain",
-        constraintoward="top",
-    )
+        title="channel", type="category", autorange="reversed", scaleanchor="x",
+        constrain="domain", constraintoward="top",
+    )  # fmt: skip
     menu = {"buttons": buttons, "active": list(matrices).index(first), "showactive": True}
     place = {"x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
     figure.update_layout(updatemenus=[{**menu, **place, "bgcolor": "rgba(0,0,0,0)"}])
     return figure
+
+
+def _add_heatmap(figure: go.Figure, layer: str, matrix: np.ndarray, *, visible: bool) -> list[str]:
+    """Draws the overlap of a layer's live channels; their names in the order of clustering."""
+    live = cluster_channels(matrix).live
+    shown = matrix[np.ix_(live, live)].astype(np.float32)
+    np.fill_diagonal(shown, np.nan)  # a channel's overlap with itself says nothing
+    names, label = [str(channel) for channel in live], plain(layer)
+    figure.add_heatmap(
+        z=shown, x=names, y=names, name=label, meta=layer, visible=visible,
+        colorscale="Viridis", zmin=0, zmax=np.nanmax(shown, initial=0) or 1, hoverongaps=False,
+        colorbar={"title": {"text": "overlap (Jaccard)", "side": "bottom"}, "nticks": 6,
+                  "orientation": "h", "y": -0.14, "yanchor": "top", "thickness": 14},
+        hovertemplate="channels %{y} and %{x}<br>overlap %{z:.3f}<extra>" + label + "</extra>",
+    )  # fmt: skip
+    return names
 
 
 class _Stop(NamedTuple):
@@ -126,42 +125,68 @@ def threshold_explorer(
         for name, points in sweep.items()
     }
     colours = {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(lines)}
+    stops = [
+        _Stop(thresholds[n], *_at({name: float(each[n]) for name, each in shares.items()}, lines))
+        for n in _telling(shares, len(thresholds))
+    ]
+    told = list(shares).index(criterion)
+    titles = [
+        f"{plain(criterion)} below {stop.threshold:.2g}:<br>"
+        + _title(stop.pruned[told], stop.accuracies[told], kernels)
+        for stop in stops
+    ]
+    active = int(np.argmin([abs(stop.pruned[told] - 100 * share) for stop in stops]))
     figure = _figure()
+    _add_lines(figure, lines, colours)
+    _add_points(figure, stops[active], {name: colours[name] for name in shares})
+    # The slider moves the trace that was drawn last, after the lines.
+    _add_slider(figure, stops, titles, active=active, moved=len(lines))
+    figure.update_xaxes(
+        title="conv kernels pruned (%)",
+        range=[0, 101 * max(line[0].max() for line in lines.values())],
+    )
+    figure.update_yaxes(title="test accuracy (%)", rangemode="tozero")
+    return figure
+
+
+def _add_lines(
+    figure: go.Figure, lines: Mapping[str, np.ndarray], colours: Mapping[str, str]
+) -> None:
+    """Draws the lines of the criteria, shares and accuracies (2, S) each."""
     for name, (pruned, accuracies) in lines.items():
         figure.add_scatter(
             x=100 * pruned, y=100 * accuracies, name=plain(name), mode="lines",
             line={"color": colours[name], "dash": _dash(name)},
             hovertemplate="%{x:.0f} % pruned, accuracy %{y:.2f} %",
         )  # fmt: skip
-    stops = [
-        _Stop(thresholds[n], *_at({name: float(each[n]) for name, each in shares.items()}, lines))
-        for n in _telling(shares, len(thresholds))
-    ]
-    told = list(shares).index(criterion)
-    moving = len(lines)  # the number of the trace that the slider moves, drawn after the lines
-    titles = [
-        f"{plain(criterion)} below {stop.threshold:.2g}:<br>"
-        + _title(stop.pruned[told], stop.accuracies[told], kernels)
-        for stop in stops
-    ]
+
+
+def _add_points(figure: go.Figure, stop: _Stop, colours: Mapping[str, str]) -> None:
+    """Draws the points of the criteria, which have the colours, at a stop of the slider."""
+    figure.add_scatter(
+        x=stop.pruned, y=stop.accuracies, name="at the threshold",
+        mode="markers", text=[plain(name) for name in colours],
+        marker={"size": 11, "color": list(colours.values()),
+                "line": {"width": 1.5, "color": "#808890"}},
+        hovertemplate="%{text}: %{x:.1f} % pruned, accuracy %{y:.2f} %<extra></extra>",
+    )  # fmt: skip
+
+
+def _add_slider(
+    figure: go.Figure, stops: Sequence[_Stop], titles: Sequence[str], *, active: int, moved: int
+) -> None:
+    """Adds a slider over the stops, and the title of the one at which it stands.
+
+    ``moved`` is the number of the trace whose points it moves.
+    """
     steps = [
         {
             "method": "update",
             "label": f"{stop.threshold:.2g}",
-            "args": [
-                {"x": [stop.pruned], "y": [stop.accuracies]}, {"title.text": title}, [moving]
-            ],
+            "args": [{"x": [stop.pruned], "y": [stop.accuracies]}, {"title.text": title}, [moved]],
         }
         for stop, title in zip(stops, titles, strict=True)
-    ]  # fmt: skip
-    active = int(np.argmin([abs(stop.pruned[told] - 100 * share) for stop in stops]))
-    figure.add_scatter(
-        x=stops[active].pruned, y=stops[active].accuracies, name="at the threshold",
-        mode="markers", text=[plain(name) for name in shares],
-        marker={"size": 11, "color": [colours[name] for name in shares],
-                "line": {"width": 1.5, "color": "#808890"}},
-        hovertemplate="%{text}: %{x:.1f} % pruned, accuracy %{y:.2f} %<extra></extra>",
-    )  # fmt: skip
+    ]
     current = {"prefix": "threshold ", "font": {"size": 13}, "xanchor": "left"}
     figure.update_layout(
         title={"text": titles[active], "font": {"size": 14}, "x": 0, "xref": "paper"},
@@ -170,12 +195,6 @@ def threshold_explorer(
         legend={"orientation": "h", "y": -0.6, "yanchor": "top", "x": 0, "font": {"size": 12}},
         margin_t=80,
     )  # fmt: skip
-    figure.update_xaxes(
-        title="conv kernels pruned (%)",
-        range=[0, 101 * max(line[0].max() for line in lines.values())],
-    )
-    figure.update_yaxes(title="test accuracy (%)", rangemode="tozero")
-    return figure
 
 
 def _title(pruned: float, accuracy: float | None, kernels: int) -> str:

@@ -96,7 +96,7 @@ def headline(config: TrainConfig, results: Results) -> Headline:
 
     Args:
         config: how the run was trained.
-        results: of :func:`jnnk.jobs.report.collect`.
+        results: of :func:`jnnk.runs.contents.collect`.
     """
     pruning, settings = results.pruning, results.pruning_settings
     return Headline(

@@ -6,12 +6,15 @@ null, as do those of earlier versions, which trained on; its checkpoints are tho
 
 import pathlib
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from jnnk._core.errors import InputError
-from jnnk.runs.folder import read_json_lines
+from jnnk.runs.folder import read_json, read_json_lines, write_json_lines
 from jnnk.runs.records import DivergedEpoch, Divergence, EpochMetrics, MetricsLine
+
+Record = TypeVar("Record")
 
 TRAINING = "training"
 """Name of a run's own training among its parts; the others have their folder's."""
@@ -55,6 +58,16 @@ def read_metrics(folder: pathlib.Path) -> list[MetricsLine]:
     return read_json_lines(folder / "metrics.jsonl", kind=MetricsLine)
 
 
+def write_metrics(folder: pathlib.Path, lines: Sequence[MetricsLine]) -> None:
+    """Writes the lines of a training's ``metrics.jsonl``, atomically.
+
+    Args:
+        folder: of the training.
+        lines: of its epochs so far.
+    """
+    write_json_lines(folder / "metrics.jsonl", lines)
+
+
 def read_epochs(folder: pathlib.Path) -> list[EpochMetrics]:
     """The epochs of a training, those before it diverged if it did; see `read_metrics`."""
     lines = read_metrics(folder)
@@ -95,3 +108,20 @@ def refuse_diverged(folder: pathlib.Path, *, epoch: int | None = None) -> None:
             f"{folder}: its training diverged (no finite loss at {found}), so its network says "
             "nothing; train into another folder with a smaller learning rate"
         )
+
+
+def read_result(folder: pathlib.Path, kind: type[Record]) -> Record | None:
+    """The ``result.json`` of a pruning, None where there is none yet.
+
+    Args:
+        folder: of the pruning.
+        kind: of the result.
+
+    Raises:
+        Diverged: if there is a result, but its training diverged.
+    """
+    path = folder / "result.json"
+    if not path.exists():
+        return None
+    refuse_diverged(folder)
+    return read_json(path, kind=kind)

@@ -26,7 +26,7 @@ import re
 import shutil
 import typing
 from collections.abc import Callable, Collection, Generator, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
@@ -35,6 +35,8 @@ from jnnk.files.file_lock import file_lock
 from jnnk.files.safe_files import read_file, refuse_links, remove_partial, replace_file, resolved
 from jnnk.files.schema import as_object, conform
 from jnnk.parallel import is_first, on_first
+
+Record = TypeVar("Record")
 
 FORMAT = 1
 _LIMIT = 2**27  # bytes of a JSON file; a line of metrics has an error for every channel at most
@@ -108,6 +110,22 @@ def read_json(path: pathlib.Path, *, kind: Any = Any) -> Any:
             any of ours, with numbers or characters that no record of ours has, or not of the kind.
     """
     return _from_json(path, read_file(path, limit=_LIMIT), kind, "JSON")
+
+
+def kept(path: pathlib.Path, measure: Callable[[], Record], *, kind: Any) -> Record:
+    """What a file holds, in the form of ``kind``; measured first where there is none.
+
+    The file is whole or missing whenever the process dies, and what was just measured is read
+    back from it, so that a command gives the same results in one go and in many.
+
+    Args:
+        path: of the file.
+        measure: makes what it holds.
+        kind: as of :func:`read_json`.
+    """
+    if not path.exists():
+        write_json(path, measure())
+    return read_json(path, kind=kind)
 
 
 def read_settings(path: pathlib.Path, kind: type) -> dict[str, Any]:

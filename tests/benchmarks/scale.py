@@ -21,8 +21,8 @@ import timing
 from jnnk import models
 from jnnk.data import Normalization, load
 from jnnk.graphs import channelwise_nnk_graph
-from jnnk.jobs.overlap_plan import rectified_points
 from jnnk.measures import channel_overlap
+from jnnk.measures._rates import rectified_points
 from jnnk.network import capture
 from jnnk.report.figures.style import panels
 from jnnk.training import make_predict

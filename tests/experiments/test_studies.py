@@ -14,7 +14,7 @@ from jnnk.data import Dataset, Normalization, only_classes
 from jnnk.experiments import channel_pruning as pruning
 from jnnk.experiments import early_stopping as stopping
 from jnnk.experiments import regularizer
-from jnnk.experiments.network import Network
+from jnnk.experiments.runner import Network
 from jnnk.jobs.fit import Watched
 from jnnk.runs.records import Interval, LayerMeasures
 

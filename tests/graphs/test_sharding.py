@@ -28,7 +28,7 @@ import jnnk.graphs._sharded
 from jnnk import InputError
 from jnnk.data import Normalization
 from jnnk.graphs import channelwise_nnk_graph, cosine, gaussian, nnk_graph, sharded_nnk_graph
-from jnnk.jobs.overlap import layer_graphs
+from jnnk.graphs._layer_graphs import layer_graphs
 from jnnk.network import capture
 from jnnk.parallel import (
     gather,

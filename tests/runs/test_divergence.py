@@ -19,8 +19,8 @@ from jnnk.experiments import overlap_runs
 from jnnk.experiments.overlap_settings import Settings
 from jnnk.jobs.fit import fit
 from jnnk.jobs.overlap import chosen_epochs
-from jnnk.jobs.report import collect
 from jnnk.runs.checkpoints import Checkpoints
+from jnnk.runs.contents import collect
 from jnnk.runs.divergence import Diverged, divergence, first_not_finite, read_metrics
 from jnnk.runs.folder import open_run, read_json_lines, write_json, write_json_lines
 from jnnk.runs.overlap_files import layer_file

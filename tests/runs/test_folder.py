@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from jnnk import InputError
-from jnnk.jobs.train import train_config
 from jnnk.runs import folder as runs
+from jnnk.runs.contents import train_config
 from jnnk.runs.settings import TrainConfig
 
 CONFIG = {"model": "resnet8", "epochs": 2}

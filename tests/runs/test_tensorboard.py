@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from jnnk.jobs.tensorboard import scalars
 from jnnk.runs.records import EpochMetrics
+from jnnk.runs.tensorboard import scalars
 
 EPOCH = EpochMetrics(
     epoch=1, loss=0.5, cross_entropy=None, accuracy=0.25, test_accuracy=0.75,
