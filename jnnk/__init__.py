@@ -19,9 +19,9 @@ if TYPE_CHECKING:
         solve_nnk,
     )
     from jnnk.measures import channel_overlap, cross_overlap
-    from jnnk.network import capture
+    from jnnk.network import capture, compact
     from jnnk.penalties import overlap_penalty
-    from jnnk.pruning import apply_masks, compact, keep_pruned_zero, kernel_scores, make_masks
+    from jnnk.pruning import apply_masks, keep_pruned_zero, kernel_scores, make_masks
 
 _PLACES = {
     "_core.errors": ("InputError",),
@@ -29,10 +29,10 @@ _PLACES = {
         "NNKGraph", "QPSolution", "channelwise_nnk_graph", "nearest_neighbors", "nnk_graph",
         "solve_nnk",
     ),
-    "network": ("capture",),
+    "network": ("capture", "compact"),
     "measures": ("channel_overlap", "cross_overlap"),
     "penalties": ("overlap_penalty",),
-    "pruning": ("apply_masks", "compact", "keep_pruned_zero", "kernel_scores", "make_masks"),
+    "pruning": ("apply_masks", "keep_pruned_zero", "kernel_scores", "make_masks"),
 }  # fmt: skip
 _PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
 _PACKAGES = (

@@ -14,28 +14,27 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from .channels import Activations, ConvInfo, Thin
-from .compact_files import LARGEST, load_compact, save_compact
 from .convnet import FIVE, SIX, ConvNet
+from .layers import Activations
 from .resnet import ResNet
 from .weights import WeightsError, from_tensorflow, load_safetensors, save_masks, save_safetensors
 
 __all__ = [
     "Activations",
-    "ConvInfo",
     "ConvNet",
     "ResNet",
-    "Thin",
     "WeightsError",
     "create",
     "from_tensorflow",
-    "load_compact",
     "load_safetensors",
     "names",
-    "save_compact",
     "save_masks",
     "save_safetensors",
 ]
+
+
+_LARGEST = 2**20
+"""Numbers of channels and classes are below."""
 
 
 def _cifar(depth: int) -> Callable[..., ResNet]:
@@ -117,7 +116,7 @@ def _check_options(options: dict[str, Any]) -> None:
 
 def _is_size(value: Any) -> bool:
     is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    return bool(is_whole and 1 <= value < LARGEST)
+    return bool(is_whole and 1 <= value < _LARGEST)
 
 
 def _is_rate(value: Any) -> bool:
@@ -134,8 +133,8 @@ def _is_dtype(value: Any) -> bool:
 
 _VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "stem": ("'imagenet' or 'small'", lambda value: value in ("imagenet", "small")),
-    "num_classes": (f"a whole number of 1 or more and below {LARGEST}", _is_size),
-    "channels": (f"a whole number of 1 or more and below {LARGEST}", _is_size),
+    "num_classes": (f"a whole number of 1 or more and below {_LARGEST}", _is_size),
+    "channels": (f"a whole number of 1 or more and below {_LARGEST}", _is_size),
     "dropout": ("a number of 0 or more and below 1", _is_rate),
     "dtype": ("a floating dtype such as 'bfloat16'", _is_dtype),
 }

@@ -5,15 +5,13 @@ dense layer reads the last activation flattened in the order height, width, chan
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.core import FrozenDict
 
-from .channels import WHOLE, Activations, ConvInfo, Thin, Thinned, conv, he_normal
+from .layers import Activations, conv, he_normal
 
 
 class LayerSpec(NamedTuple):
@@ -41,7 +39,7 @@ FIVE = (
 )
 
 
-class ConvNet(Thinned, nn.Module):
+class ConvNet(nn.Module):
     """Convs with ReLU, then a dense layer.
 
     The activations are named after their convs, ``conv0``, ``conv1``, ..., and taken behind ReLU,
@@ -54,7 +52,6 @@ class ConvNet(Thinned, nn.Module):
         dropout: share of values dropped behind every conv (and its pooling) when training.
         dtype: dtype of the computation and of the activations. Parameters and logits are
             float32.
-        thin: what is left of each conv, by its path; see `with_thin`.
     """
 
     num_classes: int
@@ -62,7 +59,6 @@ class ConvNet(Thinned, nn.Module):
     channels: int
     dropout: float = 0.0
     dtype: Any = jnp.float32
-    thin: Mapping[str, Thin] = FrozenDict()
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, Activations]:
@@ -92,8 +88,6 @@ class ConvNet(Thinned, nn.Module):
                 layer.size,
                 padding=layer.padding,
                 use_bias=True,
-                thin=self.thin.get(name, WHOLE),
-                thinned=bool(self.thin),
                 dtype=self.dtype,
                 name=name,
             )
@@ -116,12 +110,3 @@ class ConvNet(Thinned, nn.Module):
                 f"images: this network needs at least {needed}x{needed} pixels, "
                 f"got {size[0]}x{size[1]}"
             )
-
-    def convs(self) -> tuple[ConvInfo, ...]:
-        """Tells where every conv's output goes, in the order of the network."""
-        names = [f"conv{number}" for number in range(len(self.layers))]
-        following = [*names[1:], "fc"]
-        return tuple(
-            ConvInfo(name, None, (reader,), name)
-            for name, reader in zip(names, following, strict=True)
-        )

@@ -6,15 +6,14 @@ Parameter paths are PyTorch's names with ``/`` for ``.``, the number of a block 
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.core import FrozenDict
 
-from .channels import WHOLE, Activations, ConvInfo, Thin, Thinned, conv, he_normal, spread
+from .layers import Activations, conv, he_normal
 
 
 class ConvSpec(NamedTuple):
@@ -35,22 +34,17 @@ def _conv_norm(
     x: jax.Array,
     spec: ConvSpec,
     *,
-    module: nn.Module,
     names: tuple[str, str],
     train: bool,
     dtype: Any,
-    thin: Mapping[str, Thin],
 ) -> jax.Array:
-    """Conv and BatchNorm with PyTorch's constants, named ``names`` in the calling ``module``."""
-    entry = thin.get(names[0], WHOLE)
+    """Conv and BatchNorm with PyTorch's constants, named ``names`` in the calling module."""
     x = conv(
         x,
         spec.features,
         spec.size,
         stride=spec.stride,
         padding=spec.size // 2,
-        thin=entry,
-        thinned=bool(thin),
         dtype=dtype,
         name=names[0],
     )
@@ -61,12 +55,7 @@ def _conv_norm(
         dtype=jnp.float32,
         name=names[1],
     )
-    x = norm(x.astype(jnp.float32)).astype(dtype)
-    if entry.writes is None:
-        return x
-    missing = spec.features - len(entry.writes)
-    rest = module.param(f"{names[0]}_rest", nn.initializers.zeros, (missing,))
-    return spread(x, rest, entry.writes)
+    return norm(x.astype(jnp.float32)).astype(dtype)
 
 
 class Block(nn.Module):
@@ -76,18 +65,16 @@ class Block(nn.Module):
         convs: the convs in order; the last one's filters are the block's output channels.
         shortcut: "A" or "B", see `ResNet`; applied only where the shape changes.
         dtype: dtype of the computation.
-        thin: what is left of the convs, by their names in the block.
     """
 
     convs: tuple[ConvSpec, ...]
     shortcut: str
     dtype: Any
-    thin: Mapping[str, Thin]
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, Activations]:
         """Maps ``(N, H, W, C)`` to the block's output and the convs' activations by name."""
-        options = {"module": self, "train": train, "dtype": self.dtype, "thin": self.thin}
+        options = {"train": train, "dtype": self.dtype}
         stride = max(spec.stride for spec in self.convs)
         features = self.convs[-1].features
         shortcut = x
@@ -109,7 +96,7 @@ class Block(nn.Module):
         return x, activations
 
 
-class ResNet(Thinned, nn.Module):
+class ResNet(nn.Module):
     """A residual network for images of any size.
 
     The activations' names are paths of convs: ``conv1`` (behind BatchNorm and ReLU, before any
@@ -127,7 +114,6 @@ class ResNet(Thinned, nn.Module):
             stride 2 and 3x3 max pooling of stride 2.
         dtype: dtype of the convs, the dense layer and the activations. Parameters, logits and all
             of BatchNorm are float32.
-        thin: what is left of each conv, by its path; see `with_thin`.
     """
 
     num_classes: int
@@ -137,7 +123,6 @@ class ResNet(Thinned, nn.Module):
     shortcut: str = "B"
     stem: str = "small"
     dtype: Any = jnp.float32
-    thin: Mapping[str, Thin] = FrozenDict()
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, Activations]:
@@ -161,11 +146,9 @@ class ResNet(Thinned, nn.Module):
             ConvSpec(self.stage_widths[0], 7, 2)
             if imagenet
             else ConvSpec(self.stage_widths[0], 3, 1),
-            module=self,
             names=("conv1", "bn1"),
             train=train,
             dtype=self.dtype,
-            thin={path: entry for path, entry in self.thin.items() if path == "conv1"},
         )
         x = nn.relu(x)
         activations: Activations = OrderedDict(conv1=x)
@@ -174,12 +157,7 @@ class ResNet(Thinned, nn.Module):
             padding: Any = ((1, 1), (1, 1))
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=padding)
         for name, convs in self._blocks():
-            thin = {
-                path.removeprefix(f"{name}/"): entry
-                for path, entry in self.thin.items()
-                if path.startswith(f"{name}/")
-            }
-            block = Block(convs, self.shortcut, self.dtype, FrozenDict(thin), name=name)
+            block = Block(convs, self.shortcut, self.dtype, name=name)
             x, inside = block(x, train)
             activations.update((f"{name}/{path}", value) for path, value in inside.items())
         x = jnp.mean(x, axis=(1, 2))
@@ -199,19 +177,3 @@ class ResNet(Thinned, nn.Module):
                 else:
                     convs = ((width, 3, stride), (width, 3, 1))
                 yield f"layer{stage + 1}_{number}", tuple(ConvSpec(*spec) for spec in convs)
-
-    def convs(self) -> tuple[ConvInfo, ...]:
-        """Tells where every conv's output goes, in the order of the network."""
-        infos = [ConvInfo("conv1", "bn1", (), "conv1")]
-        width = self.stage_widths[0]
-        for name, specs in self._blocks():
-            for number in range(1, len(specs) + 1):
-                readers = (f"{name}/conv{number + 1}",) if number < len(specs) else ()
-                conv = f"{name}/conv{number}"
-                infos.append(ConvInfo(conv, f"{name}/bn{number}", readers, conv))
-            changes = width != specs[-1].features or any(spec.stride != 1 for spec in specs)
-            if changes and self.shortcut == "B":
-                paths = (f"{name}/downsample_conv", f"{name}/downsample_bn")
-                infos.append(ConvInfo(*paths, (), f"{name}/conv{len(specs)}"))
-            width = specs[-1].features
-        return tuple(infos)

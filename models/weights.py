@@ -82,7 +82,7 @@ def load_safetensors(
                     stored[name] = file.get_slice(key)
             found = {name: (tuple(t.get_shape()), t.get_dtype()) for name, t in stored.items()}
             if image_shape is None:
-                shape, _ = found.get(torch_name(model, _kernel(model.convs()[0].conv)), ((), ""))
+                shape, _ = found.get(torch_name(model, _first_kernel(model)), ((), ""))
                 image_shape = (32, 32, shape[1] if len(shape) == 4 else 3)
             shapes = _shapes(model, image_shape)
             named = {key: torch_name(model, key) for key in shapes}
@@ -91,7 +91,7 @@ def load_safetensors(
             arrays = {key: _float32(path, name, stored[name][:]) for key, name in named.items()}
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: not readable as safetensors: {error}") from error
-    channels = _flattened_channels(model, arrays, axis=0)
+    channels = _flattened_channels(model)
     return _variables({key: _from_torch(value, channels) for key, value in arrays.items()})
 
 
@@ -99,8 +99,6 @@ def save_safetensors(
     model: nn.Module,
     variables: Variables,
     path: str | Path,
-    *,
-    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Writes weights under PyTorch's names and in its layout; `load_safetensors` reads them back.
 
@@ -110,7 +108,6 @@ def save_safetensors(
         model: the model that the variables belong to.
         variables: ``{"params": ..., "batch_stats": ...}``.
         path: the file; an existing one is replaced.
-        metadata: what the file's header says besides.
 
     Raises:
         WeightsError: the file cannot be written, or the weights are of a dtype that is not read.
@@ -122,12 +119,12 @@ def save_safetensors(
                 f"{path}: cannot be written: {'/'.join(key)} is {value.dtype.name}, expected "
                 "float32, float16, bfloat16 or float64"
             )
-    channels = _flattened_channels(model, arrays, axis=3)
+    channels = _flattened_channels(model)
     tensors = {
         torch_name(model, key): np.ascontiguousarray(_to_torch(value, channels))
         for key, value in arrays.items()
     }
-    _save(tensors, path, metadata=metadata)
+    _save(tensors, path)
 
 
 def save_masks(model: nn.Module, variables: Variables, masks: Any, path: str | Path) -> None:
@@ -157,9 +154,7 @@ def save_masks(model: nn.Module, variables: Variables, masks: Any, path: str | P
     _save(tensors, path)
 
 
-def _save(
-    tensors: dict[str, np.ndarray], path: str | Path, *, metadata: Mapping[str, str] | None = None
-) -> None:
+def _save(tensors: dict[str, np.ndarray], path: str | Path) -> None:
     """Writes the whole file or nothing, readable by whom the umask lets; no link is followed."""
     path = Path(path)
     partial = path.with_name(f".{secrets.token_hex(8)}.partial")
@@ -168,7 +163,7 @@ def _save(
             raise WeightsError(f"{path}: cannot be written: there is something else than a file")
         try:
             with partial.open("xb") as file:
-                file.write(save(tensors, metadata=None if metadata is None else dict(metadata)))
+                file.write(save(tensors))
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
@@ -194,7 +189,7 @@ def from_tensorflow(
         WeightsError: an array is missing, superfluous, of another shape than the model's, or not
             of floats in the range of float32; the message names it. Or the model has BatchNorm.
     """
-    if any(info.norm for info in model.convs()):
+    if any(collection == "batch_stats" for collection, *_ in _keys(model)):
         raise WeightsError("arrays: those of ConvNets only are known, without BatchNorm")
     shapes = _shapes(model, image_shape)
     letters = {"kernel": "W", "bias": "b"}
@@ -234,7 +229,7 @@ def _usual_name(model: nn.Module, key: str) -> str:
 
 def _shared_prefix(model: nn.Module, keys: Sequence[str]) -> str:
     """What stands before the name of a layer of the model in all keys, such as ``"module."``."""
-    layers = {torch_name(model, _kernel(info.conv)).split(".")[0] for info in model.convs()}
+    layers = {torch_name(model, key).split(".")[0] for key in _keys(model)}
     prefix = ""
     while True:
         first = {key.removeprefix(prefix).partition(".")[0] for key in keys}
@@ -252,19 +247,15 @@ def _float32(source: str | Path, name: str, values: np.ndarray) -> np.ndarray:
     return converted
 
 
-def _kernel(conv: str) -> _Key:
-    return ("params", *conv.split("/"), "kernel")
+def _keys(model: nn.Module) -> list[_Key]:
+    """Paths of the model's variables, sorted."""
+    return sorted(_shapes(model, (64, 64, 3)))
 
 
-def kernel_shapes(model: nn.Module, image_shape: _Shape) -> dict[str, _Shape]:
-    """Shapes ``(h, w, Cin, Cout)`` of the model's conv kernels, by the convs' paths.
-
-    Args:
-        model: the model.
-        image_shape: ``(H, W, C)`` of its images.
-    """
-    shapes = _shapes(model, image_shape)
-    return {info.conv: shapes[_kernel(info.conv)] for info in model.convs()}
+def _first_kernel(model: nn.Module) -> _Key:
+    """Path of the kernel that sees the images: of the first conv beside all blocks."""
+    tops = (key for key in _keys(model) if len(key) == 3 and key[2] == "kernel")
+    return next(key for key in tops if key[1].startswith("conv"))
 
 
 def _shapes(model: nn.Module, image_shape: _Shape) -> dict[_Key, _Shape]:
@@ -313,20 +304,9 @@ def _torch_shape(shape: _Shape) -> _Shape:
     return shape[::-1]
 
 
-def _flattened_channels(
-    model: nn.Module, arrays: Mapping[_Key, np.ndarray], axis: int
-) -> int | None:
-    """Channels of the activations that the dense layer reads flattened; None where it reads means.
-
-    Args:
-        model: the model.
-        arrays: its variables.
-        axis: the axis of a conv kernel that holds the filters.
-    """
-    for info in model.convs():
-        if "fc" in info.readers:
-            return arrays[_kernel(info.conv)].shape[axis]
-    return None
+def _flattened_channels(model: nn.Module) -> int | None:
+    """Channels of the activations that the dense layer reads flattened; None if it reads means."""
+    return getattr(model, "channels", None)
 
 
 def _from_torch(value: np.ndarray, channels: int | None) -> np.ndarray:

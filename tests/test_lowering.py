@@ -15,7 +15,7 @@ import optax
 import pytest
 
 import jnnk
-from jnnk import data, graphs, measures, models, parallel, penalties, pruning, training
+from jnnk import data, graphs, measures, models, network, parallel, penalties, pruning, training
 from jnnk.measures import aggregate_consistency
 from jnnk.penalties import PENALTIES, SOFT_OVERLAP_KINDS, make_regularizer
 from jnnk.penalties import _channel_pairs as channel_pairs
@@ -54,6 +54,9 @@ KERNELS = [array(*size, 2, 5) for size in ((3, 3), (5, 5), (1, 3))]
 MODEL = models.create("resnet8", num_classes=10)
 VARIABLES = jax.eval_shape(MODEL.init, KEY, IMAGES)
 PARAMS = VARIABLES["params"]
+NETWORK = network.read(
+    lambda variables, images: MODEL.apply(variables, images)[0], VARIABLES, IMAGES
+)
 BATCHES = array(2, *IMAGES.shape)
 MESH = parallel.parse_mesh("data=1,channel=1")
 
@@ -71,7 +74,7 @@ def all_scores(kernels):
 def channel_choice(params):
     """By the criteria that need no graph; the others go by ``redundancy_curve``."""
     names = [name for name in CHANNEL_CRITERIA if name not in OF_GRAPHS]
-    return [channel_masks(params, MODEL.convs(), name, keep_rate=0.5, key=KEY) for name in names]
+    return [channel_masks(params, NETWORK, name, keep_rate=0.5, key=KEY) for name in names]
 
 
 def kept_above_zero(params):
@@ -87,7 +90,7 @@ def total_logits(params, images):
 
 
 def frozen(params):
-    return training.trainable_masks(params, MODEL.convs(), {"conv1": jnp.ones(16, bool)})
+    return training.trainable_masks(params, {"conv1": jnp.ones(16, bool)}, network=NETWORK)
 
 
 def state_of(params):
@@ -157,7 +160,7 @@ SMOOTH = {
     "apply_masks": (jnnk.apply_masks, (PARAMS, PARAMS)),
     "taylor_scores": (partial(pruning.taylor_scores, total_logits), (PARAMS, BATCHES)),
     "taylor_channel_scores": (
-        partial(pruning.taylor_channel_scores, total_logits, convs=MODEL.convs()),
+        partial(pruning.taylor_channel_scores, total_logits, network=NETWORK),
         (PARAMS, BATCHES),
     ),
     "l1_penalty": (training.l1_penalty, (PARAMS,)),

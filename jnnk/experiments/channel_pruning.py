@@ -9,23 +9,23 @@ the command goes on where it was stopped.
 import functools
 import itertools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from flax.linen import Module
 
+import jnnk.network
 from jnnk import pruning
 from jnnk.data import Dataset, first_images
 from jnnk.experiments.pruning import Accuracies
 from jnnk.experiments.runner import Network, run_cases
 from jnnk.graphs import NNKGraph
-from jnnk.jobs.criteria import inner_graphs
+from jnnk.jobs.criteria import channel_graphs
 from jnnk.jobs.finetune import latency_gain
+from jnnk.jobs.network import logits_of, network_of
 from jnnk.jobs.trainer import Recipe, Trainer
-from jnnk.network import read
 from jnnk.pruning._channels import OF_GRAPHS
 from jnnk.report.figures.levers import channel_pruning
 from jnnk.report.output import save_study
@@ -33,7 +33,7 @@ from jnnk.runs.folder import kept, require_settings
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import grouped, spread
 from jnnk.runs.study_records import ChannelCase, ChannelSummary, CompactCost
-from jnnk.training import make_evaluate, start_state
+from jnnk.training import make_evaluate
 
 
 class Settings(NamedTuple):
@@ -62,7 +62,7 @@ def reproduce_channel_pruning(
 ) -> tuple[ChannelSummary, ...]:
     """Measures what is not measured yet; tables and figure are made of all.
 
-    The networks' models tell ``convs()``. They are fine-tuned on the first training images and
+    The networks are fine-tuned on the first training images and
     evaluated on the first test images. The folder gets what `save_study` writes.
 
     Raises:
@@ -131,7 +131,6 @@ class _StudiedNetwork:
         evaluate = make_evaluate(model, normalization=self.dataset.normalization)
         path = self.folder / "accuracies.json"
         self._accuracies = Accuracies(path, variables, self.dataset, evaluate, self.progress)
-        self._trainer = functools.cache(self._make_trainer)
 
     def records(self, keep_rate: float, criterion: str) -> tuple[ChannelCase, ...]:
         """All measurements of one criterion at one share, from their file where there is one."""
@@ -147,7 +146,7 @@ class _StudiedNetwork:
         Only a random choice has a mask of its own for every seed.
         """
         settings, images = self.settings, len(self.dataset.test_images)
-        name, model, variables = self.network
+        name, _, variables = self.network
         before = self._accuracies(None, images)
         records = []
         for seed in settings.seeds:
@@ -156,7 +155,7 @@ class _StudiedNetwork:
             if not (is_new_mask or is_tuned):
                 continue
             masks = pruning.channel_masks(
-                variables["params"], model.convs(), criterion, keep_rate=keep_rate,
+                variables["params"], self._wiring, criterion, keep_rate=keep_rate,
                 graphs=self._graphs if criterion in OF_GRAPHS else None, key=jax.random.key(seed),
             )  # fmt: skip
             case = functools.partial(
@@ -174,7 +173,12 @@ class _StudiedNetwork:
     def _graphs(self) -> dict[str, NNKGraph]:
         _, model, variables = self.network
         options = {"images": self.settings.graph_images, "neighbors": self.settings.neighbors}
-        return inner_graphs(model, variables, self.dataset, **options)
+        convs = tuple(pruning.prunable_groups(self._wiring))
+        return channel_graphs(model, variables, self.dataset, convs, **options)
+
+    @functools.cached_property
+    def _wiring(self) -> jnnk.network.Network:
+        return network_of(self.network.model, self.dataset)
 
     def _cost(self, folder: pathlib.Path, masks: Any) -> CompactCost:
         """MACs and latency as shares of the whole network's; widths are the same for all masks."""
@@ -182,34 +186,34 @@ class _StudiedNetwork:
 
         def measure() -> CompactCost:
             shape = (batch_size, *self.dataset.test_images.shape[1:])
-            whole = _macs(model, variables, shape)
-            small = _macs(*pruning.compact(model, variables, masks), shape)
+            images = jax.ShapeDtypeStruct(shape, np.float32)
+            small = jnnk.network.compact(logits_of(model), variables, masks, images)
+            whole, small = (_macs(*each, images) for each in ((logits_of(model), variables), small))
             times = latency_gain(model, variables, masks, self.dataset, batch_size=batch_size)
-            assert times is not None, "the network tells its convs"
             return CompactCost(macs=small / whole, latency=times.compacted / times.whole)
 
         return kept(folder / "cost.json", measure, kind=CompactCost)
 
     def _tuned(self, folder: pathlib.Path, masks: Any, seed: int) -> float:
-        """Accuracy of the compacted network after fine-tuning."""
-        model, variables = pruning.compact(self.network.model, self.network.variables, masks)
-        trainer = self._trainer(model)
-        start = functools.partial(start_state, trainer.optimizer, jax.random.key(seed), variables)
-        state = trainer.fit(
-            start, seed=seed, folder=folder, progress=self.progress.unseen(), description=""
+        """Accuracy after fine-tuning under a mask."""
+        _, accuracies = self._trainer.finetune(
+            self.network.variables,
+            masks,
+            jax.random.key(seed),
+            seed=seed,
+            folder=folder,
+            progress=self.progress.unseen(),
+            description="",
         )
-        return trainer.accuracy(state.variables)
+        return accuracies.accuracy_finetuned
 
-    def _make_trainer(self, model: Module) -> Trainer:
-        """Made once for the masks that leave the same widths."""
+    @functools.cached_property
+    def _trainer(self) -> Trainer:
         epochs = self.settings.tune_epochs
         recipe = Recipe.of(self.settings, epochs=epochs, weight_decay=1e-4)
-        return Trainer(model, self.dataset, recipe)
+        return Trainer(self.network.model, self.dataset, recipe)
 
 
-def _macs(model: Module, variables: dict, shape: tuple[int, ...]) -> int:
-    network = read(model.apply, variables, jax.ShapeDtypeStruct(shape, np.float32))
-    everything = pruning.masks_from_layers(variables["params"], {})
-    macs = pruning.summarize(variables["params"], everything, network=network).macs
-    assert macs is not None, "of a network that was read"
-    return macs[0]
+def _macs(apply_fn: Callable[..., Any], variables: Any, images: jax.ShapeDtypeStruct) -> int:
+    """MACs of one image."""
+    return sum(conv.macs for conv in jnnk.network.read(apply_fn, variables, images).convs)

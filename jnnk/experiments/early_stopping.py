@@ -63,7 +63,7 @@ def reproduce_early_stopping(
 ) -> tuple[StoppingSummary, ...]:
     """Trains what is not trained yet; tables and figure are made of all.
 
-    The network tells its ``convs()``; the data set is of the two classes, see
+    The data set is of the two classes, see
     :func:`jnnk.data.only_classes`. The folder gets what `save_study` writes, and a folder for each
     training.
 

@@ -11,9 +11,10 @@ from flax.linen import Module
 from jnnk._core.errors import InputError
 from jnnk._core.memory import gib, machine_memory
 from jnnk.data import Dataset
+from jnnk.jobs.network import abstract_variables
 from jnnk.jobs.overlap import chosen_layers, network_layers
 from jnnk.jobs.stopping import num_trained_on
-from jnnk.jobs.train import abstract_variables, make_penalty
+from jnnk.jobs.train import make_penalty
 from jnnk.runs.settings import ChannelConfig, OverlapConfig, TrainConfig
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import optax
 from flax.linen import Module
 
-from jnnk.data import Dataset
+from jnnk.data import Dataset, normalize
 from jnnk.graphs import NNKGraph, channelwise_nnk_graph
+from jnnk.jobs.network import logits_of
 from jnnk.network import capture
-from jnnk.pruning import inner_convs
 from jnnk.training import Batch, make_predict
 
 TAYLOR = "taylor"
@@ -22,21 +22,30 @@ _BATCH = 100
 _SIZE = 8  # maps are averaged to at most so many positions a side
 
 
-def inner_graphs(
-    model: Module, variables: dict, dataset: Dataset, *, images: int, neighbors: int
+def channel_graphs(
+    model: Module,
+    variables: dict[str, Any],
+    dataset: Dataset,
+    convs: tuple[str, ...],
+    *,
+    images: int,
+    neighbors: int,
 ) -> dict[str, NNKGraph]:
-    """By inner conv, the channel-wise NNK graph of its activations on the first training images.
+    """By conv, the channel-wise NNK graph of its activations on the first training images.
 
     Maps are averaged to at most 8 x 8, and there are at most as many neighbours as other images.
     """
-    layers = [info.conv for info in inner_convs(model.convs())]
-    predict = make_predict(model, normalization=dataset.normalization)
+    logits = logits_of(model)
+
+    def predict(variables: dict[str, Any], images: jax.Array) -> jax.Array:
+        return logits(variables, normalize(images, dataset.normalization))
+
     chosen = np.asarray(dataset.train_images[:images])
     neighbors = min(neighbors, len(chosen) - 1)
     return {
         captured.name: channelwise_nnk_graph(jnp.asarray(captured.values), num_neighbors=neighbors)
         for captured in capture(
-            predict, variables, chosen, layers=layers, site="reported", pooling="mean", size=_SIZE
+            predict, variables, chosen, layers=convs, pooling="mean", size=_SIZE
         )
     }
 

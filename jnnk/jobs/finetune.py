@@ -1,25 +1,25 @@
 """What pruning kernels and channels share: a network under a mask, fine-tuned and measured."""
 
 import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from flax.linen import Module
 
 from jnnk._core.timing import latencies
-from jnnk.data import Dataset
+from jnnk.data import Dataset, normalize
 from jnnk.jobs.fit import Evaluate
+from jnnk.jobs.network import logits_of, network_of
 from jnnk.jobs.trainer import Recipe, Trainer
-from jnnk.network import read
-from jnnk.pruning import MaskSummary, compact, summarize
+from jnnk.network import compact
+from jnnk.pruning import MaskSummary, summarize
 from jnnk.runs.contents import train_config
 from jnnk.runs.folder import Run
 from jnnk.runs.mask_files import save_masks
 from jnnk.runs.progress import Progress
 from jnnk.runs.records import FineTuned, Latency
 from jnnk.runs.settings import ChannelConfig, PruneConfig
-from jnnk.training import make_predict
 
 
 class Pruned(NamedTuple):
@@ -28,7 +28,7 @@ class Pruned(NamedTuple):
     variables: dict  # after fine-tuning
     accuracies: FineTuned  # before and after
     kept: MaskSummary  # what the mask keeps
-    latency: Latency | None  # None where the network does not tell its wiring
+    latency: Latency  # before and after compaction
 
 
 def prune_and_finetune(
@@ -65,8 +65,7 @@ def prune_and_finetune(
         remedy=f"a smaller --finetune-learning-rate than {rate:g}, {folder} deleted",
     )
     progress.check()
-    image = jax.ShapeDtypeStruct((1, *dataset.train_images.shape[1:]), np.float32)
-    network = read(model.apply, variables, image)
+    network = network_of(model, dataset)
     return Pruned(
         variables=state.variables,
         accuracies=accuracies,
@@ -77,22 +76,25 @@ def prune_and_finetune(
 
 def latency_gain(
     model: Module, variables: dict, masks: Any, dataset: Dataset, *, batch_size: int = 64
-) -> Latency | None:
+) -> Latency:
     """Times logits of a batch of test images, before and after compaction, in one run.
 
     The weights that the mask prunes are zero. Kernels alone save no time: only filters without a
-    kernel left go. None where the network does not tell its wiring.
+    kernel left go.
     """
-    if not hasattr(model, "convs"):
-        return None
     images = jax.device_put(dataset.test_images[:batch_size])
-    networks = {"whole": (model, variables), "compacted": compact(model, variables, masks)}
+    whole = logits_of(model)
 
-    def caller(network: Module, variables: dict):
-        predict = make_predict(network, normalization=dataset.normalization)
-        logits = jax.jit(lambda variables, images: predict(variables, images)[0])
-        variables = jax.device_put(variables)
-        return lambda: logits(variables, images)
+    def logits(variables: dict, images: jax.Array) -> jax.Array:
+        return whole(variables, normalize(images, dataset.normalization))
 
+    def caller(function: Callable[[Any, jax.Array], jax.Array], variables: dict):
+        compiled, variables = jax.jit(function), jax.device_put(variables)
+        return lambda: compiled(variables, images)
+
+    networks = {
+        "whole": (logits, variables),
+        "compacted": compact(logits, variables, masks, images),
+    }
     times = latencies({name: caller(*network) for name, network in networks.items()})
     return Latency(device=jax.devices()[0].device_kind, images=len(images), **times)

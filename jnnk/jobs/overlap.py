@@ -13,7 +13,8 @@ from jnnk._core.errors import InputError
 from jnnk.data import Dataset, epoch_order
 from jnnk.graphs._layer_graphs import layer_graphs
 from jnnk.jobs.channel_pictures import check_channels, default_channels, keep_pictures
-from jnnk.jobs.train import abstract_variables, kept_epochs, load_state, random_state
+from jnnk.jobs.network import abstract_variables
+from jnnk.jobs.train import kept_epochs, load_state, random_state
 from jnnk.measures import measure_graphs
 from jnnk.network import capture, layer_shapes
 from jnnk.parallel import replicate

@@ -10,10 +10,12 @@ from flax.linen import Module
 
 from jnnk._core.errors import InputError
 from jnnk.data import Dataset
-from jnnk.jobs.criteria import TAYLOR, inner_graphs, taylor
+from jnnk.jobs.criteria import TAYLOR, channel_graphs, taylor
 from jnnk.jobs.finetune import prune_and_finetune
+from jnnk.jobs.network import network_of
 from jnnk.jobs.train import load_state, require_trained
-from jnnk.pruning import channel_masks, compact, inner_convs, taylor_channel_scores
+from jnnk.network import compact
+from jnnk.pruning import channel_masks, prunable_groups, taylor_channel_scores
 from jnnk.pruning._channels import OF_GRAPHS
 from jnnk.runs.contents import train_config
 from jnnk.runs.divergence import read_result
@@ -29,27 +31,32 @@ def prune_channels(
     """Removes channels from the trained network of a run, into its ``channels/CRITERION``.
 
     Raises:
-        InputError: if the network does not tell its wiring or has no inner channels, or the folder
-            holds a pruning with other settings.
+        InputError: if no channel of the network can be removed, or the folder holds a pruning with
+            other settings.
     """
     folder = run.path / "channels" / config.channels
-    if not hasattr(model, "convs"):
-        raise InputError("--channels needs a network that tells its wiring")
     require_trained(run)
-    keep_rates = _keep_rates(config, [info.conv for info in inner_convs(model.convs())])
+    network = network_of(model, dataset)
+    groups = prunable_groups(network)
+    if not groups:
+        raise InputError("--channels: no convolution of this network has channels that can go")
+    keep_rates = _keep_rates(config, list(groups))
     require_settings(folder, config)
     if (found := read_result(folder, ChannelPruningResult)) is not None:
         return found
-    variables, convs = load_state(run, model, dataset).variables, model.convs()
+    variables = load_state(run, model, dataset).variables
     progress.check()
     criterion, images, graphs = config.channels, config.images, None
     if criterion in OF_GRAPHS:
-        graphs = inner_graphs(model, variables, dataset, images=images, neighbors=config.neighbors)
+        convs = tuple(name for group in groups.values() for name in group.producers)
+        graphs = channel_graphs(
+            model, variables, dataset, convs, images=images, neighbors=config.neighbors
+        )
     elif criterion == TAYLOR:
-        scores = partial(taylor_channel_scores, convs=convs)
+        scores = partial(taylor_channel_scores, network=network)
         criterion = taylor(scores, model, variables, dataset, images=images)
     masks = channel_masks(
-        variables["params"], convs, criterion, keep_rate=keep_rates, round_to=config.round_to,
+        variables["params"], network, criterion, keep_rate=keep_rates, round_to=config.round_to,
         graphs=graphs, key=jax.random.key(train_config(run).seed),
     )  # fmt: skip
     pruned = prune_and_finetune(
@@ -70,11 +77,12 @@ def prune_channels(
 
 def _largest_difference(model: Module, variables: dict, masks: Any, images: np.ndarray) -> float:
     """Between the logits of the compacted network and of the masked one."""
-    small, small_variables = compact(model, variables, masks)
     inputs = images.astype(np.float32) / 255
+    logits = logits_of(model)
+    small, small_variables = compact(logits, variables, masks, inputs)
 
     def both_logits(variables: dict, small_variables: dict) -> tuple[jax.Array, jax.Array]:
-        return model.apply(variables, inputs)[0], small.apply(small_variables, inputs)[0]
+        return logits(variables, inputs), small(small_variables, inputs)
 
     whole_logits, small_logits = jax.jit(both_logits)(variables, small_variables)
     return float(np.abs(small_logits - whole_logits).max())

@@ -10,8 +10,9 @@ from jnnk._core.errors import InputError
 from jnnk.data import Dataset, first_images
 from jnnk.graphs import channelwise_nnk_graph, cosine, nnk_graph
 from jnnk.jobs.fit import Monitor, Watched
+from jnnk.jobs.network import abstract_variables, network_of
 from jnnk.measures import loo_error
-from jnnk.network import capture
+from jnnk.network import capture, layer_shapes
 from jnnk.runs.records import EpochMetrics
 from jnnk.training import (
     TrainState,
@@ -40,7 +41,7 @@ def stopping(
     :func:`jnnk.training.freezable`.
 
     Raises:
-        InputError: for an unknown name, or a model that does not tell its convs.
+        InputError: for an unknown name.
     """
     if name is None:
         return dataset, None
@@ -48,12 +49,14 @@ def stopping(
         raise InputError(f"--stop: expected one of {', '.join(STOPPING)}, got {name!r}")
     dataset, error = STOPPING[name](model, dataset)
 
+    network = network_of(model, dataset)
+
     def monitor(state: TrainState, epochs: Sequence[EpochMetrics]) -> tuple[TrainState, Watched]:
         errors = {layer: tuple(each.tolist()) for layer, each in error(state).items()}
         history = [epoch.errors or {} for epoch in epochs] + [errors]
         stopped = {layer: _stopped([each[layer] for each in history], patience) for layer in errors}
         if name == "channel-nnk":
-            trainable = trainable_masks(state.params, model.convs(), stopped)
+            trainable = trainable_masks(state.params, stopped, network=network)
             state = freeze(state, trainable)
         return state, Watched(
             errors=errors,
@@ -81,16 +84,21 @@ def _stopped(history: list, patience: int) -> np.ndarray:
 
 def _channel_nnk(model: Module, dataset: Dataset) -> tuple[Dataset, Error]:
     """The leave-one-out error of each channel of each conv."""
-    if not hasattr(model, "convs"):
-        raise InputError("--stop channel-nnk needs a model that tells its convs")
-    layers = [info.conv for info in model.convs() if info.conv == info.activation]
-    return dataset, _loo_errors(model, dataset, layers, channelwise_nnk_graph, flat=False)
+    return dataset, _loo_errors(
+        model, dataset, list(_layers(model, dataset)), channelwise_nnk_graph, flat=False
+    )
 
 
 def _nnk(model: Module, dataset: Dataset) -> tuple[Dataset, Error]:
     """The leave-one-out error of the last layer as a whole (DeepNNK)."""
-    last = [info.activation for info in model.convs()][-1:]
+    last = list(_layers(model, dataset))[-1:]
     return dataset, _loo_errors(model, dataset, last, nnk_graph, flat=True)
+
+
+def _layers(model: Module, dataset: Dataset) -> dict[str, tuple[int, ...]]:
+    predict = make_predict(model, normalization=dataset.normalization)
+    variables = abstract_variables(model, dataset)
+    return layer_shapes(predict, variables, dataset.train_images, site="reported")
 
 
 def _validation(model: Module, dataset: Dataset) -> tuple[Dataset, Error]:

@@ -3,7 +3,6 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 from flax.linen import Module
 from jax.sharding import Mesh
 
@@ -91,12 +90,6 @@ def require_network(run: Run) -> None:
 def random_state(run: Run, model: Module, dataset: Dataset) -> TrainState:
     """A state with random weights drawn from the run's seed, whatever weights it started from."""
     return _start(model, dataset, train_config(run), None)
-
-
-def abstract_variables(model: Module, dataset: Dataset) -> dict:
-    """The shapes and dtypes of a model's variables for these images, without making them."""
-    image = jax.ShapeDtypeStruct((1, *dataset.train_images.shape[1:]), jnp.float32)
-    return jax.eval_shape(partial(model.init, train=False), jax.random.key(0), image)
 
 
 def kept_epochs(run: Run) -> list[int]:

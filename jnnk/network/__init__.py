@@ -2,10 +2,13 @@
 
 from jnnk.network._as_function import as_function
 from jnnk.network._capture import POOLINGS, LayerActivations, capture, layer_shapes
+from jnnk.network._compaction import compact, thin
 from jnnk.network._frameworks import Variables
 from jnnk.network._kernels import KernelAxes
 from jnnk.network._network import Conv, Group, LeftOut, Network, Slices
 from jnnk.network._reading import read
+from jnnk.network._thinning import Thinning
+from jnnk.network._thinning_files import load_thinning, save_thinning
 from jnnk.network._with_activations import with_activations
 
 __all__ = [
@@ -17,10 +20,15 @@ __all__ = [
     "LeftOut",
     "Network",
     "Slices",
+    "Thinning",
     "Variables",
     "as_function",
     "capture",
+    "compact",
     "layer_shapes",
+    "load_thinning",
     "read",
+    "save_thinning",
+    "thin",
     "with_activations",
 ]

@@ -20,7 +20,6 @@ from jnnk.pruning._channels import (
     channel_masks,
     prunable_groups,
 )
-from jnnk.pruning._compaction import compact
 from jnnk.pruning._linalg.eigenvalues import Eigenvalues, determinant, eigenvalues, gram_determinant
 from jnnk.pruning._linalg.singular_values import singular_values
 from jnnk.pruning._masked_optimizer import keep_pruned_zero
@@ -51,7 +50,6 @@ __all__ = [
     "authors_mode",
     "chance_of_real",
     "channel_masks",
-    "compact",
     "cubic_schedule",
     "determinant",
     "eigenvalue_kinds",

@@ -187,11 +187,13 @@ def channel_masks(
     convs = {conv.path: conv for conv in network.convs}
     layers: dict[str, Array] = {}
     for number, (name, group) in enumerate(groups.items()):
+        pruned = num_pruned(group.size, rates[name])
+        # Fewer pruned, so that a multiple is kept.
+        pruned = max(0, pruned - (pruned - group.size) % round_to)
+        if not pruned:
+            continue
         folded = None if key is None else jax.random.fold_in(key, number)
         scores = _group_scores(leaves, network, group, criterion, graphs, folded)
-        pruned = num_pruned(len(scores), rates[name])
-        # Fewer pruned, so that a multiple is kept.
-        pruned = max(0, pruned - (pruned - len(scores)) % round_to)
         keep = keep_largest(scores[:, None], pruned)[:, 0]
         for slices in group.slices:
             if slices.path in convs:

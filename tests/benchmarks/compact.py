@@ -13,14 +13,11 @@ import numpy as np
 
 from jnnk import models
 from jnnk._core.timing import latencies
-from jnnk.network import read
+from jnnk.network import compact, read
 from jnnk.pruning import (
     KeepRate,
     apply_masks,
-    compact,
     make_masks,
-    masks_from_layers,
-    summarize,
 )
 
 
@@ -40,22 +37,24 @@ def main():
         include="layer*_*/conv1/kernel",
     )
     masked = {**variables, "params": apply_masks(variables["params"], masks)}
-    small, small_variables = compact(model, variables, masks)
-    networks = {"masked": (model, masked), "compacted": (small, small_variables)}
-    calls = {
-        name: jax.jit(lambda v, x, m=m: m.apply(v, x)[0]).lower(v, images).compile()
-        for name, (m, v) in networks.items()
+
+    def whole(variables, images):
+        return model.apply(variables, images)[0]
+
+    networks = {
+        "masked": (whole, masked),
+        "compacted": compact(whole, variables, masks, images),
     }
+    calls = {name: jax.jit(f).lower(v, images).compile() for name, (f, v) in networks.items()}
     logits = {name: np.asarray(calls[name](networks[name][1], images)) for name in calls}
     medians = latencies(
         {name: partial(call, networks[name][1], images) for name, call in calls.items()},
         repeats=100,
     )
-    for name, (m, v) in networks.items():
-        everything = masks_from_layers(v["params"], {})
-        counts = summarize(v["params"], everything, network=read(m.apply, v, images))
-        size = f"{counts.macs[0]:,} MACs, {counts.params[0]:,} parameters"
-        print(f"{name:10s} {medians[name]:6.1f} ms, {size}")
+    for name, (function, variables) in networks.items():
+        macs = sum(conv.macs for conv in read(function, variables, images).convs)
+        weights = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+        print(f"{name:10s} {medians[name]:6.1f} ms, {macs:,} MACs, {weights:,} parameters")
     print(
         f"batch {args.batch}: {medians['masked'] / medians['compacted']:.2f}x faster, "
         f"logits differ by {np.abs(logits['masked'] - logits['compacted']).max():.1e}"

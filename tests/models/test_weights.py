@@ -126,18 +126,6 @@ def test_what_would_not_be_read_is_not_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_thinned_network_makes_the_round_trip(tmp_path):
-    model = models.create("resnet8", num_classes=3).with_thin(
-        {
-            "layer1_0/conv1": {"width": 3},
-            "layer1_0/conv2": {"constant": True, "writes": (0, 5)},
-        }
-    )
-    variables = draws(model)
-    models.save_safetensors(model, variables, tmp_path / "net.safetensors")
-    assert same(models.load_safetensors(model, tmp_path / "net.safetensors"), variables)
-
-
 def test_names_and_layout_are_pytorchs(tmp_path):
     model = models.create("resnet8", num_classes=3, shortcut="B")
     variables = draws(model)

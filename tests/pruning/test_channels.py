@@ -8,13 +8,12 @@ import pytest
 from jnnk.graphs import NNKGraph
 from jnnk.measures import redundancy_curve
 from jnnk.models import create
-from jnnk.network import read
+from jnnk.network import compact, read
 from jnnk.pruning import (
     CHANNEL_CRITERIA,
     ChannelView,
     apply_masks,
     channel_masks,
-    compact,
     prunable_groups,
 )
 from jnnk.pruning._conv_leaves import conv_kernels
@@ -33,10 +32,14 @@ def _graph(supports):
     )
 
 
+def logits_of(model):
+    return lambda variables, images: model.apply(variables, images)[0]
+
+
 def network_of(model):
     images = jax.ShapeDtypeStruct((2, 8, 8, 3), "float32")
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    return read(lambda variables, images: model.apply(variables, images)[0], variables, images)
+    return read(logits_of(model), variables, images)
 
 
 def _view(**fields):
@@ -95,14 +98,14 @@ def test_masked_channels_are_dropped_whole(criterion):
         if criterion == "bn_scale":
             scale = params[conv.split("/")[0]]["bn1"]["scale"]
             assert scale[kept[0]].min() >= scale[~kept[0]].max()
-    small, small_variables = compact(model, variables, masks)
-    assert dict(small.thin) == {conv: small.thin[conv] for conv in inner}
-    assert [small.thin[conv].width for conv in inner] == [4, 8, 16]
-    assert not any(entry.constant for entry in small.thin.values())
+    logits = logits_of(model)
+    small, small_variables = compact(logits, variables, masks, images)
+    shapes = [
+        small_variables["params"][conv.split("/")[0]]["conv1"]["kernel"].shape for conv in inner
+    ]
+    assert [shape[3] for shape in shapes] == [4, 8, 16]
     masked = {**variables, "params": apply_masks(params, masks)}
-    np.testing.assert_allclose(
-        small.apply(small_variables, images)[0], model.apply(masked, images)[0], atol=1e-4
-    )
+    np.testing.assert_allclose(small(small_variables, images), logits(masked, images), atol=1e-4)
 
 
 WIDTHS = {"layer1_0/conv1": 16, "layer2_0/conv1": 32, "layer3_0/conv1": 64}
@@ -185,3 +188,58 @@ def test_misuse_raises():
         CHANNEL_CRITERIA["bn_scale"](_view())
     with pytest.raises(ValueError, match="key"):
         CHANNEL_CRITERIA["random"](_view(key=None))
+
+
+def test_streams_are_scored_by_all_that_make_them():
+    """A channel of a stream scores the sum of its filters' L1 norms, and goes everywhere."""
+    model = create("resnet8", num_classes=3, shortcut="B")
+    images = np.zeros((1, 8, 8, 3), np.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes["params"])
+    network = network_of(model)
+    groups = prunable_groups(network, streams=True)
+    assert list(groups) == [
+        "conv1", "layer1_0/conv1", "layer2_0/downsample_conv", "layer2_0/conv1",
+        "layer3_0/downsample_conv", "layer3_0/conv1",
+    ]  # fmt: skip
+    masks = channel_masks(params, network, "l1_norm", keep_rate=0.5, streams=True)
+    block = params["layer2_0"]
+    norms = sum(
+        np.abs(block[name]["kernel"]).sum((0, 1, 2)) for name in ("downsample_conv", "conv2")
+    )
+    kept = norms >= np.sort(norms)[16]
+    found = masks["layer2_0"]
+    np.testing.assert_array_equal(found["conv2"]["kernel"][0, 0].any(0), kept)
+    np.testing.assert_array_equal(found["downsample_conv"]["kernel"][0, 0].any(0), kept)
+    np.testing.assert_array_equal(masks["layer3_0"]["conv1"]["kernel"][0, 0].any(1), kept)
+    assert masks["conv1"]["kernel"].sum() == 3 * 8
+
+
+def test_any_layout_and_library():
+    """Filters first, and a norm whose scale is found by what is done with it."""
+
+    def apply_fn(variables, images):
+        maps = jax.lax.conv(images, variables["a"], (1, 1), "SAME")
+        maps = jax.nn.relu(
+            maps * variables["gain"][:, None, None] + variables["shift"][:, None, None]
+        )
+        return jax.lax.conv(maps, variables["b"], (1, 1), "SAME").mean((2, 3)) @ variables["head"]
+
+    rng = np.random.default_rng(1)
+    variables = {
+        "a": rng.normal(size=(6, 3, 3, 3)), "gain": np.array([1, -5, 2, 0.1, 3, -4]),
+        "shift": rng.normal(size=6), "b": rng.normal(size=(4, 6, 3, 3)),
+        "head": rng.normal(size=(4, 2)),
+    }  # fmt: skip
+    variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), variables)
+    images = jnp.asarray(rng.normal(size=(2, 3, 5, 5)), jnp.float32)
+    network = read(apply_fn, variables, images)
+    masks = channel_masks(variables, network, "bn_scale", keep_rate={"a": 0.5})
+    kept = np.isin(np.arange(6), [1, 4, 5])
+    np.testing.assert_array_equal(masks["a"][:, 0, 0, 0], kept)
+    np.testing.assert_array_equal(masks["b"][0, :, 0, 0], kept)
+    small, small_variables = compact(apply_fn, variables, masks, images)
+    assert small_variables["a"].shape[0] == small_variables["b"].shape[1] == 3
+    expected = apply_fn(apply_masks(variables, masks), images)
+    np.testing.assert_allclose(small(small_variables, images), expected, rtol=1e-4, atol=1e-4)

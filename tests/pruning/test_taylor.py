@@ -1,7 +1,5 @@
 """Taylor scores against derivatives by gates, computed in float64 with NumPy."""
 
-from typing import NamedTuple
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,6 +7,7 @@ import numpy as np
 import pytest
 
 from jnnk.models import create
+from jnnk.network import read
 from jnnk.pruning import (
     KeepRate,
     channel_masks,
@@ -79,11 +78,6 @@ def test_masks_by_them_keep_the_largest(arrays):
     np.testing.assert_array_equal(masks["conv"]["kernel"][0, 0], keep)
 
 
-class ConvInfo(NamedTuple):
-    conv: str
-    norm: str | None
-
-
 class Smooth(nn.Module):
     """Two convs without a kink, of which the first has a BatchNorm."""
 
@@ -126,9 +120,9 @@ def test_scores_are_those_of_central_differences_in_float64():
         gates = np.eye(12).reshape(12, 3, 4)
         by_kernel = np.reshape([slope({("second", "kernel"): gate}) for gate in gates], (3, 4))
     arguments = jax.tree.map(jnp.float32, (variables["params"], (images, targets)))
-    convs = [ConvInfo("first", "norm"), ConvInfo("second", None)]
     variables = jax.tree.map(jnp.float32, variables)
-    scores = taylor_channel_scores(loss, *arguments, convs=convs)
+    network = read(Smooth().apply, variables, jnp.float32(images[0]))
+    scores = taylor_channel_scores(loss, *arguments, network=network)
     for layer, expected in by_channel.items():
         np.testing.assert_allclose(scores[f"{layer}/kernel"], expected, rtol=1e-4)
     scores = taylor_scores(loss, *arguments)
@@ -150,7 +144,8 @@ def test_channels_behind_batchnorm():
         return -picked.mean()
 
     params, batches = variables["params"], (images, labels)
-    scores = jax.jit(lambda p: taylor_channel_scores(loss, p, batches, convs=model.convs()))(params)
+    network = read(lambda v, images: model.apply(v, images)[0], variables, images[0])
+    scores = jax.jit(lambda p: taylor_channel_scores(loss, p, batches, network=network))(params)
     assert scores.keys() == conv_kernels(params).keys()
 
     @jax.jit
@@ -170,7 +165,7 @@ def test_channels_behind_batchnorm():
         expected.append(np.mean(np.square(slopes)))
     found = scores["layer2_0/conv1/kernel"][np.array([0, 5])]
     np.testing.assert_allclose(found, expected, rtol=0.02)
-    masks = channel_masks(params, model.convs(), scores, keep_rate=0.25)
+    masks = channel_masks(params, network, scores, keep_rate=0.25)
     keep = np.asarray(masks["layer2_0"]["conv1"]["kernel"][0, 0, 0]) != 0
     scores = np.asarray(scores["layer2_0/conv1/kernel"])
     assert keep.sum() == 8 and scores[keep].min() >= scores[~keep].max()

@@ -11,7 +11,7 @@ from jnnk import InputError, training
 from jnnk.data import Dataset, Normalization
 from jnnk.jobs.fit import fit
 from jnnk.jobs.stopping import stopping
-from jnnk.models import ConvInfo
+from jnnk.network import read
 from jnnk.runs.progress import Silent
 from jnnk.training import (
     freezable,
@@ -35,12 +35,6 @@ class Net(nn.Module):
         second = nn.relu(nn.Conv(4, (3, 3), name="conv2")(first))
         logits = nn.Dense(2, name="fc")(second.mean((1, 2)))
         return logits, {"conv1": first, "conv2": second}
-
-    def convs(self):
-        return (
-            ConvInfo("conv1", "bn1", ("conv2",), "conv1"),
-            ConvInfo("conv2", None, ("fc",), "conv2"),
-        )
 
 
 def _dataset(size=60):
@@ -81,7 +75,8 @@ def test_frozen_channels_do_not_move_and_the_others_do():
         batch = training.Batch(data.train_images, data.train_labels)
         state, _ = step(state, batch)
         stopped = {"conv1": np.array([True, False, False]), "conv2": np.arange(4) == 2}
-        masks = trainable_masks(state.params, model.convs(), stopped)
+        network = read(lambda v, x: model.apply(v, x)[0], state.variables, jnp.ones((1, 8, 8, 1)))
+        masks = trainable_masks(state.params, stopped, network=network)
         state = freeze(state, masks)
         params, inner = jax.tree.map(np.asarray, (state.params, state.opt_state))
         for _ in range(2):
@@ -139,9 +134,7 @@ def test_a_rule_ends_a_training_and_is_resumed(name, tmp_path):
     assert int(train(100).step) == int(state.step)
 
 
-def test_unknown_rules_and_models_are_named():
+def test_unknown_rules_are_named():
     with pytest.raises(InputError, match="expected one of channel-nnk, nnk, validation"):
         stopping("loss", Net(), _dataset(), patience=1)
-    with pytest.raises(InputError, match="tells its convs"):
-        stopping("channel-nnk", nn.Dense(2), _dataset(), patience=1)
     assert stopping(None, Net(), _dataset(), patience=1)[1] is None

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from accelerator import data
 from accelerator.measure import compiled_together, side_by_side
 from jnnk import apply_masks, compact, make_masks, models
-from jnnk.pruning import KeepRate
+from jnnk.network import read
+from jnnk.pruning import KeepRate, prunable_groups
 
 FULL = ("resnet50", 224, (1, 64, 256))
 SMALL = ("resnet8", 16, (1, 8))
@@ -21,7 +22,7 @@ def run(report):
     # A masked network is the whole one's program, with other weights.
     programs = compiled_together(
         {
-            (which, batch): (_logits(networks[which][0]), networks[which][1], images[batch])
+            (which, batch): (*networks[which], images[batch])
             for batch in batches
             for which in ("whole", "compacted")
         }
@@ -44,10 +45,12 @@ def run(report):
 
 
 def _networks(name):
-    """Model and variables by name, and how many weights each holds."""
+    """Function and variables by name, and how many weights each holds."""
     model = models.create(name, num_classes=1000)
     variables = data.variables_of(model)
-    inner = [f"{info.conv}/kernel" for info in model.convs() if info.readers]
+    image = jax.ShapeDtypeStruct((1, 32, 32, 3), "float32")
+    logits = _logits(model)
+    inner = [f"{conv}/kernel" for conv in prunable_groups(read(logits, variables, image))]
     masks = make_masks(
         variables["params"],
         criterion="weight",
@@ -57,9 +60,9 @@ def _networks(name):
     )
     masked = {**variables, "params": apply_masks(variables["params"], masks)}
     networks = {
-        "whole": (model, variables),
-        "masked": (model, masked),
-        "compacted": compact(model, variables, masks),
+        "whole": (logits, variables),
+        "masked": (logits, masked),
+        "compacted": compact(logits, variables, masks, image),
     }
     counts = {
         which: sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))

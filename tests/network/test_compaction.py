@@ -8,14 +8,13 @@ import pytest
 from jnnk import models
 from jnnk.models.convnet import SIX, ConvNet
 from jnnk.models.resnet import ResNet
-from jnnk.network import read
+from jnnk.network import compact, read
 from jnnk.pruning import (
     KeepRate,
     apply_masks,
-    compact,
+    channel_masks,
     make_masks,
     masks_from_layers,
-    summarize,
 )
 
 IMAGES = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
@@ -35,17 +34,24 @@ def random_variables(model):
     return scaled
 
 
-def logits(model, variables, images=IMAGES):
-    return np.asarray(jax.jit(model.apply)(variables, images)[0])
-
-
 def check_same_logits(model, variables, masks, images=IMAGES):
-    small, small_variables = compact(model, variables, masks)
+    def logits(variables, images):
+        return model.apply(variables, images)[0]
+
+    small, small_variables = compact(logits, variables, masks, images)
     masked = {**variables, "params": apply_masks(variables["params"], masks)}
     with jax.default_matmul_precision("highest"):  # a GPU's own is good to three digits
-        expected, found = logits(model, masked, images), logits(small, small_variables, images)
+        expected = np.asarray(jax.jit(logits)(masked, images))
+        found = np.asarray(jax.jit(small)(small_variables, images))
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
     return small, small_variables
+
+
+def widths(variables, path):
+    """Input channels and filters of a conv."""
+    for name in path.split("/"):
+        variables = variables[name]
+    return variables["kernel"].shape[2:]
 
 
 def count(variables):
@@ -75,8 +81,8 @@ def test_everything_dead():
     model = ResNet(5, (1, 1), (8, 16), shortcut="B")
     variables = random_variables(model)
     masks = make_masks(variables["params"], criterion="weight", keep_rate=0.0, pointwise=True)
-    small, _ = check_same_logits(model, variables, masks)
-    assert small.thin["layer1_0/conv1"].width == 1
+    _, small = check_same_logits(model, variables, masks)
+    assert widths(small["params"], "layer1_0/conv1") == (1, 1)
 
 
 def test_convnet_and_its_dense_reader():
@@ -98,18 +104,17 @@ def test_a_filter_that_nothing_reads_goes_and_takes_others_along():
     masks = masks_from_layers(
         variables["params"], {"layer1_0/conv3/kernel": keep, "layer1_0/conv2/kernel": inner}
     )
-    small, _ = check_same_logits(model, variables, masks)
-    assert small.thin["layer1_0/conv2"].width == 7
-    assert small.thin["layer1_0/conv1"].width == 6
-    assert not small.thin["layer1_0/conv2"].constant  # unread is not constant
+    _, small = check_same_logits(model, variables, masks)
+    assert widths(small["params"], "layer1_0/conv1") == (8, 6)
+    assert widths(small["params"], "layer1_0/conv2") == (6, 7)
+    assert widths(small["params"], "layer1_0/conv3") == (7, 32)
 
 
 def test_a_mask_that_keeps_all_changes_nothing():
     model = ResNet(5, (1,), (8,))
     variables = random_variables(model)
     masks = masks_from_layers(variables["params"], {})
-    small, small_variables = compact(model, variables, masks)
-    assert small == model
+    _, small_variables = check_same_logits(model, variables, masks)
     same = jax.tree.map(lambda a, b: bool((a == b).all()), small_variables, variables)
     assert all(jax.tree.leaves(same))
 
@@ -126,21 +131,26 @@ def test_resnet20_with_half_its_inner_filters(shared):
     images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
     small, small_variables = check_same_logits(model, variables, masks, images)
 
-    def macs(model, variables, masks):
-        network = read(model.apply, variables, images)
-        return summarize(variables["params"], masks, network=network)
-
-    whole = macs(model, variables, masks)
-    left = macs(small, small_variables, masks_from_layers(small_variables["params"], {}))
+    whole = read(lambda v, x: model.apply(v, x)[0], variables, images)
+    left = read(small, small_variables, images)
     # The mask kills conv1's filters; conv2 no longer reads them.
-    inner = sum(layer.macs[0] for layer in whole.layers if layer.path.startswith("layer"))
-    assert left.macs[0] == whole.macs[0] - inner // 2
-    assert left.params[0] < 0.55 * whole.params[0]
+    inner = sum(conv.macs for conv in whole.convs if conv.name.startswith("layer"))
+    assert sum(conv.macs for conv in left.convs) == (
+        sum(conv.macs for conv in whole.convs) - inner // 2
+    )
+    assert count(small_variables) < 0.55 * count(variables)
 
 
-def test_models_that_cannot_be_thinned_are_refused():
-    with pytest.raises(TypeError, match="model: expected one with convs"):
-        compact(object(), {}, {})
-    model = ResNet(5, (1,), (8,)).with_thin({"layer1_0/conv1": {"width": 4}})
-    with pytest.raises(ValueError, match="thinned"):
-        compact(model, {}, {})
+def test_half_of_every_stream(shared):
+    """Half the channels of all streams and of all inner convs: a quarter of the weights is left."""
+    model = models.create("resnet20", num_classes=10, shortcut="B")
+    variables = random_variables(model)
+    network = read(lambda v, x: model.apply(v, x)[0], variables, IMAGES)
+    masks = channel_masks(variables["params"], network, "l1_norm", keep_rate=0.5, streams=True)
+    _, small = check_same_logits(model, variables, masks)
+    for stage, width in ((1, 8), (2, 16), (3, 32)):
+        for block in range(3):
+            for conv in ("conv1", "conv2"):
+                before = width // 2 if stage > 1 and block == 0 and conv == "conv1" else width
+                assert widths(small["params"], f"layer{stage}_{block}/{conv}") == (before, width)
+    assert count(small) < 0.27 * count(variables)
