@@ -29,11 +29,19 @@ OPTIMIZERS = ("sgd", "adam")
 
 
 class Model(Protocol):
-    """What training asks of a Flax module."""
+    """What training asks of a network: see `jnnk.network.as_model`, which makes it of any."""
 
     def init(self, rngs: Any, images: jax.Array, *, train: bool) -> Any: ...
 
-    def apply(self, variables: dict, images: jax.Array, *, train: bool, **kwargs: Any) -> Any: ...
+    def apply(
+        self,
+        variables: dict,
+        images: jax.Array,
+        *,
+        train: bool,
+        mutable: Any = False,
+        rngs: Any = None,
+    ) -> Any: ...
 
 
 class TrainState(NamedTuple):
@@ -170,7 +178,7 @@ def init_state(
     """A fresh state for images of ``image_shape`` (H, W, C), nothing pruned.
 
     Args:
-        model: the Flax module.
+        model: the network.
         optimizer: from `make_optimizer`.
         key: () PRNG key; initialisation and training draw from separate halves of it.
         image_shape: (H, W, C).
@@ -233,7 +241,7 @@ def make_train_step(
     """The training step: ``step(state, batch) -> (state, metrics)``, jitted, state donated.
 
     Args:
-        model: the Flax module.
+        model: the network.
         optimizer: from `make_optimizer`.
         normalization: of the images, such as that of their `jnnk.data.Dataset`.
         augment: pad by an eighth of the image, crop and (with ``flip``) mirror, on device.
@@ -302,7 +310,7 @@ def make_predict(
     """``predict(variables, images) -> (logits, activations)`` for uint8 images, not jitted.
 
     Args:
-        model: the Flax module.
+        model: the network.
         normalization: of the images, such as that of their `jnnk.data.Dataset`.
 
     Raises:
@@ -331,7 +339,7 @@ def make_evaluate(
     every pruned variant of the parameters.
 
     Args:
-        model: the Flax module.
+        model: the network.
         normalization: of the images, such as that of their `jnnk.data.Dataset`.
         batch_size: images a batch, rounded up to what the devices can share.
         mesh: devices that share every batch over its axis ``"data"``, on which the variables must
