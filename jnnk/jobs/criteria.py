@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax.linen import Module
 
 from jnnk.data import Dataset
 from jnnk.graphs import NNKGraph, channelwise_nnk_graph
 from jnnk.network import capture
 from jnnk.pruning import inner_convs
-from jnnk.training import Batch, make_predict
+from jnnk.training import Batch, Model, make_predict
 
 TAYLOR = "taylor"
 """The criterion by gradients, as options and records name it."""
@@ -22,7 +21,7 @@ _SIZE = 8  # maps are averaged to at most so many positions a side
 
 
 def inner_graphs(
-    model: Module, variables: dict[str, Any], dataset: Dataset, *, images: int, neighbors: int
+    model: Any, variables: dict[str, Any], dataset: Dataset, *, images: int, neighbors: int
 ) -> dict[str, NNKGraph]:
     """By inner conv, the channel-wise NNK graph of its activations on the first training images.
 
@@ -41,7 +40,7 @@ def inner_graphs(
 
 
 def training_loss(
-    model: Module, variables: dict[str, Any], dataset: Dataset, *, images: int
+    model: Model, variables: dict[str, Any], dataset: Dataset, *, images: int
 ) -> tuple[Callable[[Any, Batch], jax.Array], Batch]:
     """What `jnnk.pruning` asks for: the cross-entropy of the network as it answers, and batches.
 

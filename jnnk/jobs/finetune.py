@@ -6,20 +6,20 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from flax.linen import Module
 
 from jnnk._core.timing import latencies
 from jnnk.data import Dataset
+from jnnk.jobs.networks import not_supported
 from jnnk.jobs.train import train_config
 from jnnk.jobs.trainer import Evaluate, Recipe, Trainer
-from jnnk.network import read
+from jnnk.network import Network
 from jnnk.pruning import MaskSummary, apply_masks, compact, summarize
 from jnnk.runs.folder import Run
 from jnnk.runs.mask_files import save_masks
 from jnnk.runs.progress import Progress
 from jnnk.runs.records import FineTuned, Latency
 from jnnk.runs.settings import ChannelConfig, PruneConfig
-from jnnk.training import make_predict, start_state
+from jnnk.training import Model, make_predict, start_state
 
 
 class Pruned(NamedTuple):
@@ -33,12 +33,13 @@ class Pruned(NamedTuple):
 
 def prune_and_finetune(
     run: Run,
-    model: Module,
+    model: Model,
     dataset: Dataset,
     variables: dict,
     masks: Any,
     config: PruneConfig | ChannelConfig,
     *,
+    network: Network,
     evaluate: Evaluate,
     folder: pathlib.Path,
     progress: Progress,
@@ -47,7 +48,7 @@ def prune_and_finetune(
 
     The folder gets the mask, checkpoints and metrics.
     """
-    save_masks(folder / "masks.safetensors", masks)
+    save_masks(folder / "masks.safetensors", masks, network=network)
     settings, epochs = train_config(run), config.finetune_epochs
     if epochs is None:
         epochs = max(settings.epochs // 10, 1)
@@ -72,8 +73,8 @@ def prune_and_finetune(
         revived_weights=count_revived(state.params, state.masks),
     )
     progress.check()
-    image = jax.ShapeDtypeStruct((1, *dataset.train_images.shape[1:]), np.float32)
-    network = read(model.apply, variables, image)
+    if reason := not_supported(model, "latency of the compacted network"):
+        progress.note(reason)
     return Pruned(
         variables=state.variables,
         accuracies=accuracies,
@@ -90,19 +91,20 @@ def count_revived(params: Any, masks: Any) -> int:
 
 
 def latency_gain(
-    model: Module, variables: dict, masks: Any, dataset: Dataset, *, batch_size: int = 64
+    model: Model, variables: dict, masks: Any, dataset: Dataset, *, batch_size: int = 64
 ) -> Latency | None:
     """Times logits of a batch of test images, before and after compaction, in one run.
 
     The weights that the mask prunes are zero. Kernels alone save no time: only filters without a
     kernel left go. None where the network does not tell its wiring.
     """
-    if not hasattr(model, "convs"):
+    if not_supported(model, "latency"):
         return None
+    whole: Any = model
     images = jax.device_put(dataset.test_images[:batch_size])
-    networks = {"whole": (model, variables), "compacted": compact(model, variables, masks)}
+    networks = {"whole": (whole, variables), "compacted": compact(whole, variables, masks)}
 
-    def caller(network: Module, variables: dict):
+    def caller(network: Any, variables: dict):
         predict = make_predict(network, normalization=dataset.normalization)
         logits = jax.jit(lambda variables, images: predict(variables, images)[0])
         variables = jax.device_put(variables)

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.linen import Module
 from jax.sharding import Mesh
 
 from jnnk.data import Dataset
@@ -37,7 +36,7 @@ from jnnk.parallel._mesh import AXES
 from jnnk.parallel._streams import STREAMS, map_streams
 from jnnk.runs.folder import Run
 from jnnk.runs.settings import OverlapConfig
-from jnnk.training import make_predict
+from jnnk.training import Model, make_predict
 
 _QUERIES = 1024  # of a timed graph
 _IMAGES = 1024  # whose overlap is timed
@@ -58,7 +57,7 @@ class OverlapPlan(NamedTuple):
 
 
 def plan_overlap(
-    run: Run, model: Module, dataset: Dataset, config: OverlapConfig, *, mesh: Mesh | None = None
+    run: Run, model: Model, dataset: Dataset, config: OverlapConfig, *, mesh: Mesh | None = None
 ) -> OverlapPlan:
     """Plans what is not measured yet of `overlap` of the same arguments; writes nothing.
 

@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import jax
-from flax.linen import Module
 
 from jnnk import pruning
 from jnnk._core.errors import InputError
@@ -13,20 +12,22 @@ from jnnk.data import Dataset
 from jnnk.jobs.criteria import TAYLOR, training_loss
 from jnnk.jobs.finetune import prune_and_finetune
 from jnnk.jobs.kernel_analysis import analyse, history
+from jnnk.jobs.networks import told_network
 from jnnk.jobs.train import kept_epochs, load_state, require_trained, train_config
 from jnnk.jobs.trainer import Evaluate
+from jnnk.network import Network
 from jnnk.runs.divergence import refuse_diverged
 from jnnk.runs.folder import Run, read_json, require_settings, write_json
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import PruningResult, Sweep, SweepPoint
 from jnnk.runs.settings import PruneConfig
-from jnnk.training import TrainState, make_evaluate
+from jnnk.training import Model, TrainState, make_evaluate
 
 _TAYLOR_IMAGES = 1000  # of the training set, whose gradients are taken
 
 
 def prune(
-    run: Run, model: Module, dataset: Dataset, config: PruneConfig, *, progress: Progress = SILENT
+    run: Run, model: Model, dataset: Dataset, config: PruneConfig, *, progress: Progress = SILENT
 ) -> PruningResult:
     """Scores, sweeps, prunes and fine-tunes the trained network of a run, into its ``prune/``.
 
@@ -44,7 +45,9 @@ def prune(
     # The sweep is most of the work: its images should fill the batches.
     batch_size = min(500, config.sweep_images, len(dataset.test_images))
     evaluate = make_evaluate(model, normalization=dataset.normalization, batch_size=batch_size)
-    taylor, seed = _taylor(model, state, dataset, config), train_config(run).seed
+    network = told_network(model, dataset, progress)
+    taylor = _taylor(model, state, dataset, config, network)
+    seed = train_config(run).seed
 
     def make(criterion: str, share: float) -> Any:
         """A mask that prunes a share of the kernels."""
@@ -53,11 +56,13 @@ def prune(
             criterion=taylor if criterion == TAYLOR else criterion,
             keep_rate=1 - share,
             key=jax.random.key(seed) if criterion == "random" else None,
+            network=network,
         )
 
     sweep_path = folder / "sweep.json"
     if not sweep_path.exists():
-        write_json(sweep_path, _sweep(state.variables, dataset, evaluate, config, make, progress))
+        found = _sweep(state.variables, dataset, evaluate, config, make, network, progress)
+        write_json(sweep_path, found)
     sweep = read_json(sweep_path, kind=Sweep)
     if missing := [name for name in config.criteria if name not in sweep.criteria]:
         raise InputError(
@@ -69,7 +74,7 @@ def prune(
     masks = make(config.criterion, share)
     pruned = prune_and_finetune(
         run, model, dataset, state.variables, masks, config,
-        evaluate=evaluate, folder=folder, progress=progress,
+        network=network, evaluate=evaluate, folder=folder, progress=progress,
     )  # fmt: skip
     compared = share or 0.5  # where nothing is pruned, half of the kernels
     # Criteria of the weights alone: Taylor scores depend on images, and have no unit of weights.
@@ -85,19 +90,24 @@ def prune(
         kept=pruned.kept,
         latency=pruned.latency,
         compared_share=compared,
-        analysis=analyse(state.params, {name: make(name, compared) for name in criteria}, masks),
-        history=history(params, criteria),
+        analysis=analyse(
+            state.params, {name: make(name, compared) for name in criteria}, masks, network=network
+        ),
+        history=history(params, criteria, network=network),
     )
     write_json(result_path, result)
     return result
 
 
-def _taylor(model: Module, state: TrainState, dataset: Dataset, config: PruneConfig) -> Any:
+def _taylor(
+    model: Model, state: TrainState, dataset: Dataset, config: PruneConfig, network: Network
+) -> Any:
     """Taylor scores of the kernels, if the pruning asks for them."""
     if TAYLOR not in config.criteria:
         return None
     loss, batches = training_loss(model, state.variables, dataset, images=_TAYLOR_IMAGES)
-    return jax.jit(partial(pruning.taylor_scores, loss))(state.params, batches)
+    score = partial(pruning.taylor_scores, loss, network=network)
+    return jax.jit(score)(state.params, batches)
 
 
 def _sweep(
@@ -106,6 +116,7 @@ def _sweep(
     evaluate: Evaluate,
     config: PruneConfig,
     make: Callable[[str, float], Any],
+    network: Network,
     progress: Progress,
 ) -> Sweep:
     """Accuracy by criterion and share; ``make(criterion, share)`` makes the masks."""
@@ -121,7 +132,7 @@ def _sweep(
                 masks = make(criterion, share)
                 params = pruning.apply_masks(variables["params"], masks)
                 accuracy = evaluate({**variables, "params": params}, images, labels)
-                all_params, kept = pruning.summarize(params, masks).params
+                all_params, kept = pruning.summarize(params, masks, network=network).params
                 score = pruning.pruning_score(accuracy, whole, kept, all_params)
                 points.append(SweepPoint(share=share, accuracy=accuracy, params=kept, score=score))
                 task.advance(accuracy=accuracy)

@@ -2,15 +2,16 @@
 
 import fnmatch
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
-from flax.linen import Module
 
 from jnnk._core.errors import InputError
 from jnnk.data import Dataset
 from jnnk.jobs.criteria import TAYLOR, inner_graphs, training_loss
 from jnnk.jobs.finetune import prune_and_finetune
+from jnnk.jobs.networks import network_of, require_supported
 from jnnk.jobs.train import load_state, require_trained, train_config
 from jnnk.pruning import channel_masks, compact, inner_convs, taylor_channel_scores
 from jnnk.pruning._channels import OF_GRAPHS
@@ -23,17 +24,16 @@ from jnnk.training import make_evaluate
 
 
 def prune_channels(
-    run: Run, model: Module, dataset: Dataset, config: ChannelConfig, *, progress: Progress = SILENT
+    run: Run, model: Any, dataset: Dataset, config: ChannelConfig, *, progress: Progress = SILENT
 ) -> ChannelPruningResult:
     """Removes channels from the trained network of a run, into its ``channels/CRITERION``.
 
     Raises:
-        InputError: if the network does not tell its wiring or has no inner channels, or the folder
-            holds a pruning with other settings.
+        InputError: if this is not supported for the network or it has no inner channels, or the
+            folder holds a pruning with other settings.
     """
     folder = run.path / "channels" / config.channels
-    if not hasattr(model, "convs"):
-        raise InputError("--channels needs a network that tells its wiring")
+    require_supported(model, "--channels")
     require_trained(run)
     keep_rates = _keep_rates(config, [info.conv for info in inner_convs(model.convs())])
     require_settings(folder, config)
@@ -61,7 +61,7 @@ def prune_channels(
     evaluate = make_evaluate(model, normalization=dataset.normalization)
     pruned = prune_and_finetune(
         run, model, dataset, variables, masks, config,
-        evaluate=evaluate, folder=folder, progress=progress,
+        network=network_of(model, dataset), evaluate=evaluate, folder=folder, progress=progress,
     )  # fmt: skip
     small, small_variables = compact(model, pruned.variables, masks)
     images = dataset.test_images[:64].astype(np.float32) / 255

@@ -4,16 +4,17 @@ from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from flax.linen import Module
 
 from jnnk._core.errors import InputError
 from jnnk.data import Dataset, first_images
 from jnnk.graphs import channelwise_nnk_graph, cosine, nnk_graph
 from jnnk.jobs.fit import Monitor, Watched
+from jnnk.jobs.networks import network_layers, require_supported
 from jnnk.measures import loo_error
 from jnnk.network import capture
 from jnnk.runs.records import EpochMetrics
 from jnnk.training import (
+    Model,
     TrainState,
     freeze,
     make_evaluate,
@@ -31,7 +32,7 @@ Error = Callable[[TrainState], dict[str, np.ndarray]]
 
 
 def stopping(
-    name: str | None, model: Module, dataset: Dataset, *, patience: int
+    name: str | None, model: Model, dataset: Dataset, *, patience: int
 ) -> tuple[Dataset, Monitor | None]:
     """What to train on and the monitor that stops by a rule of ``STOPPING``, None for never.
 
@@ -40,7 +41,7 @@ def stopping(
     :func:`jnnk.training.freezable`.
 
     Raises:
-        InputError: for an unknown name, or a model that does not tell its convs.
+        InputError: for an unknown name, or one that is not supported for the network.
     """
     if name is None:
         return dataset, None
@@ -53,7 +54,8 @@ def stopping(
         history = [epoch.errors or {} for epoch in epochs] + [errors]
         stopped = {layer: _stopped([each[layer] for each in history], patience) for layer in errors}
         if name == "channel-nnk":
-            trainable = trainable_masks(state.params, model.convs(), stopped)
+            convs = require_supported(model, "--stop channel-nnk").convs()
+            trainable = trainable_masks(state.params, convs, stopped)
             state = freeze(state, trainable)
         return state, Watched(
             errors=errors,
@@ -79,21 +81,20 @@ def _stopped(history: list, patience: int) -> np.ndarray:
     return np.asarray(state.stopped)
 
 
-def _channel_nnk(model: Module, dataset: Dataset) -> tuple[Dataset, Error]:
+def _channel_nnk(model: Model, dataset: Dataset) -> tuple[Dataset, Error]:
     """The leave-one-out error of each channel of each conv."""
-    if not hasattr(model, "convs"):
-        raise InputError("--stop channel-nnk needs a model that tells its convs")
-    layers = [info.conv for info in model.convs() if info.conv == info.activation]
+    convs = require_supported(model, "--stop channel-nnk").convs()
+    layers = [info.conv for info in convs if info.conv == info.activation]
     return dataset, _loo_errors(model, dataset, layers, channelwise_nnk_graph, flat=False)
 
 
-def _nnk(model: Module, dataset: Dataset) -> tuple[Dataset, Error]:
+def _nnk(model: Model, dataset: Dataset) -> tuple[Dataset, Error]:
     """The leave-one-out error of the last layer as a whole (DeepNNK)."""
-    last = [info.activation for info in model.convs()][-1:]
+    last = list(network_layers(model, dataset))[-1:]
     return dataset, _loo_errors(model, dataset, last, nnk_graph, flat=True)
 
 
-def _validation(model: Module, dataset: Dataset) -> tuple[Dataset, Error]:
+def _validation(model: Model, dataset: Dataset) -> tuple[Dataset, Error]:
     """The error on images held out of the training."""
     kept = num_trained_on("validation", dataset)
     evaluate = make_evaluate(model, normalization=dataset.normalization)
@@ -106,7 +107,7 @@ def _validation(model: Module, dataset: Dataset) -> tuple[Dataset, Error]:
 
 
 def _loo_errors(
-    model: Module, dataset: Dataset, layers: list[str], graph_of: Callable, *, flat: bool
+    model: Model, dataset: Dataset, layers: list[str], graph_of: Callable, *, flat: bool
 ) -> Error:
     predict = make_predict(model, normalization=dataset.normalization)
     images, labels = dataset.train_images[:_IMAGES], dataset.train_labels[:_IMAGES]

@@ -5,12 +5,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import optax
-from flax.linen import Module
 
 from jnnk.data import Dataset
 from jnnk.jobs.fit import fit
+from jnnk.jobs.networks import network_of
 from jnnk.penalties import Regularizer
-from jnnk.training import TrainState, freezable, make_evaluate, make_optimizer, make_train_step
+from jnnk.training import (
+    Model,
+    TrainState,
+    freezable,
+    make_evaluate,
+    make_optimizer,
+    make_train_step,
+)
 
 Evaluate = Callable[[dict, np.ndarray, np.ndarray], float]
 """``(variables, images, labels) -> accuracy``, from :func:`jnnk.training.make_evaluate`."""
@@ -60,7 +67,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: Module,
+        model: Model,
         dataset: Dataset,
         recipe: Recipe,
         *,
@@ -77,6 +84,7 @@ class Trainer:
             augment=recipe.augment,
             flip=dataset.name not in _NEVER_MIRRORED,
             l1=recipe.l1,
+            network=network_of(model, dataset) if recipe.l1 else None,
             regularizer=regularizer,
         )
 
