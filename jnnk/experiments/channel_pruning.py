@@ -24,7 +24,7 @@ from jnnk.experiments.runner import Network, run_cases
 from jnnk.graphs import NNKGraph
 from jnnk.jobs.criteria import channel_graphs
 from jnnk.jobs.finetune import latency_gain
-from jnnk.jobs.network import logits_of, network_of
+from jnnk.jobs.networks import logits_of, network_of
 from jnnk.jobs.trainer import Recipe, Trainer
 from jnnk.pruning._channels import OF_GRAPHS
 from jnnk.report.figures.levers import channel_pruning

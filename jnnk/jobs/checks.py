@@ -6,16 +6,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax.linen import Module
 
 from jnnk._core.errors import InputError
 from jnnk._core.memory import gib, machine_memory
 from jnnk.data import Dataset
-from jnnk.jobs.network import abstract_variables
-from jnnk.jobs.overlap import chosen_layers, network_layers
+from jnnk.jobs.networks import abstract_variables, network_layers
+from jnnk.jobs.overlap import chosen_layers
 from jnnk.jobs.stopping import num_trained_on
 from jnnk.jobs.train import make_penalty
 from jnnk.runs.settings import ChannelConfig, OverlapConfig, TrainConfig
+from jnnk.training import Model
 
 
 class Fitted(NamedTuple):
@@ -83,12 +83,12 @@ def fit_graphs(
     return Fitted(config._replace(neighbors=most), (*notes, note))
 
 
-def check_layers(patterns: tuple[str, ...], model: Module, dataset: Dataset) -> None:
+def check_layers(patterns: tuple[str, ...], model: Model, dataset: Dataset) -> None:
     """Refuses patterns that match no layer, without running the network."""
     chosen_layers(network_layers(model, dataset), patterns)
 
 
-def check_memory(config: TrainConfig, model: Module, dataset: Dataset) -> None:
+def check_memory(config: TrainConfig, model: Model, dataset: Dataset) -> None:
     """Refuses a training for which this machine is too small, where a CPU trains.
 
     Counted is what cannot be spared: weights, gradients and one moment of every parameter, and a
@@ -104,7 +104,7 @@ def check_memory(config: TrainConfig, model: Module, dataset: Dataset) -> None:
     num_params, batch = sum(leaf.size for leaf in params), 0
     if config.epochs:
         outputs = network_layers(model, dataset).values()
-        itemsize = jnp.dtype(model.dtype).itemsize
+        itemsize = jnp.dtype(getattr(model, "dtype", jnp.float32)).itemsize
         share = config.batch_size // jax.process_count()
         batch = share * itemsize * sum(math.prod(shape) for shape in outputs)
     needed = 4 * num_params * (3 if config.epochs else 1) + batch
@@ -116,7 +116,7 @@ def check_memory(config: TrainConfig, model: Module, dataset: Dataset) -> None:
         )
 
 
-def check_training(config: TrainConfig, model: Module, dataset: Dataset) -> None:
+def check_training(config: TrainConfig, model: Model, dataset: Dataset) -> None:
     """Refuses a regulariser that cannot be computed, without running the network.
 
     Raises:

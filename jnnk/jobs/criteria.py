@@ -8,13 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax.linen import Module
 
 from jnnk.data import Dataset, normalize
 from jnnk.graphs import NNKGraph, channelwise_nnk_graph
-from jnnk.jobs.network import logits_of
+from jnnk.jobs.networks import logits_of
 from jnnk.network import capture
-from jnnk.training import Batch, make_predict
+from jnnk.training import Batch, Model, make_predict
 
 TAYLOR = "taylor"
 """The criterion by gradients, as options and records name it."""
@@ -23,7 +22,7 @@ _SIZE = 8  # maps are averaged to at most so many positions a side
 
 
 def channel_graphs(
-    model: Module,
+    model: Model,
     variables: dict[str, Any],
     dataset: Dataset,
     convs: tuple[str, ...],
@@ -51,7 +50,7 @@ def channel_graphs(
 
 
 def taylor(
-    scores: Callable, model: Module, variables: dict, dataset: Dataset, *, images: int
+    scores: Callable, model: Model, variables: dict, dataset: Dataset, *, images: int
 ) -> Any:
     """Taylor ``scores`` of `jnnk.pruning`, by the cross-entropy of the network as it answers.
 

@@ -3,18 +3,19 @@
 from functools import partial
 
 import jax
-from flax.linen import Module
 
 from jnnk._core.errors import InputError
 from jnnk.data import Dataset
+from jnnk.jobs.networks import network_of
 from jnnk.jobs.train import load_state
+from jnnk.pruning import masks_from_layers
 from jnnk.runs.checkpoints import Checkpoints
 from jnnk.runs.contents import train_config
 from jnnk.runs.folder import Run
-from jnnk.training import TrainState, make_optimizer, start_state
+from jnnk.training import Model, TrainState, make_optimizer, start_state
 
 
-def networks(run: Run, model: Module, dataset: Dataset) -> dict[str, TrainState]:
+def networks(run: Run, model: Model, dataset: Dataset) -> dict[str, TrainState]:
     """The last states of a run's training and of every pruning that has been fine-tuned.
 
     Returns:
@@ -33,7 +34,10 @@ def networks(run: Run, model: Module, dataset: Dataset) -> dict[str, TrainState]
     optimizer = make_optimizer(
         config.optimizer, learning_rate=1.0, num_steps=1, weight_decay=config.weight_decay
     )
-    like = jax.eval_shape(partial(start_state, optimizer, trained.key, trained.variables))
+    masks = masks_from_layers(trained.params, {}, network=network_of(model, dataset))
+    like = jax.eval_shape(
+        partial(start_state, optimizer, trained.key, trained.variables, masks=masks)
+    )
     found = {"trained": trained}
     for name, folder in folders.items():
         if (folder / "result.json").exists():  # else it was stopped on the way

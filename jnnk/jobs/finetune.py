@@ -5,14 +5,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-from flax.linen import Module
 
 from jnnk._core.timing import latencies
 from jnnk.data import Dataset, normalize
 from jnnk.jobs.fit import Evaluate
-from jnnk.jobs.network import logits_of, network_of
+from jnnk.jobs.networks import logits_of
 from jnnk.jobs.trainer import Recipe, Trainer
-from jnnk.network import compact
+from jnnk.network import Network, compact
 from jnnk.pruning import MaskSummary, summarize
 from jnnk.runs.contents import train_config
 from jnnk.runs.folder import Run
@@ -20,6 +19,7 @@ from jnnk.runs.mask_files import save_masks
 from jnnk.runs.progress import Progress
 from jnnk.runs.records import FineTuned, Latency
 from jnnk.runs.settings import ChannelConfig, PruneConfig
+from jnnk.training import Model
 
 
 class Pruned(NamedTuple):
@@ -33,12 +33,13 @@ class Pruned(NamedTuple):
 
 def prune_and_finetune(
     run: Run,
-    model: Module,
+    model: Model,
     dataset: Dataset,
     variables: dict,
     masks: Any,
     config: PruneConfig | ChannelConfig,
     *,
+    network: Network,
     folder: pathlib.Path,
     progress: Progress,
     evaluate: Evaluate | None = None,
@@ -47,7 +48,7 @@ def prune_and_finetune(
 
     The folder gets the mask, checkpoints and metrics. By default ``evaluate`` is as of `Trainer`.
     """
-    save_masks(folder / "masks.safetensors", masks)
+    save_masks(folder / "masks.safetensors", masks, network=network)
     settings, epochs = train_config(run), config.finetune_epochs
     if epochs is None:
         epochs = max(settings.epochs // 10, 1)
@@ -65,7 +66,6 @@ def prune_and_finetune(
         remedy=f"a smaller --finetune-learning-rate than {rate:g}, {folder} deleted",
     )
     progress.check()
-    network = network_of(model, dataset)
     return Pruned(
         variables=state.variables,
         accuracies=accuracies,
@@ -75,7 +75,7 @@ def prune_and_finetune(
 
 
 def latency_gain(
-    model: Module, variables: dict, masks: Any, dataset: Dataset, *, batch_size: int = 64
+    model: Model, variables: dict, masks: Any, dataset: Dataset, *, batch_size: int = 64
 ) -> Latency:
     """Times logits of a batch of test images, before and after compaction, in one run.
 

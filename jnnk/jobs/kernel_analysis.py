@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jnnk import pruning
-from jnnk.pruning._conv_leaves import conv_kernels
+from jnnk.network import Network
 from jnnk.runs.records import (
     BelowThresholds,
     KernelAnalysis,
@@ -18,14 +18,21 @@ from jnnk.runs.records import (
 THRESHOLDS = tuple(np.geomspace(1e-6, 1, 61).tolist())
 
 
-def analyse(params: Any, masks_by_criterion: Mapping[str, Any], masks: Any) -> KernelAnalysis:
+def analyse(
+    params: Any,
+    masks_by_criterion: Mapping[str, Any],
+    masks: Any,
+    *,
+    network: Network | None = None,
+) -> KernelAnalysis:
     """Everything the paper looks at in one network, whose parameters are not yet masked.
 
     The masks by criterion are comparable: all of one share or threshold. The network is pruned by
-    ``masks``. ``random`` is left out: it says nothing of the network.
+    ``masks``. ``random`` is left out: it says nothing of the network. ``network`` tells which
+    parameters are kernels.
     """
     masks_by_criterion = {k: v for k, v in masks_by_criterion.items() if k != "random"}
-    magnitudes = pruning.network_magnitudes(params, tuple(masks_by_criterion))
+    magnitudes = pruning.network_magnitudes(params, tuple(masks_by_criterion), network=network)
     of_layers = [
         (criterion, layer, scores)
         for criterion, layers in magnitudes.items()
@@ -36,7 +43,10 @@ def analyse(params: Any, masks_by_criterion: Mapping[str, Any], masks: Any) -> K
         for criterion, layers in magnitudes.items()
         for layer, scores in {None: pruning.whole_network(layers), **layers}.items()
     ]
-    pruned = {name: _pruned(params, found) for name, found in masks_by_criterion.items()}
+    pruned = {
+        name: pruning.pruned_by_layer(params, found, network=network)
+        for name, found in masks_by_criterion.items()
+    }
     together = {name: pruning.whole_network(found) for name, found in pruned.items()}
     return KernelAnalysis(
         scores=tuple(
@@ -59,15 +69,19 @@ def analyse(params: Any, masks_by_criterion: Mapping[str, Any], masks: Any) -> K
                 kernels=kernel.shape[2] * kernel.shape[3],
                 shares={criterion: float(each[layer].mean()) for criterion, each in pruned.items()},
             )
-            for layer, kernel in pruning.pruned_kernels(params).items()
+            for layer, kernel in pruning.pruned_kernels(params, network=network).items()
         ),
         agreement=tuple(pruning.agreement(together)),
-        eigenvalues=tuple(pruning.eigenvalue_kinds(params, masks)),
+        eigenvalues=tuple(pruning.eigenvalue_kinds(params, masks, network=network)),
     )
 
 
 def history(
-    params_by_epoch: Mapping[int, Any], criteria: Sequence[str], *, threshold: float | None = None
+    params_by_epoch: Mapping[int, Any],
+    criteria: Sequence[str],
+    *,
+    network: Network | None = None,
+    threshold: float | None = None,
 ) -> tuple[KernelHistory, ...]:
     """How kernels weaken in training: a record for each epoch, whose parameters come ascending.
 
@@ -77,7 +91,7 @@ def history(
     criteria = tuple(name for name in criteria if name != "random")
     flat = {}
     for epoch, params in params_by_epoch.items():
-        magnitudes = pruning.network_magnitudes(params, criteria)
+        magnitudes = pruning.network_magnitudes(params, criteria, network=network)
         flat[epoch] = {name: pruning.whole_network(layers) for name, layers in magnitudes.items()}
     last = flat[max(flat)]
     thresholds = {
@@ -86,7 +100,7 @@ def history(
     return tuple(
         KernelHistory(
             epoch=epoch,
-            real=_real_share(params_by_epoch[epoch]),
+            real=_real_share(params_by_epoch[epoch], network),
             shares={
                 name: float(pruning.pruned_share(scores[name], [thresholds[name]])[0])
                 for name in criteria
@@ -96,13 +110,7 @@ def history(
     )
 
 
-def _pruned(params: Any, masks: Any) -> dict[str, np.ndarray]:
-    """By layer, which kernels a mask prunes."""
-    keep = {path.removesuffix("/kernel"): leaf for path, leaf in conv_kernels(masks).items()}
-    return {layer: np.asarray(keep[layer][0, 0]) == 0 for layer in pruning.pruned_kernels(params)}
-
-
-def _real_share(params: Any) -> float:
-    kernels = pruning.pruned_kernels(params).values()
+def _real_share(params: Any, network: Network | None) -> float:
+    kernels = pruning.pruned_kernels(params, network=network).values()
     real = [pruning.has_real_eigenvalues(k).ravel() for k in kernels if k.shape[0] == k.shape[1]]
     return float(np.concatenate(real).mean()) if real else 0.0

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from flax.linen import Module
 from jax.sharding import Mesh
 
 from jnnk import graphs
@@ -13,10 +12,10 @@ from jnnk._core.errors import InputError
 from jnnk.data import Dataset, epoch_order
 from jnnk.graphs._layer_graphs import layer_graphs
 from jnnk.jobs.channel_pictures import check_channels, default_channels, keep_pictures
-from jnnk.jobs.network import abstract_variables
+from jnnk.jobs.networks import network_layers
 from jnnk.jobs.train import kept_epochs, load_state, random_state
 from jnnk.measures import measure_graphs
-from jnnk.network import capture, layer_shapes
+from jnnk.network import capture
 from jnnk.parallel import replicate
 from jnnk.parallel._mesh import shared_apply
 from jnnk.report.top_images import keep_images, keep_top_rows
@@ -34,14 +33,14 @@ from jnnk.runs.overlap_files import (
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import LayerMeasures, LayerRecord
 from jnnk.runs.settings import OverlapConfig
-from jnnk.training import make_predict
+from jnnk.training import Model, make_predict
 
 _SIMILARITIES = {"gaussian": graphs.gaussian(), "cosine": graphs.cosine()}
 
 
 def overlap(
     run: Run,
-    model: Module,
+    model: Model,
     dataset: Dataset,
     config: OverlapConfig,
     *,
@@ -115,7 +114,7 @@ def overlap(
 
 def check_overlap(
     run: Run,
-    model: Module,
+    model: Model,
     dataset: Dataset,
     config: OverlapConfig,
     *,
@@ -127,14 +126,6 @@ def check_overlap(
     layers = chosen_layers(shapes, config.layers)
     check_channels(channels or {}, {name: shapes[name] for name in layers})
     return epochs, layers
-
-
-def network_layers(model: Module, dataset: Dataset) -> dict[str, tuple[int, ...]]:
-    """Shape (H, W, C) of every layer's activations, by name, without running the network."""
-    predict = make_predict(model, normalization=dataset.normalization)
-    return layer_shapes(
-        predict, abstract_variables(model, dataset), dataset.train_images, site="reported"
-    )
 
 
 def measured_images(
@@ -199,7 +190,7 @@ def chosen_epochs(run: Run, config: OverlapConfig) -> list[Epoch]:
     return list(dict.fromkeys([control, *chosen]))
 
 
-def epoch_variables(run: Run, model: Module, dataset: Dataset, epoch: Epoch) -> dict:
+def epoch_variables(run: Run, model: Model, dataset: Dataset, epoch: Epoch) -> dict:
     """The network's variables at an epoch, or those of the random control."""
     if epoch == RANDOM:
         return random_state(run, model, dataset).variables

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from flax.linen import Module
 from jax.sharding import Mesh
 
 from jnnk._core.timing import seconds_of
@@ -34,7 +33,7 @@ from jnnk.network._capture import MEMORY_LIMIT, split_passes
 from jnnk.parallel._mesh import AXES
 from jnnk.runs.folder import Run
 from jnnk.runs.settings import OverlapConfig
-from jnnk.training import make_predict
+from jnnk.training import Model, make_predict
 
 _BATCH = 256  # images, as `capture` takes them by default
 
@@ -52,7 +51,7 @@ class OverlapPlan(NamedTuple):
 
 
 def plan_overlap(
-    run: Run, model: Module, dataset: Dataset, config: OverlapConfig, *, mesh: Mesh | None = None
+    run: Run, model: Model, dataset: Dataset, config: OverlapConfig, *, mesh: Mesh | None = None
 ) -> OverlapPlan:
     """Plans what is not measured yet of `overlap` of the same arguments; writes nothing.
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 
 import jax
-from flax.linen import Module
 
 from jnnk._core.errors import InputError
 from jnnk.data import Dataset
 from jnnk.jobs.kernel_analysis import history
+from jnnk.jobs.networks import told_network
 from jnnk.jobs.train import load_state, require_trained
 from jnnk.jobs.trainer import Recipe, Trainer
 from jnnk.pruning import Threshold, make_masks, pruning_score, summarize
@@ -31,12 +31,12 @@ from jnnk.runs.records import (
     over_seeds,
 )
 from jnnk.runs.settings import spread_epochs
-from jnnk.training import TrainState, init_state, make_evaluate, start_state
+from jnnk.training import Model, TrainState, init_state, make_evaluate, start_state
 
 
 def protocol(
     run: Run,
-    model: Module,
+    model: Model,
     dataset: Dataset,
     name: str,
     config: ProtocolConfig,
@@ -87,7 +87,7 @@ class _Trials:
     """The parts of a protocol, each made once."""
 
     run: Run
-    model: Module
+    model: Model
     dataset: Dataset
     config: ProtocolConfig
     folder: pathlib.Path
@@ -96,6 +96,7 @@ class _Trials:
     def __post_init__(self) -> None:
         model, dataset, config = self.model, self.dataset, self.config
         self._kept = spread_epochs(config.epochs)
+        self._network = told_network(model, dataset, self.progress)
         self._given = None if config.scratch else load_state(self.run, model, dataset).variables
         recipe = Recipe.of(config, augment=train_config(self.run).augment)
         again = recipe._replace(epochs=config.retrain_epochs, l1=0.0)
@@ -120,7 +121,10 @@ class _Trials:
             return done
         self.progress.check()
         masks = make_masks(
-            trained.params, criterion=criterion, selection=Threshold(self.config.threshold)
+            trained.params,
+            criterion=criterion,
+            selection=Threshold(self.config.threshold),
+            network=self._network,
         )
         # Dropout and augmentation draw other numbers than in the L1 training.
         key = jax.random.fold_in(jax.random.key(seed), 1)
@@ -133,7 +137,7 @@ class _Trials:
             progress=self.progress,
             description=f"retrain {criterion}, seed {seed}",
         )
-        kept = summarize(trained.params, masks)
+        kept = summarize(trained.params, masks, network=self._network)
         trial = Trial(
             seed=seed,
             criterion=criterion,
@@ -156,7 +160,12 @@ class _Trials:
             params = {
                 epoch: checkpoints.restore(epoch, like).params for epoch in checkpoints.epochs()
             }
-        return history(params, self.config.criteria, threshold=self.config.threshold)
+        return history(
+            params,
+            self.config.criteria,
+            network=self._network,
+            threshold=self.config.threshold,
+        )
 
     def _l1_folder(self, seed: int) -> pathlib.Path:
         return self.folder / f"seed{seed}" / "l1"

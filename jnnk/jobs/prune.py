@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import jax
-from flax.linen import Module
 
 from jnnk import pruning
 from jnnk._core.errors import InputError
@@ -14,21 +13,23 @@ from jnnk.jobs.criteria import TAYLOR, taylor
 from jnnk.jobs.finetune import prune_and_finetune
 from jnnk.jobs.fit import Evaluate
 from jnnk.jobs.kernel_analysis import analyse, history
+from jnnk.jobs.networks import told_network
 from jnnk.jobs.train import kept_epochs, load_state, require_trained
 from jnnk.jobs.trainer import masked
+from jnnk.network import Network
 from jnnk.runs.contents import train_config
 from jnnk.runs.divergence import read_result
 from jnnk.runs.folder import Run, kept, require_settings, write_json
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import PruningResult, Sweep, SweepPoint
 from jnnk.runs.settings import PruneConfig
-from jnnk.training import make_evaluate
+from jnnk.training import Model, make_evaluate
 
 _TAYLOR_IMAGES = 1000  # of the training set, whose gradients are taken
 
 
 def prune(
-    run: Run, model: Module, dataset: Dataset, config: PruneConfig, *, progress: Progress = SILENT
+    run: Run, model: Model, dataset: Dataset, config: PruneConfig, *, progress: Progress = SILENT
 ) -> PruningResult:
     """Scores, sweeps, prunes and fine-tunes the trained network of a run, into its ``prune/``.
 
@@ -44,11 +45,11 @@ def prune(
     # The sweep is most of the work: its images should fill the batches.
     batch_size = min(500, config.sweep_images, len(dataset.test_images))
     evaluate = make_evaluate(model, normalization=dataset.normalization, batch_size=batch_size)
+    network = told_network(model, dataset, progress)
     scores, seed = {}, train_config(run).seed
     if TAYLOR in config.criteria:
-        scores[TAYLOR] = taylor(
-            pruning.taylor_scores, model, state.variables, dataset, images=_TAYLOR_IMAGES
-        )
+        of_kernels = partial(pruning.taylor_scores, network=network)
+        scores[TAYLOR] = taylor(of_kernels, model, state.variables, dataset, images=_TAYLOR_IMAGES)
 
     def make(criterion: str, share: float) -> Any:
         """A mask that prunes a share of the kernels."""
@@ -57,9 +58,10 @@ def prune(
             criterion=scores.get(criterion, criterion),
             keep_rate=1 - share,
             key=jax.random.key(seed) if criterion == "random" else None,
+            network=network,
         )
 
-    swept = partial(_sweep, state.variables, dataset, evaluate, config, make, progress)
+    swept = partial(_sweep, state.variables, dataset, evaluate, config, make, network, progress)
     sweep = kept(folder / "sweep.json", swept, kind=Sweep)
     if missing := [name for name in config.criteria if name not in sweep.criteria]:
         raise InputError(
@@ -72,7 +74,7 @@ def prune(
     masks = make(config.criterion, share)
     pruned = prune_and_finetune(
         run, model, dataset, state.variables, masks, config,
-        evaluate=evaluate, folder=folder, progress=progress,
+        network=network, evaluate=evaluate, folder=folder, progress=progress,
     )  # fmt: skip
     compared = share or 0.5  # where nothing is pruned, half of the kernels
     # Criteria of the weights alone: Taylor scores depend on images, and have no unit of weights.
@@ -88,8 +90,10 @@ def prune(
         kept=pruned.kept,
         latency=pruned.latency,
         compared_share=compared,
-        analysis=analyse(state.params, {name: make(name, compared) for name in criteria}, masks),
-        history=history(params, criteria),
+        analysis=analyse(
+            state.params, {name: make(name, compared) for name in criteria}, masks, network=network
+        ),
+        history=history(params, criteria, network=network),
     )
     write_json(folder / "result.json", result)
     return result
@@ -101,6 +105,7 @@ def _sweep(
     evaluate: Evaluate,
     config: PruneConfig,
     make: Callable[[str, float], Any],
+    network: Network,
     progress: Progress,
 ) -> Sweep:
     """Accuracy by criterion and share; ``make(criterion, share)`` makes the masks."""

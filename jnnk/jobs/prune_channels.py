@@ -6,13 +6,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax.linen import Module
 
 from jnnk._core.errors import InputError
 from jnnk.data import Dataset
 from jnnk.jobs.criteria import TAYLOR, channel_graphs, taylor
 from jnnk.jobs.finetune import prune_and_finetune
-from jnnk.jobs.network import network_of
+from jnnk.jobs.networks import logits_of, told_network
 from jnnk.jobs.train import load_state, require_trained
 from jnnk.network import compact
 from jnnk.pruning import channel_masks, prunable_groups, taylor_channel_scores
@@ -23,10 +22,11 @@ from jnnk.runs.folder import Run, require_settings, write_json
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import ChannelPruningResult, Compacted
 from jnnk.runs.settings import ChannelConfig
+from jnnk.training import Model
 
 
 def prune_channels(
-    run: Run, model: Module, dataset: Dataset, config: ChannelConfig, *, progress: Progress = SILENT
+    run: Run, model: Model, dataset: Dataset, config: ChannelConfig, *, progress: Progress = SILENT
 ) -> ChannelPruningResult:
     """Removes channels from the trained network of a run, into its ``channels/CRITERION``.
 
@@ -36,7 +36,7 @@ def prune_channels(
     """
     folder = run.path / "channels" / config.channels
     require_trained(run)
-    network = network_of(model, dataset)
+    network = told_network(model, dataset, progress)
     groups = prunable_groups(network)
     if not groups:
         raise InputError("--channels: no convolution of this network has channels that can go")
@@ -60,7 +60,15 @@ def prune_channels(
         graphs=graphs, key=jax.random.key(train_config(run).seed),
     )  # fmt: skip
     pruned = prune_and_finetune(
-        run, model, dataset, variables, masks, config, folder=folder, progress=progress
+        run,
+        model,
+        dataset,
+        variables,
+        masks,
+        config,
+        network=network,
+        folder=folder,
+        progress=progress,
     )
     difference = _largest_difference(model, pruned.variables, masks, dataset.test_images[:64])
     result = ChannelPruningResult(
@@ -75,7 +83,7 @@ def prune_channels(
     return result
 
 
-def _largest_difference(model: Module, variables: dict, masks: Any, images: np.ndarray) -> float:
+def _largest_difference(model: Model, variables: dict, masks: Any, images: np.ndarray) -> float:
     """Between the logits of the compacted network and of the masked one."""
     inputs = images.astype(np.float32) / 255
     logits = logits_of(model)

@@ -4,17 +4,17 @@ from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from flax.linen import Module
 
 from jnnk._core.errors import InputError
 from jnnk.data import Dataset, first_images
 from jnnk.graphs import channelwise_nnk_graph, cosine, nnk_graph
 from jnnk.jobs.fit import Monitor, Watched
-from jnnk.jobs.network import abstract_variables, network_of
+from jnnk.jobs.networks import network_layers, network_of
 from jnnk.measures import loo_error
-from jnnk.network import capture, layer_shapes
+from jnnk.network import capture
 from jnnk.runs.records import EpochMetrics
 from jnnk.training import (
+    Model,
     TrainState,
     freeze,
     make_evaluate,
@@ -32,7 +32,7 @@ Error = Callable[[TrainState], dict[str, np.ndarray]]
 
 
 def stopping(
-    name: str | None, model: Module, dataset: Dataset, *, patience: int
+    name: str | None, model: Model, dataset: Dataset, *, patience: int
 ) -> tuple[Dataset, Monitor | None]:
     """What to train on and the monitor that stops by a rule of ``STOPPING``, None for never.
 
@@ -82,26 +82,20 @@ def _stopped(history: list, patience: int) -> np.ndarray:
     return np.asarray(state.stopped)
 
 
-def _channel_nnk(model: Module, dataset: Dataset) -> tuple[Dataset, Error]:
+def _channel_nnk(model: Model, dataset: Dataset) -> tuple[Dataset, Error]:
     """The leave-one-out error of each channel of each conv."""
     return dataset, _loo_errors(
-        model, dataset, list(_layers(model, dataset)), channelwise_nnk_graph, flat=False
+        model, dataset, list(network_layers(model, dataset)), channelwise_nnk_graph, flat=False
     )
 
 
-def _nnk(model: Module, dataset: Dataset) -> tuple[Dataset, Error]:
+def _nnk(model: Model, dataset: Dataset) -> tuple[Dataset, Error]:
     """The leave-one-out error of the last layer as a whole (DeepNNK)."""
-    last = list(_layers(model, dataset))[-1:]
+    last = list(network_layers(model, dataset))[-1:]
     return dataset, _loo_errors(model, dataset, last, nnk_graph, flat=True)
 
 
-def _layers(model: Module, dataset: Dataset) -> dict[str, tuple[int, ...]]:
-    predict = make_predict(model, normalization=dataset.normalization)
-    variables = abstract_variables(model, dataset)
-    return layer_shapes(predict, variables, dataset.train_images, site="reported")
-
-
-def _validation(model: Module, dataset: Dataset) -> tuple[Dataset, Error]:
+def _validation(model: Model, dataset: Dataset) -> tuple[Dataset, Error]:
     """The error on images held out of the training."""
     kept = num_trained_on("validation", dataset)
     evaluate = make_evaluate(model, normalization=dataset.normalization)
@@ -114,7 +108,7 @@ def _validation(model: Module, dataset: Dataset) -> tuple[Dataset, Error]:
 
 
 def _loo_errors(
-    model: Module, dataset: Dataset, layers: list[str], graph_of: Callable, *, flat: bool
+    model: Model, dataset: Dataset, layers: list[str], graph_of: Callable, *, flat: bool
 ) -> Error:
     predict = make_predict(model, normalization=dataset.normalization)
     images, labels = dataset.train_images[:_IMAGES], dataset.train_labels[:_IMAGES]

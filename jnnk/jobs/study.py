@@ -2,8 +2,6 @@
 
 import pathlib
 
-from flax.linen import Module
-
 from jnnk.data import Dataset
 from jnnk.jobs.overlap import overlap
 from jnnk.jobs.prune import prune
@@ -12,11 +10,12 @@ from jnnk.jobs.train import train
 from jnnk.runs.folder import Run
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.settings import OverlapConfig, PruneConfig
+from jnnk.training import Model
 
 
 def study(
     run: Run,
-    model: Module,
+    model: Model,
     dataset: Dataset,
     *,
     overlap_config: OverlapConfig,

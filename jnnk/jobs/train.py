@@ -3,7 +3,6 @@
 from functools import partial
 
 import jax
-from flax.linen import Module
 from jax.sharding import Mesh
 
 from jnnk._core.errors import InputError
@@ -17,12 +16,12 @@ from jnnk.runs.divergence import refuse_diverged
 from jnnk.runs.folder import Run
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.settings import TrainConfig
-from jnnk.training import TrainState, init_state, make_evaluate, start_freezing, start_state
+from jnnk.training import Model, TrainState, init_state, make_evaluate, start_freezing, start_state
 
 
 def train(
     run: Run,
-    model: Module,
+    model: Model,
     dataset: Dataset,
     *,
     variables: dict | None = None,
@@ -60,9 +59,7 @@ def train(
     )
 
 
-def load_state(
-    run: Run, model: Module, dataset: Dataset, *, epoch: int | None = None
-) -> TrainState:
+def load_state(run: Run, model: Model, dataset: Dataset, *, epoch: int | None = None) -> TrainState:
     """The state of a run at a kept epoch, by default the last one.
 
     Raises:
@@ -87,7 +84,7 @@ def require_network(run: Run) -> None:
     kept_epochs(run)
 
 
-def random_state(run: Run, model: Module, dataset: Dataset) -> TrainState:
+def random_state(run: Run, model: Model, dataset: Dataset) -> TrainState:
     """A state with random weights drawn from the run's seed, whatever weights it started from."""
     return _start(model, dataset, train_config(run), None)
 
@@ -115,7 +112,7 @@ def _recipe(config: TrainConfig) -> Recipe:
 
 
 def _start(
-    model: Module, dataset: Dataset, config: TrainConfig, variables: dict | None
+    model: Model, dataset: Dataset, config: TrainConfig, variables: dict | None
 ) -> TrainState:
     recipe, key = _recipe(config), jax.random.key(config.seed)
     optimizer = recipe.make_optimizer(dataset)

@@ -7,14 +7,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
-from flax.linen import Module
 
 from jnnk.data import Dataset
 from jnnk.jobs.fit import Evaluate, fit
+from jnnk.jobs.networks import network_of
 from jnnk.penalties import Regularizer
 from jnnk.pruning import apply_masks
 from jnnk.runs.records import FineTuned
 from jnnk.training import (
+    Model,
     TrainState,
     freezable,
     make_evaluate,
@@ -69,7 +70,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: Module,
+        model: Model,
         dataset: Dataset,
         recipe: Recipe,
         *,
@@ -86,6 +87,7 @@ class Trainer:
             augment=recipe.augment,
             flip=dataset.name not in _NEVER_MIRRORED,
             l1=recipe.l1,
+            network=network_of(model, dataset) if recipe.l1 else None,
             regularizer=regularizer,
         )
 

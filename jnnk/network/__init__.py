@@ -1,6 +1,7 @@
 """Networks as JAX sees them: their convolutions, activations and wiring, read from the jaxpr."""
 
 from jnnk.network._as_function import as_function
+from jnnk.network._as_model import AdaptedModel, as_model
 from jnnk.network._capture import POOLINGS, LayerActivations, capture, layer_shapes
 from jnnk.network._compaction import compact, thin
 from jnnk.network._frameworks import Variables
@@ -13,6 +14,7 @@ from jnnk.network._with_activations import with_activations
 
 __all__ = [
     "POOLINGS",
+    "AdaptedModel",
     "Conv",
     "Group",
     "KernelAxes",
@@ -23,6 +25,7 @@ __all__ = [
     "Thinning",
     "Variables",
     "as_function",
+    "as_model",
     "capture",
     "compact",
     "layer_shapes",

@@ -1,6 +1,6 @@
 """Which parameters belong to the filters of a convolution besides its kernel: bias and norm."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from jnnk.network._linear import is_elementwise, is_linear
@@ -28,7 +28,11 @@ class Applied(NamedTuple):
 
 
 def applied_leaves(
-    program: Program, values: Set[int], dependent: Set[int], num_leaves: int, channels: int
+    program: Program,
+    values: set[int] | frozenset[int],
+    dependent: set[int],
+    num_leaves: int,
+    channels: int,
 ) -> list[Applied]:
     """The leaves applied to the output of a convolution, in their order.
 

@@ -1,4 +1,4 @@
-"""How a network is told to evaluate, and how it becomes a function that ``jax.jit`` knows again."""
+"""How a network is told to evaluate or train, and becomes a function that ``jax.jit`` can know."""
 
 import dataclasses
 import functools
@@ -23,13 +23,14 @@ EVALUATION = {
 Options = tuple[tuple[str, Any], ...]
 
 
-def with_evaluation(
+def with_mode(
     function: Callable[..., Any],
     options: Mapping[str, Any],
     *,
+    train: bool = False,
     leave_out: Collection[str] = (),
 ) -> Options:
-    """The user's options, and before them those that make the function evaluate.
+    """The user's options, and before them those that make the function evaluate, or train.
 
     What is so by default is left out: a function under ``jax.jit`` may not take it as an argument.
 
@@ -44,12 +45,12 @@ def with_evaluation(
                     f"options must be arguments of the network ({', '.join(parameters)}); "
                     f"got {name}"
                 )
-    evaluation = {
-        name: value
+    mode = {
+        name: value != train
         for name, value in EVALUATION.items()
         if name in parameters and name not in leave_out and parameters[name].default is not value
     }
-    return tuple({**evaluation, **options}.items())
+    return tuple({**mode, **options}.items())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from jnnk.network._evaluation import (
     Options,
     described,
     stable,
-    with_evaluation,
+    with_mode,
 )
 
 
@@ -40,16 +40,23 @@ def of_linen(model: Any, variables: Any, options: Mapping[str, Any]) -> tuple[Ap
             "variables must be what init of the Linen module returned, {'params': ...}; "
             f"got {described(variables)}"
         )
+    return stable(_apply_linen, *linen_in_mode(model, options)), variables
+
+
+def linen_in_mode(
+    model: Any, options: Mapping[str, Any], *, train: bool = False
+) -> tuple[Any, Options]:
+    """A Linen module with fields that make it evaluate, or train, and arguments that do."""
     # Layers refuse what is told by field and argument at once.
     fields = {
-        field.name: EVALUATION[field.name]
+        field.name: EVALUATION[field.name] != train
         for field in dataclasses.fields(model)
         if field.name in EVALUATION
         and field.name not in options
         and isinstance(getattr(model, field.name), bool)
     }
-    told = with_evaluation(type(model).__call__, options, leave_out=fields)
-    return stable(_apply_linen, model.clone(**fields), told), variables
+    told = with_mode(type(model).__call__, options, train=train, leave_out=fields)
+    return model.clone(**fields), told
 
 
 def _apply_linen(model: Any, options: Options, variables: Any, images: Any) -> Any:
@@ -65,7 +72,7 @@ def of_nnx(model: Any, variables: Any, options: Mapping[str, Any]) -> tuple[Appl
             "variables must be left out for an NNX module, which holds them; "
             f"got {described(variables)}"
         )
-    told = with_evaluation(type(model).__call__, options)
+    told = with_mode(type(model).__call__, options)
     copy = nnx.merge(*nnx.split(model))
     # Not ``train``: it is a method.
     copy.eval(training=False, is_training=False)
@@ -105,11 +112,9 @@ def of_equinox(model: Any, state: Any, options: Mapping[str, Any]) -> tuple[Appl
         raise InputError(f"variables must be {expected}; got {described(state)}")
     call = type(model).__call__
     key = {"key": None} if "key" in inspect.signature(call).parameters else {}
-    told = with_evaluation(call, {**key, **options})
+    told = with_mode(call, {**key, **options})
     params, static = eqx.partition(model, eqx.is_inexact_array)
-    named = _nodes(model, lambda node: isinstance(getattr(node, "axis_name", None), str))
-    axis_name = named[0].axis_name if named else None
-    function = stable(_apply_equinox, static, has_state, axis_name, told)
+    function = stable(_apply_equinox, static, has_state, batch_axis(model), told)
     return function, Variables(params, _renewed(state)) if has_state else params
 
 
@@ -130,6 +135,12 @@ def _apply_equinox(
     return jax.vmap(of_image, in_axes=(0, None), axis_name=axis_name)(images, state)
 
 
+def batch_axis(model: Any) -> Any:
+    """What the layers of an Equinox module call the axis over images; None if they do not."""
+    named = _nodes(model, lambda node: isinstance(getattr(node, "axis_name", None), str))
+    return named[0].axis_name if named else None
+
+
 def _nodes(tree: Any, condition: Callable[[Any], bool]) -> list[Any]:
     """The outermost nodes and leaves of a pytree that meet a condition."""
     return [node for node in jax.tree.leaves(tree, is_leaf=condition) if condition(node)]
@@ -148,7 +159,7 @@ def of_haiku(model: Any, variables: Any, options: Mapping[str, Any]) -> tuple[Ap
             f"got {described(variables)}"
         )
     takes_rng = list(inspect.signature(model.apply).parameters)[len(parts)] == "rng"
-    told = with_evaluation(model.apply, options)
+    told = with_mode(model.apply, options)
     function = stable(_apply_haiku, model.apply, has_state, takes_rng, told)
     return function, Variables(*parts) if has_state else variables
 
@@ -172,7 +183,7 @@ def of_function(
     """`as_function` of a function of variables and images."""
     if variables is None:
         raise InputError("variables must be given for a function, its first argument; got None")
-    told = with_evaluation(function, options)
+    told = with_mode(function, options)
     return stable(_apply_function, function, told) if told else function, variables
 
 

@@ -246,7 +246,7 @@ class _Finder:
         if operation.name != "pad":
             return self.known[number]
         fill = FIXED if self.known[number].of_images else NONE
-        return Known(np.uint8(CONSTANT), np.asarray(fill), of_images=True)
+        return Known(np.asarray(CONSTANT, np.uint8), np.asarray(fill), of_images=True)
 
     def _follow_reduction(self, operation: Operation) -> None:
         """What is reduced together hangs together."""

@@ -11,7 +11,7 @@ from jax import Array
 
 from jnnk._core.errors import InputError
 from jnnk.network._network import Conv, Maps, Network
-from jnnk.network._program import Place, run
+from jnnk.network._program import Place, Structure, run
 from jnnk.network._reading import traced
 
 SITES = ("activation", "conv")
@@ -56,16 +56,8 @@ class WithActivations:
                     f"layers: {layer.name!r} sees {seen} images where {images.shape[0]} are given; "
                     "name layers that see each image once"
                 )
-        places = [
-            *map(Place, network.program.outputs),
-            *(self._maps(each).place for each in layers),
-        ]
-        values = run(network.program, jax.tree.leaves((variables, images, args)), places)
-        outputs = jax.tree.unflatten(structure, values[: -len(layers) or None])
-        return outputs, {
-            layer.name: _as_images(self._maps(layer), value, layer)
-            for layer, value in zip(layers, values[len(values) - len(layers) :], strict=True)
-        }
+        maps = [self._maps(layer) for layer in layers]
+        return outputs_with(network, structure, layers, maps, (variables, images, args))
 
     def _chosen(self, network: Network) -> list[Layer]:
         known = {layer.name: layer for layer in layers_of(network)}
@@ -118,6 +110,33 @@ def with_activations(
     if isinstance(layers, str):
         raise InputError(f"layers must be a list of names, such as [{layers!r}]; got {layers!r}")
     return WithActivations(apply_fn, None if layers is None else tuple(layers), site)
+
+
+def outputs_with(
+    network: Network,
+    structure: Structure,
+    layers: Sequence[Layer],
+    maps: Sequence[Maps],
+    inputs: Any,
+) -> tuple[Any, dict[str, Array]]:
+    """What a network returns, and the activations of some layers by name.
+
+    Args:
+        network: as `traced` gives it.
+        structure: of what it returns, likewise.
+        layers: the layers.
+        maps: where the activations of each are.
+        inputs: all arguments of the network.
+    """
+    places = [*map(Place, network.program.outputs), *(each.place for each in maps)]
+    values = run(network.program, jax.tree.leaves(inputs), places)
+    outputs = jax.tree.unflatten(structure, values[: -len(layers) or None])
+    return outputs, {
+        layer.name: _as_images(of_layer, value, layer)
+        for layer, of_layer, value in zip(
+            layers, maps, values[len(values) - len(layers) :], strict=True
+        )
+    }
 
 
 def layers_of(network: Network) -> Iterator[Layer]:

@@ -60,10 +60,28 @@ def pruned_kernels(
     """The kernels of the convolutions that are not 1x1, by layer."""
     leaves = named_leaves(params)
     return {
-        path.removesuffix("/kernel"): conv.kernels(leaves[path])
+        _layer(path): conv.kernels(leaves[path])
         for path, conv in conv_leaves(params, network=network).items()
         if conv.kernel_shape[:2] != (1, 1)
     }
+
+
+def pruned_by_layer(
+    params: PyTree, masks: PyTree, *, network: Network | None = None
+) -> dict[str, Bool[np.ndarray, "_Cin _Cout"]]:
+    """Which kernels of the convolutions that are not 1x1 a mask prunes, by layer."""
+    leaves = named_leaves(masks)
+    return {
+        _layer(path): ~np.asarray(conv.keep(leaves[path]))
+        for path, conv in conv_leaves(params, network=network).items()
+        if conv.kernel_shape[:2] != (1, 1)
+    }
+
+
+def _layer(path: str) -> str:
+    """The path of a convolution, of that of its kernel."""
+    layer, _, leaf = path.rpartition("/")
+    return layer if layer and leaf in ("kernel", "weight", "w") else path
 
 
 def network_magnitudes(
@@ -124,17 +142,13 @@ def eigenvalue_kinds(
     Returns:
         A record for every layer of square kernels.
     """
-    leaves = named_leaves(masks)
-    keep = {
-        path.removesuffix("/kernel"): conv.keep(leaves[path])
-        for path, conv in conv_leaves(params, network=network).items()
-    }
+    pruned = pruned_by_layer(params, masks, network=network)
     records: list[EigenvalueKinds] = []
     for layer, kernel in pruned_kernels(params, network=network).items():
         if kernel.shape[0] != kernel.shape[1]:
             continue
         is_real = has_real_eigenvalues(kernel)
-        kept = np.asarray(keep[layer])
+        kept = ~pruned[layer]
         records.append(
             EigenvalueKinds(
                 layer=layer,

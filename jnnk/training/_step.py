@@ -18,22 +18,31 @@ from jax.sharding import Mesh
 
 from jnnk._core.whole_numbers import whole_number
 from jnnk.data import Normalization, normalize
-from jnnk.network._names import PyTree
+from jnnk.network import Network
+from jnnk.network._names import PyTree, named_leaves
 from jnnk.parallel._mesh import DATA, shared_apply
 from jnnk.penalties import Regularizer
 from jnnk.pruning import apply_masks, keep_pruned_zero, masks_from_layers
-from jnnk.pruning._conv_leaves import conv_kernels
+from jnnk.pruning._conv_leaves import conv_leaves
 from jnnk.training._augment import pad_crop_flip
 
 OPTIMIZERS = ("sgd", "adam")
 
 
 class Model(Protocol):
-    """What training asks of a Flax module."""
+    """What training asks of a network: see `jnnk.network.as_model`, which makes it of any."""
 
     def init(self, rngs: Any, images: jax.Array, *, train: bool) -> Any: ...
 
-    def apply(self, variables: dict, images: jax.Array, *, train: bool, **kwargs: Any) -> Any: ...
+    def apply(
+        self,
+        variables: dict,
+        images: jax.Array,
+        *,
+        train: bool,
+        mutable: Any = False,
+        rngs: Any = None,
+    ) -> Any: ...
 
 
 class TrainState(NamedTuple):
@@ -170,7 +179,7 @@ def init_state(
     """A fresh state for images of ``image_shape`` (H, W, C), nothing pruned.
 
     Args:
-        model: the Flax module.
+        model: the network.
         optimizer: from `make_optimizer`.
         key: () PRNG key; initialisation and training draw from separate halves of it.
         image_shape: (H, W, C).
@@ -214,9 +223,16 @@ def start_state(
     return jax.tree.map(jnp.copy, state)
 
 
-def l1_penalty(params: PyTree) -> jax.Array:
-    """Sum of the absolute weights of all conv kernels, () float32."""
-    kernels = conv_kernels(params).values()
+def l1_penalty(params: PyTree, *, network: Network | None = None) -> jax.Array:
+    """Sum of the absolute weights of all conv kernels, () float32.
+
+    Args:
+        params: pytree of parameters.
+        network: as `jnnk.network.read` reads it; without it kernels are told as by
+            `jnnk.make_masks`.
+    """
+    leaves = named_leaves(params)
+    kernels = (leaves[path] for path in conv_leaves(params, network=network))
     return sum((jnp.abs(kernel).sum() for kernel in kernels), jnp.zeros((), jnp.float32))
 
 
@@ -229,11 +245,12 @@ def make_train_step(
     flip: bool = True,
     l1: float = 0.0,
     regularizer: Regularizer | None = None,
+    network: Network | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """The training step: ``step(state, batch) -> (state, metrics)``, jitted, state donated.
 
     Args:
-        model: the Flax module.
+        model: the network.
         optimizer: from `make_optimizer`.
         normalization: of the images, such as that of their `jnnk.data.Dataset`.
         augment: pad by an eighth of the image, crop and (with ``flip``) mirror, on device.
@@ -241,6 +258,8 @@ def make_train_step(
         l1: strength of the L1 penalty on conv kernels.
         regularizer: adds ``regularizer(activations, labels, key)`` to the loss; see
             `jnnk.penalties`.
+        network: as `jnnk.network.read` reads it; it tells kernels for the L1 penalty, which are
+            else told as by `jnnk.make_masks`.
 
     Raises:
         ValueError: if ``l1`` is negative or not finite, or a mean is not finite, or a deviation not
@@ -258,7 +277,7 @@ def make_train_step(
             rngs={"dropout": dropout_key},
         )
         cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-        penalty = l1 * l1_penalty(params)
+        penalty = l1 * l1_penalty(params, network=network)
         if regularizer is not None:
             key = jax.random.fold_in(dropout_key, 1)
             penalty = penalty + regularizer(activations, labels, key)
@@ -302,7 +321,7 @@ def make_predict(
     """``predict(variables, images) -> (logits, activations)`` for uint8 images, not jitted.
 
     Args:
-        model: the Flax module.
+        model: the network.
         normalization: of the images, such as that of their `jnnk.data.Dataset`.
 
     Raises:
@@ -331,7 +350,7 @@ def make_evaluate(
     every pruned variant of the parameters.
 
     Args:
-        model: the Flax module.
+        model: the network.
         normalization: of the images, such as that of their `jnnk.data.Dataset`.
         batch_size: images a batch, rounded up to what the devices can share.
         mesh: devices that share every batch over its axis ``"data"``, on which the variables must
