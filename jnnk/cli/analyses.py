@@ -6,7 +6,7 @@ import pathlib
 from jnnk._core.errors import InputError
 from jnnk.cli import configs
 from jnnk.cli.answers import Answer, report_on
-from jnnk.cli.networks import save_networks
+from jnnk.cli.networks import save_artifact, save_networks
 from jnnk.cli.plans import plan_answer
 from jnnk.cli.run_folders import Opened, chosen_mesh, fit_graphs, opened_run, tell
 from jnnk.files.safe_files import resolved
@@ -65,13 +65,16 @@ def _prune_channels(args: argparse.Namespace, opened: Opened, progress: Progress
 
 
 def export(args: argparse.Namespace, progress: Progress) -> Answer:
-    """Writes a run's networks for PyTorch, pruned ones with their masks."""
-    from jnnk.jobs.export import networks
+    """Writes a run's networks for PyTorch, pruned ones with their masks, and as StableHLO."""
+    from jnnk.jobs.export import artifact, networks
 
     out = resolved(args.out)
     refuse_inside_run(out, of=resolved(args.run))
     with opened_run(args, progress, writes=False) as (run, model, dataset):
-        files = save_networks(out, model, networks(run, model, dataset))
+        states = networks(run, model, dataset)
+        files = save_networks(out, model, states)
+        for name, state in states.items():
+            files.append(save_artifact(out / f"{name}.stablehlo", artifact(model, state, dataset)))
     return Answer({"run": run.path, "files": files}, [(path.stem, str(path)) for path in files])
 
 

@@ -22,6 +22,7 @@ from jnnk.models import (
     save_masks,
     save_safetensors,
 )
+from jnnk.runs.folder import write_bytes
 from jnnk.runs.settings import TrainConfig
 from jnnk.training import TrainState
 
@@ -144,6 +145,26 @@ def save_networks(
     except (OSError, WeightsError) as error:
         raise InputError(f"--out: {error}") from None
     return files
+
+
+def save_artifact(path: pathlib.Path, content: bytes) -> pathlib.Path:
+    """Writes a StableHLO artifact.
+
+    Args:
+        path: of the file.
+        content: the artifact.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
+    try:
+        write_bytes(path, content)
+    except OSError as error:
+        raise InputError(f"--out: {error}") from None
+    return path
 
 
 def _remedy(error: ValueError, config: TrainConfig) -> str:

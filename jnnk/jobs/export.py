@@ -3,11 +3,14 @@
 from functools import partial
 
 import jax
+import jax.export
+import jax.numpy as jnp
 
 from jnnk._core.errors import InputError
-from jnnk.data import Dataset
-from jnnk.jobs.networks import network_of
+from jnnk.data import Dataset, normalize
+from jnnk.jobs.networks import logits_of, network_of
 from jnnk.jobs.train import load_state
+from jnnk.network import compact
 from jnnk.pruning import masks_from_layers
 from jnnk.runs.checkpoints import Checkpoints
 from jnnk.runs.contents import train_config
@@ -47,3 +50,26 @@ def networks(run: Run, model: Model, dataset: Dataset) -> dict[str, TrainState]:
                     raise InputError(f"{checkpoints.folder}: no checkpoint of the pruned network")
                 found[name] = checkpoints.restore(last, like)
     return found
+
+
+def artifact(model: Model, state: TrainState, dataset: Dataset) -> bytes:
+    """A network without what its mask removed, weights included, as a StableHLO artifact.
+
+    ``jax.export.deserialize(artifact).call(images)`` gives its logits, on a CPU, a GPU or a TPU,
+    of any number of images as the data set holds them: uint8, not normalised.
+    """
+    logits, shape = logits_of(model), dataset.train_images.shape[1:]
+
+    def of_images(variables: dict, images: jax.Array) -> jax.Array:
+        return logits(variables, normalize(images, dataset.normalization))
+
+    small, variables = compact(
+        of_images, state.variables, state.masks, jax.ShapeDtypeStruct((1, *shape), jnp.uint8)
+    )
+
+    def answer(images: jax.Array) -> jax.Array:
+        return small(variables, images)
+
+    images = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("images"), *shape), jnp.uint8)
+    platforms = ("cpu", "cuda", "tpu")
+    return bytes(jax.export.export(jax.jit(answer), platforms=platforms)(images).serialize())

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jnnk._core.errors import InputError
@@ -85,7 +86,7 @@ def prune_channels(
 
 def _largest_difference(model: Model, variables: dict, masks: Any, images: np.ndarray) -> float:
     """Between the logits of the compacted network and of the masked one."""
-    inputs = images.astype(np.float32) / 255
+    inputs = jnp.asarray(images.astype(np.float32) / 255)
     logits = logits_of(model)
     small, small_variables = compact(logits, variables, masks, inputs)
 

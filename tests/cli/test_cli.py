@@ -471,6 +471,33 @@ def test_a_run_that_was_only_begun(tmp_path, capsys):
     assert "no results yet" in fails(capsys, "report", path)
 
 
+WITHOUT_JNNK = """
+import sys
+import jax.export, numpy
+network = jax.export.deserialize(open(sys.argv[1], "rb").read())
+numpy.save(sys.argv[3], network.call(numpy.load(sys.argv[2])))
+assert not any(name.startswith("jnnk") for name in sys.modules)
+"""
+
+
+def test_an_artifact_answers_without_jnnk(run, tmp_path):
+    from jnnk import data, models
+
+    out, images = tmp_path / "torch", data.load("digits").test_images[:7]
+    assert main(["export", str(run), "--out", str(out)]) == 0
+    np.save(tmp_path / "images.npy", images)
+    model = models.create("resnet8", num_classes=10)
+    for name in ("trained", "pruned"):
+        paths = (out / f"{name}.stablehlo", tmp_path / "images.npy", tmp_path / "logits.npy")
+        program = [sys.executable, "-c", WITHOUT_JNNK, *map(str, paths)]
+        subprocess.run(program, check=True, cwd=tmp_path, timeout=120)
+        weights = models.load_safetensors(model, out / f"{name}.safetensors")
+        normalization = data.load("digits").normalization
+        expected, _ = model.apply(weights, data.normalize(images, normalization))
+        found = np.load(tmp_path / "logits.npy")
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
 def test_networks_go_out_with_their_masks(run, tmp_path, capsys):
     from jnnk import models
 
@@ -478,7 +505,10 @@ def test_networks_go_out_with_their_masks(run, tmp_path, capsys):
     assert main(["export", str(run), "--out", str(out), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     names = ["trained", "pruned", "pruned_masks"]
-    assert said["files"] == [str(out / f"{name}.safetensors") for name in names]
+    assert said["files"] == [
+        *(str(out / f"{name}.safetensors") for name in names),
+        *(str(out / f"{name}.stablehlo") for name in ("trained", "pruned")),
+    ]
     trained, pruned, masks = (
         safetensors.numpy.load_file(out / f"{name}.safetensors") for name in names
     )
