@@ -19,7 +19,8 @@ class TrainConfig(NamedTuple):
     # side of the squares that images are made to, see :func:`jnnk.data.load`; None leaves them as
     # they are
     image_size: int | None = None
-    model: str = "resnet8"  # name known to ``jnnk.models.create``
+    # name known to ``jnnk.models.create``, or of a factory, ``package.module:factory``
+    model: str = "resnet8"
     shortcut: Literal["A", "B"] = "A"  # ``"A"`` or ``"B"``, of CIFAR ResNets
     # further options of `jnnk.models.create`, each `"NAME=VALUE"`
     model_options: tuple[str, ...] = ()
