@@ -26,6 +26,17 @@ def output_options(parser: argparse.ArgumentParser) -> None:
 
 def network_options(parser: argparse.ArgumentParser) -> None:
     """Which network, which data, and the folder of the run to make."""
+    data_options(parser)
+    for name in ("mean", "std"):
+        parser.add_argument(
+            f"--{name}", type=NUMBERS[name], nargs="+", metavar="X",
+            help="of images / 255, by channel or one for all (default: the data set's)",
+        )  # fmt: skip
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="run folder to make")
+
+
+def data_options(parser: argparse.ArgumentParser) -> None:
+    """Which network, and which data."""
     parser.add_argument(
         "--dataset", metavar="NAME|FILE.npz|FOLDER/",
         help="digits (default), tiny_imagenet, a TFDS name, or your own images: arrays in an .npz "
@@ -47,12 +58,14 @@ def network_options(parser: argparse.ArgumentParser) -> None:
         help="stem=small of resnet18 and resnet50, channels=8 and dropout=0.1 of ConvNets; what a "
         "factory takes besides",
     )  # fmt: skip
-    for name in ("mean", "std"):
-        parser.add_argument(
-            f"--{name}", type=NUMBERS[name], nargs="+", metavar="X",
-            help="of images / 255, by channel or one for all (default: the data set's)",
-        )  # fmt: skip
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="run folder to make")
+
+
+def inspect_options(parser: argparse.ArgumentParser) -> None:
+    """A run folder, or a network and the data that it is for."""
+    parser.add_argument(
+        "run", type=pathlib.Path, nargs="?", help="run folder (default: the network that is named)"
+    )
+    data_options(parser)
 
 
 def weights_options(parser: argparse.ArgumentParser) -> None:
