@@ -7,6 +7,7 @@ from jnnk._core.errors import InputError
 from jnnk.cli import configs
 from jnnk.cli.answers import Answer, report_on
 from jnnk.cli.networks import save_artifact, save_networks
+from jnnk.cli.own_networks import is_own, require_named
 from jnnk.cli.plans import plan_answer
 from jnnk.cli.run_folders import Opened, chosen_mesh, fit_graphs, opened_run, tell
 from jnnk.files.safe_files import resolved
@@ -65,14 +66,17 @@ def _prune_channels(args: argparse.Namespace, opened: Opened, progress: Progress
 
 
 def export(args: argparse.Namespace, progress: Progress) -> Answer:
-    """Writes a run's networks for PyTorch, pruned ones with their masks, and as StableHLO."""
+    """Writes a run's networks as safetensors, pruned ones with their masks, and as StableHLO."""
     from jnnk.jobs.export import artifact, networks
+    from jnnk.jobs.networks import network_of
+    from jnnk.runs.contents import train_config
 
     out = resolved(args.out)
     refuse_inside_run(out, of=resolved(args.run))
     with opened_run(args, progress, writes=False) as (run, model, dataset):
+        own = network_of(model, dataset) if is_own(train_config(run).model) else None
         states = networks(run, model, dataset)
-        files = save_networks(out, model, states)
+        files = save_networks(out, model, states, own=own)
         for name, state in states.items():
             files.append(save_artifact(out / f"{name}.stablehlo", artifact(model, state, dataset)))
     return Answer({"run": run.path, "files": files}, [(path.stem, str(path)) for path in files])
@@ -80,7 +84,11 @@ def export(args: argparse.Namespace, progress: Progress) -> Answer:
 
 def report(args: argparse.Namespace, progress: Progress) -> Answer:
     """Writes the report of a run, or compares several on one page."""
+    from jnnk.runs.contents import train_config
+
     runs = [open_run(path) for path in args.runs]
+    for run in runs if args.model is not None else ():
+        require_named(train_config(run).model, args.model)
     if len(runs) > 1:
         return _compare(runs, args.out or pathlib.Path("comparison.html"))
     if args.out is not None:

@@ -8,6 +8,7 @@ from jnnk.cli import options
 from jnnk.cli.analyses import export, overlap, prune, report
 from jnnk.cli.answers import Answer
 from jnnk.cli.data_sets import prepare
+from jnnk.cli.inspection import inspect
 from jnnk.cli.studies import reproduce
 from jnnk.cli.training import import_weights, study, train
 from jnnk.runs.progress import Progress
@@ -64,6 +65,12 @@ COMMANDS = {
         "put weights into a run folder",
         "net.safetensors --out runs/c",
         (options.weights_options, options.output_options),
+    ),
+    "inspect": Command(
+        inspect,
+        "show the convolutions of a run's network, or of any",
+        "--model my_nets:small --dataset digits",
+        (options.inspect_options, options.output_options),
     ),
     "overlap": Command(
         overlap,

@@ -39,6 +39,29 @@ def train_config(args: argparse.Namespace) -> TrainConfig:
     return config
 
 
+def named_config(args: argparse.Namespace) -> TrainConfig:
+    """The options given that name a network and data, over the defaults."""
+    if args.dataset is not None:
+        name, data_dir = from_anywhere(args.dataset, data_dir=args.data_dir)
+        args = argparse.Namespace(**{**vars(args), "dataset": name, "data_dir": data_dir})
+    return _merged(TrainConfig(), {}, args)
+
+
+def of_run(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
+    """A run's settings for a command that looks at its network alone.
+
+    Raises:
+        InputError: for an option that the run has settled.
+    """
+    settled = ("dataset", "image_size", "shortcut", "model_options")
+    for name in settled:
+        if getattr(args, name) is not None:
+            raise InputError(f"--{name.replace('_', '-')}: the run tells; leave it out, or the run")
+    if args.data_dir is not None:
+        config = config._replace(data_dir=args.data_dir)
+    return config._replace(weights=None)
+
+
 def overlap_config(args: argparse.Namespace, folder: pathlib.Path) -> OverlapConfig:
     """The options given, over those a run folder was measured with, over the defaults."""
     path = folder / "overlap" / "settings.json"

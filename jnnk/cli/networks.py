@@ -3,7 +3,7 @@
 import ast
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,8 +12,10 @@ from flax import linen as nn
 
 from jnnk import data
 from jnnk._core.errors import InputError
+from jnnk.cli.own_networks import find_factory, is_own, make_network, require_named
 from jnnk.data import Dataset
 from jnnk.files.archives import read_folder
+from jnnk.jobs.networks import abstract_variables, network_of
 from jnnk.models import (
     WeightsError,
     create,
@@ -22,9 +24,13 @@ from jnnk.models import (
     save_masks,
     save_safetensors,
 )
+from jnnk.network import Network
 from jnnk.runs.folder import write_bytes
+from jnnk.runs.mask_files import save_masks as save_own_masks
+from jnnk.runs.network_record import NetworkRecord, network_record
 from jnnk.runs.settings import TrainConfig
-from jnnk.training import TrainState
+from jnnk.runs.weight_files import read_weights, write_weights
+from jnnk.training import Model, TrainState
 
 
 class Loaded(NamedTuple):
@@ -34,31 +40,33 @@ class Loaded(NamedTuple):
         model: not initialised.
         dataset: with the normalisation that the settings ask for.
         variables: weights to start from; None where the settings name none.
+        record: of a network of a person's own; None for those of jnnk.
     """
 
-    model: nn.Module
+    model: Model
     dataset: Dataset
     variables: dict[str, Any] | None
+    record: NetworkRecord | None
 
 
-def load(config: TrainConfig) -> Loaded:
+def load(config: TrainConfig, *, given: str | None = None) -> Loaded:
     """Data set, network for it, and its weights, as the settings name them.
 
     Args:
         config: how a run is trained.
+        given: the name of the network on the command line; without it none is imported by name.
 
     Raises:
         InputError: for an unknown name or option, data or weights that cannot be read, weights that
-            are not finite, or images that the network does not take.
+            are not finite, images that the network does not take, or a network of a person's own
+            that is not ``given``.
     """
-    make = functools.partial(create, config.model, shortcut=config.shortcut)
-    options = _model_options(config.model_options)
+    if is_own(config.model):
+        require_named(config.model, given)
     try:
-        make(num_classes=2, **options)  # before the data: a wrong name should not wait for it
+        make = (_own_maker if is_own(config.model) else _maker)(config)
         dataset = data.load(config.dataset, data_dir=config.data_dir, image_size=config.image_size)
-        model = make(num_classes=len(dataset.class_names), **options)
-        image = np.zeros((1, *dataset.train_images.shape[1:]), np.float32)
-        jax.eval_shape(model.init, jax.random.key(0), image)  # does the network fit the images?
+        model, record = make(dataset)
     except ValueError as error:
         raise InputError(str(error) + _remedy(error, config)) from error
     own = dataset.normalization
@@ -68,13 +76,55 @@ def load(config: TrainConfig) -> Loaded:
     )
     dataset = dataset._replace(normalization=normalization)
     if config.weights is None:
-        return Loaded(model, dataset, None)
-    variables = load_weights(model, config.weights, image_shape=image.shape[1:])
+        return Loaded(model, dataset, None, record)
+    if record is None:
+        known: Any = model
+        image_shape = dataset.train_images.shape[1:]
+        variables = load_weights(known, config.weights, image_shape=image_shape)
+    else:
+        network, like = network_of(model, dataset), abstract_variables(model, dataset)
+        variables = read_weights(config.weights, like, network=network)
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         if not np.isfinite(leaf).all():
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise InputError(f"{config.weights}: {name} holds numbers that are not finite")
-    return Loaded(model, dataset, variables)
+    return Loaded(model, dataset, variables, record)
+
+
+#: Makes the network for a data set, and its record if it is a person's own.
+_Maker = Callable[[Dataset], tuple[Model, NetworkRecord | None]]
+
+
+def _maker(config: TrainConfig) -> _Maker:
+    """A network of jnnk; a wrong name or option need not wait for the data."""
+    make = functools.partial(create, config.model, shortcut=config.shortcut)
+    options = _model_options(config.model_options)
+    make(num_classes=2, **options)
+
+    def of_dataset(dataset: Dataset) -> tuple[Model, None]:
+        model = make(num_classes=len(dataset.class_names), **options)
+        image = np.zeros((1, *dataset.train_images.shape[1:]), np.float32)
+        jax.eval_shape(model.init, jax.random.key(0), image)  # does the network fit the images?
+        return model, None
+
+    return of_dataset
+
+
+def _own_maker(config: TrainConfig) -> _Maker:
+    """A network of a person's own, imported."""
+    if config.shortcut != TrainConfig().shortcut:
+        raise InputError("--shortcut is of jnnk's own CIFAR ResNets")
+    options = _model_options(config.model_options)
+    factory = find_factory(config.model, options)
+
+    def of_dataset(dataset: Dataset) -> tuple[Model, NetworkRecord]:
+        image_shape = dataset.train_images.shape[1:]
+        num_classes = len(dataset.class_names)
+        model = make_network(factory, options, num_classes=num_classes, image_shape=image_shape)
+        variables = abstract_variables(model, dataset)
+        return model, network_record(factory.name, factory.source, variables)
+
+    return of_dataset
 
 
 def load_weights(
@@ -118,14 +168,20 @@ def load_epoch(model: nn.Module, archive: pathlib.Path, epoch: int) -> dict[str,
 
 
 def save_networks(
-    folder: pathlib.Path, model: nn.Module, states: Mapping[str, TrainState]
+    folder: pathlib.Path,
+    model: Model,
+    states: Mapping[str, TrainState],
+    *,
+    own: Network | None,
 ) -> list[pathlib.Path]:
-    """Writes states as safetensors files with PyTorch names, pruned ones with their masks.
+    """Writes states as safetensors files, pruned ones with their masks.
 
     Args:
         folder: made where there is none.
         model: the network.
         states: by the names of their files; all but ``"trained"`` are pruned.
+        own: a network of a person's own as read: its names are the paths of the leaves. None for
+            those of jnnk, which get PyTorch's names.
 
     Returns:
         The files.
@@ -138,10 +194,17 @@ def save_networks(
         folder.mkdir(parents=True, exist_ok=True)
         for name, state in states.items():
             files.append(folder / f"{name}.safetensors")
-            save_safetensors(model, state.variables, files[-1])
+            known: Any = model
+            if own is None:
+                save_safetensors(known, state.variables, files[-1])
+            else:
+                write_weights(files[-1], state.variables)
             if name != "trained":
                 files.append(folder / f"{name}_masks.safetensors")
-                save_masks(model, state.variables, state.masks, files[-1])
+                if own is None:
+                    save_masks(known, state.variables, state.masks, files[-1])
+                else:
+                    save_own_masks(files[-1], state.masks, network=own)
     except (OSError, WeightsError) as error:
         raise InputError(f"--out: {error}") from None
     return files

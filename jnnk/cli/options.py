@@ -26,6 +26,17 @@ def output_options(parser: argparse.ArgumentParser) -> None:
 
 def network_options(parser: argparse.ArgumentParser) -> None:
     """Which network, which data, and the folder of the run to make."""
+    data_options(parser)
+    for name in ("mean", "std"):
+        parser.add_argument(
+            f"--{name}", type=NUMBERS[name], nargs="+", metavar="X",
+            help="of images / 255, by channel or one for all (default: the data set's)",
+        )  # fmt: skip
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="run folder to make")
+
+
+def data_options(parser: argparse.ArgumentParser) -> None:
+    """Which network, and which data."""
     parser.add_argument(
         "--dataset", metavar="NAME|FILE.npz|FOLDER/",
         help="digits (default), tiny_imagenet, a TFDS name, or your own images: arrays in an .npz "
@@ -36,23 +47,30 @@ def network_options(parser: argparse.ArgumentParser) -> None:
         "--image-size", type=NUMBERS["image_size"], metavar="N",
         help="resize images to N pixels on the shorter side and cut the square in the middle",
     )  # fmt: skip
-    parser.add_argument("--model", help="resnet8 (default), resnet20, resnet50, convnet6, ...")
+    parser.add_argument(
+        "--model", metavar="NAME|MODULE:FACTORY",
+        help="resnet8 (default), resnet20, resnet50, convnet6, ..., or a network of your own: "
+        "package.module:factory, imported and called with num_classes=...",
+    )  # fmt: skip
     parser.add_argument("--shortcut", choices=("A", "B"), help="of CIFAR ResNets (default: A)")
     parser.add_argument(
         "--model-options", nargs="+", metavar="NAME=VALUE",
-        help="stem=small of resnet18 and resnet50, channels=8 and dropout=0.1 of ConvNets",
+        help="stem=small of resnet18 and resnet50, channels=8 and dropout=0.1 of ConvNets; what a "
+        "factory takes besides",
     )  # fmt: skip
-    for name in ("mean", "std"):
-        parser.add_argument(
-            f"--{name}", type=NUMBERS[name], nargs="+", metavar="X",
-            help="of images / 255, by channel or one for all (default: the data set's)",
-        )  # fmt: skip
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="run folder to make")
+
+
+def inspect_options(parser: argparse.ArgumentParser) -> None:
+    """A run folder, or a network and the data that it is for."""
+    parser.add_argument(
+        "run", type=pathlib.Path, nargs="?", help="run folder (default: the network that is named)"
+    )
+    data_options(parser)
 
 
 def weights_options(parser: argparse.ArgumentParser) -> None:
     """A file of weights, and the network that they are for."""
-    parser.add_argument("weights", help="safetensors file with PyTorch names")
+    parser.add_argument("weights", help="safetensors file with PyTorch names, or the leaves' paths")
     network_options(parser)
 
 
@@ -123,6 +141,15 @@ def run_options(parser: argparse.ArgumentParser) -> None:
     """The run folder to work on."""
     parser.add_argument("run", type=pathlib.Path, help="run folder")
     parser.add_argument("--data-dir", help="where its data set lies now, if it has moved")
+    named_network_options(parser)
+
+
+def named_network_options(parser: argparse.ArgumentParser) -> None:
+    """The name of a run's network, without which none of a person's own is imported."""
+    parser.add_argument(
+        "--model", metavar="MODULE:FACTORY",
+        help="of a run whose network is your own: the same as in training, for jnnk to import it",
+    )  # fmt: skip
 
 
 def overlap_options(parser: argparse.ArgumentParser) -> None:
@@ -174,12 +201,16 @@ def channel_options(parser: argparse.ArgumentParser) -> None:
     """Pruning of whole channels."""
     parser.add_argument(
         "--channels", choices=(*CHANNEL_CRITERIA, "taylor"),
-        help="instead: remove the share of every layer's inner channels and fine-tune "
+        help="instead: remove the share of the channels that convolutions make and fine-tune "
         f"(default share: {ChannelConfig._field_defaults['share']})",
     )  # fmt: skip
     parser.add_argument(
         "--layer-shares", nargs="+", metavar="PATTERN=SHARE",
         help="with --channels: of the layers that match, such as 'layer3*=0.7'; others: --share",
+    )  # fmt: skip
+    parser.add_argument(
+        "--streams", action="store_const", const=True,
+        help="with --channels: of residual streams too, whose channels go everywhere at once",
     )  # fmt: skip
     parser.add_argument(
         "--round-to", type=NUMBERS["round_to"], metavar="N",
@@ -224,6 +255,7 @@ def export_options(parser: argparse.ArgumentParser) -> None:
 def report_options(parser: argparse.ArgumentParser) -> None:
     """One run folder, or several and the page that compares them."""
     parser.add_argument("runs", type=pathlib.Path, nargs="+", metavar="RUN", help="run folder")
+    named_network_options(parser)
     parser.add_argument(
         "--out", type=pathlib.Path, metavar="PAGE",
         help="of a comparison (default: comparison.html)",

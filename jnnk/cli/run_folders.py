@@ -6,11 +6,11 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from flax import linen as nn
 from jax.sharding import Mesh
 
 from jnnk.cli import configs
 from jnnk.cli.networks import load
+from jnnk.cli.own_networks import require_named
 from jnnk.data import Dataset, from_anywhere
 from jnnk.parallel import is_first, local_rows, parse_mesh, whole_mesh
 from jnnk.parallel._mesh import DATA
@@ -25,8 +25,10 @@ from jnnk.runs.folder import (
     refuse_occupied,
     remove_parts,
 )
+from jnnk.runs.network_record import NetworkRecord, check_network, record_network
 from jnnk.runs.progress import Progress
 from jnnk.runs.settings import ChannelConfig, OverlapConfig, TrainConfig
+from jnnk.training import Model
 
 
 class Prepared(NamedTuple):
@@ -38,13 +40,15 @@ class Prepared(NamedTuple):
         dataset: what it is trained on.
         variables: weights to start from; None for random ones.
         notes: a sentence for every setting that had to be fitted.
+        record: of a network of a person's own; None for those of jnnk.
     """
 
     config: TrainConfig
-    model: nn.Module
+    model: Model
     dataset: Dataset
     variables: dict[str, Any] | None
     notes: tuple[str, ...]
+    record: NetworkRecord | None
 
 
 class Opened(NamedTuple):
@@ -57,7 +61,7 @@ class Opened(NamedTuple):
     """
 
     run: Run
-    model: nn.Module
+    model: Model
     dataset: Dataset
 
 
@@ -77,28 +81,26 @@ def prepare_training(
     refuse_occupied(args.out, resume=args.resume)
     if args.resume:
         _tell_places(config, args, progress)
-    model, dataset, variables = load(config)
+    model, dataset, variables, record = load(config, given=args.model)
     shards = 1 if mesh is None else mesh.shape.get(DATA, 1)
     config, notes = fit_training(config, dataset, typed=configs.typed(args), shards=shards)
     if mesh is not None:
         local_rows(config.batch_size, mesh)
     check_memory(config, model, dataset)
     check_training(config, model, dataset)
-    return Prepared(config, model, dataset, variables, notes)
+    return Prepared(config, model, dataset, variables, notes, record)
 
 
 @contextlib.contextmanager
-def made_run(
-    args: argparse.Namespace, config: TrainConfig, dataset: Dataset, progress: Progress
-) -> Iterator[Run]:
+def made_run(args: argparse.Namespace, prepared: Prepared, progress: Progress) -> Iterator[Run]:
     """The run folder, locked; gone again where an error comes before the first epoch is done.
 
     Args:
         args: what was typed; ``out`` is the folder, which ``resume`` goes on with.
-        config: its settings.
-        dataset: what it is trained on.
-        progress: hears who else holds the lock.
+        prepared: its settings, network and data.
+        progress: hears who else holds the lock, what had to be fitted and what has changed.
     """
+    config, dataset = prepared.config, prepared.dataset
     is_new = not (args.out / "config.json").exists()
     if not is_new and DATA_RECORD in (found := open_run(args.out).config):
         config = config._replace(data_dir=found.get("data_dir"))  # moved: their note tells
@@ -106,7 +108,11 @@ def made_run(
         run = create_run(args.out, config._asdict(), resume=args.resume)
         try:
             note_cores(run, progress)
-            yield record_data(run, dataset, command=args.command)
+            if prepared.record is not None:
+                tell(record_network(run.path, prepared.record), progress)
+            run = record_data(run, dataset, command=args.command)
+            tell(prepared.notes, progress)
+            yield run
         except OSError:
             raise  # a full disk: the same command goes on
         except Exception:
@@ -131,12 +137,16 @@ def opened_run(
 
     run = open_run(args.run)
     config = train_config(run)._replace(weights=None)
+    require_named(config.model, args.model)
     _tell_places(config, args, progress)
     if args.data_dir is not None:
         config = config._replace(data_dir=args.data_dir)
     with locked(run.path, shared=not writes, say=progress.note):
-        model, dataset, _ = load(config)
+        model, dataset, _, record = load(config, given=args.model)
         require_network(run)
+        if record is not None:
+            note = record_network if writes else check_network
+            tell(note(run.path, record), progress)
         if writes:
             note_cores(run, progress)
             run = record_data(run, dataset, command=args.command)

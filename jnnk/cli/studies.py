@@ -58,8 +58,10 @@ def _overlap(args: argparse.Namespace) -> Reproduction:
     from jnnk.experiments.overlap_epochs import Trajectory
     from jnnk.experiments.runner import Network
 
-    convnet, dataset, _ = networks.load(_cifar10(args)._replace(model="convnet6"))
-    resnet = networks.create("resnet20", num_classes=10, shortcut="B")
+    loaded = networks.load(_cifar10(args)._replace(model="convnet6"))
+    convnet: Any = loaded.model
+    dataset = loaded.dataset
+    resnet: Any = networks.create("resnet20", num_classes=10, shortcut="B")
     trajectories, pair = [], []
     for name in ("dropout", "overfit"):
         archive = args.shared / "reference" / f"deepnnk_ch32_{name}.npz"
@@ -99,7 +101,9 @@ def _regularizer(args: argparse.Namespace) -> Reproduction:
     from jnnk.experiments.regularizer import reproduce_regularizer
 
     config = _cifar10(args)._replace(dataset="fashion_mnist", model="resnet8")
-    model, dataset, _ = networks.load(config)
+    loaded = networks.load(config)
+    model: Any = loaded.model
+    dataset = loaded.dataset
     return Reproduction(
         lambda progress: reproduce_regularizer(args.out, model, dataset, progress=progress),
         dataset,
@@ -135,10 +139,11 @@ def _public_resnets(args: argparse.Namespace) -> tuple[list[Any], Dataset]:
     for name in ("resnet20", "resnet32"):
         weights = args.shared / "weights" / f"{name}_cifar10.safetensors"
         config = _cifar10(args)._replace(model=name, weights=str(weights))
-        model, dataset, variables = networks.load(config)
-        assert variables is not None, "the settings name weights"
-        resnets.append(Network(name, model, variables))
-    return resnets, dataset
+        loaded = networks.load(config)
+        model: Any = loaded.model
+        assert loaded.variables is not None, "the settings name weights"
+        resnets.append(Network(name, model, loaded.variables))
+    return resnets, loaded.dataset
 
 
 def _cifar10(args: argparse.Namespace) -> TrainConfig:

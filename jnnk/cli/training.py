@@ -22,12 +22,13 @@ def study(args: argparse.Namespace, progress: Progress) -> Answer:
     train_config = configs.train_config(args)
     overlap_config = configs.overlap_config(args, args.out)
     prune_config = configs.prune_config(args, args.out)
-    train_config, model, dataset, variables, notes = prepare_training(args, train_config, progress)
+    prepared = prepare_training(args, train_config, progress)
+    model, dataset, variables = prepared.model, prepared.dataset, prepared.variables
     folder = args.out / "overlap"
     overlap_config, more = fit_graphs(overlap_config, args, folder, dataset)
     check_layers(overlap_config.layers, model, dataset)
-    with made_run(args, train_config, dataset, progress) as run:
-        tell((*notes, *more), progress)
+    with made_run(args, prepared, progress) as run:
+        tell(more, progress)
         require_settings(run.path / "overlap", overlap_config)
         require_settings(run.path / "prune", prune_config)
         path = study(
@@ -50,9 +51,9 @@ def train(args: argparse.Namespace, progress: Progress) -> Answer:
 
     mesh = chosen_mesh(args)
     config = configs.train_config(args)
-    config, model, dataset, variables, notes = prepare_training(args, config, progress, mesh=mesh)
-    with made_run(args, config, dataset, progress) as run:
-        tell(notes, progress)
+    prepared = prepare_training(args, config, progress, mesh=mesh)
+    model, dataset, variables = prepared.model, prepared.dataset, prepared.variables
+    with made_run(args, prepared, progress) as run:
         state = train(run, model, dataset, variables=variables, progress=progress, mesh=mesh)
         evaluate = make_evaluate(model, normalization=dataset.normalization, mesh=mesh)
         accuracy = evaluate(state.variables, dataset.test_images, dataset.test_labels)

@@ -1,4 +1,4 @@
-"""``jnnk prune --channels``: removes inner channels of a run's network, fine-tunes, compacts."""
+"""``jnnk prune --channels``: removes channels of a run's network, fine-tunes, compacts."""
 
 import fnmatch
 from functools import partial
@@ -38,7 +38,7 @@ def prune_channels(
     folder = run.path / "channels" / config.channels
     require_trained(run)
     network = told_network(model, dataset, progress)
-    groups = prunable_groups(network)
+    groups = prunable_groups(network, streams=config.streams)
     if not groups:
         raise InputError("--channels: no convolution of this network has channels that can go")
     keep_rates = _keep_rates(config, list(groups))
@@ -57,7 +57,7 @@ def prune_channels(
         scores = partial(taylor_channel_scores, network=network)
         criterion = taylor(scores, model, variables, dataset, images=images)
     masks = channel_masks(
-        variables["params"], network, criterion, keep_rate=keep_rates, round_to=config.round_to,
+        variables["params"], network, criterion, keep_rate=keep_rates, streams=config.streams, round_to=config.round_to,
         graphs=graphs, key=jax.random.key(train_config(run).seed),
     )  # fmt: skip
     pruned = prune_and_finetune(
@@ -104,6 +104,6 @@ def _keep_rates(config: ChannelConfig, convs: list[str]) -> dict[str, float]:
     for pattern in rates:
         if not fnmatch.filter(convs, pattern):
             raise InputError(
-                f"--layer-shares {pattern}: no inner conv matches; there are {', '.join(convs)}"
+                f"--layer-shares {pattern}: no conv matches; there are {', '.join(convs)}"
             )
     return rates if "*" in rates else {**rates, "*": 1 - config.share}

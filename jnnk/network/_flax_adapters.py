@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from jnnk.network._evaluation import with_mode
 from jnnk.network._frameworks import linen_in_mode
-from jnnk.network._names import PyTree
 from jnnk.network._named_trees import NamedTree, like_tree, named_tree
+from jnnk.network._names import PyTree
 
 # Of a Linen module's state, where its collections besides ``batch_stats`` are; no layer's name.
 _OTHERS = "other collections"

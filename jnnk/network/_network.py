@@ -194,13 +194,16 @@ class Network:
     def __repr__(self) -> str:
         return f"<Network of {len(self.convs)} convs; print it for a table>"
 
-    def __str__(self) -> str:
+    def table(self) -> list[tuple[str, ...]]:
+        """What printing shows: a row of names, one for each convolution, and one of sums."""
         rows = [("conv", "kernel", "in", "out", "stride", "output", "weights", "MACs", "")]
         rows += [_row(conv) for conv in self.convs]
         weights = {conv.path: conv.params for conv in self.convs}
         macs = sum(conv.macs for conv in self.convs)
-        rows.append(("all", "", "", "", "", "", f"{sum(weights.values()):,}", f"{macs:,}", ""))
-        lines = _aligned(rows)
+        return [*rows, ("all", "", "", "", "", "", f"{sum(weights.values()):,}", f"{macs:,}", "")]
+
+    def __str__(self) -> str:
+        lines = _aligned(self.table())
         lines += [f"not followed: {each.what}: {each.reason}" for each in self.left_out]
         return "\n".join(lines)
 

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from jnnk.network._evaluation import with_mode
 from jnnk.network._frameworks import batch_axis
-from jnnk.network._names import PyTree, leaf_path
 from jnnk.network._named_trees import NamedTree, like_tree, named_tree
+from jnnk.network._names import PyTree, leaf_path
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 Layout of a run folder::
 
     config.json       what was asked for, and a note of the data; written first
+    network.json      of a network of one's own: its name and its variables
     cores.json        how many processor cores worked on it
     checkpoints/      training, one folder an epoch (orbax)
     metrics.jsonl     one line an epoch of training

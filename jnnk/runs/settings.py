@@ -19,7 +19,8 @@ class TrainConfig(NamedTuple):
     # side of the squares that images are made to, see :func:`jnnk.data.load`; None leaves them as
     # they are
     image_size: int | None = None
-    model: str = "resnet8"  # name known to ``jnnk.models.create``
+    # name known to ``jnnk.models.create``, or of a factory, ``package.module:factory``
+    model: str = "resnet8"
     shortcut: Literal["A", "B"] = "A"  # ``"A"`` or ``"B"``, of CIFAR ResNets
     # further options of `jnnk.models.create`, each `"NAME=VALUE"`
     model_options: tuple[str, ...] = ()
@@ -74,12 +75,13 @@ class PruneConfig(NamedTuple):
 
 
 class ChannelConfig(NamedTuple):
-    """How inner channels are chosen and the network fine-tuned."""
+    """How whole channels are chosen and the network fine-tuned."""
 
     channels: str  # a key of `jnnk.pruning.CHANNEL_CRITERIA`, or `"taylor"`
-    share: float = 0.5  # of the inner channels of every layer that are removed
+    share: float = 0.5  # of the channels of every group that are removed
     layer_shares: tuple[str, ...] = ()  # shares of single layers, each `"PATTERN=SHARE"`
     round_to: int = 1  # the number of channels kept of a layer is rounded up to a multiple of it
+    streams: bool = False  # whether channels of residual streams and the like can go too
     images: int = 1000  # training images of the graphs, or of the gradients
     neighbors: int = 15  # their candidates K
     # epochs of training under the mask; None takes a tenth of the training's, at least one
