@@ -57,8 +57,9 @@ def prune_channels(
         scores = partial(taylor_channel_scores, network=network)
         criterion = taylor(scores, model, variables, dataset, images=images)
     masks = channel_masks(
-        variables["params"], network, criterion, keep_rate=keep_rates, streams=config.streams, round_to=config.round_to,
-        graphs=graphs, key=jax.random.key(train_config(run).seed),
+        variables["params"], network, criterion, keep_rate=keep_rates,
+        streams=config.streams, round_to=config.round_to, graphs=graphs,
+        key=jax.random.key(train_config(run).seed),
     )  # fmt: skip
     pruned = prune_and_finetune(
         run,

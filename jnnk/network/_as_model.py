@@ -95,7 +95,7 @@ class AdaptedModel:
             return _logits(returned), state
 
         network, structure = traced(logits_and_state, variables, images, *keys)
-        layers = distinct_layers(network, num_images=len(images))
+        layers = distinct_layers(network, num_images=images.shape[0])
         maps = [layer.conv.activation for layer in layers]
         (logits, state), activations = outputs_with(
             network, structure, layers, maps, (variables, images, keys)

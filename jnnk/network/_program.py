@@ -7,7 +7,6 @@ A ``scan`` stays one operation too, with the list of its body beside it. Of
 ``jax.lax.platform_dependent`` the function for any platform is taken.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -145,16 +144,31 @@ def run(program: Program, inputs: Sequence[Any], wanted: Sequence[Place]) -> lis
 
 
 def without_unneeded(program: Program) -> Program:
-    """The program without operations that its outputs do not need; values keep their numbers."""
+    """The program without operations that its outputs do not need, its values numbered anew."""
     needed = _needed(program, {Place(value) for value in program.outputs})
-    operations = (
-        operation
-        if operation.body is None
-        else operation._replace(body=without_unneeded(operation.body))
-        for number, operation in enumerate(program.operations)
-        if number in needed
+    operations = [each for place, each in enumerate(program.operations) if place in needed]
+    used = {*program.inputs, *program.outputs}
+    for operation in operations:
+        used.update(operation.inputs, operation.outputs)
+    number = {value: place for place, value in enumerate(sorted(used))}
+
+    def renumbered(values: Sequence[int]) -> tuple[int, ...]:
+        return tuple(number[value] for value in values)
+
+    return Program(
+        operations=tuple(
+            operation._replace(
+                inputs=renumbered(operation.inputs),
+                outputs=renumbered(operation.outputs),
+                body=None if operation.body is None else without_unneeded(operation.body),
+            )
+            for operation in operations
+        ),
+        shapes=tuple(program.shapes[value] for value in sorted(used)),
+        inputs=renumbered(program.inputs),
+        constants={number[each]: value for each, value in program.constants.items() if each in used},
+        outputs=renumbered(program.outputs),
     )
-    return dataclasses.replace(program, operations=tuple(operations))
 
 
 def _needed(program: Program, wanted: set[Place | int]) -> set[int]:

@@ -216,8 +216,10 @@ def _call(
     lhs_spec = dimensions.lhs_spec
     # Each position of the output sees a kernel; of a transposed one, each of the input is seen.
     is_transposed = any(step > 1 for step in params["lhs_dilation"])
-    seen = [in_shape[axis] for axis in (lhs_spec[0], *lhs_spec[2:])]
-    positions = math.prod(seen if is_transposed else in_order[:-1]) // found.num_images
+    seen = [in_shape[axis] for axis in lhs_spec[2:]] if is_transposed else in_order[1:-1]
+    # The number of images may be a symbol.
+    times = 1 if in_order[0] == found.num_images else in_order[0] // found.num_images
+    positions = math.prod(seen) * times
     kernel_shape = program.shapes[kernel].shape
     conv = Conv(
         name="",
