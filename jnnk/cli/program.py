@@ -38,15 +38,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = make_parser().parse_args(argv)
         require_extra("study", STUDY)
     except InputError as error:
-        Terminal(Console(), Console(stderr=True)).error(str(error))
+        Terminal(*_consoles()).error(str(error))
         return 2
-    terminal = Terminal(Console(), Console(stderr=True), is_json=args.json, is_quiet=args.quiet)
+    terminal = Terminal(*_consoles(), is_json=args.json, is_quiet=args.quiet)
     quiet_libraries()
     signals = Signals(
         lambda text: None if args.quiet else terminal.note(text), is_eager=not _is_shared(args)
     )
     with signals.noted():
         return _run(args, terminal, signals)
+
+
+def _consoles() -> tuple[Console, Console]:
+    """For answers, and for all else; ``my_nets:x: ...`` is no emoji."""
+    return Console(emoji=False), Console(stderr=True, emoji=False)
 
 
 def _is_shared(args: argparse.Namespace) -> bool:

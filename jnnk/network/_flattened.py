@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from jnnk.network._linear import is_elementwise
 from jnnk.network._network import Network
-from jnnk.network._program import CONV, Operation, Program
+from jnnk.network._program import Operation, Program
 
 _MOVES = ("broadcast_in_dim", "convert_element_type", "copy", "reshape", "squeeze", "transpose")
 
@@ -37,6 +37,7 @@ def flattened_maps(network: Network, leaf_paths: list[str]) -> dict[str, Flatten
     """
     program = network.program
     made_by = {value: each for each in program.operations for value in each.outputs}
+    channel_axes = _channel_axes(network)
     leaf_of = dict(zip(program.inputs, leaf_paths, strict=False))
     found: dict[str, Flattened] = {}
     for operation in program.operations:
@@ -45,40 +46,59 @@ def flattened_maps(network: Network, leaf_paths: list[str]) -> dict[str, Flatten
         elif operation.name == "dot_general":
             for maps, weights in (operation.inputs, reversed(operation.inputs)):
                 if weights in leaf_of and maps not in leaf_of:
-                    flattened = _flattened(program, made_by, maps)
+                    flattened = _flattened(program, made_by, channel_axes, maps)
                     if flattened is not None:
                         found[leaf_of[weights]] = flattened
     return found
 
 
-def _flattened(program: Program, made_by: dict[int, Operation], value: int) -> Flattened | None:
+def _channel_axes(network: Network) -> dict[int, int]:
+    """Number of a value that is a convolution's output or activation -> its axis of channels."""
+    found: dict[int, int] = {}
+    for conv in network.convs:
+        for maps in (conv.output, conv.activation):
+            if not maps.place.scans:
+                axes = [parts[0].axis if parts else None for parts in maps.view]
+                found[maps.place.value] = axes.index(maps.order[-1])
+    return found
+
+
+def _flattened(
+    program: Program, made_by: dict[int, Operation], channel_axes: dict[int, int], value: int
+) -> Flattened | None:
     """The maps that a value is in one row, if it is."""
     while value in made_by:
         operation = made_by[value]
-        before = max(operation.inputs, key=lambda each: program.shapes[each].size)
+        before = _largest(program, operation)
         if operation.name == "reshape":
             old, new = program.shapes[before].shape, program.shapes[value].shape
             if len(old) > 2 and sum(size > 1 for size in old[1:]) > 1 and len(new) < len(old):
-                return Flattened(old[1:], _channel_axis(program, made_by, before))
+                return Flattened(old[1:], _channel_axis(program, made_by, channel_axes, before))
         elif not is_elementwise(operation.equation) and operation.name not in _MOVES:
             return None
         value = before
     return None
 
 
-def _channel_axis(program: Program, made_by: dict[int, Operation], value: int) -> int | None:
+def _channel_axis(
+    program: Program, made_by: dict[int, Operation], channel_axes: dict[int, int], value: int
+) -> int | None:
     """Which axis of maps of one image is that of channels, followed back to a convolution."""
     rank = len(program.shapes[value].shape)
     axes = list(range(rank))
-    while value in made_by:
+    while len(program.shapes[value].shape) == rank:
+        if value in channel_axes:
+            return axes.index(channel_axes[value]) - 1
+        if value not in made_by:
+            return None
         operation = made_by[value]
-        if operation.name == CONV:
-            channel_axis = operation.params["dimension_numbers"].out_spec[1]
-            return axes.index(channel_axis) - 1
         if operation.name == "transpose":
             permutation = operation.params["permutation"]
             axes = [permutation[axis] for axis in axes]
-        value = max(operation.inputs, key=lambda each: program.shapes[each].size)
-        if len(program.shapes[value].shape) != rank:
-            return None
+        value = _largest(program, operation)
     return None
+
+
+def _largest(program: Program, operation: Operation) -> int:
+    """The input of an operation with most elements, which maps are beside parameters."""
+    return max(operation.inputs, key=lambda value: program.shapes[value].size)

@@ -166,7 +166,9 @@ def without_unneeded(program: Program) -> Program:
         ),
         shapes=tuple(program.shapes[value] for value in sorted(used)),
         inputs=renumbered(program.inputs),
-        constants={number[each]: value for each, value in program.constants.items() if each in used},
+        constants={
+            number[each]: value for each, value in program.constants.items() if each in used
+        },
         outputs=renumbered(program.outputs),
     )
 

@@ -138,7 +138,7 @@ def test_a_study_measures_and_prunes_the_network_s_own_layers(study):
     kept = results["pruning"]["kept"]
     assert kept["kernels"] == [4 + 16, 10] and kept["macs"][0] == 64 * 9 * 4 + 16 * 9 * 16
     assert results["pruning"]["pruned"]["revived_weights"] == 0
-    assert results["pruning"]["latency"] is None
+    assert results["pruning"]["latency"]["compacted"] > 0
     assert (study / "run" / "report.html").stat().st_size > 0
 
 
@@ -197,8 +197,9 @@ def test_commands_go_on_with_a_run_that_is_named(run, capsys):
 def test_weights_go_out_by_the_paths_of_leaves_and_come_back(run, home, capsys):
     said = told(capsys, "export", run, *MODEL, "--data-dir", ".", "--out", home / "out")
     names = ["trained", "pruned", "pruned_masks"]
-    assert said["files"] == [str(home / "out" / f"{name}.safetensors") for name in names]
-    trained, pruned, masks = (safetensors.numpy.load_file(path) for path in said["files"])
+    files = [str(home / "out" / f"{name}.safetensors") for name in names]
+    assert said["files"][:3] == files
+    trained, pruned, masks = map(safetensors.numpy.load_file, files)
     assert set(trained) == {
         "first/kernel", "first/bias", "second/kernel", "second/bias", "head/kernel", "head/bias",
         "norm/scale", "norm/bias", "norm/mean", "norm/var",
@@ -228,16 +229,16 @@ def test_another_tree_is_refused_and_another_source_said(run, home, capsys):
     for command in (words, ["prune", run, *MODEL, "--data-dir", "."]):
         line = fails(capsys, *command)
         assert "my_nets:small makes another network than this run is of" in line
-        assert "params/first/kernel float32[3, 3, 1, 4] -> float32[3, 3, 1, 5]" in line
+        assert "float32[4] -> float32[5]" in line
     assert "width=5" not in (run / "config.json").read_text()
 
 
 def test_whole_channels_go(run, home, capsys):
     words = ["prune", run, *MODEL, "--data-dir", ".", "--channels", "l1_norm", "--share", "0.5"]
     result = told(capsys, *words, "--finetune-epochs", "1")
-    kept = result["pruning"]["kept"]
+    kept = result["kept"]
     assert kept["macs"][1] < kept["macs"][0]
-    assert result["pruning"]["compacted"]["largest_difference_of_logits"] < 1e-4
+    assert result["compacted"]["largest_difference_of_logits"] < 1e-4
 
 
 def test_channels_stop_training_by_themselves(home, capsys):
@@ -269,7 +270,7 @@ def test_inspect_shows_the_network_as_read(run, capsys):
     ("name", "said"),
     [
         ("nowhere:small", "there is no module nowhere, neither in "),
-        ("my_nets.deeper:small", "'my_nets' is not a package"),
+        ("my_nets.deeper:small", "there is no module my_nets.deeper"),
         ("my_nets:none", "my_nets has no none"),
         ("my_nets:number", "expected a function, number is int"),
         ("my_nets:no_arguments", "it must take (num_classes=...): got an unexpected keyword"),
