@@ -96,11 +96,16 @@ def _needs(
     assert need is not None
     product = product_of(operation, shapes)
     read = _paired(product, left, right) != ZERO
+    # That a value of the images is zero is found again when the thinned function is traced.
+    zeros = [
+        (one == ZERO) & ((other == CONSTANT) | (other == LIVE)) if known.of_images else False
+        for one, other, known in _with_others(product, left, right)
+    ]
     needed, live = product.result(need.needed), product.result(pushed(need, outputs[0]))
     if _is_grouped(operation, shapes):  # groups stay whole
         needed, live = over(needed, [1, 2]), over(live, [1, 2])
         read = over(read, [1, 2])
-    edges, living = needed & read, live & read
+    living = live & read
     of_left, of_right = living, living
     if left.of_images:
         of_right = living & (product.left(left.kind) == LIVE)
@@ -108,9 +113,17 @@ def _needs(
         of_left = living & (product.right(right.kind) == LIVE)
     spatial = _spatial(operation, shapes)
     return [
-        Need(product.to_left(edges), product.to_left(of_left), spatial[0]),
-        Need(product.to_right(edges), product.to_right(of_right), spatial[1]),
+        Need(product.to_left(needed & (read | zeros[0])), product.to_left(of_left), spatial[0]),
+        Need(product.to_right(needed & (read | zeros[1])), product.to_right(of_right), spatial[1]),
     ]
+
+
+def _with_others(
+    product: Product, left: Known, right: Known
+) -> tuple[tuple[np.ndarray, np.ndarray, Known], ...]:
+    """Kinds of each side on the common axes, those of the other, and what is known of the side."""
+    one, other = product.left(left.kind), product.right(right.kind)
+    return (one, other, left), (other, one, right)
 
 
 def _spatial(operation: Operation, shapes: Sequence[Any]) -> tuple[frozenset[int], frozenset[int]]:
