@@ -103,8 +103,7 @@ def _needs(
     ]
     needed, live = product.result(need.needed), product.result(pushed(need, outputs[0]))
     if _is_grouped(operation, shapes):  # groups stay whole
-        needed, live = over(needed, [1, 2]), over(live, [1, 2])
-        read = over(read, [1, 2])
+        needed, live, read = (over(each, [2, 3]) for each in (needed, live, read))
     living = live & read
     of_left, of_right = living, living
     if left.of_images:
@@ -132,7 +131,7 @@ def _spatial(operation: Operation, shapes: Sequence[Any]) -> tuple[frozenset[int
         return frozenset(), frozenset()
     numbers, rank = operation.params["dimension_numbers"], len(shapes[0].shape)
     return (
-        frozenset(range(rank)) - {numbers.lhs_spec[1]},
+        frozenset(range(rank)) - set(numbers.lhs_spec[:2]),
         frozenset(range(rank)) - set(numbers.rhs_spec[:2]),
     )
 
@@ -215,8 +214,8 @@ def _only(layout: Layout, axes: Sequence[int]) -> Layout:
 
 
 def _of_channels(operation: Operation, layout: Layout) -> Layout:
-    """The part of a layout that a convolution can leave out: of channels."""
-    return _only(layout, [operation.params["dimension_numbers"].out_spec[1]])
+    """The part of a layout that a convolution can leave out: of images and channels."""
+    return _only(layout, operation.params["dimension_numbers"].out_spec[:2])
 
 
 def _rest_taken(array: jax.Array, have: Layout, want: Layout) -> jax.Array:
@@ -260,7 +259,7 @@ def _grouped(
         operation.params["dimension_numbers"],
         operation.params["feature_group_count"],
     )
-    inside = _of_channels(operation, layout)
+    inside = _only(layout, [numbers.out_spec[1]])
     wanted = inside[numbers.out_spec[1]]
     filters = shapes[2].shape[numbers.out_spec[1]]
     if wanted is None:
