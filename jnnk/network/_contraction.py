@@ -96,11 +96,15 @@ def _needs(
     assert need is not None
     product = product_of(operation, shapes)
     read = _paired(product, left, right) != ZERO
+    # That a value of the images is zero is found again when the thinned function is traced.
+    zeros = [
+        (one == ZERO) & ((other == CONSTANT) | (other == LIVE)) if known.of_images else False
+        for one, other, known in _with_others(product, left, right)
+    ]
     needed, live = product.result(need.needed), product.result(pushed(need, outputs[0]))
     if _is_grouped(operation, shapes):  # groups stay whole
-        needed, live = over(needed, [1, 2]), over(live, [1, 2])
-        read = over(read, [1, 2])
-    edges, living = needed & read, live & read
+        needed, live, read = (over(each, [2, 3]) for each in (needed, live, read))
+    living = live & read
     of_left, of_right = living, living
     if left.of_images:
         of_right = living & (product.left(left.kind) == LIVE)
@@ -108,9 +112,17 @@ def _needs(
         of_left = living & (product.right(right.kind) == LIVE)
     spatial = _spatial(operation, shapes)
     return [
-        Need(product.to_left(edges), product.to_left(of_left), spatial[0]),
-        Need(product.to_right(edges), product.to_right(of_right), spatial[1]),
+        Need(product.to_left(needed & (read | zeros[0])), product.to_left(of_left), spatial[0]),
+        Need(product.to_right(needed & (read | zeros[1])), product.to_right(of_right), spatial[1]),
     ]
+
+
+def _with_others(
+    product: Product, left: Known, right: Known
+) -> tuple[tuple[np.ndarray, np.ndarray, Known], ...]:
+    """Kinds of each side on the common axes, those of the other, and what is known of the side."""
+    one, other = product.left(left.kind), product.right(right.kind)
+    return (one, other, left), (other, one, right)
 
 
 def _spatial(operation: Operation, shapes: Sequence[Any]) -> tuple[frozenset[int], frozenset[int]]:
@@ -119,7 +131,7 @@ def _spatial(operation: Operation, shapes: Sequence[Any]) -> tuple[frozenset[int
         return frozenset(), frozenset()
     numbers, rank = operation.params["dimension_numbers"], len(shapes[0].shape)
     return (
-        frozenset(range(rank)) - {numbers.lhs_spec[1]},
+        frozenset(range(rank)) - set(numbers.lhs_spec[:2]),
         frozenset(range(rank)) - set(numbers.rhs_spec[:2]),
     )
 
@@ -202,8 +214,8 @@ def _only(layout: Layout, axes: Sequence[int]) -> Layout:
 
 
 def _of_channels(operation: Operation, layout: Layout) -> Layout:
-    """The part of a layout that a convolution can leave out: of channels."""
-    return _only(layout, [operation.params["dimension_numbers"].out_spec[1]])
+    """The part of a layout that a convolution can leave out: of images and channels."""
+    return _only(layout, operation.params["dimension_numbers"].out_spec[:2])
 
 
 def _rest_taken(array: jax.Array, have: Layout, want: Layout) -> jax.Array:
@@ -247,7 +259,7 @@ def _grouped(
         operation.params["dimension_numbers"],
         operation.params["feature_group_count"],
     )
-    inside = _of_channels(operation, layout)
+    inside = _only(layout, [numbers.out_spec[1]])
     wanted = inside[numbers.out_spec[1]]
     filters = shapes[2].shape[numbers.out_spec[1]]
     if wanted is None:

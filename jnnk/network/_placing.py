@@ -9,8 +9,8 @@ import numpy as np
 from jnnk.network._known import Part
 from jnnk.network._patterns import Layout, sizes_of
 
-#: Constants are written out if that takes no more than so many times their distinct rows.
-_REPEATED = 4
+#: Constants of more elements are repeated from their distinct rows when the program runs.
+_LARGE = 2**15
 
 
 def placed(part: Part, target: Layout) -> jax.Array:
@@ -78,18 +78,17 @@ def constants(part: Part, wanted: Sequence[np.ndarray | None]) -> jax.Array:
 
 
 def written(value: np.ndarray) -> jax.Array:
-    """A known array as the program holds it: where rows repeat, as the distinct ones.
+    """A known array as the program holds it: a large one by its distinct rows.
 
-    What a constant filter emits differs along the borders of an image alone: its map is as large as
-    an activation, and is repeated from a few rows when the program runs.
+    What a constant filter emits differs along the borders of an image alone.
     """
+    if value.size <= _LARGE:
+        return jnp.asarray(value)
     repeats: list[tuple[int, np.ndarray]] = []
     small = value
     for axis in range(value.ndim):
         small, source = _distinct(small, axis)
         repeats.append((axis, source))
-    if small.size * _REPEATED > value.size:
-        return jnp.asarray(value)
     # Or XLA writes the map out while it compiles.
     array = jax.lax.optimization_barrier(jnp.asarray(small))
     for axis, source in repeats:

@@ -1,8 +1,8 @@
 """Convolutions and matrix products as one thing: sums of products along some axes.
 
 Patterns of the two operands and of the result are brought to common axes, along which they
-broadcast: (group, input channel, output channel) of a convolution; batch axes, the free axes of
-the left side, summed axes and the free axes of the right side of a ``dot_general``.
+broadcast. Of a convolution these are image, group, input channel and output channel of a group; of
+a ``dot_general`` batch axes, free axes of the left side, summed axes, free axes of the right side.
 """
 
 import math
@@ -64,56 +64,47 @@ def _of_conv(operation: Operation, left: Shape, right: Shape) -> Product:
         operation.params["feature_group_count"],
     )
     of_left, of_right, of_result = (
-        numbers.lhs_spec[1],
+        numbers.lhs_spec[:2],
         (numbers.rhs_spec[1], numbers.rhs_spec[0]),
-        numbers.out_spec[1],
+        numbers.out_spec[:2],
     )
-    channels, filters, rank = left[of_left], right[of_right[1]], len(left)
+    channels, filters, rank = left[of_left[1]], right[of_right[1]], len(left)
 
-    def from_vector(pattern: Pattern, axis: int) -> np.ndarray:
-        return over(pattern, [each for each in range(rank) if each != axis]).ravel()
+    def table(pattern: Pattern, axes: Sequence[int]) -> np.ndarray:
+        """A pattern of two of its axes alone."""
+        others = [axis for axis in range(rank) if axis not in axes]
+        found = np.moveaxis(over(pattern, others), axes, (0, 1))
+        return found.reshape(found.shape[:2])
 
-    def split(vector: np.ndarray) -> np.ndarray:
-        return vector.reshape(groups, -1) if vector.size > 1 else vector.reshape(1, 1)
+    def pattern_of(table: np.ndarray, axes: Sequence[int]) -> Pattern:
+        return np.moveaxis(table.reshape(*table.shape, *[1] * (rank - 2)), (0, 1), axes)
+
+    def split(table: np.ndarray) -> np.ndarray:
+        """``(n, c or 1)`` as ``(n, groups or 1, channels of a group or 1)``."""
+        return table.reshape(len(table), groups if table.shape[1] > 1 else 1, -1)
 
     def joined(array: np.ndarray, size: int) -> np.ndarray:
-        """``(groups or 1, n or 1)`` as a vector of all, or of one that stands for all."""
-        if array.size == 1:
-            return array.ravel()
-        return np.broadcast_to(array, (groups, size // groups)).ravel()
-
-    def along(vector: np.ndarray, axis: int) -> Pattern:
-        return vector.reshape([vector.size if each == axis else 1 for each in range(rank)])
-
-    def from_right(pattern: Pattern) -> np.ndarray:
-        spatial = [axis for axis in range(rank) if axis not in of_right]
-        table = np.moveaxis(over(pattern, spatial), of_right, (0, 1))
-        table = table.reshape(table.shape[:2])
-        if table.shape[1] == 1:
-            return table[None]
-        return np.moveaxis(table.reshape(table.shape[0], groups, -1), 1, 0)
+        """``(n, groups or 1, c or 1)`` as ``(n, size)``, or ``(n, 1)`` where all are alike."""
+        if array.shape[1] == array.shape[2] == 1:
+            return array[:, :, 0]
+        return np.broadcast_to(array, (len(array), groups, size // groups)).reshape(-1, size)
 
     def to_right(common: np.ndarray) -> Pattern:
-        if common.shape[0] == common.shape[2] == 1:
-            table = common[0]
-        else:
-            full = np.broadcast_to(common, (groups, common.shape[1], filters // groups))
-            table = np.moveaxis(full, 0, 1).reshape(common.shape[1], filters)
-        table = table.reshape(*table.shape, *[1] * (rank - 2))
-        return np.moveaxis(table, (0, 1), of_right)
+        per_input = np.moveaxis(over(common, [0])[0], 1, 0)
+        return pattern_of(joined(per_input, filters), of_right)
 
     return Product(
-        left=lambda pattern: split(from_vector(pattern, of_left))[:, :, None],
-        right=from_right,
-        result=lambda pattern: split(from_vector(pattern, of_result))[:, None, :],
-        to_left=lambda common: along(joined(over(common, [2])[:, :, 0], channels), of_left),
+        left=lambda pattern: split(table(pattern, of_left))[..., None],
+        right=lambda pattern: np.moveaxis(split(table(pattern, of_right)), 0, 1)[None],
+        result=lambda pattern: split(table(pattern, of_result))[:, :, None],
+        to_left=lambda common: pattern_of(joined(over(common, [3])[..., 0], channels), of_left),
         to_right=to_right,
-        to_result=lambda common: along(joined(over(common, [1])[:, 0], filters), of_result),
-        summed=(1,),
-        left_summed=(of_left,),
+        to_result=lambda common: pattern_of(joined(over(common, [2])[:, :, 0], filters), of_result),
+        summed=(2,),
+        left_summed=(of_left[1],),
         right_summed=(of_right[0],),
-        left_free={},
-        right_free={of_right[1]: of_result},
+        left_free={of_left[0]: of_result[0]},
+        right_free={of_right[1]: of_result[1]},
         groups=groups,
     )
 

@@ -43,6 +43,8 @@ def shifts_of(operation: Operation, inputs: Sequence[Known], shapes: Sequence[An
             return [Shift(sources)]
         case "rev":
             return [Shift({axis: np.arange(shape[axis])[::-1] for axis in params["dimensions"]})]
+        case "shuffle":
+            return [Shift({params["axis"]: params["order"]})]
         case "pad":
             each = enumerate(params["padding_config"])
             return [Shift({a: _padded(shape[a], *config) for a, config in each if any(config)})]

@@ -10,6 +10,7 @@ from jnnk.network._known import Need, merged
 from jnnk.network._leaves import ThinLeaf, matching, paths_of
 from jnnk.network._patterns import pattern_of, uniform
 from jnnk.network._program import Program, trace
+from jnnk.network._shuffles import with_shuffles
 
 
 class Traced(NamedTuple):
@@ -49,7 +50,7 @@ def traced(
         return jax.tree.leaves(seen[-1])
 
     args, kwargs = jax.tree.map(_shape_of, (tuple(args), kwargs))
-    program = trace(flat, variables, args, kwargs)
+    program = with_shuffles(trace(flat, variables, args, kwargs))
     paths, results = paths_of(seen[-1])
     shapes = [tuple(jnp.shape(result)) for result in results]
     beside = matching(paths, shapes, leaves)

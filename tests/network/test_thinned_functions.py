@@ -130,6 +130,31 @@ def test_a_head_that_reads_what_was_removed_is_refused(variables):
         jax.jit(thinning.function(other_head))(small, IMAGES)
 
 
+def test_a_function_of_gradients_gives_slim_gradients():
+    def network(variables, images):
+        x = jax.lax.conv_general_dilated(
+            images, variables["one"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        x = nn.relu(x + variables["shift"])
+        return jax.lax.conv_general_dilated(
+            x, variables["two"], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    def loss(variables, images):
+        return (network(variables, images) ** 2).sum()
+
+    variables = random_like(
+        {"one": jnp.ones((3, 3, 3, 6)), "shift": jnp.ones(6), "two": jnp.ones((3, 3, 6, 4))}
+    )
+    kept = np.array([1, 1, 0, 1, 0, 1.0])
+    masks = {"one": kept.reshape(1, 1, 1, 6), "shift": kept, "two": kept.reshape(1, 1, 6, 1)}
+    thinning = thin(network, variables, masks, IMAGES)
+    found = jax.jit(thinning.function(jax.grad(loss)))(thinning.variables(variables), IMAGES)
+    expected = thinning.variables(jax.jit(jax.grad(loss))(masked(variables, masks), IMAGES))
+    assert found["one"].shape == (3, 3, 3, 4)
+    jax.tree.map(close, found, expected)
+
+
 def test_moments_are_slimmed_like_the_variables(variables, thinning):
     state = optax.adam(1e-2).init(variables["params"])
     state = jax.tree.map(lambda leaf: leaf + 1, state)

@@ -205,6 +205,19 @@ NETWORKS = {
 names = pytest.mark.parametrize("network", NETWORKS, ids=[f.__name__ for f in NETWORKS])
 
 
+def test_a_shuffle_leaves_any_channels_out():
+    def network(v, images):
+        x = jax.nn.relu(conv(images, v["a"]) + v["shift"])
+        n, h, w, c = x.shape
+        return conv(x.reshape(n, h, w, 2, c // 2).swapaxes(3, 4).reshape(n, h, w, c), v["b"])
+
+    variables = kernels(a=(3, 3, 3, 8), shift=(8,), b=(3, 3, 8, 4))
+    masks = masks_without(variables, "a", [0, 2, 7])
+    _, small = check_same(network, variables, masks, IMAGES)
+    assert small["a"].shape == (3, 3, 3, 5)
+    assert small["b"].shape == (3, 3, 5, 4)
+
+
 @names
 @pytest.mark.parametrize("rate", [0.5, 0.2])
 def test_random_kernels(network, rate):
