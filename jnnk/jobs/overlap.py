@@ -2,7 +2,6 @@
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from flax.linen import Module
@@ -12,7 +11,7 @@ from jnnk import graphs
 from jnnk._core.errors import InputError
 from jnnk.activations import capture, layer_shapes
 from jnnk.data import Dataset, epoch_order
-from jnnk.graphs._layer_graphs import layer_graphs
+from jnnk.graphs._layer_graphs import GraphOptions, layer_graphs
 from jnnk.jobs.channel_pictures import check_channels, default_channels, keep_pictures
 from jnnk.jobs.train import abstract_variables, kept_epochs, load_state, random_state
 from jnnk.measures import measure_graphs
@@ -201,6 +200,6 @@ def epoch_variables(run: Run, model: Module, dataset: Dataset, epoch: Epoch) -> 
     return load_state(run, model, dataset, epoch=epoch).variables
 
 
-def graph_options(config: OverlapConfig) -> dict[str, Any]:
+def graph_options(config: OverlapConfig) -> GraphOptions:
     """The options of `jnnk.graphs.nnk_graph` that a config stands for."""
     return {"num_neighbors": config.neighbors, "similarity": _SIMILARITIES[config.similarity]}
