@@ -471,6 +471,19 @@ def test_a_run_that_was_only_begun(tmp_path, capsys):
     assert "no results yet" in fails(capsys, "report", path)
 
 
+@pytest.mark.parametrize("left", ["nothing", "an empty folder"])
+def test_a_pruned_network_without_checkpoints_is_named(run, tmp_path, capsys, left):
+    copy, out = tmp_path / "run", tmp_path / "torch"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns(".lock"))
+    checkpoints = copy / "prune" / "checkpoints"
+    shutil.rmtree(checkpoints)
+    if left == "an empty folder":
+        checkpoints.mkdir()
+    said = fails(capsys, "export", copy, "--out", out)
+    assert f"{checkpoints}: no checkpoint of the pruned network" in said
+    assert not out.exists() and checkpoints.exists() == (left == "an empty folder")
+
+
 def test_networks_go_out_with_their_masks(run, tmp_path, capsys):
     from jnnk import models
 
