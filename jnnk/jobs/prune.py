@@ -22,7 +22,7 @@ from jnnk.runs.folder import Run, kept, require_settings, write_json
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import PruningResult, Sweep, SweepPoint
 from jnnk.runs.settings import PruneConfig
-from jnnk.training import make_evaluate
+from jnnk.training import TrainState, make_evaluate
 
 _TAYLOR_IMAGES = 1000  # of the training set, whose gradients are taken
 
@@ -44,21 +44,7 @@ def prune(
     # The sweep is most of the work: its images should fill the batches.
     batch_size = min(500, config.sweep_images, len(dataset.test_images))
     evaluate = make_evaluate(model, normalization=dataset.normalization, batch_size=batch_size)
-    scores, seed = {}, train_config(run).seed
-    if TAYLOR in config.criteria:
-        scores[TAYLOR] = taylor(
-            pruning.taylor_scores, model, state.variables, dataset, images=_TAYLOR_IMAGES
-        )
-
-    def make(criterion: str, share: float) -> Any:
-        """A mask that prunes a share of the kernels."""
-        return pruning.make_masks(
-            state.params,
-            criterion=scores.get(criterion, criterion),
-            keep_rate=1 - share,
-            key=jax.random.key(seed) if criterion == "random" else None,
-        )
-
+    make = _mask_maker(run, model, state, dataset, config)
     swept = partial(_sweep, state.variables, dataset, evaluate, config, make, progress)
     sweep = kept(folder / "sweep.json", swept, kind=Sweep)
     if missing := [name for name in config.criteria if name not in sweep.criteria]:
@@ -93,6 +79,27 @@ def prune(
     )
     write_json(folder / "result.json", result)
     return result
+
+
+def _mask_maker(
+    run: Run, model: Module, state: TrainState, dataset: Dataset, config: PruneConfig
+) -> Callable[[str, float], Any]:
+    """``(criterion, share) -> masks`` that prune a share of the kernels; Taylor is scored once."""
+    scores, seed = {}, train_config(run).seed
+    if TAYLOR in config.criteria:
+        scores[TAYLOR] = taylor(
+            pruning.taylor_scores, model, state.variables, dataset, images=_TAYLOR_IMAGES
+        )
+
+    def make(criterion: str, share: float) -> Any:
+        return pruning.make_masks(
+            state.params,
+            criterion=scores.get(criterion, criterion),
+            keep_rate=1 - share,
+            key=jax.random.key(seed) if criterion == "random" else None,
+        )
+
+    return make
 
 
 def _sweep(
