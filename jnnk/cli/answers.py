@@ -1,10 +1,10 @@
 """What a command found, in one form for all of them."""
 
 import pathlib
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from jnnk.files.schema import as_object
+from jnnk.files.schema import TableRow, as_object
 from jnnk.runs.folder import Run
 from jnnk.runs.progress import Progress
 
@@ -18,9 +18,9 @@ class Answer(NamedTuple):
         table: for people, records with the same keys; shown above the facts.
     """
 
-    values: dict[str, Any]
+    values: Mapping[str, object]
     facts: list[tuple[str, str]]
-    table: Sequence[dict[str, Any]] = ()
+    table: Sequence[TableRow] = ()
 
 
 def report_on(run: Run, progress: Progress) -> Answer:

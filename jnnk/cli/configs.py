@@ -2,11 +2,12 @@
 
 import argparse
 import pathlib
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from jnnk._core.errors import InputError
 from jnnk._core.option_types import check_numbers
 from jnnk.data import from_anywhere
+from jnnk.files.schema import JsonObject
 from jnnk.pruning import CRITERIA
 from jnnk.runs.folder import read_settings
 from jnnk.runs.protocols import PROTOCOLS, ProtocolConfig
@@ -132,7 +133,7 @@ def recorded(path: pathlib.Path, kind: type, args: argparse.Namespace) -> frozen
     return frozenset(read_settings(path, kind)) - typed(args)
 
 
-def _merged(defaults: Config, found: dict[str, Any], args: argparse.Namespace) -> Config:
+def _merged(defaults: Config, found: JsonObject, args: argparse.Namespace) -> Config:
     """A config whose fields come from the options given, else a folder's record, else defaults."""
     fields = {}
     for name in defaults._fields:

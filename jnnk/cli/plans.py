@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from jnnk.cli.answers import Answer
+from jnnk.files.schema import TableRow
 from jnnk.runs.folder import Run
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def plan_answer(run: Run, plan: "OverlapPlan") -> Answer:
     return Answer({"run": run.path, "plan": plan}, facts, [_row(layer) for layer in plan.layers])
 
 
-def _row(layer: "LayerPlan") -> dict[str, str]:
+def _row(layer: "LayerPlan") -> TableRow:
     """MiB of a layer on a device, seconds of an epoch."""
     sizes = {
         "activations MiB": layer.activations,

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from jnnk.cli.answers import Answer
+from jnnk.files.schema import TableRow
 from jnnk.runs.folder import to_json
 from jnnk.runs.progress import Display, Silent
 
@@ -75,7 +76,7 @@ class Terminal:
         self._err.print(_plain(message), soft_wrap=True, highlight=False)
 
 
-def _table(records: Sequence[dict[str, Any]]) -> Table:
+def _table(records: Sequence[TableRow]) -> Table:
     table = Table()
     for name, value in records[0].items():
         table.add_column(_plain(name), justify="left" if isinstance(value, str) else "right")

@@ -21,6 +21,7 @@ from jnnk.experiments.overlap_epochs import Trajectory, measure_epochs
 from jnnk.experiments.overlap_runs import measure_runs
 from jnnk.experiments.overlap_settings import Settings, study_layers
 from jnnk.experiments.runner import Network, run_cases
+from jnnk.files.schema import TableRow
 from jnnk.measures import correlation
 from jnnk.report.figures import overlap as figures
 from jnnk.report.output import save_figure, save_markdown, save_table
@@ -34,7 +35,6 @@ from jnnk.runs.study_records import (
     NetworkEpoch,
     OverlapStudy,
     PairLayer,
-    TableRow,
     TrainedNetwork,
 )
 from jnnk.training import make_evaluate, make_predict

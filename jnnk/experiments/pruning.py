@@ -18,6 +18,7 @@ import numpy as np
 from jnnk.data import Dataset
 from jnnk.experiments.bisection import last_true
 from jnnk.experiments.runner import Network
+from jnnk.files.schema import TableRow
 from jnnk.jobs.fit import Evaluate
 from jnnk.jobs.trainer import Recipe, Trainer, masked
 from jnnk.pruning import CRITERIA, make_masks, pruning_score, summarize
@@ -27,7 +28,7 @@ from jnnk.report.output import save_figure, save_markdown, save_table
 from jnnk.runs.folder import read_json, require_settings, write_json
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import grouped
-from jnnk.runs.study_records import PrunableShare, PruningCase, TableRow
+from jnnk.runs.study_records import PrunableShare, PruningCase
 from jnnk.training import make_evaluate, start_state
 
 STARTS = ("one-shot", "L1 fine-tune")

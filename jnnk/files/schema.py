@@ -22,6 +22,10 @@ import typing
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+JsonObject = dict[str, Any]
+"""An object of JSON, as ``json.loads`` gives it and before it is known to have a form."""
+TableRow = dict[str, str | float | None]
+"""A row of a table whose columns have headings in words."""
 _NAMES = {
     dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a whole number",
     float: "a number", type(None): "null",
@@ -32,7 +36,7 @@ BESIDE = {"lies beside": True}
 """Metadata of a record's field, itself a record or dict, whose entries lie beside the record's."""
 
 
-def as_object(record: Any) -> dict[str, Any]:
+def as_object(record: Any) -> JsonObject:
     """The entries of a record's JSON object; their values are as the record has them.
 
     Args:
@@ -153,7 +157,7 @@ def _record(value: Any, kind: Any, where: str) -> Any:
         return kind(**found)
 
 
-def _refuse_missing(required: Iterable[str], value: dict[str, Any], where: str) -> None:
+def _refuse_missing(required: Iterable[str], value: JsonObject, where: str) -> None:
     if missing := [key for key in required if key not in value]:
         raise ValueError(f"{_place(where)}{', '.join(missing)} missing")
 
@@ -171,7 +175,7 @@ def _lies_beside(field: dataclasses.Field, hint: Any) -> bool:
     return field.metadata == BESIDE and dataclasses.is_dataclass(hint)
 
 
-def _suffixed(value: dict[str, Any], kind: Any, *, where: str) -> Any:
+def _suffixed(value: JsonObject, kind: Any, *, where: str) -> Any:
     """The record whose parts are entries of the object ``value``, under a name and suffixes."""
     name, hints = where.rpartition(".")[2], typing.get_type_hints(kind)
     return kind(

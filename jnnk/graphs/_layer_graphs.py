@@ -1,7 +1,7 @@
 """Both kinds of graphs of one layer: of each of its channels, and of its whole vectors."""
 
 import concurrent.futures
-from typing import Any
+from typing import NotRequired, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,24 @@ from jnnk.graphs._channels import channelwise_nnk_graph
 from jnnk.graphs._graph import NNKGraph
 from jnnk.graphs._nnk_graph import nnk_graph
 from jnnk.graphs._sharded import sharded_nnk_graph
+from jnnk.graphs._similarity import Similarity
 from jnnk.parallel import gather
 
 
+class GraphOptions(TypedDict):
+    """The options of `jnnk.graphs.nnk_graph` that the graphs of a layer share.
+
+    Attributes:
+        num_neighbors: K.
+        similarity: of two points.
+    """
+
+    num_neighbors: int
+    similarity: NotRequired[Similarity]
+
+
 def layer_graphs(
-    activations: np.ndarray, *, mesh: Mesh | None = None, **options: Any
+    activations: np.ndarray, *, mesh: Mesh | None = None, **options: Unpack[GraphOptions]
 ) -> tuple[NNKGraph, NNKGraph]:
     """The channels' graphs, with a leading axis C, and the one of the whole layer's vectors.
 

@@ -1,13 +1,13 @@
 """Pictures of what single channels answer to, kept beside the measurements of ``jnnk overlap``."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from jnnk._core.errors import InputError
 from jnnk.graphs import channelwise_nnk_graph
+from jnnk.graphs._layer_graphs import GraphOptions
 from jnnk.network import capture
 from jnnk.report.figures.channels import ChannelPictures, pick_pictures
 from jnnk.runs.folder import Run
@@ -52,7 +52,7 @@ def keep_pictures(
     variables: dict,
     images: np.ndarray,
     *,
-    options: dict[str, Any],
+    options: GraphOptions,
 ) -> None:
     """Writes the pictures of the channels, leaving out what is there already.
 

@@ -2,7 +2,6 @@
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
@@ -10,7 +9,7 @@ from jax.sharding import Mesh
 from jnnk import graphs
 from jnnk._core.errors import InputError
 from jnnk.data import Dataset, epoch_order
-from jnnk.graphs._layer_graphs import layer_graphs
+from jnnk.graphs._layer_graphs import GraphOptions, layer_graphs
 from jnnk.jobs.channel_pictures import check_channels, default_channels, keep_pictures
 from jnnk.jobs.networks import network_layers
 from jnnk.jobs.train import kept_epochs, load_state, random_state
@@ -197,6 +196,6 @@ def epoch_variables(run: Run, model: Model, dataset: Dataset, epoch: Epoch) -> d
     return load_state(run, model, dataset, epoch=epoch).variables
 
 
-def graph_options(config: OverlapConfig) -> dict[str, Any]:
+def graph_options(config: OverlapConfig) -> GraphOptions:
     """The options of `jnnk.graphs.nnk_graph` that a config stands for."""
     return {"num_neighbors": config.neighbors, "similarity": _SIMILARITIES[config.similarity]}

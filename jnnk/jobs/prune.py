@@ -23,7 +23,7 @@ from jnnk.runs.folder import Run, kept, require_settings, write_json
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import PruningResult, Sweep, SweepPoint
 from jnnk.runs.settings import PruneConfig
-from jnnk.training import Model, make_evaluate
+from jnnk.training import Model, TrainState, make_evaluate
 
 _TAYLOR_IMAGES = 1000  # of the training set, whose gradients are taken
 
@@ -46,21 +46,7 @@ def prune(
     batch_size = min(500, config.sweep_images, len(dataset.test_images))
     evaluate = make_evaluate(model, normalization=dataset.normalization, batch_size=batch_size)
     network = told_network(model, dataset, progress)
-    scores, seed = {}, train_config(run).seed
-    if TAYLOR in config.criteria:
-        of_kernels = partial(pruning.taylor_scores, network=network)
-        scores[TAYLOR] = taylor(of_kernels, model, state.variables, dataset, images=_TAYLOR_IMAGES)
-
-    def make(criterion: str, share: float) -> Any:
-        """A mask that prunes a share of the kernels."""
-        return pruning.make_masks(
-            state.params,
-            criterion=scores.get(criterion, criterion),
-            keep_rate=1 - share,
-            key=jax.random.key(seed) if criterion == "random" else None,
-            network=network,
-        )
-
+    make = _mask_maker(run, model, state, dataset, config, network)
     swept = partial(_sweep, state.variables, dataset, evaluate, config, make, network, progress)
     sweep = kept(folder / "sweep.json", swept, kind=Sweep)
     if missing := [name for name in config.criteria if name not in sweep.criteria]:
@@ -97,6 +83,32 @@ def prune(
     )
     write_json(folder / "result.json", result)
     return result
+
+
+def _mask_maker(
+    run: Run,
+    model: Model,
+    state: TrainState,
+    dataset: Dataset,
+    config: PruneConfig,
+    network: Network,
+) -> Callable[[str, float], Any]:
+    """``(criterion, share) -> masks`` that prune a share of the kernels; Taylor is scored once."""
+    scores, seed = {}, train_config(run).seed
+    if TAYLOR in config.criteria:
+        of_kernels = partial(pruning.taylor_scores, network=network)
+        scores[TAYLOR] = taylor(of_kernels, model, state.variables, dataset, images=_TAYLOR_IMAGES)
+
+    def make(criterion: str, share: float) -> Any:
+        return pruning.make_masks(
+            state.params,
+            criterion=scores.get(criterion, criterion),
+            keep_rate=1 - share,
+            key=jax.random.key(seed) if criterion == "random" else None,
+            network=network,
+        )
+
+    return make
 
 
 def _sweep(

@@ -1,8 +1,7 @@
 """How long this machine takes for the parts of a layer's measures, tried on random data."""
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +18,7 @@ _IMAGES = 1024  # whose overlap is timed
 _RANK = 16  # directions that the random points of a timed graph have most in
 
 
-def query_seconds(num_points: int, dims: Sequence[int], **options: Any) -> tuple[float, float]:
+def query_seconds(num_points: int, dims: Sequence[int], **options: object) -> tuple[float, float]:
     """Seconds a query of a graph takes at any dimension, and for every dimension on top.
 
     Timed are graphs of the smallest and the largest dimension, as many in flight as there will be.
@@ -34,7 +33,7 @@ def query_seconds(num_points: int, dims: Sequence[int], **options: Any) -> tuple
     return line_through((ends[0], ends[-1]), (times[0], times[-1]))
 
 
-def _query_seconds(num_points: int, dim: int, options: dict[str, Any]) -> float:
+def _query_seconds(num_points: int, dim: int, options: Mapping[str, object]) -> float:
     """Seconds a query of a graph of N points of dimension D."""
     queries = min(_QUERIES, num_points)
     points = rectified_points(num_points, dim)

@@ -2,8 +2,8 @@
 
 import collections
 import concurrent.futures
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -41,8 +41,8 @@ def map_streams(
     function: Callable[..., Result],
     calls: Iterable[tuple[ArrayLike, ...]],
     *,
-    static: dict[str, Any],
-    shared: dict[str, jax.Array],
+    static: Mapping[str, object],
+    shared: Mapping[str, jax.Array],
 ) -> list[Result]:
     """``[function(*arguments, **static, **shared) for arguments in calls]``, two at a time.
 

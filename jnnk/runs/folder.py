@@ -34,7 +34,7 @@ import numpy as np
 from jnnk._core.errors import InputError
 from jnnk.files.file_lock import file_lock
 from jnnk.files.safe_files import read_file, refuse_links, remove_partial, replace_file, resolved
-from jnnk.files.schema import as_object, conform
+from jnnk.files.schema import JsonObject, as_object, conform
 from jnnk.parallel import is_first, on_first
 
 Record = TypeVar("Record")
@@ -53,7 +53,7 @@ class Run(NamedTuple):
     """An open run folder."""
 
     path: pathlib.Path  # the folder
-    config: dict[str, Any]  # what `config.json` holds
+    config: JsonObject  # what `config.json` holds
 
 
 def to_json(value: Any) -> Any:
@@ -129,7 +129,7 @@ def kept(path: pathlib.Path, measure: Callable[[], Record], *, kind: Any) -> Rec
     return read_json(path, kind=kind)
 
 
-def read_settings(path: pathlib.Path, kind: type) -> dict[str, Any]:
+def read_settings(path: pathlib.Path, kind: type) -> JsonObject:
     """The settings that a file has noted; none if it does not exist.
 
     Args:
@@ -141,7 +141,7 @@ def read_settings(path: pathlib.Path, kind: type) -> dict[str, Any]:
     """
     if not path.exists():
         return {}
-    found = read_json(path, kind=dict[str, Any])
+    found = read_json(path, kind=JsonObject)
     try:
         return {
             name: conform(found[name], hint, where=name)
@@ -158,7 +158,7 @@ def write_json_lines(path: pathlib.Path, records: Sequence[Any]) -> None:
     write_bytes(path, lines.encode())
 
 
-def read_json_lines(path: pathlib.Path, *, kind: Any = dict[str, Any]) -> list[Any]:
+def read_json_lines(path: pathlib.Path, *, kind: Any = JsonObject) -> list[Any]:
     """The records of a JSON-lines file; none if it does not exist.
 
     Args:
@@ -219,9 +219,7 @@ def _check_json(value: Any, depth: int = 0) -> None:
         raise ValueError(f"the character {found[0]!a} in a text")
 
 
-def create_run(
-    path: str | os.PathLike[str], config: dict[str, Any], *, resume: bool = False
-) -> Run:
+def create_run(path: str | os.PathLike[str], config: JsonObject, *, resume: bool = False) -> Run:
     """Makes a run folder, or opens the one there if it was made for the same config.
 
     Args:
@@ -373,12 +371,12 @@ def open_run(path: str | os.PathLike[str]) -> Run:
         raise InputError(f"{folder}: {error.strerror}") from None
     refuse_links(folder)
     config: Any = read_json(folder / "config.json")
-    found: Any = cast(dict[str, Any], config).get("format") if isinstance(config, dict) else config
+    found: Any = cast(JsonObject, config).get("format") if isinstance(config, dict) else config
     if not isinstance(config, dict) or type(found) is not int or found != FORMAT:
         raise InputError(
             f"{folder} was written in run-folder format {found!r}, this version reads {FORMAT}"
         )
-    return Run(folder, cast(dict[str, Any], config))
+    return Run(folder, cast(JsonObject, config))
 
 
 def require_settings(folder: pathlib.Path, settings: Any, *, free: Collection[str] = ()) -> None:
@@ -397,7 +395,7 @@ def require_settings(folder: pathlib.Path, settings: Any, *, free: Collection[st
     settings = to_json(settings)
     if not path.exists():
         write_json(path, settings)
-    found = read_json(path, kind=dict[str, Any])
+    found = read_json(path, kind=JsonObject)
     # A setting that is newer than the folder had its default's effect.
     found = {**defaults, **found, **{name: settings[name] for name in free}}
     if found != settings:
@@ -407,7 +405,7 @@ def require_settings(folder: pathlib.Path, settings: Any, *, free: Collection[st
         )
 
 
-def describe_changes(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+def describe_changes(found: JsonObject, wanted: JsonObject) -> str:
     """The keys in which two JSON objects differ, with both values."""
     different = sorted(
         key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar, c
 
 import numpy as np
 
-from jnnk.files.schema import BESIDE, OPTIONAL, conform
+from jnnk.files.schema import BESIDE, OPTIONAL, JsonObject, conform
 from jnnk.measures import mean_and_std
 from jnnk.pruning import EigenvalueKinds, Intersection, MaskSummary
 from jnnk.runs.protocols import ProtocolConfig
@@ -290,7 +290,7 @@ class KernelAnalysis:
     eigenvalues: tuple[EigenvalueKinds, ...]  # a row for each layer of square kernels
 
     @staticmethod
-    def nest(value: dict[str, Any]) -> dict[str, Any]:
+    def nest(value: JsonObject) -> JsonObject:
         """The shares by criterion in an object of their own; ``scores`` name the criteria."""
         return _nest_shares(value, "by_layer", _criteria_of(value, "scores", ScoreQuantiles))
 
@@ -343,7 +343,7 @@ class PruningResult:
     history: tuple[KernelHistory, ...]  # the kernels of the epochs kept, ascending
 
     @staticmethod
-    def nest(value: dict[str, Any]) -> dict[str, Any]:
+    def nest(value: JsonObject) -> JsonObject:
         """The shares by criterion in an object of their own; ``scores`` name the criteria."""
         return _nest_shares(value, "history", _criteria_of(value, "scores", ScoreQuantiles))
 
@@ -417,7 +417,7 @@ class ProtocolResult:
     history: tuple[KernelHistory, ...]  # the kernels of the first seed's L1 training
 
     @staticmethod
-    def nest(value: dict[str, Any]) -> dict[str, Any]:
+    def nest(value: JsonObject) -> JsonObject:
         """The shares by criterion in an object of their own; ``summary`` names the criteria."""
         return _nest_shares(value, "history", _criteria_of(value, "summary", TrialSummary))
 
@@ -445,16 +445,16 @@ class Results:
     protocols: dict[str, ProtocolResult]  # by name
 
 
-def _criteria_of(value: dict[str, Any], key: str, kind: type) -> tuple[str, ...]:
+def _criteria_of(value: JsonObject, key: str, kind: type) -> tuple[str, ...]:
     """The criteria that the rows under a key of a JSON object name."""
     rows = conform(value.get(key, []), tuple[kind, ...], where=key)
     return tuple(dict.fromkeys(row.criterion for row in rows))
 
 
-def _nest_shares(value: dict[str, Any], key: str, criteria: Sequence[str]) -> dict[str, Any]:
+def _nest_shares(value: JsonObject, key: str, criteria: Sequence[str]) -> JsonObject:
     """The JSON object with the shares of each row under a key in ``shares``, by criterion."""
     found = value.get(key)
-    rows = cast(list[dict[str, Any]], found)
+    rows = cast(list[JsonObject], found)
     if not isinstance(found, list) or not all(isinstance(row, dict) for row in rows):
         return value  # refused by its type
     shares = [{name: row[name] for name in criteria if name in row} for row in rows]

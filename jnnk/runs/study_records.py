@@ -6,7 +6,7 @@ test images.
 
 from dataclasses import dataclass, field
 
-from jnnk.files.schema import BESIDE, OPTIONAL
+from jnnk.files.schema import BESIDE, OPTIONAL, TableRow
 from jnnk.runs.records import LayerMeasures, Spread
 
 
@@ -88,10 +88,6 @@ class CorrelationRow:
     lower: float | None  # the first of its 95 % limits
     upper: float | None  # the other one
     number: int  # of records
-
-
-TableRow = dict[str, str | float | None]
-"""A row of a table whose columns have headings in words."""
 
 
 @dataclass(frozen=True, kw_only=True)

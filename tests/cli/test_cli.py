@@ -498,6 +498,19 @@ def test_an_artifact_answers_without_jnnk(run, tmp_path):
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("left", ["nothing", "an empty folder"])
+def test_a_pruned_network_without_checkpoints_is_named(run, tmp_path, capsys, left):
+    copy, out = tmp_path / "run", tmp_path / "torch"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns(".lock"))
+    checkpoints = copy / "prune" / "checkpoints"
+    shutil.rmtree(checkpoints)
+    if left == "an empty folder":
+        checkpoints.mkdir()
+    said = fails(capsys, "export", copy, "--out", out)
+    assert f"{checkpoints}: no checkpoint of the pruned network" in said
+    assert not out.exists() and checkpoints.exists() == (left == "an empty folder")
+
+
 def test_networks_go_out_with_their_masks(run, tmp_path, capsys):
     from jnnk import models
 

@@ -2,12 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
-from typing import Any
 
 from matplotlib.figure import Figure
 
 from jnnk.report.figures.layers import OVERLAP, label_layers
-from jnnk.report.figures.style import label_epochs, line_style, line_with_limits, panel, panels
+from jnnk.report.figures.style import (
+    LineStyle,
+    label_epochs,
+    line_style,
+    line_with_limits,
+    panel,
+    panels,
+)
 from jnnk.runs.records import EpochMetrics, LayerRecord, PruningResult
 
 _DASHES = ("-", "--", ":", "-.")
@@ -75,6 +81,6 @@ def sweep_by_run(runs: Mapping[str, PruningResult]) -> Figure:
     return figure
 
 
-def _line(index: int, label: str) -> dict[str, Any]:
+def _line(index: int, label: str) -> LineStyle:
     """Colour, dashes and label of a run."""
     return line_style(index, label, _DASHES[index % len(_DASHES)])

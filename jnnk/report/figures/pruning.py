@@ -11,6 +11,7 @@ from jnnk.pruning import EigenvalueKinds, Intersection
 from jnnk.report.figures.layers import MOST_NAMES, by_layer, label_layers
 from jnnk.report.figures.style import (
     PALETTE,
+    LineStyle,
     label_epochs,
     legend_beside,
     line_style,
@@ -269,6 +270,6 @@ def protocol(summary: Sequence[TrialSummary]) -> Figure:
     return figure
 
 
-def _line(index: int, criterion: str) -> dict[str, Any]:
+def _line(index: int, criterion: str) -> LineStyle:
     """Colour, dashes and label of a criterion."""
     return line_style(index, criterion, {"random": ":", "det_gram": "--"}.get(criterion, "-"))

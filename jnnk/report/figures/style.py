@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import matplotlib as mpl
 import numpy as np
@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import LogFormatter, NullFormatter
+from matplotlib.typing import ColorType
 
 from jnnk.runs.records import Interval, Spread
 
@@ -138,7 +139,21 @@ def legend_above(figure: Figure, axis: Axes, *, columns: int) -> None:
     figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=columns)
 
 
-def line_style(index: int, label: str, dashes: str) -> dict[str, Any]:
+class LineStyle(TypedDict):
+    """What tells a line from the others, as ``Axes.plot`` takes it.
+
+    Attributes:
+        color: of `PALETTE`.
+        linestyle: its dashes.
+        label: in the legend.
+    """
+
+    color: ColorType
+    linestyle: str
+    label: str
+
+
+def line_style(index: int, label: str, dashes: str) -> LineStyle:
     """Colour, dashes and label of a line: dashes tell apart lines that coincide.
 
     Args:

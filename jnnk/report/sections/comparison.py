@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from jnnk.files.schema import JsonObject
 from jnnk.report.figures import comparison as figures
 from jnnk.report.headline import Headline, OverlapHeadline, PruningHeadline
 from jnnk.report.output import figure_bytes, percent
@@ -84,7 +85,7 @@ def _latencies(times: Latency | None) -> str | None:
 
 def _settings(runs: Mapping[str, Run]) -> list[Section]:
     """The settings in which the runs differ."""
-    settings: dict[str, dict[str, Any]] = {}
+    settings: dict[str, JsonObject] = {}
     for name, run in runs.items():
         path = run.path / "config.json"
         settings[name] = {
@@ -92,7 +93,7 @@ def _settings(runs: Mapping[str, Run]) -> list[Section]:
         }
         for part in ("overlap", "prune"):
             path = run.path / part / "settings.json"
-            found = read_json(path, kind=dict[str, Any]) if path.exists() else {}
+            found = read_json(path, kind=JsonObject) if path.exists() else {}
             settings[name] |= {f"{part}: {key}": value for key, value in found.items()}
     keys = dict.fromkeys(key for found in settings.values() for key in found)
     rows = [[key, *(_setting(found.get(key)) for found in settings.values())] for key in keys]

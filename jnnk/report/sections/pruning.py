@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from jnnk.files.schema import TableRow
 from jnnk.pruning import EigenvalueKinds, chance_of_real
 from jnnk.report.explorers import threshold_explorer, to_html
 from jnnk.report.figures import pruning as figures
@@ -89,7 +90,7 @@ def _tables(pruning: PruningResult) -> _Tables:
     )
 
 
-def _sweep_rows(sweep: Sweep) -> list[dict[str, Any]]:
+def _sweep_rows(sweep: Sweep) -> list[TableRow]:
     """A row a criterion and share of the sweep."""
     return [
         {"criterion": name, **asdict(point)}
