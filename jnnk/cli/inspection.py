@@ -9,6 +9,7 @@ from jnnk.cli.answers import Answer
 from jnnk.cli.networks import load
 from jnnk.cli.own_networks import require_named
 from jnnk.cli.run_folders import tell
+from jnnk.files.schema import TableRow
 from jnnk.network import Conv, Network
 from jnnk.runs.folder import open_run
 from jnnk.runs.network_record import check_network
@@ -63,7 +64,7 @@ def _record(conv: Conv) -> dict[str, Any]:
     }
 
 
-def _table(network: Network) -> list[dict[str, str]]:
+def _table(network: Network) -> list[TableRow]:
     """What ``print(network)`` shows, a row a convolution and one for all."""
     header, *rows = network.table()
     names = [name or "notes" for name in header]

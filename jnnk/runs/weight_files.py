@@ -7,7 +7,7 @@ whose names are PyTorch's are read too, where it is clear which leaf is meant.
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ import safetensors.numpy
 from jnnk._core.errors import InputError
 from jnnk.files.safe_files import open_file, resolved
 from jnnk.network import Network
-from jnnk.network._names import PyTree, leaf_path, named_leaves
+from jnnk.network._names import PyTree, named_leaves
 from jnnk.runs.folder import write_bytes
 from jnnk.runs.torch_names import FoundTensors, torch_tensors
 
@@ -85,7 +85,8 @@ def read_weights(path: str | os.PathLike[str], like: PyTree, *, network: Network
         more = f"; and {rest} more" if rest > 0 else ""
         raise InputError(f"{path}: {'; '.join(reading.problems[:_SHOWN])}{more}")
     found = {name: _as_leaf(path, name, reading.arrays[name], leaves[name]) for name in leaves}
-    return jax.tree_util.tree_map_with_path(lambda where, _: found[leaf_path(where)], like)
+    arrays = [found[name] for name in leaves]
+    return cast(dict[str, Any], jax.tree.unflatten(jax.tree.structure(like), arrays))
 
 
 def _tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
