@@ -4,7 +4,8 @@ A projection shortcut and the last convolution of its block are summed before th
 activation behind the sum is that of both.
 """
 
-from jnnk.network._network import Conv, Network
+from jnnk.network._convs import Conv
+from jnnk.network._network import Network
 from jnnk.network._program import CONV, Program, holds_conv, jaxprs_of
 from jnnk.network._with_activations import Layer, layers_of
 

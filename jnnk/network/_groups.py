@@ -4,21 +4,22 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from jnnk.network._convs import Conv, Group, Slices
 from jnnk.network._kernels import of_leaves, origins
 from jnnk.network._known import live
 from jnnk.network._names import Path
-from jnnk.network._network import Group, Network, Slices
 from jnnk.network._partial import find_known
+from jnnk.network._program import Program
 from jnnk.network._units import LeafAxis, find_units
 
 
-def groups_of(network: Network) -> tuple[Group, ...]:
+def groups_of(program: Program, convs: Sequence[Conv], paths: Sequence[Path]) -> tuple[Group, ...]:
     """The channels of a network, by what hangs together, in the order of the network.
 
     Channels of the same slices of the same leaves are in one group: a stream that a later stage
     widens makes two.
     """
-    program, count = network.program, len(network.paths)
+    count = len(paths)
     shapes = [program.shapes[number] for number in program.inputs]
     inputs = [
         live(len(shape.shape), shape.dtype, of_images=place >= count)
@@ -35,7 +36,7 @@ def groups_of(network: Network) -> tuple[Group, ...]:
     for unit, found in signatures.items():
         alike.setdefault(tuple((place, len(each)) for place, each in found), []).append(unit)
     return tuple(
-        _group(network, units.axes, [signatures[unit] for unit in members], reason)
+        _group(convs, paths, units.axes, [signatures[unit] for unit in members], reason)
         for key, all_members in alike.items()
         for members, reason in _by_reason(all_members, units.reasons)
         if key
@@ -59,7 +60,8 @@ def _by_reason(
 
 
 def _group(
-    network: Network,
+    convs: Sequence[Conv],
+    paths: Sequence[Path],
     axes: Sequence[LeafAxis],
     members: Sequence[list[tuple[int, np.ndarray]]],
     reason: str | None,
@@ -68,15 +70,13 @@ def _group(
     cut: set[tuple[Path, int]] = set()
     for number, (place, _) in enumerate(members[0]):
         axis = axes[place]
-        path = network.paths[axis.leaf]
+        path = paths[axis.leaf]
         slices.append(Slices(path, axis.axis, np.stack([each[number][1] for each in members])))
         cut.add((path, axis.axis))
     return Group(
         size=len(members),
-        producers=tuple(
-            conv.name for conv in network.convs if (conv.path, conv.axes.output) in cut
-        ),
-        readers=tuple(conv.name for conv in network.convs if (conv.path, conv.axes.input) in cut),
+        producers=tuple(conv.name for conv in convs if (conv.path, conv.axes.output) in cut),
+        readers=tuple(conv.name for conv in convs if (conv.path, conv.axes.input) in cut),
         slices=tuple(slices),
         reason=reason,
     )

@@ -10,9 +10,10 @@ from jaxtyping import Shaped
 from jnnk._core.arrays import ArrayLike
 from jnnk._core.errors import InputError
 from jnnk.network._channel_leaves import Applied, applied_leaves
+from jnnk.network._convs import ChannelLeaf, Conv, LeftOut, Maps
 from jnnk.network._kernels import Origin, kernel_axes, of_leaves, of_scan, origins
 from jnnk.network._names import PyTree, layer_name, leaves_by_path
-from jnnk.network._network import ChannelLeaf, Conv, LeftOut, Maps, Network
+from jnnk.network._network import Network
 from jnnk.network._program import (
     CONV,
     Operation,

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jnnk._core.errors import InputError
-from jnnk.network._network import Conv, Maps, Network
+from jnnk.network._convs import Conv, Maps
+from jnnk.network._network import Network
 from jnnk.network._program import Place, Structure, run
 from jnnk.network._reading import traced
 

@@ -29,7 +29,7 @@ class Source:
 class Variable:
     """An array of a network."""
 
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # of the array
     dtype: str  # as NumPy names it
 
 

@@ -1,5 +1,6 @@
 """Tensors under PyTorch's names as the leaves of a network that they clearly mean."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -84,7 +85,7 @@ def _in_layout(
         return tensor.transpose([of_leaf[axis] for axis in range(tensor.ndim)])
     if tensor.ndim == 2 == len(leaf.shape):
         return _dense(tensor, last, flattened)
-    is_vector = tensor.ndim == 1 and tensor.size == np.prod(leaf.shape)
+    is_vector = tensor.ndim == 1 and tensor.size == math.prod(leaf.shape)
     return tensor.reshape(leaf.shape) if is_vector else tensor
 
 

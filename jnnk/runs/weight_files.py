@@ -86,7 +86,8 @@ def read_weights(path: str | os.PathLike[str], like: PyTree, *, network: Network
         raise InputError(f"{path}: {'; '.join(reading.problems[:_SHOWN])}{more}")
     found = {name: _as_leaf(path, name, reading.arrays[name], leaves[name]) for name in leaves}
     arrays = [found[name] for name in leaves]
-    return cast(dict[str, Any], jax.tree.unflatten(jax.tree.structure(like), arrays))
+    structure = cast(Any, jax.tree.structure(like))
+    return cast(dict[str, Any], jax.tree.unflatten(structure, arrays))
 
 
 def _tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
