@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jnnk._core.errors import InputError
+from jnnk.network._known import is_of_numbers
 from jnnk.network._leaves import (
     ThinLeaf,
     is_broadcastable,
@@ -71,7 +72,9 @@ def thin(apply_fn: Network, variables: PyTree, masks: PyTree, images: PyTree) ->
     found = traced(apply_fn, shapes, (images,), {}, leaves)
     read = read_inputs(found.program)
     kept: list[Layout | None] = [
-        None if number in read and _is_of_numbers(array) else everything(np.ndim(array))
+        None
+        if number in read and is_of_numbers(jnp.result_type(array))
+        else everything(np.ndim(array))
         for number, array in zip(found.program.inputs, arrays, strict=False)
     ]
     while True:
@@ -122,15 +125,10 @@ def _masks_of(leaves: Sequence[ThinLeaf], masks: PyTree) -> list[tuple[int, Patt
 
 
 def _with_values(leaf: ThinLeaf, array: Any) -> ThinLeaf:
-    if not _is_of_numbers(array):
+    if not is_of_numbers(jnp.result_type(array)):
         return leaf
     values = np.where(leaf.masked, np.zeros((), array.dtype), np.asarray(array))
     return leaf._replace(rest=everything(values.ndim), values=values)
-
-
-def _is_of_numbers(array: Any) -> bool:
-    dtype = jnp.asarray(array).dtype
-    return bool(jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_))
 
 
 def _with_kept(leaf: ThinLeaf, kept: Layout | None) -> ThinLeaf:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jnnk.network._grouped_convs import grouped_conv
 from jnnk.network._internals import evaluate
 from jnnk.network._known import (
     CONSTANT,
@@ -26,7 +27,7 @@ from jnnk.network._known import (
     settled,
 )
 from jnnk.network._patterns import Layout, collapsed, layout_of, over, pattern_of, uniform
-from jnnk.network._placing import constants, placed, taken, within
+from jnnk.network._placing import constants, placed, rest_taken
 from jnnk.network._products import Product, product_of
 from jnnk.network._program import CONV, Operation
 from jnnk.network._small_convs import small_conv
@@ -195,7 +196,7 @@ def _compute(
     (layout,) = layouts
     assert layout is not None
     if plan is None:
-        return [_grouped(operation, inputs, layout, shapes)]
+        return [grouped_conv(operation, inputs, layout, shapes)]
     product = product_of(operation, shapes)
     left, right = inputs
     result = _applied(
@@ -206,7 +207,7 @@ def _compute(
     if plan.rest is not None:
         part = Part(shapes[2].shape, shapes[2].dtype, plan.rest, None, None)
         result = result + constants(part, plan.layout)
-    return [_rest_taken(result, plan.layout, layout)]
+    return [rest_taken(result, plan.layout, layout)]
 
 
 def _only(layout: Layout, axes: Sequence[int]) -> Layout:
@@ -216,13 +217,6 @@ def _only(layout: Layout, axes: Sequence[int]) -> Layout:
 def _of_channels(operation: Operation, layout: Layout) -> Layout:
     """The part of a layout that a convolution can leave out: of images and channels."""
     return _only(layout, operation.params["dimension_numbers"].out_spec[:2])
-
-
-def _rest_taken(array: jax.Array, have: Layout, want: Layout) -> jax.Array:
-    for axis, (old, new) in enumerate(zip(have, want, strict=True)):
-        if old is None and new is not None:
-            array = taken(array, new, axis)
-    return array
 
 
 def _side(
@@ -245,42 +239,6 @@ def _applied(operation: Operation, left: jax.Array, right: jax.Array) -> jax.Arr
     if operation.name == CONV:
         return small_conv(operation, left, right)
     return evaluate(operation.equation, [left, right])[0]
-
-
-def _grouped(
-    operation: Operation, inputs: Sequence[Part], layout: Layout, shapes: Sequence[Any]
-) -> jax.Array:
-    """A convolution with groups: those with an output that is wanted, whole.
-
-    Of a depthwise one, with one input channel each, a group is each of its outputs.
-    """
-    left, right = inputs
-    numbers, groups = (
-        operation.params["dimension_numbers"],
-        operation.params["feature_group_count"],
-    )
-    inside = _only(layout, [numbers.out_spec[1]])
-    wanted = inside[numbers.out_spec[1]]
-    filters = shapes[2].shape[numbers.out_spec[1]]
-    if wanted is None:
-        wanted = np.arange(filters)
-    per_group = shapes[1].shape[numbers.rhs_spec[1]]
-    outputs = filters // groups
-    if per_group == 1:
-        computed, channels, count = wanted, wanted // outputs, len(wanted)
-    else:
-        kept = np.unique(wanted // outputs)
-        computed = (kept[:, None] * outputs + np.arange(outputs)).ravel()
-        channels = (kept[:, None] * per_group + np.arange(per_group)).ravel()
-        count = len(kept)
-    of_left: list[np.ndarray | None] = [None] * len(left.shape)
-    of_right: list[np.ndarray | None] = [None] * len(right.shape)
-    of_left[numbers.lhs_spec[1]], of_right[numbers.rhs_spec[0]] = channels, computed
-    result = small_conv(
-        operation, placed(left, tuple(of_left)), placed(right, tuple(of_right)), groups=count
-    )
-    result = taken(result, within(wanted, computed), numbers.out_spec[1])
-    return _rest_taken(result, inside, layout)
 
 
 CONTRACTION = Rule(_known, _needs, _compute, _plan)

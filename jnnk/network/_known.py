@@ -12,7 +12,7 @@ largest kind among them (a product with zero is zero):
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jnnk.network._patterns import Layout, Pattern, Shape, collapsed, uniform
@@ -96,8 +96,12 @@ def live(rank: int, dtype: Any, *, of_images: bool = True) -> Known:
 
 def nothing(rank: int, dtype: Any) -> np.ndarray:
     """The values of no constants."""
-    extended = jax.dtypes.issubdtype(dtype, jax.dtypes.extended)
-    return uniform(rank, 0, np.uint8 if extended else dtype)
+    return uniform(rank, 0, dtype if is_of_numbers(dtype) else np.uint8)
+
+
+def is_of_numbers(dtype: Any) -> bool:
+    """Whether a dtype is of numbers or booleans, not of random keys."""
+    return jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_)
 
 
 def settled(kind: Pattern, value: Any, *, of_images: bool, fixed: Pattern | None = None) -> Known:
@@ -121,11 +125,11 @@ def settled(kind: Pattern, value: Any, *, of_images: bool, fixed: Pattern | None
 
 def of_constant(value: Any) -> Known:
     """What is known of an array that is written in the program."""
-    if jax.dtypes.issubdtype(getattr(value, "dtype", None), jax.dtypes.extended):
+    if not is_of_numbers(jnp.result_type(value)):
         return live(np.ndim(value), value.dtype, of_images=False)
     value = collapsed(np.asarray(value))
     kind = uniform(value.ndim, CONSTANT, np.uint8)
-    return settled(kind, value, of_images=False, fixed=np.True_)
+    return settled(kind, value, of_images=False, fixed=np.asarray(True))
 
 
 def is_known(known: Known) -> bool:

@@ -15,6 +15,7 @@ from jnnk.network._known import (
     Part,
     Rule,
     is_known,
+    is_of_numbers,
     live,
     nothing,
     pushed,
@@ -49,10 +50,11 @@ def _known(operation: Operation, inputs: Sequence[Known], shapes: Sequence[Any])
 
 
 def _can_be_known(shapes: Sequence[Any]) -> bool:
-    """Whether sizes are numbers and values no random keys."""
+    """Whether values are of numbers and their sizes known."""
     return all(
-        jnp.issubdtype(each.dtype, jnp.number) or each.dtype == bool for each in shapes
-    ) and all(isinstance(size, int) for each in shapes for size in each.shape)
+        is_of_numbers(each.dtype) and all(isinstance(size, int) for size in each.shape)
+        for each in shapes
+    )
 
 
 def _needs(

@@ -60,8 +60,9 @@ def _filled(
     assert found is not None and indices is not None
     rest: list[np.ndarray | None] = []
     for each, (place, index) in enumerate(zip(places, wanted, strict=True)):
-        missing = each > axis and index is not None and place is not None
-        rest.append(index[place >= 0] if missing else index)
+        if each > axis and index is not None and place is not None:
+            index = index[place >= 0]
+        rest.append(index)
     rest[axis] = indices[found < 0]
     both = jnp.concatenate([array, constants(part, rest)], axis=axis)
     order = np.concatenate([np.flatnonzero(found >= 0), np.flatnonzero(found < 0)])
@@ -120,6 +121,9 @@ def taken(array: jax.Array, indices: np.ndarray, axis: int) -> jax.Array:
     return jnp.take(array, indices.astype(np.int32), axis=axis, mode="clip")
 
 
-def within(target: np.ndarray | None, computed: np.ndarray) -> np.ndarray:
-    """Where wanted indices are among those computed, which hold them all."""
-    return np.arange(len(computed)) if target is None else np.searchsorted(computed, target)
+def rest_taken(array: jax.Array, have: Layout, want: Layout) -> jax.Array:
+    """What a layout keeps of a value along those axes that are whole in ``array``."""
+    for axis, (old, new) in enumerate(zip(have, want, strict=True)):
+        if old is None and new is not None:
+            array = taken(array, new, axis)
+    return array

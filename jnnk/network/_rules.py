@@ -6,13 +6,14 @@ from typing import Any
 from jnnk.network._axiswise import ALONG_AXES, AXISWISE
 from jnnk.network._contraction import CONTRACTION
 from jnnk.network._elementwise import ELEMENTWISE
+from jnnk.network._joining import JOIN
 from jnnk.network._known import Known, Rule
 from jnnk.network._opaque import OPAQUE
 from jnnk.network._pointwise import pointwise
 from jnnk.network._products import product_of, size_of
 from jnnk.network._program import CONV, Operation
 from jnnk.network._reshaping import BROADCAST, RESHAPE, TRANSPOSE
-from jnnk.network._shifting import JOIN, SHIFT, shifts_of
+from jnnk.network._shifting import SHIFT, shifts_of
 
 _RULES = {
     "transpose": TRANSPOSE,

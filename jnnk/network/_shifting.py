@@ -1,7 +1,7 @@
-"""Rules of operations that take, pad, reverse or join along single axes.
+"""The rule of operations that take, pad or reverse along single axes.
 
 Each is told by where every index of the result comes from along an axis: slices, paddings,
-reversals, ``split``, ``concatenate``, and gathers of fixed indices along one axis.
+reversals, ``split``, shuffles, and gathers of fixed indices along one axis.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,6 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jnnk.network._known import Known, Need, Part, Rule, is_known, pushed
@@ -119,7 +118,8 @@ def _shifted(array: np.ndarray, shift: Shift, fill: Any, shape: Sequence[Any]) -
 
 def _known(operation: Operation, inputs: Sequence[Known], shapes: Sequence[Any]) -> list[Known]:
     known, shape = inputs[0], shapes[0].shape
-    fill = inputs[1] if operation.name == "pad" else Known(np.uint8(0), np.uint8(0), False)
+    nothing = np.zeros((), np.uint8)
+    fill = inputs[1] if operation.name == "pad" else Known(nothing, nothing, False)
     return [
         Known(
             _shifted(known.kind, shift, fill.kind, shape),
@@ -226,82 +226,4 @@ def _interleaved(array: jax.Array, fill: jax.Array, axis: int, wanted: np.ndarra
     return taken(jax.lax.pad(array, fill, config), order, axis)
 
 
-def _joined_known(
-    operation: Operation, inputs: Sequence[Known], shapes: Sequence[Any]
-) -> list[Known]:
-    axis = operation.params["dimension"]
-
-    def joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
-        sizes = [
-            shape.shape[axis] if isinstance(shape.shape[axis], int) else 1
-            for shape in shapes[: len(inputs)]
-        ]
-        common = np.broadcast_shapes(*(each.take([0], axis=axis).shape for each in arrays))
-        return collapsed(
-            np.concatenate(
-                [
-                    np.broadcast_to(each, [*common[:axis], size, *common[axis + 1 :]])
-                    for each, size in zip(arrays, sizes, strict=True)
-                ],
-                axis=axis,
-            )
-        )
-
-    return [
-        Known(
-            joined([known.kind for known in inputs]),
-            joined([known.value for known in inputs]),
-            any(known.of_images for known in inputs),
-        )
-    ]
-
-
-def _ranges(operation: Operation, shapes: Sequence[Any], count: int) -> list[np.ndarray]:
-    axis = operation.params["dimension"]
-    ends = list(accumulate(shape.shape[axis] for shape in shapes[:count]))
-    return [np.arange(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-
-
-def _joined_needs(
-    operation: Operation,
-    inputs: Sequence[Known],
-    outputs: Sequence[Known],
-    needs: Sequence[Need | None],
-    shapes: Sequence[Any],
-) -> list[Need | None]:
-    axis = operation.params["dimension"]
-    (need,) = needs
-    assert need is not None
-    live = pushed(need, outputs[0])
-
-    def piece(pattern: Pattern, indices: np.ndarray) -> Pattern:
-        return pattern if pattern.shape[axis] == 1 else pattern.take(indices, axis=axis)
-
-    return [
-        Need(piece(need.needed, indices), piece(live, indices), need.whole)
-        for indices in _ranges(operation, shapes, len(inputs))
-    ]
-
-
-def _joined(
-    operation: Operation,
-    inputs: Sequence[Part],
-    layouts: Sequence[Layout | None],
-    shapes: Sequence[Any],
-    _: Any,
-) -> list[Any]:
-    axis = operation.params["dimension"]
-    (layout,) = layouts
-    assert layout is not None
-    pieces: list[jax.Array] = []
-    for part, indices in zip(inputs, _ranges(operation, shapes, len(inputs)), strict=True):
-        kept = layout[axis]
-        if kept is not None:
-            kept = kept[np.isin(kept, indices)] - indices[:1].sum()
-        if kept is None or len(kept):
-            pieces.append(placed(part, (*layout[:axis], kept, *layout[axis + 1 :])))
-    return [jnp.concatenate(pieces, axis=axis) if len(pieces) > 1 else pieces[0]]
-
-
 SHIFT = Rule(_known, _needs, _compute)
-JOIN = Rule(_joined_known, _joined_needs, _joined)

@@ -1,6 +1,6 @@
 """Convolutions of a traced program with other numbers of channels than they were traced with."""
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -52,5 +52,5 @@ def _is_plain(operation: Operation, images: jax.Array) -> bool:
 
 def _is_thinner(operation: Operation, images: jax.Array, kernel: jax.Array) -> bool:
     """Whether the convolution has fewer channels than it was traced with."""
-    of_images, of_kernel = (variable.aval.shape for variable in operation.equation.invars)
+    of_images, of_kernel = (cast(Any, each.aval).shape for each in operation.equation.invars)
     return images.shape[3] != of_images[3] or kernel.shape != of_kernel

@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jnnk._core.errors import InputError
-from jnnk.network._known import MISSING, Known, Part, live
+from jnnk.network._known import MISSING, Known, Part, is_of_numbers, live
 from jnnk.network._leaves import ThinLeaf, known_of_leaf, matching, paths_of, rectangle
 from jnnk.network._partial import Analysis, analyse, compute
 from jnnk.network._patterns import Layout, everything, sizes_of
@@ -86,7 +87,7 @@ class Thinning:
 
 
 def _slimmed(array: Any, leaf: ThinLeaf) -> jax.Array:
-    if not isinstance(array, jax.core.Tracer) and not _is_extended(array):
+    if not isinstance(array, Tracer) and is_of_numbers(jnp.result_type(array)):
         array = np.asarray(array)
         array = np.where(leaf.masked, np.zeros((), array.dtype), array)
         return jnp.asarray(rectangle(array, leaf.kept))
@@ -96,11 +97,6 @@ def _slimmed(array: Any, leaf: ThinLeaf) -> jax.Array:
         if kept is not None:
             array = taken(array, kept, axis)
     return array
-
-
-def _is_extended(array: Any) -> bool:
-    """Whether it is an array of random keys."""
-    return bool(jax.dtypes.issubdtype(jnp.asarray(array).dtype, jax.dtypes.extended))
 
 
 def _run_small(

@@ -42,7 +42,7 @@ def save_thinning(thinning: Thinning, path: str | Path) -> None:
         )
         tensors[f"{number}.masked"] = np.packbits(leaf.masked.ravel())
         if leaf.values is not None:
-            tensors[f"{number}.values"] = np.ascontiguousarray(leaf.values)
+            tensors[f"{number}.values"] = np.ascontiguousarray(_storable(leaf.values))
     metadata = {"format": _FORMAT, "leaves": json.dumps(described)}
     replace_file(Path(path), save(tensors, metadata=metadata))
 
@@ -54,6 +54,11 @@ def _write(tensors: _Tensors, name: str, layout: Layout | None) -> list[int] | N
     axes = [axis for axis, kept in enumerate(layout) if kept is not None]
     tensors.update((f"{name}.{axis}", np.asarray(layout[axis], np.int32)) for axis in axes)
     return axes
+
+
+def _storable(values: np.ndarray) -> np.ndarray:
+    """The values in a dtype of NumPy's own: shorter floats as float32, which holds them all."""
+    return values if values.dtype.kind in "biuf" else values.astype(np.float32)
 
 
 def load_thinning(path: str | Path) -> Thinning:
