@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -42,8 +43,17 @@ def network_of(model: Model, dataset: Dataset) -> Network:
 
 
 def told_network(model: Model, dataset: Dataset, progress: Progress) -> Network:
-    """The same, after a note of each convolution that cannot be followed, which none repeats."""
+    """The network whose kernels are to be pruned, after a note of each convolution left whole.
+
+    Raises:
+        InputError: if all kernels are 1x1, which stay whole, or there is none.
+    """
     network = network_of(model, dataset)
+    if all(math.prod(conv.kernel_size) == 1 for conv in network.convs):
+        raise InputError(
+            "the network has no kernels of more than one position, which are what is pruned; "
+            "jnnk inspect shows what was read of it"
+        )
     for each in network.left_out:
         progress.note(f"not pruned: {each.what}: {each.reason}")
     return dataclasses.replace(network, left_out=())

@@ -150,6 +150,8 @@ def chosen_layers(
 ) -> dict[str, int]:
     """The layers that match any of the patterns, each with its place among all; else refused."""
     depths = {name: depth for depth, name in enumerate(names)}
+    if not depths:
+        raise InputError("the network has no layer to measure: no convolution reads the images")
     for pattern in patterns:
         if not fnmatch.filter(depths, pattern):
             raise InputError(f"{option} {pattern}: no such layer; known: {', '.join(depths)}")
