@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jnnk._core.errors import InputError
 from jnnk.data import Dataset
 from jnnk.network import Network, layer_shapes, read
 from jnnk.runs.progress import Progress

@@ -17,12 +17,13 @@ from jnnk.network._axiswise import ALONG_AXES, AXISWISE, REDUCTIONS
 from jnnk.network._axiswise import _axes as axes_of
 from jnnk.network._contraction import CONTRACTION
 from jnnk.network._elementwise import ELEMENTWISE
+from jnnk.network._joining import JOIN
 from jnnk.network._kernels import Origin
 from jnnk.network._known import CONSTANT, Known, Rule
 from jnnk.network._patterns import Pattern, collapsed, over, uniform
 from jnnk.network._program import CONV, Operation, Program
 from jnnk.network._reshaping import BROADCAST, RESHAPE, TRANSPOSE
-from jnnk.network._shifting import JOIN, SHIFT
+from jnnk.network._shifting import SHIFT
 
 #: The unit of elements that are the same whatever is removed, such as padding.
 NONE = 0

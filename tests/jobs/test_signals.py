@@ -133,7 +133,7 @@ PRUNE = ["--criteria", "weight", "--sweep-images", "40", "--share", "0.5"]
             "overlap", "report.html", marks=pytest.mark.thorough,
         ),
         pytest.param(
-            ["prune", *PRUNE], (jnnk.jobs.prune.pruning, "apply_masks"), signal.SIGHUP,
+            ["prune", *PRUNE], (jnnk.jobs.prune, "masked"), signal.SIGHUP,
             "prune", "prune/sweep.json", marks=pytest.mark.thorough,
         ),
         (["report"], (jnnk.jobs.report, "overlap_sections"), signal.SIGTERM,
