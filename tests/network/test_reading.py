@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from network.networks import ROWS, each_network
 
+from jnnk import models
 from jnnk.network import capture, read, with_activations
 from jnnk.network._names import leaf_path, leaves_by_path
 
@@ -119,3 +120,27 @@ def test_bias_and_norm_of_a_convolution(row, conv, expected):
         for leaf in found
     ] == expected
     assert all(leaf.axis == 0 for leaf in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks", "convs", "gmacs"),
+    [("resnet18", (2, 2, 2, 2), 2, 1.81), ("resnet50", (3, 4, 6, 3), 3, 4.09)],
+)
+def test_torchvisions_resnets(name, blocks, convs, gmacs):
+    """Names are torchvision's but for punctuation; MACs are what its documentation says."""
+    model = models.create(name, num_classes=1000)
+    images = jax.ShapeDtypeStruct((1, 224, 224, 3), "float32")
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    network = read(lambda v, x: model.apply(v, x)[0], variables, images)
+    expected = {"conv1"}
+    for stage, size in enumerate(blocks, 1):
+        for block in range(size):
+            expected |= {f"layer{stage}.{block}.conv{number}" for number in range(1, convs + 1)}
+        if stage > 1 or convs == 3:
+            expected.add(f"layer{stage}.0.downsample.0")
+    found = {
+        conv.name.replace("_conv", ".0").replace("_", ".").replace("/", ".")
+        for conv in network.convs
+    }
+    assert found == expected and len(network.convs) == len(expected)
+    assert abs(sum(conv.macs for conv in network.convs) / 1e9 - gmacs) < 0.006
