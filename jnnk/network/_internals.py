@@ -6,6 +6,13 @@ from typing import Any
 from jax import Array
 from jax.extend.core import JaxprEqn
 
+try:
+    from jax.errors import InconclusiveDimensionOperation
+except ImportError:  # until JAX 0.8
+    from jax.core import InconclusiveDimensionOperation
+
+__all__ = ["InconclusiveDimensionOperation", "evaluate"]
+
 
 def evaluate(equation: JaxprEqn, inputs: Sequence[Any]) -> list[Array]:
     """What one equation of a jaxpr makes of its inputs, literals among them.

@@ -10,7 +10,8 @@ from collections.abc import Collection, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from jax.extend.core import InconclusiveDimensionOperation
+
+from jnnk.network._internals import InconclusiveDimensionOperation
 
 Pattern: TypeAlias = np.ndarray
 #: For each axis the indices that are kept, in order, or None where all are.
