@@ -21,7 +21,7 @@ from jnnk.network._known import (
 )
 from jnnk.network._patterns import Layout, Pattern, Shape, onto
 from jnnk.network._placing import placed
-from jnnk.network._pointwise import pointwise
+from jnnk.network._pointwise import plain, pointwise
 from jnnk.network._program import Operation
 
 
@@ -49,8 +49,7 @@ def _factors(operation: Operation, inputs: Sequence[Known]) -> tuple[int, ...]:
 
 
 def _values(operation: Operation, inputs: Sequence[Known]) -> list[Any]:
-    function = pointwise(operation)
-    assert function is not None
+    function = plain(operation)  # JAX 0.8 traces custom rules even where values are known
     shape = np.broadcast_shapes(*(known.value.shape for known in inputs))
     arrays = [np.broadcast_to(k.value, shape) if k.value.ndim else k.value for k in inputs]
     return function(*map(jnp.asarray, arrays))
