@@ -72,10 +72,8 @@ def thin(apply_fn: Network, variables: PyTree, masks: PyTree, images: PyTree) ->
     found = traced(apply_fn, shapes, (images,), {}, leaves)
     read = read_inputs(found.program)
     kept: list[Layout | None] = [
-        None
-        if number in read and is_of_numbers(jnp.result_type(array))
-        else everything(np.ndim(array))
-        for number, array in zip(found.program.inputs, arrays, strict=False)
+        None if number in read and leaf.values is not None else everything(len(leaf.shape))
+        for number, leaf in zip(found.program.inputs, leaves, strict=False)
     ]
     while True:
         leaves = [_with_kept(leaf, layout) for leaf, layout in zip(leaves, kept, strict=True)]

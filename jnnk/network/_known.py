@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jnnk.network._patterns import Layout, Pattern, Shape, collapsed, uniform
 
@@ -124,7 +125,12 @@ def settled(kind: Pattern, value: Any, *, of_images: bool, fixed: Pattern | None
 
 
 def of_constant(value: Any) -> Known:
-    """What is known of an array that is written in the program."""
+    """What is known of an array that is written in the program.
+
+    A function may read values of another that is being traced around it: these are arguments.
+    """
+    if isinstance(value, Tracer):
+        return live(value.ndim, value.dtype)
     if not is_of_numbers(jnp.result_type(value)):
         return live(np.ndim(value), value.dtype, of_images=False)
     value = collapsed(np.asarray(value))

@@ -13,7 +13,7 @@ from jnnk._core.errors import InputError
 from jnnk.network._known import MISSING, Known, Part, is_of_numbers, live
 from jnnk.network._leaves import ThinLeaf, known_of_leaf, matching, paths_of, rectangle
 from jnnk.network._partial import Analysis, analyse, compute
-from jnnk.network._patterns import Layout, everything, sizes_of
+from jnnk.network._patterns import everything, sizes_of
 from jnnk.network._placing import taken
 from jnnk.network._program import Program
 from jnnk.network._retracing import holds_for
@@ -117,25 +117,20 @@ def _run_small(
     full = jax.tree.unflatten(jax.tree.structure(variables), whole)
     found = traced(fn, full, args, kwargs, leaves)
     analysis = _analysis_of(found, leaves, analyses)
+    program = found.program
+    known = [analysis.known[number] for number in program.inputs]
     others = jax.tree.leaves((args, kwargs))
     inputs = [
-        *map(_part_of_leaf, leaves, arrays, analysis_inputs(found, analysis)),
-        *(
-            _whole_part(value, analysis.known[number])
-            for value, number in zip(others, found.program.inputs[len(leaves) :], strict=True)
-        ),
+        *map(_part_of_leaf, leaves, arrays, known[: len(leaves)]),
+        *map(_whole_part, others, known[len(leaves) :]),
     ]
     wanted = [
-        (
-            number,
-            everything(len(found.program.shapes[number].shape)) if n is None else _kept(leaves[n]),
-        )
-        for number, n in zip(found.program.outputs, found.beside, strict=True)
+        (number, everything(len(program.shapes[number].shape)) if n is None else leaves[n].kept)
+        for number, n in zip(program.outputs, found.beside, strict=True)
     ]
-    results = compute(found.program, analysis, inputs, wanted)
     results = [
         arrays[n] if n is not None and leaves[n].unread else result
-        for n, result in zip(found.beside, results, strict=True)
+        for n, result in zip(found.beside, compute(program, analysis, inputs, wanted), strict=True)
     ]
     return jax.tree.unflatten(found.treedef, results)
 
@@ -149,7 +144,8 @@ def _analysis_of(
             return analysis
     analysis = analysed(found, leaves)
     _check_nothing_missing(found, analysis, leaves)
-    analyses.append((found.program, analysis))
+    if not any(isinstance(value, Tracer) for value in found.program.constants.values()):
+        analyses.append((found.program, analysis))
     return analysis
 
 
@@ -161,15 +157,6 @@ def analysed(found: Traced, leaves: Sequence[ThinLeaf]) -> Analysis:
         *(live(len(shape.shape), shape.dtype) for shape in shapes[len(leaves) :]),
     ]
     return analyse(found.program, known, seeds_of(found, leaves))
-
-
-def analysis_inputs(found: Traced, analysis: Analysis) -> list[Known]:
-    """What is known of the inputs of a program."""
-    return [analysis.known[number] for number in found.program.inputs]
-
-
-def _kept(leaf: ThinLeaf) -> Layout:
-    return leaf.kept
 
 
 def _part_of_leaf(leaf: ThinLeaf, array: Any, known: Known) -> Part:

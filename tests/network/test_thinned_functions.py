@@ -81,6 +81,18 @@ def test_training_mode_updates_slim_statistics(variables, masks, thinning):
         close(one, other)
 
 
+def test_a_key_from_the_function_around_is_an_argument(variables, masks, thinning):
+    @jax.jit
+    def around(small, key):
+        return thinning.function(lambda variables, images: train(variables, images, key)[0])(
+            small, IMAGES
+        )
+
+    key = jax.random.key(3)
+    expected = jax.jit(train)(masked(variables, masks), IMAGES, key)[0]
+    close(around(thinning.variables(variables), key), expected)
+
+
 def test_training_goes_on(variables, masks, thinning):
     small = thinning.variables(variables)
     apply = thinning.function(train)
