@@ -230,7 +230,7 @@ def test_another_tree_is_refused_and_another_source_said(run, home, capsys):
     for command in (words, ["prune", run, *MODEL, "--data-dir", "."]):
         line = fails(capsys, *command)
         assert "my_nets:small makes another network than this run is of" in line
-        assert "params/first/kernel float32[3, 3, 1, 4] -> float32[3, 3, 1, 5]" in line
+        assert "params/first/bias float32[4] -> float32[5] and 4 more" in line
     assert "width=5" not in (run / "config.json").read_text()
 
 
@@ -268,7 +268,7 @@ def test_inspect_shows_the_network_as_read(run, capsys):
     ("name", "said"),
     [
         ("nowhere:small", "there is no module nowhere, neither in "),
-        ("my_nets.deeper:small", "'my_nets' is not a package"),
+        ("my_nets.deeper:small", "there is no module my_nets.deeper, neither in "),
         ("my_nets:none", "my_nets has no none"),
         ("my_nets:number", "expected a function, number is int"),
         ("my_nets:no_arguments", "it must take (num_classes=...): got an unexpected keyword"),
