@@ -272,7 +272,7 @@ def test_inspect_shows_the_network_as_read(run, capsys):
     ("name", "said"),
     [
         ("nowhere:small", "there is no module nowhere, neither in "),
-        ("my_nets.deeper:small", "there is no module my_nets.deeper"),
+        ("my_nets.deeper:small", "there is no module my_nets.deeper, neither in "),
         ("my_nets:none", "my_nets has no none"),
         ("my_nets:number", "expected a function, number is int"),
         ("my_nets:no_arguments", "it must take (num_classes=...): got an unexpected keyword"),
