@@ -80,25 +80,34 @@ def _padded(size: int, low: int, high: int, inside: int) -> np.ndarray:
 
 
 def _gathered(operation: Operation, indices: Known, shapes: Sequence[Any]) -> list[Shift]:
-    """A gather that takes some indices of one axis and all of the others."""
+    """A gather that takes some indices of each of some axes, and all of the others."""
     shape, numbers = shapes[0].shape, operation.params["dimension_numbers"]
-    if len(numbers.start_index_map) != 1 or numbers.operand_batching_dims:
+    axes = tuple(numbers.start_index_map)
+    if numbers.operand_batching_dims:
         return []
-    (axis,) = numbers.start_index_map
-    others = [each for each in range(len(shape)) if each != axis]
+    others = tuple(each for each in range(len(shape)) if each not in axes)
     sizes = operation.params["slice_sizes"]
     if not all(_is_same(sizes[each], shape[each]) for each in others):
         return []
     found = np.broadcast_to(indices.value, shapes[1].shape)
-    if (found < 0).any() or (found >= shape[axis]).any():
+    if (found < 0).any() or (found >= [shape[axis] for axis in axes]).any():
         return []
-    if numbers.collapsed_slice_dims == (axis,) and found.ndim == 2:
-        stays = tuple(each for each in range(len(shape)) if each != axis)
-        return [Shift({axis: found[:, 0].astype(int)})] if numbers.offset_dims == stays else []
-    if not numbers.collapsed_slice_dims and found.ndim == 1:
+    is_grid = numbers.collapsed_slice_dims == axes and numbers.offset_dims == others
+    if is_grid and found.ndim == len(axes) + 1:
+        rows = [_along(found[..., place], place) for place in range(len(axes))]
+        if any(row is None for row in rows):
+            return []
+        return [Shift({a: row for a, row in zip(axes, rows, strict=True) if row is not None})]
+    if not numbers.collapsed_slice_dims and found.ndim == 1 and len(axes) == 1:
         start = int(found[0])
-        return [Shift({axis: np.arange(start, start + sizes[axis])})]
+        return [Shift({axes[0]: np.arange(start, start + sizes[axes[0]])})]
     return []
+
+
+def _along(found: np.ndarray, axis: int) -> np.ndarray | None:
+    """Indices that differ along one axis alone; None where they differ along others."""
+    row = np.moveaxis(found, axis, 0).reshape(found.shape[axis], -1)
+    return row[:, 0].astype(int) if (row == row[:, :1]).all() else None
 
 
 def _shifted(array: np.ndarray, shift: Shift, fill: Any, shape: Sequence[Any]) -> np.ndarray:
