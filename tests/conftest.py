@@ -35,12 +35,13 @@ if os.environ.get("JNNK_QUICK_COMPILE") == "1":
 
 import jax
 import pytest
-from typed_calls import check_calls_of
 
 #: The packages whose annotations are checked where tests call them.
 CHECKED = ("graphs", "network", "measures", "penalties", "pruning")
 # Before a test takes a function from them. The oldest versions are tried without.
 if importlib.util.find_spec("beartype"):
+    from typed_calls import check_calls_of
+
     for _package in CHECKED:
         check_calls_of(importlib.import_module(f"jnnk.{_package}"))
 
@@ -54,7 +55,7 @@ LONGEST = (
     "test_readme", "training/test_early_stopping", "graphs/test_channels",
     "penalties/test_overlap_penalty", "graphs/test_inputs", "test_fuzz", "jobs/test_wrong_values",
     "runs/test_divergence", "runs/test_data_record", "cli/test_options", "experiments/test_overlap",
-    "models/test_models", "pruning/test_compaction", "training/test_training",
+    "models/test_models", "network/test_compaction", "training/test_training",
     "measures/test_overlap", "measures/test_measures", "measures/test_consistency",
     "data/test_data", "measures/test_baselines", "jobs/test_protocol", "experiments/test_pruning",
     "graphs/test_neighbors", "test_sklearn", "test_docs", "models/test_pytorch",
