@@ -22,7 +22,10 @@ from jnnk.runs.progress import Stoppable
 from jnnk.runs.signals import Signals, exit_code
 
 #: What the commands need beyond the library: the extra ``study``, by the names to import.
-STUDY = ("PIL", "matplotlib", "orbax", "plotly", "rich", "shtab", "sklearn", "tensorflow_datasets")
+STUDY = (
+    "PIL", "flatbuffers", "matplotlib", "orbax", "plotly", "rich", "shtab", "sklearn",
+    "tensorflow_datasets",
+)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -143,7 +143,7 @@ def _live_layouts(
         if need is None:
             grown.append(layout)
         else:
-            grown.append(layout_of(need.live | pattern_of(layout, shape), need.whole))
+            grown.append(layout_of(need.live | pattern_of(layout, shape), whole=need.whole))
     return grown
 
 
@@ -155,7 +155,7 @@ def _finished(found: Traced, analysis: Analysis, leaves: Sequence[ThinLeaf]) -> 
         rest = None
         if need is not None and leaf.values is not None:
             kept = pattern_of(None if leaf.unread else leaf.kept, leaf.shape)
-            rest = layout_of(need.needed & ~kept & ~leaf.masked, need.whole)
+            rest = layout_of(need.needed & ~kept & ~leaf.masked, whole=need.whole)
         values = None if rest is None else rectangle(leaf.values, rest)
         one = tuple(np.zeros(1, int) for _ in leaf.shape)
         result.append(

@@ -88,7 +88,7 @@ def find_needs(
     for operation, rule in zip(reversed(program.operations), reversed(rules), strict=True):
         for number in operation.outputs:
             if (need := needs[number]) is not None:
-                layout = layout_of(need.needed & (known[number].kind == LIVE), need.whole)
+                layout = layout_of(need.needed & (known[number].kind == LIVE), whole=need.whole)
                 more = pattern_of(layout, program.shapes[number].shape)
                 needs[number] = need._replace(needed=need.needed | more)
                 layouts[number] = layout

@@ -30,7 +30,7 @@ def uniform(rank: int, value: Any, dtype: Any) -> Pattern:
     return np.full((1,) * rank, value, dtype)
 
 
-def layout_of(pattern: Pattern, whole: Collection[int] = ()) -> Layout | None:
+def layout_of(pattern: Pattern, *, whole: Collection[int] = ()) -> Layout | None:
     """The smallest rectangle around the elements of a pattern; None where it has none.
 
     Args:

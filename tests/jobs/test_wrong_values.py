@@ -186,7 +186,7 @@ def test_wrong_values(words, said, place, capsys, monkeypatch):
 #: Options that take any value, or whose wrong values other tests try.
 ANY = {
     "--help", "--json", "--quiet", "--resume", "--augment", "--no-augment", "--plan",
-    "--shortcut", "--optimizer", "--regularizer", "--stop", "--similarity",  # choices
+    "--shortcut", "--optimizer", "--regularizer", "--stop", "--similarity", "--streams",  # choices
 }  # fmt: skip
 
 
