@@ -145,6 +145,7 @@ WRONG = [
     ("prune nothing", "nothing: no such run folder"),
     ("prune begun", "begun holds no trained network yet"),
     ("prune begun --channels l1_norm", "begun holds no trained network yet"),
+    ("inspect --model resnet9", "unknown model 'resnet9'"),
     ("prune run --channels l1_norm --layer-shares conv0", "expected PATTERN=SHARE below 1"),
     ("prune run --criteria weight x y", "unknown criterion x, y; known: det"),
     ("prune run --criterion x", "unknown criterion x; known: det"),
