@@ -183,6 +183,17 @@ def test_batch_size_is_free():
     )
 
 
+def test_a_network_that_computes_in_bfloat16():
+    model = ResNet(5, (1, 1), (8, 16), dtype=jnp.bfloat16)
+    variables, apply_fn = initial(model), logits_of(model)
+    masks = random_masks(variables["params"], 0.2)
+    small, small_variables = compact(apply_fn, variables, masks, IMAGES)
+    assert count(small_variables) < count(variables)
+    expected = jax.jit(apply_fn)(masked(variables, masks), IMAGES)
+    found = jax.jit(small)(small_variables, IMAGES)
+    np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
+
+
 def test_masks_that_do_not_fit_are_refused():
     apply_fn, variables = residual()
     masks = all_kept(variables["params"])
