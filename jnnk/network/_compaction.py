@@ -28,7 +28,7 @@ from jnnk.network._patterns import (
     uniform,
 )
 from jnnk.network._thinning import Thinning, analysed
-from jnnk.network._traced import Traced, read_inputs, traced
+from jnnk.network._traced import Traced, read_inputs, shape_of, traced
 
 PyTree = Any
 Network = Callable[[PyTree, Any], PyTree]
@@ -68,7 +68,7 @@ def thin(apply_fn: Network, variables: PyTree, masks: PyTree, images: PyTree) ->
     """
     paths, arrays = paths_of(variables)
     leaves = _masked_leaves(paths, arrays, masks)
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), leaf.dtype), variables)
+    shapes = jax.tree.map(shape_of, variables)
     found = traced(apply_fn, shapes, (images,), {}, leaves)
     read = read_inputs(found.program)
     kept: list[Layout | None] = [
@@ -125,7 +125,8 @@ def _masks_of(leaves: Sequence[ThinLeaf], masks: PyTree) -> list[tuple[int, Patt
 def _with_values(leaf: ThinLeaf, array: Any) -> ThinLeaf:
     if not is_of_numbers(jnp.result_type(array)):
         return leaf
-    values = np.where(leaf.masked, np.zeros((), array.dtype), np.asarray(array))
+    values = np.asarray(jnp.asarray(array))
+    values = np.where(leaf.masked, np.zeros((), values.dtype), values)
     return leaf._replace(rest=everything(values.ndim), values=values)
 
 
