@@ -39,6 +39,10 @@ def compact(
 ) -> tuple[Network, PyTree]:
     """The network without the channels that masks removed, and its variables.
 
+    Channels go wherever the network's operations let single ones go: through residual sums,
+    concatenations, depthwise and grouped convs (whole groups), reshapes and dense layers. An
+    operation that mixes channels otherwise, or has no rule, such as a scan, gets all of them.
+
     Args:
         apply_fn: ``apply_fn(variables, images)``, traceable by JAX, to anything.
         variables: its variables, a pytree of arrays.
@@ -49,7 +53,7 @@ def compact(
     Returns:
         ``(apply_small, variables_small)``: a function of the same arguments, with the results of
         ``apply_fn`` on the masked variables, up to rounding, at any batch size; and the variables,
-        with the same treedef and smaller leaves.
+        with the same treedef and smaller leaves. See `Thinning.function`.
 
     Raises:
         InputError: masks that do not fit the variables.
