@@ -28,7 +28,7 @@ from jnnk.network._patterns import (
     uniform,
 )
 from jnnk.network._thinning import Thinning, analysed
-from jnnk.network._traced import Traced, read_inputs, traced
+from jnnk.network._traced import Traced, read_inputs, shape_of, traced
 
 PyTree = Any
 Network = Callable[[PyTree, Any], PyTree]
@@ -38,6 +38,10 @@ def compact(
     apply_fn: Network, variables: PyTree, masks: PyTree, images: PyTree
 ) -> tuple[Network, PyTree]:
     """The network without the channels that masks removed, and its variables.
+
+    Channels go wherever the network's operations let single ones go: through residual sums,
+    concatenations, depthwise and grouped convs (whole groups), reshapes and dense layers. An
+    operation that mixes channels otherwise, or has no rule, such as a scan, gets all of them.
 
     Args:
         apply_fn: ``apply_fn(variables, images)``, traceable by JAX, to anything.
@@ -49,7 +53,7 @@ def compact(
     Returns:
         ``(apply_small, variables_small)``: a function of the same arguments, with the results of
         ``apply_fn`` on the masked variables, up to rounding, at any batch size; and the variables,
-        with the same treedef and smaller leaves.
+        with the same treedef and smaller leaves. See `Thinning.function`.
 
     Raises:
         InputError: masks that do not fit the variables.
@@ -68,7 +72,7 @@ def thin(apply_fn: Network, variables: PyTree, masks: PyTree, images: PyTree) ->
     """
     paths, arrays = paths_of(variables)
     leaves = _masked_leaves(paths, arrays, masks)
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), leaf.dtype), variables)
+    shapes = jax.tree.map(shape_of, variables)
     found = traced(apply_fn, shapes, (images,), {}, leaves)
     read = read_inputs(found.program)
     kept: list[Layout | None] = [
@@ -125,7 +129,8 @@ def _masks_of(leaves: Sequence[ThinLeaf], masks: PyTree) -> list[tuple[int, Patt
 def _with_values(leaf: ThinLeaf, array: Any) -> ThinLeaf:
     if not is_of_numbers(jnp.result_type(array)):
         return leaf
-    values = np.where(leaf.masked, np.zeros((), array.dtype), np.asarray(array))
+    values = np.asarray(jnp.asarray(array))
+    values = np.where(leaf.masked, np.zeros((), values.dtype), values)
     return leaf._replace(rest=everything(values.ndim), values=values)
 
 

@@ -102,9 +102,8 @@ def _distinct(value: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     if value.shape[axis] < 2:
         return value, np.arange(value.shape[axis])
     new = np.ones(value.shape[axis], bool)
-    if np.issubdtype(value.dtype, np.number):
-        rows = np.moveaxis(value, axis, 0).reshape(len(new), -1)
-        new[1:] = (rows[1:] != rows[:-1]).any(axis=1)
+    rows = np.moveaxis(value, axis, 0).reshape(len(new), -1)
+    new[1:] = (rows[1:] != rows[:-1]).any(axis=1)
     return value.take(np.flatnonzero(new), axis=axis), np.cumsum(new) - 1
 
 

@@ -30,41 +30,56 @@ class Shift(NamedTuple):
 def shifts_of(operation: Operation, inputs: Sequence[Known], shapes: Sequence[Any]) -> list[Shift]:
     """For each result of a taking operation, where it comes from; empty if that is not told."""
     shape, params = shapes[0].shape, operation.params
+    axes = _touched(operation, shape)
+    if not all(isinstance(shape[axis], int) for axis in axes):
+        return []
     match operation.name:
         case "slice":
+            starts, stops = params["start_indices"], params["limit_indices"]
             steps = params["strides"] or (1,) * len(shape)
-            each = zip(params["start_indices"], params["limit_indices"], steps, strict=True)
-            sources = {
-                axis: np.arange(start, stop, step)
-                for axis, (start, stop, step) in enumerate(each)
-                if not (_is_same(stop, shape[axis]) and _is_same(start, 0) and step == 1)
-            }
-            return [Shift(sources)]
+            return [Shift({a: np.arange(starts[a], stops[a], steps[a]) for a in axes})]
         case "rev":
-            return [Shift({axis: np.arange(shape[axis])[::-1] for axis in params["dimensions"]})]
+            return [Shift({axis: np.arange(shape[axis])[::-1] for axis in axes})]
         case "shuffle":
             return [Shift({params["axis"]: params["order"]})]
         case "pad":
-            each = enumerate(params["padding_config"])
-            return [Shift({a: _padded(shape[a], *config) for a, config in each if any(config)})]
+            return [Shift({a: _padded(shape[a], *params["padding_config"][a]) for a in axes})]
         case "split":
-            axis, sizes = params["axis"], [int(size) for size in params["sizes"]]
-            ends = list(accumulate(sizes))
-            return [
-                Shift({axis: np.arange(end - size, end)})
-                for end, size in zip(ends, sizes, strict=True)
-            ]
+            (axis,), ends = axes, list(accumulate(map(int, params["sizes"])))
+            starts = [0, *ends[:-1]]
+            return [Shift({axis: np.arange(*each)}) for each in zip(starts, ends, strict=True)]
         case "dynamic_slice" if all(map(is_known, inputs[1:])):
             sources = {}
-            for axis, (known, size) in enumerate(
-                zip(inputs[1:], params["slice_sizes"], strict=True)
-            ):
-                if not _is_same(size, shape[axis]):
-                    start = min(max(int(known.value), 0), shape[axis] - size)
-                    sources[axis] = np.arange(start, start + size)
+            for axis in axes:
+                size = params["slice_sizes"][axis]
+                start = min(max(int(inputs[1 + axis].value), 0), shape[axis] - size)
+                sources[axis] = np.arange(start, start + size)
             return [Shift(sources)]
         case "gather" if is_known(inputs[1]):
             return _gathered(operation, inputs[1], shapes)
+    return []
+
+
+def _touched(operation: Operation, shape: Sequence[Any]) -> list[int]:
+    """The axes along which an operation takes, pads or reverses."""
+    params = operation.params
+    match operation.name:
+        case "slice":
+            steps = params["strides"] or (1,) * len(shape)
+            each = zip(params["start_indices"], params["limit_indices"], steps, shape, strict=True)
+            whole = [_is_same(a, 0) and _is_same(b, size) and c == 1 for a, b, c, size in each]
+            return [axis for axis, is_whole in enumerate(whole) if not is_whole]
+        case "rev":
+            return list(params["dimensions"])
+        case "pad":
+            return [axis for axis, config in enumerate(params["padding_config"]) if any(config)]
+        case "split":
+            return [params["axis"]]
+        case "dynamic_slice":
+            each = zip(params["slice_sizes"], shape, strict=True)
+            return [axis for axis, (one, size) in enumerate(each) if not _is_same(one, size)]
+        case "gather":
+            return list(params["dimension_numbers"].start_index_map)
     return []
 
 

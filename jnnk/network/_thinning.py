@@ -1,6 +1,6 @@
 """Networks without the channels that masks removed, whatever their architecture."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from jnnk.network._patterns import everything, sizes_of
 from jnnk.network._placing import taken
 from jnnk.network._program import Program
 from jnnk.network._retracing import holds_for
-from jnnk.network._traced import Traced, seeds_of, traced
+from jnnk.network._traced import Traced, seeds_of, shape_of, traced
 
 PyTree = Any
 
@@ -104,15 +104,15 @@ def _run_small(
     fn: Callable[..., PyTree],
     variables: PyTree,
     args: tuple[Any, ...],
-    kwargs: dict[str, Any],
+    kwargs: Mapping[str, Any],
     analyses: list[tuple[Program, Analysis]],
 ) -> PyTree:
     """Runs what is left of ``fn(variables, *args, **kwargs)``; keeps the analyses that it makes."""
     paths, arrays = paths_of(variables)
     _check_variables(leaves, paths, arrays)
     whole = [
-        jax.ShapeDtypeStruct(leaf.shape, array.dtype, weak_type=getattr(array, "weak_type", False))
-        for leaf, array in zip(leaves, map(jnp.asarray, arrays), strict=True)
+        jax.ShapeDtypeStruct(leaf.shape, like.dtype, weak_type=like.weak_type)
+        for leaf, like in zip(leaves, map(shape_of, arrays), strict=True)
     ]
     full = jax.tree.unflatten(jax.tree.structure(variables), whole)
     found = traced(fn, full, args, kwargs, leaves)

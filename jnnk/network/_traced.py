@@ -1,6 +1,6 @@
 """A function of variables, traced, with what its results stand beside."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -31,7 +31,7 @@ def traced(
     fn: Callable[..., Any],
     variables: Any,
     args: Sequence[Any],
-    kwargs: dict[str, Any],
+    kwargs: Mapping[str, Any],
     leaves: Sequence[ThinLeaf],
 ) -> Traced:
     """Traces ``fn(variables, *args, **kwargs)``.
@@ -49,7 +49,7 @@ def traced(
         seen.append(fn(variables, *args, **kwargs))
         return jax.tree.leaves(seen[-1])
 
-    args, kwargs = jax.tree.map(_shape_of, (tuple(args), kwargs))
+    args, kwargs = jax.tree.map(shape_of, (tuple(args), dict(kwargs)))
     program = with_shuffles(trace(flat, variables, args, kwargs))
     paths, results = paths_of(seen[-1])
     shapes = [tuple(jnp.shape(result)) for result in results]
@@ -59,12 +59,13 @@ def traced(
     return Traced(program, jax.tree.structure(seen[-1]), beside)
 
 
-def _shape_of(value: Any) -> Any:
-    if not hasattr(value, "dtype"):
+def shape_of(value: Any) -> Any:
+    """Shape and dtype of an array as JAX takes it."""
+    if isinstance(value, jax.ShapeDtypeStruct):
         return value
-    return jax.ShapeDtypeStruct(
-        value.shape, value.dtype, weak_type=getattr(value, "weak_type", False)
-    )
+    array = jnp.asarray(value)
+    weak = getattr(array, "weak_type", False)  # random keys have none
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, weak_type=weak)
 
 
 def seeds_of(found: Traced, leaves: Sequence[ThinLeaf]) -> dict[int, Need]:

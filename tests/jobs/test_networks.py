@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jnnk import InputError, models
+from jnnk import InputError
 from jnnk.data import Dataset, Normalization
 from jnnk.jobs.checks import check_layers
-from jnnk.jobs.networks import network_of, not_supported, told_network
+from jnnk.jobs.networks import network_of, told_network
 from jnnk.network import as_model
 from jnnk.runs.progress import Silent
 
@@ -69,8 +69,3 @@ def test_what_cannot_be_followed_is_told_once():
     assert said.startswith("not pruned: ") and "its kernel depends on the images" in said
     assert not network.left_out and [conv.name for conv in network.convs] == ["own"]
     assert network_of(model, DATA) is network_of(as_model(OnPurpose()), DATA)
-
-
-def test_what_is_supported_is_told_by_the_wiring():
-    assert not_supported(models.create("resnet8", num_classes=2), "this") is None
-    assert "this: not supported yet" in (not_supported(as_model(Dense()), "this") or "")

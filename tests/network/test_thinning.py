@@ -135,6 +135,28 @@ def test_constants_of_dead_filters_are_exact_up_to_the_borders(padding, activati
     assert small["params"]["norm"]["scale"].shape == (3,)
 
 
+def test_large_maps_of_constants_are_repeated_from_few_rows():
+    def apply_fn(variables, images):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        x = jax.lax.conv_general_dilated(
+            images, variables["one"], (1, 1), "SAME", dimension_numbers=numbers
+        )
+        x = nn.relu(x + variables["shift"])
+        return jax.lax.conv_general_dilated(
+            x, variables["two"], (1, 1), "SAME", dimension_numbers=numbers
+        )
+
+    shapes = {"one": (3, 3, 3, 4), "shift": (4,), "two": (5, 5, 4, 16)}
+    variables = random_like({name: jnp.zeros(shape) for name, shape in shapes.items()})
+    variables["shift"] = abs(variables["shift"]) + 1
+    masks = all_kept(variables)
+    masks["one"] = np.array([0, 0, 0, 1.0]).reshape(1, 1, 1, 4)
+    images = jax.random.normal(jax.random.key(0), (1, 48, 50, 3))
+    small, small_variables = check_same(apply_fn, variables, masks, images)
+    closed = jax.make_jaxpr(small)(small_variables, images)
+    assert sum(np.size(constant) for constant in closed.consts) < 48 * 50  # of 48 * 50 * 16
+
+
 def test_a_filter_that_nothing_reads_goes_and_takes_others_along():
     model = ResNet(5, (1,), (8,), bottleneck=True)
     variables = initial(model)
@@ -173,7 +195,8 @@ def test_gradients_are_those_of_the_masked_network():
 def test_batch_size_is_free():
     apply_fn, variables = residual()
     masks = random_masks(variables["params"], 0.3)
-    small, small_variables = compact(apply_fn, variables, masks, IMAGES)
+    shape = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+    small, small_variables = compact(apply_fn, variables, masks, shape)
     more = jax.random.normal(jax.random.key(1), (5, 8, 8, 3))
     np.testing.assert_allclose(
         jax.jit(small)(small_variables, more),
@@ -181,6 +204,17 @@ def test_batch_size_is_free():
         rtol=1e-4,
         atol=1e-5,
     )
+
+
+def test_a_network_that_computes_in_bfloat16():
+    model = ResNet(5, (1, 1), (8, 16), dtype=jnp.bfloat16)
+    variables, apply_fn = initial(model), logits_of(model)
+    masks = random_masks(variables["params"], 0.2)
+    small, small_variables = compact(apply_fn, variables, masks, IMAGES)
+    assert count(small_variables) < count(variables)
+    expected = jax.jit(apply_fn)(masked(variables, masks), IMAGES)
+    found = jax.jit(small)(small_variables, IMAGES)
+    np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
 
 
 def test_masks_that_do_not_fit_are_refused():

@@ -1,9 +1,8 @@
-"""Convs whose channels fill no vector are computed with more, on a CPU, and stay equal."""
+"""Convs with padded channels are convs, on a CPU alone."""
 
 from functools import partial
 
 import jax
-import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,21 +11,23 @@ from jnnk.network._vector_conv import vector_conv
 
 
 @pytest.mark.parametrize(
-    ("channels", "size", "padding", "width"),
+    ("channels", "size", "padding", "width", "stride"),
     [
-        ((8, 16), 3, 1, 8),
-        ((16, 4), 5, 0, 8),
-        ((3, 2), 1, 0, 6),
-        ((5, 9), 3, 1, 7),
-        ((17, 30), 3, 1, 5),
+        ((8, 16), 3, 1, 8, 1),
+        ((16, 4), 5, 0, 8, 1),
+        ((3, 2), 1, 0, 6, 1),
+        ((5, 9), 3, 1, 7, 1),
+        ((17, 30), 3, 1, 5, 1),
+        ((5, 9), 3, 1, 7, 2),
+        ((16, 24), 3, 1, 5, 1),
     ],
 )
-def test_fitted_convs_are_convs(channels, size, padding, width):
+def test_fitted_convs_are_convs(channels, size, padding, width, stride):
     rng = np.random.default_rng(0)
     images = rng.normal(size=(2, 6, width, channels[0])).astype(np.float32)
     kernel = rng.normal(size=(size, size, *channels)).astype(np.float32)
     options = {
-        "window_strides": (1, 1),
+        "window_strides": (stride, stride),
         "padding": ((padding, padding),) * 2,
         "dimension_numbers": ("NHWC", "HWIO", "NHWC"),
     }
