@@ -120,15 +120,15 @@ def _of_dot(operation: Operation, left: Shape, right: Shape) -> Product:
 
     def from_left(pattern: Pattern) -> np.ndarray:
         found = pattern.transpose(left_order)
-        return found.reshape(*found.shape, *[1] * columns)
+        return found.reshape((*found.shape, *[1] * columns))
 
     def from_right(pattern: Pattern) -> np.ndarray:
         found = pattern.transpose(right_order)
-        return found.reshape(*found.shape[:batch], *[1] * rows, *found.shape[batch:])
+        return found.reshape((*found.shape[:batch], *[1] * rows, *found.shape[batch:]))
 
     def from_result(pattern: Pattern) -> np.ndarray:
         shape = pattern.shape
-        return pattern.reshape(*shape[: batch + rows], *[1] * sums, *shape[batch + rows :])
+        return pattern.reshape((*shape[: batch + rows], *[1] * sums, *shape[batch + rows :]))
 
     def to_left(common: np.ndarray) -> Pattern:
         behind = range(batch + rows + sums, common.ndim)
@@ -137,12 +137,12 @@ def _of_dot(operation: Operation, left: Shape, right: Shape) -> Product:
 
     def to_right(common: np.ndarray) -> Pattern:
         found = over(common, range(batch, batch + rows))
-        found = found.reshape(*found.shape[:batch], *found.shape[batch + rows :])
+        found = found.reshape((*found.shape[:batch], *found.shape[batch + rows :]))
         return found.transpose(np.argsort(right_order))
 
     def to_result(common: np.ndarray) -> Pattern:
         shape = over(common, summed).shape
-        return over(common, summed).reshape(*shape[: batch + rows], *shape[batch + rows + sums :])
+        return over(common, summed).reshape((*shape[: batch + rows], *shape[batch + rows + sums :]))
 
     of_batch = range(batch)
     return Product(

@@ -279,6 +279,8 @@ def _called(equation: JaxprEqn, read: list[int]) -> tuple[ClosedJaxpr | None, li
         # Of functions for several platforms, the one for any.
         default = platforms.index(None) if None in platforms else -1
         return equation.params["branches"][default], read[1:]
+    if name == "reshape" and equation.params.get("dimensions") is not None:
+        return _in_two_steps(equation), read
     found = equation.params.get(CALLS[name]) if name in CALLS else None
     if found is None:
         return None, read
@@ -286,6 +288,17 @@ def _called(equation: JaxprEqn, read: list[int]) -> tuple[ClosedJaxpr | None, li
     if name in CUSTOM and not holds_conv(closed.jaxpr):
         return None, read
     return closed, read
+
+
+def _in_two_steps(equation: JaxprEqn) -> ClosedJaxpr:
+    """A reshape that takes axes in another order, as a transpose and a reshape."""
+    params, aval = equation.params, equation.invars[0].aval
+
+    def reshape(value: Array) -> Array:
+        moved = jax.lax.transpose(value, params["dimensions"])
+        return jax.lax.reshape(moved, params["new_sizes"])
+
+    return jax.make_jaxpr(reshape)(jax.ShapeDtypeStruct(aval.shape, aval.dtype))
 
 
 def _is_scan(equation: JaxprEqn) -> bool:

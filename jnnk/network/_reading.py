@@ -218,10 +218,9 @@ def _call(
     # Each position of the output sees a kernel; of a transposed one, each of the input is seen.
     is_transposed = any(step > 1 for step in params["lhs_dilation"])
     seen = [in_shape[axis] for axis in lhs_spec[2:]] if is_transposed else in_order[1:-1]
-    # The number of images may be a symbol.
-    times = 1 if in_order[0] == found.num_images else in_order[0] // found.num_images
-    positions = math.prod(seen) * times
-    kernel_shape = program.shapes[kernel].shape
+    macs = steps * math.prod(seen) * math.prod(program.shapes[kernel].shape)
+    if in_order[0] != found.num_images:  # else it may be a symbol
+        macs = macs * in_order[0] // found.num_images
     conv = Conv(
         name="",
         path=(),
@@ -234,7 +233,7 @@ def _call(
         output_shape=in_order[1:],
         channel_axis=out_spec[1],
         steps=steps,
-        macs=steps * positions * math.prod(kernel_shape),
+        macs=macs,
         params=math.prod(leaf_shape),
         channel_leaves=(),
         output=Maps(Place(start, scans), whole_view(out_shape), order, in_order),

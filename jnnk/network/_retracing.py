@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jnnk.network._axiswise import AXISWISE
 from jnnk.network._partial import Analysis
 from jnnk.network._program import Operation, Program
 
@@ -27,12 +28,16 @@ def holds_for(program: Program, analysis: Analysis, other: Program) -> bool:
     if len(program.shapes) != len(other.shapes) or not _same_constants(program, other):
         return False
     changed: set[tuple[Any, Any]] = set()
+    resized: set[int] = set()
     for number in range(len(program.shapes)):
         axes = _changed_axes(program, other, number)
         if axes is None or not _is_uniform(analysis, number, axes):
             return False
         one, two = program.shapes[number].shape, other.shapes[number].shape
         changed.update((one[axis], two[axis]) for axis in axes)
+        resized.update([number] if axes else [])
+    if any(_counts(operation, analysis, resized) for operation in program.operations):
+        return False
     return len(program.operations) == len(other.operations) and all(
         _same_operation(one, two, changed)
         for one, two in zip(program.operations, other.operations, strict=True)
@@ -72,6 +77,15 @@ def _is_uniform(analysis: Analysis, number: int, axes: Sequence[int]) -> bool:
         all(pattern.shape[axis] == 1 for pattern in patterns)
         and (layout is None or layout[axis] is None)
         for axis in axes
+    )
+
+
+def _counts(operation: Operation, analysis: Analysis, resized: set[int]) -> bool:
+    """Whether a constant may be a sum over an axis whose size differs."""
+    if operation.name not in AXISWISE and operation.name != "dot_general":
+        return False
+    return not resized.isdisjoint(operation.inputs) and any(
+        bool(analysis.known[number].value.any()) for number in operation.outputs
     )
 
 

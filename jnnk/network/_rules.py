@@ -43,7 +43,8 @@ def rule_of(operation: Operation, inputs: Sequence[Known], shapes: Sequence[Any]
         axis = operation.params["dimension"]
         return JOIN if all(isinstance(each.shape[axis], int) for each in shapes) else OPAQUE
     if name in AXISWISE and len(operation.outputs) == 1:
-        return ALONG_AXES
+        dilation = operation.params.get("base_dilation") or ()
+        return OPAQUE if any(step != 1 for step in dilation) else ALONG_AXES
     if shifts_of(operation, inputs, shapes):
         return SHIFT
     return ELEMENTWISE if pointwise(operation) is not None else OPAQUE

@@ -54,7 +54,12 @@ def traced(
     paths, results = paths_of(seen[-1])
     shapes = [tuple(jnp.shape(result)) for result in results]
     beside = matching(paths, shapes, leaves)
-    fits = [n is None or shape == leaves[n].shape for n, shape in zip(beside, shapes, strict=True)]
+    # One key says little, unless all variables are there again.
+    is_again = {leaf.path for leaf in leaves} <= {path[-1:] for path in paths}
+    fits = [
+        n is None or (shape == leaves[n].shape and (len(leaves[n].path) > 1 or is_again))
+        for n, shape in zip(beside, shapes, strict=True)
+    ]
     beside = [number if fit else None for number, fit in zip(beside, fits, strict=True)]
     return Traced(program, jax.tree.structure(seen[-1]), beside)
 

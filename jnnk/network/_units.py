@@ -399,10 +399,13 @@ class _Finder:
         for leaf, units in self.of_leaves.items():
             found = collapsed(roots[units])
             along = [axis for axis, size in enumerate(found.shape) if size > 1]
+            if not along:  # all hangs together: it goes along the only axis there is
+                found, along = roots[units], [a for a, size in enumerate(units.shape) if size > 1]
             if len(along) > 1:
                 reasons.update(
-                    (int(root), "a parameter has it along several axes") for root in found.flat
+                    (int(root), "a parameter has it along several axes")
+                    for root in np.unique(found)
                 )
-            elif along:
+            else:
                 axes.append(LeafAxis(leaf, along[0], found.ravel()))
         return Units(tuple(axes), reasons)
