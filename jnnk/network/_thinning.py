@@ -36,7 +36,8 @@ class Thinning:
         """Slims a tree shaped like the variables, or a part of one, or one that holds such trees.
 
         Args:
-            tree: such as the variables, their gradients, or the state of an optimiser.
+            tree: such as the variables, their gradients, or the state of an optimiser; of arrays or
+                their `jax.ShapeDtypeStruct`.
 
         Returns:
             The same tree with smaller arrays, zero where the masks removed weights. What stands
@@ -86,7 +87,10 @@ class Thinning:
         return small
 
 
-def _slimmed(array: Any, leaf: ThinLeaf) -> jax.Array:
+def _slimmed(array: Any, leaf: ThinLeaf) -> Any:
+    """What a thinning keeps of an array that stands beside a leaf, or of its shape and dtype."""
+    if isinstance(array, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(sizes_of(leaf.kept, leaf.shape), array.dtype)
     if not isinstance(array, Tracer) and is_of_numbers(jnp.result_type(array)):
         array = np.asarray(array)
         array = np.where(leaf.masked, np.zeros((), array.dtype), array)

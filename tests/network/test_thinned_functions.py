@@ -177,6 +177,14 @@ def test_moments_are_slimmed_like_the_variables(variables, thinning):
         assert jax.tree.map(jnp.shape, moments) == jax.tree.map(jnp.shape, params)
 
 
+def test_shapes_are_slimmed_like_arrays(variables, thinning):
+    shapes = thinning.variables(jax.eval_shape(lambda: variables))
+    small = thinning.variables(variables)
+    assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, small)
+    traced = jax.eval_shape(thinning.variables, variables)
+    assert jax.tree.map(jnp.shape, traced) == jax.tree.map(jnp.shape, small)
+
+
 def test_trees_of_other_shapes_are_refused(variables, thinning):
     small = thinning.variables(variables)
     with pytest.raises(ValueError, match="tree: expected shape"):
