@@ -65,17 +65,23 @@ class EquinoxAdapter:
         """What a ``State`` holds, by the names of the module's places for it."""
         if state is None:
             return {}
-        return {name: state.get(index) for name, index in _indices(self.module).items()}
+        found = {name: state.get(index) for name, index in _indices(self.module).items()}
+        return jax.tree.map(_not_weak, found)
 
     def _with(self, named: NamedTree) -> Any:
         """The module's ``State`` with other values."""
         if self.state is None:
             return None
-        state = jax.tree.map(lambda leaf: leaf, self.state)  # ``set`` uses its object up
-        values = like_tree(named, self._values(self.state))
+        state = jax.tree.map(_not_weak, self.state)  # anew: ``set`` uses its object up
+        values = jax.tree.map(_not_weak, like_tree(named, self._values(self.state)))
         for name, index in _indices(self.module).items():
             state = state.set(index, values[name])
         return state
+
+
+def _not_weak(leaf: Any) -> jax.Array:
+    """The array without JAX's weak type, which ``set`` would compare and checkpoints lose."""
+    return jax.lax.convert_element_type(leaf, leaf.dtype)
 
 
 def _partition(module: Any) -> tuple[PyTree, PyTree]:

@@ -459,6 +459,26 @@ def test_other_collections_of_linen_are_kept():
     assert set(variables["batch_stats"]["BatchNorm_0"]) == {"mean", "var"}
 
 
+class Counting(eqx.Module):
+    """BatchNorm of Equinox's other mode counts batches, in a weakly typed number at first."""
+
+    norm: eqx.nn.BatchNorm
+
+    def __call__(self, x, state):
+        x, state = self.norm(x, state)
+        return x.mean((1, 2)), state
+
+
+def test_a_state_that_is_weakly_typed_at_first():
+    made = eqx.nn.make_with_state(lambda: Counting(eqx.nn.BatchNorm(2, "batch", mode="batch")))()
+    model = as_model(made)
+    variables = model.init(KEY, IMAGES[:1])
+    for expected in (1, 2):
+        _, updated = jax.jit(lambda v: model.apply(v, IMAGES, train=True, mutable=True))(variables)
+        variables = {**variables, **jax.tree.map(np.asarray, updated)}
+        assert variables["batch_stats"]["norm"]["batch_counter"] == expected
+
+
 def test_state_of_a_pair_stays_as_it_is():
     def init(key, images):
         return {"params": {"w": jnp.ones((2, 3))}, "scale": {"of": jnp.float32(2)}}
