@@ -9,7 +9,7 @@ A ``scan`` stays one operation too, with the list of its body beside it. Of
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -292,7 +292,7 @@ def _called(equation: JaxprEqn, read: list[int]) -> tuple[ClosedJaxpr | None, li
 
 def _in_two_steps(equation: JaxprEqn) -> ClosedJaxpr:
     """A reshape that takes axes in another order, as a transpose and a reshape."""
-    params, aval = equation.params, equation.invars[0].aval
+    params, aval = equation.params, cast(Any, equation.invars[0].aval)
 
     def reshape(value: Array) -> Array:
         moved = jax.lax.transpose(value, params["dimensions"])
