@@ -42,7 +42,8 @@ _IDEMPOTENT = ("reduce_max", "reduce_min", "reduce_and", "reduce_or")
 _LARGEST = 2**24
 
 
-def _axes(operation: Operation, rank: int) -> tuple[int, ...]:
+def axes_of(operation: Operation, rank: int) -> tuple[int, ...]:
+    """The axes that an operation goes along."""
     params = operation.params
     if "axes" in params:
         return tuple(axis % rank for axis in params["axes"])
@@ -71,7 +72,7 @@ def _squeezed(operation: Operation, array: np.ndarray, axes: Sequence[int]) -> n
 
 def _known(operation: Operation, inputs: Sequence[Known], shapes: Sequence[Any]) -> list[Known]:
     shape = shapes[0].shape
-    axes = _axes(operation, len(shape))
+    axes = axes_of(operation, len(shape))
     kind = reduce(np.maximum, (over(known.kind, axes) for known in inputs))
     of_zeros = kind == ZERO
     kind = np.where(of_zeros, np.uint8(CONSTANT), kind)
@@ -123,7 +124,7 @@ def _needs(
     shapes: Sequence[Any],
 ) -> list[Need | None]:
     rank = len(shapes[0].shape)
-    axes = _axes(operation, rank)
+    axes = axes_of(operation, rank)
 
     def before(pattern: Pattern) -> Pattern:
         if _is_reduction(operation):
@@ -146,7 +147,7 @@ def _compute(
     shapes: Sequence[Any],
     _: Any,
 ) -> list[Any]:
-    axes = _axes(operation, len(shapes[0].shape))
+    axes = axes_of(operation, len(shapes[0].shape))
     layout = next(each for each in layouts if each is not None)
     target: list[np.ndarray | None] = list(layout)
     if _is_reduction(operation):

@@ -10,7 +10,8 @@ from jnnk.network._known import live
 from jnnk.network._names import Path
 from jnnk.network._partial import find_known
 from jnnk.network._program import Program
-from jnnk.network._units import LeafAxis, find_units
+from jnnk.network._unit_finder import LeafAxis
+from jnnk.network._units import find_units
 
 
 def groups_of(program: Program, convs: Sequence[Conv], paths: Sequence[Path]) -> tuple[Group, ...]:
