@@ -243,6 +243,7 @@ def test_whole_channels_go(run, home, capsys):
     assert result["compacted"]["largest_difference_of_logits"] < 1e-4
 
 
+@pytest.mark.thorough
 def test_channels_stop_training_by_themselves(home, capsys):
     found = told(capsys, "train", *MODEL, *DATA, "--stop", "channel-nnk", "--out", "stopped")
     assert 0 <= found["test_accuracy"] <= 1

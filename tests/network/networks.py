@@ -1,7 +1,10 @@
 """The table of networks that every test of `jnnk.network` goes through."""
 
+import functools
 import importlib
 import importlib.util
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from network import (
@@ -13,6 +16,9 @@ from network import (
     plain_rows,
     resnet_rows,
 )
+from network.rows import Row
+
+from jnnk.network import Network, read
 
 
 def _rows_of(library):
@@ -33,5 +39,25 @@ ROWS = (
     *_rows_of("equinox"),
     *_rows_of("haiku"),
 )
+#: One or two of each library, layout and kind of wiring.
+TYPICAL = {
+    *("linen_batch_norm", "linen_dict", "linen_scan", "linen_grouped", "nnx", "equinox", "haiku"),
+    *("plain_nchw", "resnet", "unet"),
+}
 #: A test of every network: `row` is its argument.
 each_network = pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ROWS])
+#: The same for a test that takes long: what is not typical is left to `make test-all`.
+each_network_at_length = pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, id=row.name, marks=() if row.name in TYPICAL else pytest.mark.thorough)
+        for row in ROWS
+    ],
+)
+
+
+@functools.cache
+def read_row(row: Row) -> tuple[Callable[[Any, Any], Any], Any, Network]:
+    """The function of a row, its variables and the network as read; made once in a process."""
+    apply_fn, variables = row.make()
+    return apply_fn, variables, read(apply_fn, variables, row.images)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from network.networks import each_network
+from network.networks import each_network, read_row
 from network.rows import assert_close
 
 import jnnk
@@ -27,8 +27,7 @@ def masks_without(variables, slices_and_channels):
 @each_network
 def test_slices_of_a_channel_go_together(row):
     """Half the channels of each group removed: leaves lose their slices, outputs are equal."""
-    apply_fn, variables = row.make()
-    network = read(apply_fn, variables, row.images)
+    apply_fn, variables, network = read_row(row)
     generator = np.random.default_rng(0)
     removed, sizes = (
         [],
@@ -51,8 +50,7 @@ def test_slices_of_a_channel_go_together(row):
 
 @each_network
 def test_all_convolutions_are_in_groups(row):
-    apply_fn, variables = row.make()
-    network = read(apply_fn, variables, row.images)
+    _, _, network = read_row(row)
     made = {name for group in network.groups() for name in group.producers}
     assert made == {conv.name for conv in network.convs if conv.steps == 1}
     for group in network.groups():

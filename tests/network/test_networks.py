@@ -2,7 +2,7 @@
 
 import jax
 import numpy as np
-from network.networks import ROWS, each_network
+from network.networks import ROWS, each_network, each_network_at_length
 
 
 def test_names_are_unique():
@@ -10,7 +10,7 @@ def test_names_are_unique():
     assert len(set(names)) == len(names)
 
 
-@each_network
+@each_network_at_length
 def test_it_runs(row):
     apply_fn, variables = row.make()
     assert len(row.images) in (2, 3)
@@ -19,7 +19,7 @@ def test_it_runs(row):
         assert 1e-3 < np.abs(leaf).max() < 1e3
 
 
-@each_network
+@each_network_at_length
 def test_its_own_activations_have_the_listed_shapes(row):
     _, variables = row.make()
     found = jax.jit(row.activations)(variables, row.images)

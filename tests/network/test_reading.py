@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from network.networks import ROWS, each_network
+from network.networks import ROWS, each_network, read_row
 
 from jnnk import models
 from jnnk.network import capture, read, with_activations
@@ -21,8 +21,7 @@ def close(found, expected, rtol=1e-5):
 
 @each_network
 def test_the_listed_convolutions_are_found(row):
-    apply_fn, variables = row.make()
-    network = read(apply_fn, variables, row.images)
+    _, variables, network = read_row(row)
     found = {
         conv.name: (conv.kernel_shape, conv.groups, conv.output_shape, conv.macs, conv.steps)
         for conv in network.convs
@@ -50,8 +49,9 @@ def test_activations_are_those_of_the_library(row):
     assert jax.tree.structure(outputs) == jax.tree.structure(own)
     jax.tree.map(close, outputs, own)
     wanted = {}
+    own_activations = jax.jit(row.activations)(variables, row.images)
     for conv in row.convs:
-        values = row.activations(variables, row.images)[conv.name]
+        values = own_activations[conv.name]
         if conv.steps == 1:
             wanted[conv.name] = values
         else:

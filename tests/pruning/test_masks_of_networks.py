@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from network.networks import each_network
+from network.networks import each_network, each_network_at_length, read_row
 
 import jnnk
 from jnnk.network import read
@@ -22,14 +22,9 @@ def positions_of(row, path, rank):
     return tuple(range(2, rank)) if filters_first else tuple(range(rank - 2))
 
 
-def network_of(row):
-    apply_fn, variables = row.make()
-    return apply_fn, variables, read(apply_fn, variables, row.images)
-
-
 @each_network
 def test_the_smallest_kernels_are_pruned_wherever_they_lie(row):
-    _, variables, network = network_of(row)
+    _, variables, network = read_row(row)
     masks = jnnk.make_masks(
         variables,
         criterion="weight",
@@ -56,9 +51,9 @@ def test_the_smallest_kernels_are_pruned_wherever_they_lie(row):
             assert means[mask == 0].max() <= means[mask == 1].min()
 
 
-@each_network
+@each_network_at_length
 def test_pruned_weights_stay_zero_in_training(row):
-    apply_fn, variables, network = network_of(row)
+    apply_fn, variables, network = read_row(row)
     masks = jnnk.make_masks(
         variables, criterion="weight", keep_rate=0.5, pointwise=True, network=network
     )
@@ -111,7 +106,7 @@ def joined(first, second):
 
 @each_network
 def test_counts_scores_and_files(row, tmp_path):
-    _, variables, network = network_of(row)
+    _, variables, network = read_row(row)
     convs = {conv.path: conv for conv in network.convs}
     masks = masks_from_layers(variables, {}, network=network)
     summary = summarize(variables, masks, network=network)
