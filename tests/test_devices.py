@@ -89,7 +89,8 @@ def reproduce_all(folder: pathlib.Path, digits) -> None:
     channel_pruning.reproduce_channel_pruning(
         folder / "channel-pruning", [network], digits,
         settings=channel_pruning.Settings(
-            criteria=("redundancy", "random"), keep_rates=(0.75,), tuned_rates=(0.75,), seeds=(0,),
+            criteria=("redundancy", "random"), keep_rates=(0.75,), tuned_rates=(0.75,),
+            stream_rates=(), seeds=(0,),
             test_images=40, tune_images=64, batch_size=32, graph_images=40, neighbors=5,
         ),
     )  # fmt: skip

@@ -23,8 +23,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="jnnk",
         description="Channel overlap by NNK graphs and eigenvalue-based pruning of CNNs.",
         epilog="exit codes:\n"
-        + "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())
-        + "\n\n'jnnk COMMAND --help' lists the options of a command.",
+        + "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items()),
         formatter_class=_Whole,
     )
     with contextlib.suppress(ModuleNotFoundError):  # --help comes without the extra
@@ -33,7 +32,12 @@ def make_parser() -> argparse.ArgumentParser:
         shtab.add_argument_to(
             parser, "--print-completion", help="script that completes jnnk's words in this shell"
         )
-    parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parsers = parser.add_subparsers(
+        title="commands, whose options 'jnnk COMMAND --help' lists",
+        dest="command",
+        required=True,
+        metavar="COMMAND",
+    )
     for name, command in COMMANDS.items():
         example = f"jnnk {name} {command.example}"
         of_command = parsers.add_parser(

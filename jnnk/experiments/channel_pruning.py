@@ -1,9 +1,10 @@
-"""``jnnk reproduce channel-pruning``: inner channels chosen by redundancy, and by what others use.
+"""``jnnk reproduce channel-pruning``: channels chosen by redundancy, and by what others use.
 
 Public ResNets lose the same share of the inner channels of every block, by every criterion, so that
-MACs are equal; accuracy is measured at once and, at some shares, after the same short fine-tuning
-of the compacted network, over seeds. Every accuracy measured and every fine-tuning has its file, so
-the command goes on where it was stopped.
+MACs are equal; and about as many MACs by a smaller share of all channels, the residual streams'
+too. Accuracy is measured at once and, at some shares, after the same short fine-tuning under the
+mask, over seeds. Every accuracy measured and every fine-tuning has its file, so the command goes on
+where it was stopped.
 """
 
 import functools
@@ -11,6 +12,7 @@ import itertools
 import pathlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -42,6 +44,8 @@ class Settings(NamedTuple):
     criteria: tuple[str, ...] = tuple(pruning.CHANNEL_CRITERIA)  # keys of `CHANNEL_CRITERIA`
     keep_rates: tuple[float, ...] = (0.9, 0.75, 0.5)  # shares of inner channels kept
     tuned_rates: tuple[float, ...] = (0.75, 0.5)  # shares at which the networks are fine-tuned too
+    # Shares of all channels kept, residual streams included: MACs as of the tuned ones, tuned too.
+    stream_rates: tuple[float, ...] = (0.85, 0.69)
     seeds: tuple[int, ...] = (0, 1, 2)  # of fine-tuning, and of `"random"` in both
     test_images: int = 2000  # first test images, for every accuracy
     graph_images: int = 600  # training images of the graphs
@@ -50,6 +54,14 @@ class Settings(NamedTuple):
     tune_epochs: int = 1  # passes over them
     batch_size: int = 64  # images a step, and of the latency
     learning_rate: float = 0.01  # peak rate of SGD
+
+
+class Removal(NamedTuple):
+    """Which channels go."""
+
+    keep_rate: float  # share kept, of each group
+    streams: bool  # whether of residual streams too
+    is_tuned: bool  # whether the networks are fine-tuned
 
 
 def reproduce_channel_pruning(
@@ -77,7 +89,7 @@ def reproduce_channel_pruning(
     ]
     measured = run_cases(
         "reproduce channel-pruning",
-        list(itertools.product(studied, settings.keep_rates, settings.criteria)),
+        list(itertools.product(studied, _removals(settings), settings.criteria)),
         _records_of,
         unit="case",
         progress=progress,
@@ -85,27 +97,34 @@ def reproduce_channel_pruning(
     )
     records = list(itertools.chain.from_iterable(measured))
     summary = summarize_cases(records)
-    caption = "Accuracy with inner channels removed, at once and after the same fine-tuning."
+    caption = "Accuracy with channels removed, at once and after the same fine-tuning."
     figure = ("channel_pruning", channel_pruning(summary))
     save_study(folder, records, summary, caption=caption, figure=figure)
     return summary
 
 
-def _records_of(case: tuple["_StudiedNetwork", float, str]) -> tuple[ChannelCase, ...]:
-    network, keep_rate, criterion = case
-    return network.records(keep_rate, criterion)
+def _removals(settings: Settings) -> list[Removal]:
+    """Inner channels at each share, then those of streams too."""
+    inner = [Removal(rate, False, rate in settings.tuned_rates) for rate in settings.keep_rates]
+    return inner + [Removal(rate, True, True) for rate in settings.stream_rates]
+
+
+def _records_of(case: tuple["_StudiedNetwork", Removal, str]) -> tuple[ChannelCase, ...]:
+    network, removal, criterion = case
+    return network.records(removal, criterion)
 
 
 def summarize_cases(records: Sequence[ChannelCase]) -> tuple[ChannelSummary, ...]:
     """Means over seeds, a record for each network, share and criterion."""
     summary = []
-    groups = grouped(records, lambda record: (record.network, record.keep_rate, record.criterion))
+    groups = grouped(records, attrgetter("network", "streams", "keep_rate", "criterion"))
     for rows in groups.values():
         stages = grouped(rows, lambda row: row.stage)
         summary.append(
             ChannelSummary(
                 network=rows[0].network,
                 keep_rate=rows[0].keep_rate,
+                streams=rows[0].streams,
                 criterion=rows[0].criterion,
                 cost=rows[0].cost,
                 accuracy_before=rows[0].accuracy_before,
@@ -132,14 +151,15 @@ class _StudiedNetwork:
         path = self.folder / "accuracies.json"
         self._accuracies = Accuracies(path, variables, self.dataset, evaluate, self.progress)
 
-    def records(self, keep_rate: float, criterion: str) -> tuple[ChannelCase, ...]:
+    def records(self, removal: Removal, criterion: str) -> tuple[ChannelCase, ...]:
         """All measurements of one criterion at one share, from their file where there is one."""
-        path = self.folder / f"keep{keep_rate:g}" / f"{criterion}.json"
-        measure = functools.partial(self._measure, path.parent, criterion, keep_rate)
+        folder = self.folder / f"{'streams' if removal.streams else 'keep'}{removal.keep_rate:g}"
+        path = folder / f"{criterion}.json"
+        measure = functools.partial(self._measure, folder, criterion, removal)
         return kept(path, measure, kind=tuple[ChannelCase, ...])
 
     def _measure(
-        self, folder: pathlib.Path, criterion: str, keep_rate: float
+        self, folder: pathlib.Path, criterion: str, removal: Removal
     ) -> tuple[ChannelCase, ...]:
         """One-shot accuracy of every mask, and fine-tuned accuracy of every seed.
 
@@ -151,20 +171,21 @@ class _StudiedNetwork:
         records = []
         for seed in settings.seeds:
             is_new_mask = seed == settings.seeds[0] or criterion == "random"
-            is_tuned = keep_rate in settings.tuned_rates
-            if not (is_new_mask or is_tuned):
+            if not (is_new_mask or removal.is_tuned):
                 continue
             masks = pruning.channel_masks(
-                variables["params"], self._wiring, criterion, keep_rate=keep_rate,
+                variables["params"], self._wiring, criterion,
+                keep_rate=removal.keep_rate, streams=removal.streams,
                 graphs=self._graphs if criterion in OF_GRAPHS else None, key=jax.random.key(seed),
             )  # fmt: skip
             case = functools.partial(
-                ChannelCase, network=name, keep_rate=keep_rate, criterion=criterion,
-                accuracy_before=before, cost=self._cost(folder, masks), seed=seed,
+                ChannelCase, network=name, keep_rate=removal.keep_rate, streams=removal.streams,
+                criterion=criterion, accuracy_before=before, cost=self._cost(folder, masks),
+                seed=seed,
             )  # fmt: skip
             if is_new_mask:
                 records.append(case(stage="one-shot", accuracy=self._accuracies(masks, images)))
-            if is_tuned:
+            if removal.is_tuned:
                 accuracy = self._tuned(folder / f"{criterion}-{seed}", masks, seed)
                 records.append(case(stage="fine-tuned", accuracy=accuracy))
         return tuple(records)
@@ -173,7 +194,8 @@ class _StudiedNetwork:
     def _graphs(self) -> dict[str, NNKGraph]:
         _, model, variables = self.network
         options = {"images": self.settings.graph_images, "neighbors": self.settings.neighbors}
-        convs = tuple(pruning.prunable_groups(self._wiring))
+        groups = pruning.prunable_groups(self._wiring, streams=True).values()
+        convs = tuple(dict.fromkeys(name for group in groups for name in group.producers))
         return channel_graphs(model, variables, self.dataset, convs, **options)
 
     @functools.cached_property

@@ -180,10 +180,11 @@ class CompactCost:
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelCase:
-    """A network that lost inner channels."""
+    """A network that lost channels."""
 
     network: str  # its name
-    keep_rate: float  # share of the inner channels kept
+    keep_rate: float  # share of the channels kept
+    streams: bool = False  # whether the residual streams lost as many, not the inner convs alone
     criterion: str  # by which they were chosen
     accuracy_before: float  # of the whole network
     cost: CompactCost = field(metadata=BESIDE)  # of the compacted one
@@ -198,6 +199,7 @@ class ChannelSummary:
 
     network: str
     keep_rate: float
+    streams: bool = False
     criterion: str
     cost: CompactCost = field(metadata=BESIDE)
     accuracy_before: float

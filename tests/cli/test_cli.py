@@ -333,8 +333,10 @@ def test_an_export_is_as_readable_as_the_umask_lets_it(run, tmp_path, capsys):
     finally:
         os.umask(before)
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "torch").iterdir()}
-    names = ("trained", "pruned", "pruned_masks")
-    assert modes == {f"{name}.safetensors": 0o640 for name in names}
+    networks = [
+        f"{name}.{kind}" for name in ("trained", "pruned") for kind in ("safetensors", "stablehlo")
+    ]
+    assert modes == dict.fromkeys((*networks, "pruned_masks.safetensors"), 0o640)
     precious = tmp_path / "precious"
     precious.write_text("keep")
     (tmp_path / "torch" / "trained.safetensors").unlink()

@@ -111,22 +111,27 @@ def test_channel_pruning_study(dataset, tmp_path):
     model = models.create("resnet8", num_classes=2)
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
     settings = pruning.Settings(
-        criteria=("l1_norm", "random"), keep_rates=(0.5,), seeds=(0, 1),
-        test_images=32, tune_images=32, batch_size=16,
+        criteria=("redundancy", "random"), keep_rates=(0.5,), stream_rates=(0.7,), seeds=(0, 1),
+        graph_images=32, neighbors=5, test_images=32, tune_images=32, batch_size=16,
     )  # fmt: skip
     network = [Network("net", model, variables)]
     summary = pruning.reproduce_channel_pruning(tmp_path, network, dataset, settings=settings)
-    assert [row.criterion for row in summary] == ["l1_norm", "random"]
+    removed = [(row.keep_rate, row.streams, row.criterion) for row in summary]
+    assert removed == [
+        (rate, streams, criterion)
+        for rate, streams in ((0.5, False), (0.7, True))
+        for criterion in ("redundancy", "random")
+    ]
     for row in summary:
         assert 0.4 < row.cost.macs < 0.7 and row.cost.latency > 0
         assert 0 <= row.one_shot.mean <= 1 and row.fine_tuned.std is not None
     assert summary[0].one_shot.std is None and summary[1].one_shot.std is not None
     assert (tmp_path / "channel_pruning.png").stat().st_size > 0
-    before = (tmp_path / "net/keep0.5/l1_norm.json").stat().st_mtime_ns
+    before = (tmp_path / "net/streams0.7/redundancy.json").stat().st_mtime_ns
     assert pruning.reproduce_channel_pruning(
         tmp_path, network, dataset, settings=settings
     ) == summary  # fmt: skip
-    assert (tmp_path / "net/keep0.5/l1_norm.json").stat().st_mtime_ns == before
+    assert (tmp_path / "net/streams0.7/redundancy.json").stat().st_mtime_ns == before
 
 
 def test_only_classes(dataset):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from network.networks import each_network, read_row
+from network.networks import each_network, each_network_at_length, read_row
 from network.rows import assert_close
 
 import jnnk
@@ -24,7 +24,7 @@ def masks_without(variables, slices_and_channels):
     return jax.tree.unflatten(jax.tree.structure(variables), leaves)
 
 
-@each_network
+@each_network_at_length
 def test_slices_of_a_channel_go_together(row):
     """Half the channels of each group removed: leaves lose their slices, outputs are equal."""
     apply_fn, variables, network = read_row(row)

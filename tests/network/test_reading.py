@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from network.networks import ROWS, each_network, read_row
+from network.networks import ROWS, each_network, each_network_at_length, read_row
 
 from jnnk import models
 from jnnk.network import capture, read, with_activations
@@ -41,7 +41,7 @@ def test_the_listed_convolutions_are_found(row):
         assert f"\n{conv.name} " in f"\n{network}"
 
 
-@each_network
+@each_network_at_length
 def test_activations_are_those_of_the_library(row):
     apply_fn, variables = row.make()
     outputs, found = jax.jit(with_activations(apply_fn))(variables, row.images)

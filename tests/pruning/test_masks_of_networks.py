@@ -22,7 +22,7 @@ def positions_of(row, path, rank):
     return tuple(range(2, rank)) if filters_first else tuple(range(rank - 2))
 
 
-@each_network
+@each_network_at_length
 def test_the_smallest_kernels_are_pruned_wherever_they_lie(row):
     _, variables, network = read_row(row)
     masks = jnnk.make_masks(

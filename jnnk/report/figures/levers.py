@@ -106,6 +106,8 @@ def stopping_rules(records: Sequence[StoppedTraining]) -> Figure:
 def channel_pruning(summary: Sequence[ChannelSummary]) -> Figure:
     """Accuracy at once and fine-tuned against MACs and against latency, by criterion.
 
+    Lines are dashed where channels of the residual streams went too.
+
     Args:
         summary: a network, share and criterion each.
     """
@@ -118,13 +120,14 @@ def channel_pruning(summary: Sequence[ChannelSummary]) -> Figure:
             for axis, ((stage, accuracy), (what, cost)) in zip(row, columns, strict=True):
                 _lines_of_criteria(axis, of_network, criteria, cost, accuracy)
                 before = of_network[0].accuracy_before
-                axis.axhline(100 * before, color="grey", linestyle="--", linewidth=1)
+                axis.axhline(100 * before, color="grey", linestyle=":", linewidth=1)
                 axis.set(
                     xlabel=f"{what} (% of the whole)",
                     ylabel="test accuracy (%)",
                     title=f"{network}, {stage}",
                 )
-            legend_beside(row[-1])
+            has_streams = any(each.streams for each in of_network)
+            legend_beside(row[-1], title="dashed: streams too" if has_streams else None)
     return figure
 
 
@@ -135,13 +138,18 @@ def _lines_of_criteria(
     cost: Callable[[ChannelSummary], float],
     accuracy: Callable[[ChannelSummary], Spread],
 ) -> None:
-    """Accuracy against a cost, a line a criterion, those of redundancy drawn thick."""
+    """Accuracy against a cost, a line a criterion: those of redundancy thick, of streams dashed."""
     for number, criterion in enumerate(criteria):
-        rows = [
-            row for row in summary if row.criterion == criterion and accuracy(row).mean is not None
-        ]
-        line_with_deviations(
-            axis, [100 * cost(row) for row in rows], [accuracy(row) for row in rows],
-            factor=100, marker="osD^vPX"[number % 7], label=criterion,
-            linewidth=2 if "redundancy" in criterion else 1,
-        )  # fmt: skip
+        for streams in (False, True):
+            rows = [
+                row
+                for row in summary
+                if (row.criterion, row.streams) == (criterion, streams)
+                and accuracy(row).mean is not None
+            ]
+            line_with_deviations(
+                axis, [100 * cost(row) for row in rows], [accuracy(row) for row in rows],
+                factor=100, marker="osD^vPX"[number % 7], color=PALETTE[number % len(PALETTE)],
+                linestyle="--" if streams else "-", label=None if streams else criterion,
+                linewidth=2 if "redundancy" in criterion else 1,
+            )  # fmt: skip

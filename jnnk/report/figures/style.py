@@ -119,13 +119,14 @@ def label_epochs(*axes: Axes) -> None:
         axis.locator_params(axis="x", integer=True)
 
 
-def legend_beside(axis: Axes) -> None:
+def legend_beside(axis: Axes, *, title: str | None = None) -> None:
     """A legend at the right of a panel.
 
     Args:
         axis: of the panel.
+        title: of the legend.
     """
-    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), title=title)
 
 
 def legend_above(figure: Figure, axis: Axes, *, columns: int) -> None:
