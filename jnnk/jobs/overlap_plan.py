@@ -29,7 +29,8 @@ from jnnk.jobs.overlap import (
 from jnnk.measures import LayerPlan, Rates, plan_layer
 from jnnk.measures._rates import pair_seconds, query_seconds
 from jnnk.network import LayerActivations, capture, layer_shapes
-from jnnk.network._capture import MEMORY_LIMIT, split_passes
+from jnnk.network._capture import MEMORY_LIMIT
+from jnnk.network._passes import split_passes
 from jnnk.parallel._mesh import AXES
 from jnnk.runs.folder import Run
 from jnnk.runs.settings import OverlapConfig

@@ -1,26 +1,23 @@
 """Activations of a network over a data set, one layer at a time."""
 
-import dataclasses
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Shaped
 
 from jnnk._core.arrays import ArrayLike
 from jnnk._core.errors import InputError
 from jnnk._core.whole_numbers import is_whole_number
+from jnnk.network._passes import LayerActivations, known_layer, plan_layer, run_passes
 from jnnk.network._reading import read
+from jnnk.network._reported import reported_layers
 from jnnk.network._with_activations import (
     SITES,
-    WithActivations,
     image_shape,
     layers_of,
     with_activations,
@@ -30,24 +27,6 @@ from jnnk.network._with_activations import (
 Site = Literal["activation", "conv", "reported"]
 #: Bytes of activations in memory at once, by default.
 MEMORY_LIMIT = 2**30
-
-
-class LayerActivations(NamedTuple):
-    """What one layer answers to every image.
-
-    Attributes:
-        name: the layer.
-        values: a memory map where they exceed the limit.
-        channels: which of the layer's channels these are.
-        pooling: how windows of positions became one: a key of ``POOLINGS``, or "none".
-        window: side of those windows in positions; 1 with "none".
-    """
-
-    name: str
-    values: Float[np.ndarray, "N H W C"]
-    channels: Int[np.ndarray, " C"]
-    pooling: str
-    window: int
 
 
 def layer_shapes(
@@ -78,49 +57,12 @@ def layer_shapes(
     order: list[str] = []
 
     def activations(variables: Any, image: Array) -> dict[str, Array]:
-        layers = _layers_of(apply_fn(variables, image))
+        layers = reported_layers(apply_fn(variables, image))
         order.extend(layers)  # a dict that leaves a transformation is sorted by key
         return layers
 
     shapes = jax.eval_shape(activations, variables, image)
     return {name: shapes[name].shape[1:] for name in order}
-
-
-def _layers_of(returned: Any) -> dict[str, Array]:
-    """The activations in what a network returned.
-
-    Raises:
-        InputError: where that is something else than logits and activations by name.
-    """
-    layers = returned[1] if isinstance(returned, tuple | list) and len(returned) == 2 else None
-    if isinstance(layers, Mapping) and all(
-        isinstance(name, str) and hasattr(values, "shape") for name, values in layers.items()
-    ):
-        return dict(layers)
-    hint = ""
-    if isinstance(layers, Mapping) and "intermediates" in layers:
-        hint = (
-            "; of Flax's capture_intermediates take the arrays out of state['intermediates'], such "
-            "as {'conv': state['intermediates']['conv']['__call__'][0]}"
-        )
-    raise InputError(
-        "with site='reported', apply_fn must return (logits, {layer name: activations}), names "
-        f"being text and activations arrays; got {_in_words(returned)}{hint}"
-    )
-
-
-def _in_words(value: Any) -> str:
-    """The kind of a value, and of what is in it."""
-    if isinstance(value, Mapping):
-        inside = ", ".join(f"{name!r}: {_in_words(item)}" for name, item in list(value.items())[:3])
-        return f"{{{inside}{', ...' if len(value) > 3 else ''}}}"
-    if isinstance(value, tuple | list):
-        inside = ", ".join(_in_words(item) for item in value[:3])
-        ends = "()" if isinstance(value, tuple) else "[]"
-        return f"{ends[0]}{inside}{', ...' if len(value) > 3 else ''}{ends[1]}"
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        return f"an array {value.dtype}{list(value.shape)}"
-    return type(value).__name__
 
 
 def capture(
@@ -192,14 +134,14 @@ def capture(
             "with site='reported' the layers are those that it returns by name"
         )
     plans = [
-        _plan(name, shapes, (channels or {}).get(name), pooling, size)
+        plan_layer(name, shapes, (channels or {}).get(name), pooling, size)
         for name in (shapes if layers is None else layers)
     ]
     for name in channels or {}:
-        _known("channels", name, shapes)
+        known_layer("channels", name, shapes)
     if site != "reported":
         apply_fn = with_activations(apply_fn, site=site)
-    return _run(
+    return run_passes(
         apply_fn,
         variables,
         images,
@@ -209,186 +151,6 @@ def capture(
         memory_limit,
         directory,
     )
-
-
-def split_passes(sizes: Sequence[int], *, memory_limit: int) -> list[int]:
-    """How many consecutive layers share each pass of the images through the network.
-
-    Args:
-        sizes: bytes of each layer's activations, in order.
-        memory_limit: bytes of a pass, unless it has one layer alone.
-    """
-    counts: list[int] = []
-    left = 0
-    for size in sizes:
-        if counts and size <= left:
-            counts[-1] += 1
-        else:
-            counts, left = [*counts, 1], memory_limit
-        left -= size
-    return counts
-
-
-def _none(values: Array, window: int) -> Array:
-    return values
-
-
-def _mean(values: Array, window: int) -> Array:
-    ones = jnp.ones((1, *values.shape[1:3], 1), values.dtype)  # edge windows hold fewer
-    return _windows(values, window, 0.0, lax.add) / _windows(ones, window, 0.0, lax.add)
-
-
-def _max(values: Array, window: int) -> Array:
-    return _windows(values, window, -jnp.inf, lax.max)
-
-
-def _subsample(values: Array, window: int) -> Array:
-    return values[:, ::window, ::window]
-
-
-POOLINGS: dict[str, Callable[[Array, int], Array]] = {
-    "none": _none,
-    "mean": _mean,
-    "max": _max,
-    "subsample": _subsample,
-}
-
-
-def _windows(values: Array, window: int, start: float, combine: Callable[[Any, Any], Any]) -> Array:
-    missing = [(0, 0), *((0, -side % window) for side in values.shape[1:3]), (0, 0)]
-    shape = (1, window, window, 1)
-    return lax.reduce_window(
-        values, jnp.asarray(start, values.dtype), combine, shape, shape, missing
-    )
-
-
-class _Plan(NamedTuple):
-    """What to keep of one layer; hashable, a static argument of the program that does it."""
-
-    name: str
-    shape: tuple[int, ...]  # of one image
-    channels: tuple[int, ...]
-    pooling: str
-    window: int
-
-    def reduce(self, values: Array, dtype: np.dtype) -> Array:
-        """(B, H, W, C) to (B, *shape)."""
-        kept = jnp.take(values, np.asarray(self.channels), axis=-1).astype(jnp.float32)
-        return POOLINGS[self.pooling](kept, self.window).astype(dtype)
-
-
-def _run(
-    apply_fn: Callable[[Any, Array], Any],
-    variables: Any,
-    images: np.ndarray,
-    plans: list[_Plan],
-    dtype: np.dtype,
-    batch_size: int,
-    memory_limit: int,
-    directory: str | Path | None,
-) -> Iterator[LayerActivations]:
-    def num_bytes(plan: _Plan) -> int:
-        return len(images) * int(np.prod(plan.shape)) * dtype.itemsize
-
-    def allocate(plan: _Plan) -> np.ndarray:
-        shape = (len(images), *plan.shape)
-        if num_bytes(plan) <= memory_limit:
-            return np.empty(shape, dtype)
-        with tempfile.TemporaryFile(dir=directory) as file:  # the map keeps a handle of its own
-            return np.memmap(file, dtype, "w+", shape=shape)
-
-    for count in split_passes([num_bytes(plan) for plan in plans], memory_limit=memory_limit):
-        group, plans = plans[:count], plans[count:]
-        stored = [allocate(plan) for plan in group]
-        _fill(stored, apply_fn, variables, images, group, dtype, batch_size)
-        while group:  # popped, so that what the caller drops is freed
-            plan = group.pop(0)
-            yield LayerActivations(
-                plan.name,
-                stored.pop(0),
-                np.asarray(plan.channels),
-                plan.pooling,
-                plan.window,
-            )
-
-
-def _fill(
-    stored: list[np.ndarray],
-    apply_fn: Callable[[Any, Array], Any],
-    variables: Any,
-    images: np.ndarray,
-    group: list[_Plan],
-    dtype: np.dtype,
-    batch_size: int,
-) -> None:
-    for start in range(0, len(images), batch_size):
-        batch = np.asarray(images[start : start + batch_size])
-        number = len(batch)
-        filling = np.repeat(batch[:1], batch_size - number, axis=0)  # one shape, one compilation
-        results = _reduced_activations(
-            variables,
-            np.concatenate([batch, filling]),
-            apply_fn=apply_fn,
-            plans=tuple(group),
-            dtype=dtype,
-        )
-        for target, result in zip(stored, results, strict=True):
-            target[start : start + number] = np.asarray(result)[:number]
-
-
-# Compiled once for a network and its layers, whatever the variables: runs measure many epochs.
-@partial(jax.jit, static_argnames=("apply_fn", "plans", "dtype"))
-def _reduced_activations(
-    variables: Any,
-    batch: Array,
-    *,
-    apply_fn: Callable[[Any, Array], Any],
-    plans: tuple[_Plan, ...],
-    dtype: np.dtype,
-) -> list[Array]:
-    if isinstance(apply_fn, WithActivations):  # traced again, for these layers alone
-        apply_fn = dataclasses.replace(apply_fn, layers=tuple(plan.name for plan in plans))
-    activations = _layers_of(apply_fn(variables, batch))
-    return [plan.reduce(activations[plan.name], dtype) for plan in plans]
-
-
-def _plan(
-    name: str,
-    shapes: Mapping[str, tuple[int, ...]],
-    channels: Sequence[int] | None,
-    pooling: str,
-    size: int | None,
-) -> _Plan:
-    _known("layers", name, shapes)
-    if len(shapes[name]) != 3:
-        raise InputError(
-            f"layer {name!r} must have activations (N, H, W, C); "
-            f"got {('N', *shapes[name])} (reshape dense ones to (N, 1, 1, C))"
-        )
-    height, width, num_channels = shapes[name]
-    kept = np.arange(num_channels) if channels is None else np.asarray(channels)
-    is_meant = kept.ndim == 1 and kept.size and np.issubdtype(kept.dtype, np.integer)
-    if not is_meant or kept.min() < 0 or kept.max() >= num_channels:
-        raise InputError(
-            f"channels of layer {name!r} must be numbers in [0, {num_channels}); got {channels}"
-        )
-    if pooling not in POOLINGS:
-        raise InputError(f"pooling must be one of {', '.join(POOLINGS)}; got {pooling!r}")
-    if (pooling == "none") != (size is None):
-        raise InputError(
-            f"size goes together with a pooling other than 'none'; got {pooling!r} and {size}"
-        )
-    if size is not None and not is_whole_number(size):
-        raise InputError(f"size must be a whole number of at least 1; got {size!r}")
-    window = 1 if size is None else -(-max(height, width) // size)
-    shape = (-(-height // window), -(-width // window), len(kept))
-    return _Plan(name, shape, tuple(kept.tolist()), pooling, window)
-
-
-def _known(argument: str, name: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    if name not in shapes:
-        known = ", ".join(shapes) or "none that can be captured: print(jnnk.network.read(...))"
-        raise InputError(f"{argument}: no layer {name!r}; the network has {known}")
 
 
 def _stacked(images: Any) -> np.ndarray:

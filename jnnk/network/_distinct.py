@@ -6,7 +6,8 @@ activation behind the sum is that of both.
 
 from jnnk.network._convs import Conv
 from jnnk.network._network import Network
-from jnnk.network._program import CONV, Program, holds_conv, jaxprs_of
+from jnnk.network._program import CONV, Program
+from jnnk.network._tracing import holds_conv, jaxprs_of
 from jnnk.network._with_activations import Layer, layers_of
 
 

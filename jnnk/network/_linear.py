@@ -4,7 +4,7 @@ from typing import Any
 
 from jax.extend.core import Jaxpr, JaxprEqn
 
-from jnnk.network._program import CALLS, jaxprs_of
+from jnnk.network._tracing import CALLS, jaxprs_of
 
 #: Linear in all of their operands together.
 _SUMS = frozenset((

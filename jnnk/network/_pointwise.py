@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr
 
 from jnnk.network._internals import evaluate
-from jnnk.network._program import CALLS, CUSTOM, Operation, Program, trace
-from jnnk.network._program import _flattened as program_of
+from jnnk.network._program import Operation, Program
+from jnnk.network._tracing import CALLS, CUSTOM, trace, written_out
 
 #: Primitives of one value for each element.
 # fmt: off
@@ -47,7 +47,7 @@ def plain(operation: Operation) -> Function:
         return lambda *inputs: _aligned(operation, inputs)
     found = operation.params[CALLS[operation.name]]
     found = found if isinstance(found, ClosedJaxpr) else ClosedJaxpr(found, ())
-    values = _run_anywhere(program_of(found))
+    values = _run_anywhere(written_out(found))
     assert values is not None
     return values
 
@@ -68,7 +68,7 @@ def _custom(operation: Operation) -> Function | None:
     found = operation.params[CALLS[operation.name]]
     found = found if isinstance(found, ClosedJaxpr) else ClosedJaxpr(found, ())
     avals = [variable.aval for variable in operation.equation.invars]
-    program = program_of(found)
+    program = written_out(found)
     values = _run_anywhere(program)
     if values is None:
         return None

@@ -14,18 +14,9 @@ from jnnk.network._convs import ChannelLeaf, Conv, LeftOut, Maps
 from jnnk.network._kernels import Origin, kernel_axes, of_leaves, of_scan, origins
 from jnnk.network._names import PyTree, layer_name, leaves_by_path
 from jnnk.network._network import Network
-from jnnk.network._program import (
-    CONV,
-    Operation,
-    Place,
-    Program,
-    Structure,
-    holds_conv,
-    jaxprs_of,
-    trace_tree,
-    without_unneeded,
-)
+from jnnk.network._program import CONV, Operation, Place, Program, without_unneeded
 from jnnk.network._sites import activation_site
+from jnnk.network._tracing import Structure, holds_conv, jaxprs_of, trace_tree
 from jnnk.network._views import whole_view
 
 

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jnnk.network._known import Need, merged
 from jnnk.network._leaves import ThinLeaf, matching, paths_of
 from jnnk.network._patterns import pattern_of, uniform
-from jnnk.network._program import Program, trace
+from jnnk.network._program import Program
 from jnnk.network._shuffles import with_shuffles
+from jnnk.network._tracing import trace
 
 
 class Traced(NamedTuple):

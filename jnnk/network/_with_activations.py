@@ -12,8 +12,9 @@ from jax import Array
 from jnnk._core.errors import InputError
 from jnnk.network._convs import Conv, Maps
 from jnnk.network._network import Network
-from jnnk.network._program import Place, Structure, run
+from jnnk.network._program import Place, run
 from jnnk.network._reading import traced
+from jnnk.network._tracing import Structure
 
 SITES = ("activation", "conv")
 

@@ -6,7 +6,7 @@ import pytest
 from jnnk.graphs import NNKGraph, nnk_graph
 from jnnk.measures import Rates, chance_overlap, label_vote, loo_error, plan_layer
 from jnnk.measures._plan import graph_bytes, line_through, overlap_bytes, vote_bytes
-from jnnk.network._capture import split_passes
+from jnnk.network._passes import split_passes
 
 RATES = Rates(query=1e-4, query_dimension=1e-6, pair=1e-7, image=1e-3, network=1.0, layer=5.0)
 LAYER = {"num_images": 1000, "num_neighbors": 10, "num_classes": 10, "rates": RATES}
