@@ -42,6 +42,7 @@ def test_what_comes_first_has_an_example():
     assert {parameter.id for parameter in EXAMPLES} >= SHOWN
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("text", "names"), EXAMPLES)
 def test_examples_run(text, names):
     parsed = doctest.DocTestParser().get_doctest(text, dict(names), "example", None, 0)

@@ -58,6 +58,7 @@ def test_the_library_needs_none_of_it():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("command", ["train", "report RUN"])
 def test_a_command_says_what_is_missing(command, tmp_path):
     words = ["jnnk", *command.replace("RUN", str(tmp_path)).split()]

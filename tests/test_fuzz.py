@@ -163,6 +163,7 @@ def damaged(content: bytes, rng: random.Random) -> bytes:
     return bytes(data)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("make", FILES)
 def test_damaged_files(make, variables, tmp_path):
     path = tmp_path / "file"

@@ -274,6 +274,7 @@ def test_forward(name):
     assert_multiplies_in_full(name, program)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", SMOOTH)
 def test_gradient(name):
     function, arguments = SMOOTH[name]

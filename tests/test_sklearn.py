@@ -84,6 +84,7 @@ def test_probabilities_are_interpolated_labels(digits):
     np.testing.assert_allclose(same.predict_proba(np.zeros((1, 64))), [[0.75, 0.25]])
 
 
+@pytest.mark.thorough
 def test_more_neighbours_than_points_are_those_there_are(digits):
     pixels, labels = digits
     model = NNKClassifier(500).fit(pixels[:30], labels[:30])

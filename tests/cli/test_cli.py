@@ -187,6 +187,7 @@ def test_runs_side_by_side(run, tmp_path, capsys):
     assert "--out names the page" in fails(capsys, "report", run, "--out", page)
 
 
+@pytest.mark.thorough
 def test_resume_does_nothing_twice_and_needs_no_options(run):
     before = (run / "results.json").read_bytes()
     times = {path: path.stat().st_mtime_ns for path in (run / "overlap").rglob("*.npz")}
@@ -292,6 +293,7 @@ def test_bad_meshes(mesh, said, tmp_path, capsys):
     assert not out.exists()
 
 
+@pytest.mark.thorough
 def test_a_plan_says_what_is_left_and_writes_nothing(run, capsys):
     before = sorted(run.rglob("*"))
     command = ["overlap", str(run), "--plan", "--mesh", "data=1", "--layers"]
@@ -482,6 +484,7 @@ assert not any(name.startswith("jnnk") for name in sys.modules)
 """
 
 
+@pytest.mark.thorough
 def test_an_artifact_answers_without_jnnk(run, tmp_path):
     from jnnk import data, models
 

@@ -133,6 +133,7 @@ def told(capsys, *words):
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.thorough
 def test_a_study_measures_and_prunes_the_network_s_own_layers(study):
     results = json.loads((study / "run" / "results.json").read_text())
     measured = [(each["epoch"], each["layer"], each["channels"]) for each in results["overlap"]]
@@ -144,6 +145,7 @@ def test_a_study_measures_and_prunes_the_network_s_own_layers(study):
     assert (study / "run" / "report.html").stat().st_size > 0
 
 
+@pytest.mark.thorough
 def test_the_folder_remembers_name_source_and_variables(study):
     record = read_json(study / "run" / "network.json")
     assert record["model"] == "my_nets:small" and record["source"]["file"] == "my_nets.py"
@@ -182,6 +184,7 @@ def test_nothing_is_imported_by_the_word_of_a_folder(words, home, capsys):
         assert "evil" not in sys.modules
 
 
+@pytest.mark.thorough
 def test_commands_go_on_with_a_run_that_is_named(run, capsys):
     """What the study has done is not done again."""
     before = (run / "results.json").read_bytes()
@@ -196,6 +199,7 @@ def test_commands_go_on_with_a_run_that_is_named(run, capsys):
     assert len(read_json_lines(run / "metrics.jsonl")) == 1
 
 
+@pytest.mark.thorough
 def test_weights_go_out_by_the_paths_of_leaves_and_come_back(run, home, capsys):
     said = told(capsys, "export", run, *MODEL, "--data-dir", ".", "--out", home / "out")
     names = ["trained", "pruned", "pruned_masks"]
@@ -220,6 +224,7 @@ def test_weights_go_out_by_the_paths_of_leaves_and_come_back(run, home, capsys):
     assert not (home / "other").exists()
 
 
+@pytest.mark.thorough
 def test_another_tree_is_refused_and_another_source_said(run, home, capsys):
     write_nets(home, more="# a remark\n")
     words = ["inspect", str(run), *MODEL, "--data-dir", "."]
@@ -235,6 +240,7 @@ def test_another_tree_is_refused_and_another_source_said(run, home, capsys):
     assert "width=5" not in (run / "config.json").read_text()
 
 
+@pytest.mark.thorough
 def test_whole_channels_go(run, home, capsys):
     words = ["prune", run, *MODEL, "--data-dir", ".", "--channels", "l1_norm", "--share", "0.5"]
     result = told(capsys, *words, "--finetune-epochs", "1")
@@ -249,6 +255,7 @@ def test_channels_stop_training_by_themselves(home, capsys):
     assert 0 <= found["test_accuracy"] <= 1
 
 
+@pytest.mark.thorough
 def test_inspect_shows_the_network_as_read(run, capsys):
     whole = told(capsys, "inspect", *MODEL, "--dataset", "data.npz")
     assert whole["image"] == [8, 8, 1]

@@ -100,6 +100,7 @@ def test_only_where_all_are_the_same_there_are_no_edges(similarity):
     assert (graph.weights[8] == np.float32(1 / K)).all() and graph.errors[8] == 0
 
 
+@pytest.mark.thorough
 def test_cosines_of_copies_and_zero_vectors():
     """Multiples by powers of two have the same unit vectors; zero vectors coincide."""
     points = np.random.default_rng(1).normal(size=(20, 3)).astype(np.float32)
@@ -115,6 +116,7 @@ def test_cosines_of_copies_and_zero_vectors():
     assert (nnk_graph(parallel, num_neighbors=3).weights > 0).any()
 
 
+@pytest.mark.thorough
 def test_weights_of_ties_are_constants():
     points = jnp.asarray(points_with_ties()[:30])
 
@@ -187,6 +189,7 @@ def test_overlap_and_redundancy_of_silent_channels():
     np.testing.assert_array_equal(soft.compared, [[0, 1, 0], [1, 0, 0], [0, 0, 0]])
 
 
+@pytest.mark.thorough
 def test_a_channel_takes_no_side_about_images_in_one_place():
     """A silent channel beside one that says what the whole layer says changes no statement."""
     rng = np.random.default_rng(3)

@@ -209,6 +209,7 @@ def _strict_problems(count):
     return gram[chosen], cross[chosen]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("double", [False, True])
 def test_large_batches_are_solved_in_halves_that_join(double):
     gram, cross = problems(4201, 5)

@@ -74,6 +74,7 @@ def _similarities(points, chosen):
     return np.asarray(nnk_graph(points, num_neighbors=1, similarity=chosen).weights)[:, 0]
 
 
+@pytest.mark.thorough
 def test_a_single_candidate_gets_its_similarity():
     rng = np.random.default_rng(0)
     points = rng.normal(size=(40, 3)).astype(np.float32)
@@ -141,6 +142,7 @@ def test_a_radial_similarity_of_the_callers():
     np.testing.assert_allclose(far.weights, one.weights, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_a_radial_similarity_that_inherits_nothing():
     points = np.random.default_rng(3).normal(size=(30, 3)).astype(np.float32)
     similarity = RationalQuadratic(2.0)
@@ -155,6 +157,7 @@ def test_a_radial_similarity_that_inherits_nothing():
     assert np.isfinite(jax.grad(total_error)(jnp.asarray(points))).all()
 
 
+@pytest.mark.thorough
 def test_a_similarity_may_need_all_distances():
     points = np.random.default_rng(4).normal(size=(30, 3)).astype(np.float32)
     graph = nnk_graph(points, num_neighbors=6, similarity=RelativeLaplacian(0.5))

@@ -114,6 +114,7 @@ def test_dimension_and_generalization(graph, labels):
     assert loo_error(knn_graph(graph), labels, 2)[6] == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("switch", "value"), [("jax_numpy_rank_promotion", "raise"), ("jax_debug_nans", True)]
 )

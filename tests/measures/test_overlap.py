@@ -230,6 +230,7 @@ def test_the_picture_of_overlap_between_networks_pairs_their_channels():
     cross_overlap_map(np.full((2, 3), np.nan), names=("dead", "dead"))
 
 
+@pytest.mark.thorough
 def test_kept_ties_estimate_the_overlap_of_all():
     """Two channels silent for 60 % and 50 % of 600 images, at random: sets that share a third."""
     rng = np.random.default_rng(0)

@@ -3,18 +3,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from jnnk import models
-from jnnk.models.convnet import SIX, ConvNet
-from jnnk.models.resnet import ResNet
 from jnnk.network import compact, read
 from jnnk.pruning import (
     KeepRate,
     apply_masks,
     channel_masks,
     make_masks,
-    masks_from_layers,
 )
 
 IMAGES = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
@@ -56,67 +52,6 @@ def widths(variables, path):
 
 def count(variables):
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"shortcut": "A"}, {"shortcut": "B"}, {"shortcut": "B", "bottleneck": True}],
-    ids=["A", "B", "bottleneck"],
-)
-@pytest.mark.parametrize("keep_rate", [0.3, 0.03])
-def test_residual_networks(options, keep_rate):
-    model = ResNet(5, (1, 1), (8, 16), **options)
-    variables = random_variables(model)
-    masks = make_masks(
-        variables["params"],
-        criterion="weight",
-        selection=KeepRate(keep_rate, "layer"),
-        pointwise=True,
-    )
-    _, small = check_same_logits(model, variables, masks)
-    assert count(small) < count(variables)
-
-
-def test_everything_dead():
-    model = ResNet(5, (1, 1), (8, 16), shortcut="B")
-    variables = random_variables(model)
-    masks = make_masks(variables["params"], criterion="weight", keep_rate=0.0, pointwise=True)
-    _, small = check_same_logits(model, variables, masks)
-    assert widths(small["params"], "layer1_0/conv1") == (1, 1)
-
-
-def test_convnet_and_its_dense_reader():
-    model = ConvNet(num_classes=5, layers=SIX, channels=8)
-    variables = random_variables(model)
-    selection = KeepRate(0.02, "layer")
-    masks = make_masks(variables["params"], criterion="weight", selection=selection)
-    _, small = check_same_logits(model, variables, masks)
-    assert small["params"]["fc"]["kernel"].shape[0] < variables["params"]["fc"]["kernel"].shape[0]
-
-
-def test_a_filter_that_nothing_reads_goes_and_takes_others_along():
-    model = ResNet(5, (1,), (8,), bottleneck=True)
-    variables = random_variables(model)
-    keep = np.ones((8, 32), bool)
-    keep[2] = False  # conv3 ignores filter 2 of conv2, alone in reading filters 3 and 4 of conv1
-    inner = np.ones((8, 8), bool)
-    inner[3:5] = np.arange(8) == 2
-    masks = masks_from_layers(
-        variables["params"], {"layer1_0/conv3/kernel": keep, "layer1_0/conv2/kernel": inner}
-    )
-    _, small = check_same_logits(model, variables, masks)
-    assert widths(small["params"], "layer1_0/conv1") == (8, 6)
-    assert widths(small["params"], "layer1_0/conv2") == (6, 7)
-    assert widths(small["params"], "layer1_0/conv3") == (7, 32)
-
-
-def test_a_mask_that_keeps_all_changes_nothing():
-    model = ResNet(5, (1,), (8,))
-    variables = random_variables(model)
-    masks = masks_from_layers(variables["params"], {})
-    _, small_variables = check_same_logits(model, variables, masks)
-    same = jax.tree.map(lambda a, b: bool((a == b).all()), small_variables, variables)
-    assert all(jax.tree.leaves(same))
 
 
 def test_resnet20_with_half_its_inner_filters(shared):

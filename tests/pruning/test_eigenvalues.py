@@ -49,7 +49,7 @@ def unimodular(rng, size, count):
     return matrices, np.round(np.linalg.inv(matrices))
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, pytest.param(5, marks=pytest.mark.thorough)])
 def test_ordinary_matrices(size):
     rng = np.random.default_rng(size)
     matrices = rng.normal(size=(500, size, size))
@@ -106,7 +106,7 @@ def test_rounded_triple_eigenvalue():
     assert np.mean(errors <= BOUND) > 0.7
 
 
-@pytest.mark.parametrize("size", [4, 5, 7])
+@pytest.mark.parametrize("size", [4, 5, pytest.param(7, marks=pytest.mark.thorough)])
 def test_qr_steps_converge(size):
     rng = np.random.default_rng(0)
     basis, inverse = unimodular(rng, size, 50)

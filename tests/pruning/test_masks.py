@@ -63,6 +63,7 @@ def shares(masks):
     return {path: keep.mean() for path, keep in kept(masks).items()}
 
 
+@pytest.mark.thorough
 def test_masks_of_the_authors(shared):
     kernels, reference = {}, {}
     for depth in ("20", "32"):
@@ -401,6 +402,7 @@ def test_selection_is_a_jittable_function(params):
     assert all(jax.tree.leaves(same))
 
 
+@pytest.mark.thorough
 def test_masks_and_weights_may_lie_on_different_devices():
     """On one device, on another, or on both: run in a process that has two."""
     done = subprocess.run(

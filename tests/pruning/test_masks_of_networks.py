@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from network.networks import each_network, each_network_at_length, read_row
+from network.networks import each_network_at_length, read_row
 
 import jnnk
 from jnnk.network import read
@@ -104,7 +104,7 @@ def joined(first, second):
     )
 
 
-@each_network
+@each_network_at_length
 def test_counts_scores_and_files(row, tmp_path):
     _, variables, network = read_row(row)
     convs = {conv.path: conv for conv in network.convs}

@@ -79,7 +79,10 @@ def measured(kernel):
     return {name: [function(kernel, name) for function in functions] for name in MEASURED}
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (3, 3), (5, 5), (1, 7), (5, 3)])
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 1), (2, 2), (3, 3), pytest.param((5, 5), marks=pytest.mark.thorough), (1, 7), (5, 3)],
+)
 def test_scores_are_those_of_numpy(shape):
     kernel = np.random.default_rng(0).normal(size=(*shape, 3, 20)).astype(np.float32)
     for name, (scores, magnitudes) in measured(kernel).items():
@@ -152,7 +155,7 @@ def gradients(kernel, names):
     }
 
 
-@pytest.mark.parametrize("size", [2, 5])
+@pytest.mark.parametrize("size", [2, pytest.param(5, marks=pytest.mark.thorough)])
 def test_gradients_are_finite_everywhere(size):
     # Beyond 3x3 all criteria of eigenvalues take the same way.
     names = tuple(CRITERIA) if size <= 3 else ("min_eig", "det", "spectral_norm")

@@ -228,6 +228,7 @@ def test_a_diverging_run_stops_and_says_what_to_try(run, tmp_path, capsys):
     )
 
 
+@pytest.mark.thorough
 def test_an_old_run_that_diverged_has_no_first_screen(run, tmp_path, capsys):
     folder = old(run, tmp_path)
     write_json(layer_file(folder, 1, "conv5", "json"), {"epoch": 1, "depth": 5, "layer": "conv5"})

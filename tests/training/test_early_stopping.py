@@ -107,7 +107,9 @@ def test_masks_of_another_tree_are_refused():
         optimizer.update(params, state.opt_state, params, masks=state.masks)
 
 
-@pytest.mark.parametrize("name", ["channel-nnk", "validation"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("channel-nnk", marks=pytest.mark.thorough), "validation"]
+)
 def test_a_rule_ends_a_training_and_is_resumed(name, tmp_path):
     data, model = _dataset(), Net()
     trained_on, monitor = stopping(name, model, data, patience=1)
