@@ -87,7 +87,7 @@ COMMANDS = {
     ),
     "prune": Command(
         prune,
-        "score and prune the kernels of a run",
+        "score and prune the kernels of a run, or whole channels",
         "runs/a --criterion weight --tolerance 0.5",
         (
             options.run_options,
@@ -100,7 +100,7 @@ COMMANDS = {
     ),
     "export": Command(
         export,
-        "write a run's networks for PyTorch, pruned ones too",
+        "write a run's networks as safetensors and StableHLO",
         "runs/a --out runs/a/torch",
         (options.run_options, options.output_options, options.export_options),
     ),

@@ -248,8 +248,8 @@ def measuring_options(parser: argparse.ArgumentParser) -> None:
 
 
 def export_options(parser: argparse.ArgumentParser) -> None:
-    """Where networks are written for PyTorch."""
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the safetensors")
+    """Where networks are written to."""
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder to write to")
 
 
 def report_options(parser: argparse.ArgumentParser) -> None:

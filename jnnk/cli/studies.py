@@ -164,7 +164,7 @@ STUDIES = {
     "regularizer": Study("what a penalty on channel overlap does", _regularizer),
     "early-stopping": Study("channel-wise early stopping against validation", _early_stopping),
     "channel-pruning": Study(
-        "inner channels removed by redundancy and by what others use", _channel_pruning
+        "channels removed by redundancy and by other criteria", _channel_pruning
     ),
 }
 """Every study, by the name that ``jnnk reproduce`` takes."""

@@ -80,7 +80,7 @@ def latency_gain(
     """Times logits of a batch of test images, before and after compaction, in one run.
 
     The weights that the mask prunes are zero. Kernels alone save no time: only filters without a
-    kernel left go.
+    kernel left, or that no kernel reads, go.
     """
     images = jax.device_put(dataset.test_images[:batch_size])
     whole = logits_of(model)

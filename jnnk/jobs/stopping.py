@@ -83,10 +83,18 @@ def _stopped(history: list, patience: int) -> np.ndarray:
 
 
 def _channel_nnk(model: Model, dataset: Dataset) -> tuple[Dataset, Error]:
-    """The leave-one-out error of each channel of each conv."""
-    return dataset, _loo_errors(
-        model, dataset, list(network_layers(model, dataset)), channelwise_nnk_graph, flat=False
-    )
+    """The leave-one-out error of each channel of each conv that has kernels of its own.
+
+    The steps of a scan share a leaf, of which a part cannot be frozen: they train to the end.
+    """
+    convs = {conv.name for conv in network_of(model, dataset).convs}
+    layers = [layer for layer in network_layers(model, dataset) if layer in convs]
+    if not layers:
+        raise InputError(
+            "--stop channel-nnk: every convolution of the network runs in a scan, where channels "
+            "cannot stop one by one; use --stop nnk"
+        )
+    return dataset, _loo_errors(model, dataset, layers, channelwise_nnk_graph, flat=False)
 
 
 def _nnk(model: Model, dataset: Dataset) -> tuple[Dataset, Error]:

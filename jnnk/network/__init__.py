@@ -1,4 +1,4 @@
-"""Networks as JAX sees them: their convolutions, activations and wiring, read from the jaxpr."""
+"""Networks as JAX sees them: convolutions, activations and connections, read from the jaxpr."""
 
 from jnnk.network._as_function import as_function
 from jnnk.network._as_model import AdaptedModel, as_model

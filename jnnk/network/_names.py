@@ -9,6 +9,8 @@ import jax
 PyTree = Any
 #: Where a leaf lies in a pytree: JAX's keys.
 Path = tuple[Any, ...]
+#: What libraries call the kernel of a layer.
+KERNELS = ("kernel", "weight", "w")
 
 
 def unboxed(path: Sequence[Any]) -> Path:
@@ -37,6 +39,12 @@ def named_leaves(tree: PyTree) -> dict[str, jax.Array]:
     return {leaf_path(path): leaf for path, leaf in leaves_by_path(tree).items()}
 
 
+def layer_of_leaf(name: str) -> str:
+    """The layer of a leaf, by its name as of `leaf_path`: without ``kernel`` and the like."""
+    layer, _, leaf = name.rpartition("/")
+    return layer if layer and leaf in KERNELS else name
+
+
 def layer_name(path: Sequence[Any]) -> str:
     """Name of the layer that a kernel belongs to, such as ``"layer1_0/conv1"``.
 
@@ -47,6 +55,6 @@ def layer_name(path: Sequence[Any]) -> str:
     names = [leaf_path([key]) for key in path]
     if len(names) > 1 and (names[0] == "params" or path[0] == jax.tree_util.SequenceKey(0)):
         names = names[1:]
-    if len(names) > 1 and names[-1] in ("kernel", "weight", "w"):
+    if len(names) > 1 and names[-1] in KERNELS:
         names = names[:-1]
     return "/".join(names) or "conv"

@@ -1,4 +1,4 @@
-"""Scores of conv kernels, masks made from them, and networks without what a mask killed."""
+"""Scores of conv kernels and channels, masks made from them, optimisers under masks."""
 
 from jnnk.pruning._analysis import (
     EigenvalueKinds,

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Real, Shaped
 
 from jnnk._core.arrays import ArrayLike
 from jnnk.network import Network
-from jnnk.network._names import PyTree, named_leaves
+from jnnk.network._names import PyTree, layer_of_leaf, named_leaves
 from jnnk.pruning._conv_leaves import conv_leaves
 from jnnk.pruning._kept import above_threshold
 from jnnk.pruning._scores import layer_scores
@@ -60,7 +60,7 @@ def pruned_kernels(
     """The kernels of the convolutions that are not 1x1, by layer."""
     leaves = named_leaves(params)
     return {
-        _layer(path): conv.kernels(leaves[path])
+        layer_of_leaf(path): conv.kernels(leaves[path])
         for path, conv in conv_leaves(params, network=network).items()
         if conv.kernel_shape[:2] != (1, 1)
     }
@@ -72,16 +72,10 @@ def pruned_by_layer(
     """Which kernels of the convolutions that are not 1x1 a mask prunes, by layer."""
     leaves = named_leaves(masks)
     return {
-        _layer(path): ~np.asarray(conv.keep(leaves[path]))
+        layer_of_leaf(path): ~np.asarray(conv.keep(leaves[path]))
         for path, conv in conv_leaves(params, network=network).items()
         if conv.kernel_shape[:2] != (1, 1)
     }
-
-
-def _layer(path: str) -> str:
-    """The path of a convolution, of that of its kernel."""
-    layer, _, leaf = path.rpartition("/")
-    return layer if layer and leaf in ("kernel", "weight", "w") else path
 
 
 def network_magnitudes(

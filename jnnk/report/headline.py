@@ -238,8 +238,9 @@ def why_time_differs(numbers: PruningHeadline) -> str:
     whole, kept = numbers.filters
     if whole == kept:
         return (
-            "Every filter has kernels left, so nothing can be removed from the arrays: the fewer "
-            "MACs need sparse hardware, and the two latencies differ by chance alone."
+            "Every filter has kernels left: only filters that no kept kernel reads can be removed "
+            "from the arrays. The fewer MACs need sparse hardware; the two latencies may hardly "
+            "differ."
         )
     return (
         f"{whole - kept} of {whole} filters have no kernel left and are removed from the arrays "

@@ -336,7 +336,7 @@ class PruningResult:
     sweep: Sweep  # accuracy by criterion and share, without fine-tuning
     pruned: FineTuned  # the network in the end
     kept: MaskSummary  # what the mask keeps
-    # None where the network does not tell its wiring, and in records of earlier versions
+    # None in records of earlier versions
     latency: Latency | None = None
     compared_share: float  # of the network's kernels, at which the criteria are compared
     analysis: KernelAnalysis = field(metadata=BESIDE)  # what they say
@@ -367,10 +367,10 @@ class ChannelPruningResult:
     """``channels/CRITERION/result.json``; see `jnnk.jobs.prune_channels.prune_channels`."""
 
     criterion: str  # by which channels were chosen
-    share: float  # of the inner channels that were removed
+    share: float  # of the channels of every group that were removed, without shares of their own
     pruned: FineTuned = field(metadata=BESIDE)  # the network before and after
     kept: MaskSummary  # what the mask keeps
-    # None where the network does not tell its wiring, and in records of earlier versions
+    # None in records of earlier versions
     latency: Latency | None = None
     compacted: Compacted  # the network without these channels
 

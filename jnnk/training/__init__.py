@@ -1,4 +1,4 @@
-"""Training of any model that returns ``(logits, activations)``: step, augmentation, freezing."""
+"""Training of any network (`jnnk.network.as_model`): step, augmentation, freezing."""
 
 from jnnk.training._augment import pad_crop_flip
 from jnnk.training._early_stopping import (

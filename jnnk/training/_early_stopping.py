@@ -104,7 +104,8 @@ def trainable_masks(
         keep = (~jnp.asarray(which)).astype(jnp.float32)
         for path, _ in _channel_axes(known[name]):
             if (place := find_path(leaves, path)) is not None:
-                frozen[place] = keep
+                # A kernel of several convolutions trains until the last of them has stopped.
+                frozen[place] = jnp.maximum(keep, frozen.get(place, keep))
 
     def mask_of(path: Path, leaf: Array) -> Array:
         place = unboxed(path)

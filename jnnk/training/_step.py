@@ -1,4 +1,4 @@
-"""Training of any model that returns ``(logits, activations)``: one pure, jitted, donated step.
+"""Training of any network (`jnnk.network.as_model`): one pure, jitted, donated step.
 
 The step knows nothing of files, epochs or devices: sharding follows from where its arguments lie
 (:mod:`jnnk.parallel` lays the batch over a mesh and XLA makes the rest data-parallel, batch

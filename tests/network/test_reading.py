@@ -10,7 +10,7 @@ from network.networks import ROWS, each_network, each_network_at_length, read_ro
 
 from jnnk import models
 from jnnk.network import capture, read, with_activations
-from jnnk.network._names import leaf_path, leaves_by_path
+from jnnk.network._names import layer_name, layer_of_leaf, leaf_path, leaves_by_path
 
 
 def close(found, expected, rtol=1e-5):
@@ -39,6 +39,13 @@ def test_the_listed_convolutions_are_found(row):
         assert sorted(axes) == list(range(len(conv.kernel_shape)))
         assert conv.kernel_shape[conv.axes.output] == conv.output_shape[-1]
         assert f"\n{conv.name} " in f"\n{network}"
+
+
+@pytest.mark.parametrize("path", ["conv1/kernel", "stem/0/weight", "net/~/w"])
+def test_a_layer_has_one_name_in_networks_and_in_lists_of_leaves(path):
+    keys = [jax.tree_util.DictKey(name) for name in ("params", *path.split("/"))]
+    assert layer_name(keys) == layer_of_leaf(path) == path.rsplit("/", 1)[0]
+    assert layer_name(keys[-1:]) == layer_of_leaf(keys[-1].key)
 
 
 @each_network_at_length

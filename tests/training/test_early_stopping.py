@@ -11,7 +11,7 @@ from jnnk import InputError, training
 from jnnk.data import Dataset, Normalization
 from jnnk.jobs.fit import fit
 from jnnk.jobs.stopping import stopping
-from jnnk.network import read
+from jnnk.network import as_model, read
 from jnnk.runs.progress import Silent
 from jnnk.training import (
     freezable,
@@ -95,6 +95,63 @@ def test_frozen_channels_do_not_move_and_the_others_do():
     for new, old in moments:
         changed = (np.asarray(new) != old).any((0, 1, 2))
         np.testing.assert_array_equal(changed, [False, True, True])
+
+
+class Shared(nn.Module):
+    """A convolution, then another one called twice."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        x = nn.relu(nn.Conv(3, (3, 3), name="stem")(images))
+        conv = nn.Conv(3, (3, 3), name="shared")
+        return nn.Dense(2)(conv(nn.relu(conv(x))).mean((1, 2))), {}
+
+
+def test_channels_of_a_shared_kernel_train_until_the_last_of_them_has_stopped():
+    images = jnp.ones((1, 8, 8, 1))
+    variables = Shared().init(jax.random.key(0), images)
+    network = read(lambda v, x: Shared().apply(v, x)[0], variables, images)
+    first, second = [conv.name for conv in network.convs if conv.name != "stem"]
+    for names in ((first, second), (second, first)):
+        stopped = dict(zip(names, ([True, True, False], [True, False, False]), strict=True))
+        masks = trainable_masks(variables["params"], stopped, network=network)
+        assert masks["shared"]["kernel"].ravel().tolist() == [0, 1, 1]
+
+
+class Step(nn.Module):
+    """A step of a scan."""
+
+    @nn.compact
+    def __call__(self, x, _):
+        return x + nn.relu(nn.Conv(3, (3, 3), name="conv")(x)), None
+
+
+class Scanned(nn.Module):
+    """Two residual blocks by a scan, behind a convolution where there is a stem."""
+
+    stem: bool
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        x = nn.relu(nn.Conv(3, (3, 3), name="stem")(images)) if self.stem else images
+        blocks = nn.scan(Step, variable_axes={"params": 0}, split_rngs={"params": True}, length=2)
+        x, _ = blocks(name="blocks")(x, None)
+        return nn.Dense(2)(x.mean((1, 2))), {}
+
+
+def test_channels_in_a_scan_train_to_the_end():
+    data, model = _dataset(), as_model(Scanned(stem=True))
+    _, monitor = stopping("channel-nnk", model, data, patience=1)
+    optimizer = freezable(training.make_optimizer("sgd", learning_rate=0.1, num_steps=2))
+    state = start_freezing(
+        training.init_state(model, optimizer, jax.random.key(0), image_shape=(8, 8, 1))
+    )
+    _, watched = monitor(state, [])
+    assert list(watched.errors) == ["stem"]
+    wide = np.tile(data.train_images, (1, 1, 1, 3))
+    data = data._replace(train_images=wide, test_images=wide)
+    with pytest.raises(InputError, match="--stop channel-nnk: every convolution"):
+        stopping("channel-nnk", as_model(Scanned(stem=False)), data, patience=1)
 
 
 def test_masks_of_another_tree_are_refused():

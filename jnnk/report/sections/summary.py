@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from jnnk.network._names import layer_of_leaf
 from jnnk.report.figures import overview as figures
 from jnnk.report.headline import PruningHeadline, costs, why_time_differs
 from jnnk.report.output import draw, percent
@@ -22,7 +23,7 @@ def overview(run: Run, results: Results, pruning: PruningHeadline | None) -> Sec
 
 def _by_layer(run: Run, results: Results) -> list[Drawing]:
     counts = {
-        layer.path.removeprefix("params/").removesuffix("/kernel"): layer.kernels
+        layer_of_leaf(layer.path.removeprefix("params/")): layer.kernels
         for layer in (results.pruning.kept.layers if results.pruning else ())
     }
     rows = [
@@ -65,5 +66,5 @@ def channels_sections(channels: Mapping[str, ChannelPruningResult]) -> list[Sect
         macs = result.kept.macs or (None, None)
         latency = (times.whole, times.compacted) if times else (None, None)
         rows.append([name, *map(percent, (result.share, *accuracies)), *macs, *latency])
-    text = "The inner channels of every block, removed from the arrays and fine-tuned."
+    text = "Whole channels, removed from the arrays, after fine-tuning."
     return [Section("What if whole channels go?", text, table=(header, rows))]
