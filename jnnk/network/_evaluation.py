@@ -46,9 +46,11 @@ def with_mode(
                     f"got {name}"
                 )
     mode = {
-        name: value != train
-        for name, value in EVALUATION.items()
-        if name in parameters and name not in leave_out and parameters[name].default is not value
+        name: evaluating != train
+        for name, evaluating in EVALUATION.items()
+        if name in parameters
+        and name not in leave_out
+        and parameters[name].default is not (evaluating != train)
     }
     return tuple({**mode, **options}.items())
 

@@ -26,7 +26,7 @@ class LayerActivations(NamedTuple):
         name: the layer.
         values: a memory map where they exceed the limit.
         channels: which of the layer's channels these are.
-        pooling: how windows of positions became one: a key of ``POOLINGS``, or "none".
+        pooling: how windows of positions became one: a key of ``POOLINGS``.
         window: side of those windows in positions; 1 with "none".
     """
 
@@ -38,10 +38,18 @@ class LayerActivations(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What to keep of one layer; hashable, a static argument of the program that does it."""
+    """What to keep of one layer; hashable, a static argument of the program that does it.
+
+    Attributes:
+        name: the layer.
+        shape: (H, W, C) of what is kept of one image.
+        channels: which of the layer's channels are kept.
+        pooling: how windows of positions become one: a key of ``POOLINGS``.
+        window: side of those windows in positions; 1 with "none".
+    """
 
     name: str
-    shape: tuple[int, ...]  # of one image
+    shape: tuple[int, ...]
     channels: tuple[int, ...]
     pooling: str
     window: int
@@ -59,6 +67,19 @@ def plan_layer(
     pooling: str,
     size: int | None,
 ) -> Plan:
+    """What to keep of a layer.
+
+    Args:
+        name: the layer.
+        shapes: of each layer's activations of one image.
+        channels: which of its channels; None for all.
+        pooling: a key of ``POOLINGS``.
+        size: the most positions along a side after pooling; None with "none".
+
+    Raises:
+        InputError: if there is no such layer, its activations are no maps of channels, or an
+            argument is none of these.
+    """
     known_layer("layers", name, shapes)
     if len(shapes[name]) != 3:
         raise InputError(
@@ -86,6 +107,13 @@ def plan_layer(
 
 
 def known_layer(argument: str, name: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises an InputError for a layer that the network has not.
+
+    Args:
+        argument: what the message says is wrong.
+        name: the layer.
+        shapes: of the activations of the layers that there are.
+    """
     if name not in shapes:
         known = ", ".join(shapes) or "none that can be captured: print(jnnk.network.read(...))"
         raise InputError(f"{argument}: no layer {name!r}; the network has {known}")
@@ -119,6 +147,19 @@ def run_passes(
     memory_limit: int,
     directory: str | Path | None,
 ) -> Iterator[LayerActivations]:
+    """Runs the images through the network, once for as many layers as fit into memory together.
+
+    Args:
+        apply_fn: ``apply_fn(variables, images)``, which returns activations by name.
+        variables: of the network.
+        images: (N, ...) all of them.
+        plans: what to keep of each layer, in the order in which they are yielded.
+        dtype: in which activations are kept.
+        batch_size: images a call.
+        memory_limit: bytes of the activations of a pass, and of a layer that is no memory map.
+        directory: of memory maps; None for the system's.
+    """
+
     def num_bytes(plan: Plan) -> int:
         return len(images) * int(np.prod(plan.shape)) * dtype.itemsize
 

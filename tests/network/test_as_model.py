@@ -459,6 +459,30 @@ def test_other_collections_of_linen_are_kept():
     assert set(variables["batch_stats"]["BatchNorm_0"]) == {"mean", "var"}
 
 
+@pytest.mark.parametrize("default", [False, True, None])
+@pytest.mark.parametrize("train", [False, True])
+def test_networks_are_told_their_mode_whatever_they_do_by_default(default, train):
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=default, deterministic=default):
+            assert deterministic is not train
+            return nn.BatchNorm(use_running_average=not train)(x).mean((1, 2))
+
+    model = as_model(Net())
+    variables = model.init(KEY, IMAGES[:1])
+    _, updated = model.apply(variables, IMAGES, train=train, mutable=True)
+    means = updated["batch_stats"]["BatchNorm_0"]["mean"]
+    assert bool((means != 0).all()) == train
+
+    def apply(variables, images, training=default, inference=default):
+        assert inference is not training
+        return images.mean((1, 2)) if training else jnp.zeros((len(images), 2))
+
+    pair = as_model((lambda key, images: {"w": jnp.ones(2)}, apply))
+    logits, _ = pair.apply(pair.init(KEY, IMAGES), IMAGES, train=train)
+    assert bool(logits.any()) == train
+
+
 class Counting(eqx.Module):
     """BatchNorm of Equinox's other mode counts batches, in a weakly typed number at first."""
 
