@@ -13,7 +13,7 @@ from jnnk.network._evaluation import described
 from jnnk.network._flax_adapters import LinenAdapter, NnxAdapter
 from jnnk.network._named_trees import NamedTree
 from jnnk.network._other_adapters import EquinoxAdapter, FunctionsAdapter, HaikuAdapter
-from jnnk.network._reading import traced
+from jnnk.network._reading import read_with_structure
 from jnnk.network._with_activations import outputs_with
 
 
@@ -94,7 +94,7 @@ class AdaptedModel:
             )
             return _logits(returned), state
 
-        network, structure = traced(logits_and_state, variables, images, *keys)
+        network, structure = read_with_structure(logits_and_state, variables, images, *keys)
         layers = distinct_layers(network, num_images=images.shape[0])
         maps = [layer.conv.activation for layer in layers]
         (logits, state), activations = outputs_with(

@@ -105,7 +105,7 @@ def _values(
     if not all(isinstance(size, int) for size in sizes):
         return None
     if name == "reduce_sum" and alike:
-        count = np.asarray(math.prod(sizes), arrays[0].dtype)
+        count = np.asarray(math.prod(sizes)).astype(arrays[0].dtype)  # integers wrap, as their sum
         return [_squeezed(operation, arrays[0] * count, axes)]
     common = list(np.broadcast_shapes(*(array.shape for array in arrays)))
     for axis in axes:

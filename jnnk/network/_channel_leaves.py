@@ -9,7 +9,6 @@ from jnnk.network._program import Operation, Program
 #: Operations that leave the elements as they are.
 _MOVES = frozenset(("broadcast_in_dim", "expand_dims", "reshape", "squeeze", "transpose"))
 _SUMS = ("add", "add_any", "sub")
-_PRODUCTS = ("mul", "div")
 
 
 class Applied(NamedTuple):
@@ -49,13 +48,13 @@ def applied_leaves(
     for operation in program.operations:
         if not values.intersection(operation.outputs) or not is_elementwise(operation.equation):
             continue
-        for number in operation.inputs:
+        for place, number in enumerate(operation.inputs):
             if number in dependent or not values.intersection(operation.inputs):
                 continue
             for leaf_number, linear in _leaves_behind(number, makers, leaves):
                 axis = _axis_of(program.shapes[leaf_number].shape, channels)
                 if axis is not None:
-                    role = _role(operation, linear=linear)
+                    role = _role(operation, place, linear=linear)
                     leaf = leaves[leaf_number]
                     found.setdefault(leaf, Applied(leaf, axis, role))
     return list(found.values())
@@ -67,21 +66,26 @@ def _leaves_behind(
     """The leaves that a value is computed from, and whether it is linear in them."""
     found: list[tuple[int, bool]] = []
     waiting = [(number, True)]
+    seen: set[tuple[int, bool]] = set()
     while waiting:
-        number, linear = waiting.pop()
+        number, linear = each = waiting.pop()
+        if each in seen:
+            continue
+        seen.add(each)
         if number in leaves:
             found.append((number, linear))
         elif number in makers:
             maker = makers[number]
-            for place, read in enumerate(maker.inputs):
+            for read in maker.inputs:
                 moves = maker.name in _MOVES
-                alone = [other == place for other in range(len(maker.inputs))]
+                alone = [other == read for other in maker.inputs]
                 waiting.append((read, linear and (moves or is_linear(maker.name, alone))))
     return found
 
 
-def _role(operation: Operation, *, linear: bool) -> str:
-    if linear and operation.name in _PRODUCTS:
+def _role(operation: Operation, place: int, *, linear: bool) -> str:
+    is_factor = operation.name == "mul" or (operation.name == "div" and place == 0)
+    if linear and is_factor:
         return "scale"
     return "shift" if linear and operation.name in _SUMS else "statistic"
 

@@ -1,6 +1,6 @@
 """Finds what masks leave of a network: the analysis behind `compact`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jnnk._core.errors import InputError
+from jnnk.network._evaluation import ApplyFunction
 from jnnk.network._known import is_of_numbers
 from jnnk.network._leaves import (
     ThinLeaf,
@@ -31,12 +32,11 @@ from jnnk.network._thinning import Thinning, analysed
 from jnnk.network._traced import Traced, read_inputs, shape_of, traced
 
 PyTree = Any
-Network = Callable[[PyTree, Any], PyTree]
 
 
 def compact(
-    apply_fn: Network, variables: PyTree, masks: PyTree, images: PyTree
-) -> tuple[Network, PyTree]:
+    apply_fn: ApplyFunction, variables: PyTree, masks: PyTree, images: PyTree
+) -> tuple[ApplyFunction, PyTree]:
     """The network without the channels that masks removed, and its variables.
 
     Channels go wherever the network's operations let single ones go: through residual sums,
@@ -56,19 +56,20 @@ def compact(
         with the same treedef and smaller leaves. See `Thinning.function`.
 
     Raises:
-        InputError: masks that do not fit the variables.
+        InputError: masks that do not fit the variables, or may stand beside several parts of them.
     """
     thinning = thin(apply_fn, variables, masks, images)
     return thinning.function(apply_fn), thinning.variables(variables)
 
 
-def thin(apply_fn: Network, variables: PyTree, masks: PyTree, images: PyTree) -> Thinning:
+def thin(apply_fn: ApplyFunction, variables: PyTree, masks: PyTree, images: PyTree) -> Thinning:
     """What masks leave of a network; the arguments of `compact`.
 
     A weight stays a variable where something that depends on the images is computed with it and an
     output needs the result. Where a result is the same for all images, such as what BatchNorm makes
     of a dead filter, its weights are frozen, in the thinning. All others are removed. Leaves that
     ``apply_fn`` does not read stay whole; of those that it reads, one element stays at least.
+    What is zero stays zero whatever it is multiplied with or divided by, infinity and NaN included.
     """
     paths, arrays = paths_of(variables)
     leaves = _masked_leaves(paths, arrays, masks)
@@ -112,7 +113,7 @@ def _masked_leaves(paths: Sequence[Any], arrays: Sequence[Any], masks: PyTree) -
 def _masks_of(leaves: Sequence[ThinLeaf], masks: PyTree) -> list[tuple[int, Pattern]]:
     paths, arrays = paths_of(masks)
     shapes = [tuple(jnp.shape(array)) for array in arrays]
-    found = matching(paths, shapes, leaves, fits=is_broadcastable)
+    found = matching(paths, shapes, leaves, fits=is_broadcastable, may_share=False)
     result = []
     for path, array, shape, number in zip(paths, arrays, shapes, found, strict=True):
         if number is None or not is_broadcastable(shape, leaves[number].shape):

@@ -36,15 +36,17 @@ from jnnk.network._small_convs import small_conv
 def _paired(product: Product, left: Known, right: Known) -> np.ndarray:
     """Kinds of the single products, on the common axes.
 
-    A product of a constant with a weight that was removed is none: the thinned network did not read
-    that constant.
+    A product of a constant channel, or of one that removed weights made, with a weight that was
+    removed is none: the thinned network did not read that channel.
     """
     one, other = product.left(left.kind), product.right(right.kind)
     kind = np.maximum(one, other)
-    cut = (one == ZERO) | (other == ZERO) | ((one == MISSING) & (other == MISSING))
-    if not right.of_images:
+    cut = (one == ZERO) | (other == ZERO)
+    if left.of_images or right.of_images:
+        cut |= (one == MISSING) & (other == MISSING)
+    if left.of_images and not right.of_images:
         cut |= (one == CONSTANT) & (other == MISSING)
-    if not left.of_images:
+    if right.of_images and not left.of_images:
         cut |= (one == MISSING) & (other == CONSTANT)
     return np.where(cut, np.uint8(ZERO), kind)
 

@@ -14,7 +14,9 @@ from jnnk.network._unit_finder import LeafAxis
 from jnnk.network._units import find_units
 
 
-def groups_of(program: Program, convs: Sequence[Conv], paths: Sequence[Path]) -> tuple[Group, ...]:
+def channel_groups(
+    program: Program, convs: Sequence[Conv], paths: Sequence[Path]
+) -> tuple[Group, ...]:
     """The channels of a network, by what hangs together, in the order of the network.
 
     Channels of the same slices of the same leaves are in one group: a stream that a later stage

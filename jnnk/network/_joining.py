@@ -22,7 +22,8 @@ def _known(operation: Operation, inputs: Sequence[Known], shapes: Sequence[Any])
             shape.shape[axis] if isinstance(shape.shape[axis], int) else 1
             for shape in shapes[: len(inputs)]
         ]
-        common = np.broadcast_shapes(*(each.take([0], axis=axis).shape for each in arrays))
+        others = [(*each.shape[:axis], 1, *each.shape[axis + 1 :]) for each in arrays]
+        common = np.broadcast_shapes(*others)
         return collapsed(
             np.concatenate(
                 [

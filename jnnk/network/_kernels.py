@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from jnnk.network._linear import is_elementwise
 from jnnk.network._program import Operation, Program
-from jnnk.network._views import View, moved, whole_view
+from jnnk.network._views import Digit, View, moved, whole_view
 
 
 class Origin(NamedTuple):
@@ -65,7 +65,7 @@ def of_scan(operation: Operation, outside: Mapping[int, Origin]) -> dict[int, Or
             continue
         if place < num_consts:
             inside[inner] = origin
-        elif len(origin.view[0]) == 1 and origin.view[0][0].inner == 1:
+        elif len(origin.view[0]) == 1 and is_whole(origin.view[0][0]):
             stack = (*origin.stack, origin.view[0][0].axis)
             inside[inner] = Origin(origin.leaf, origin.view[1:], stack)
     return inside
@@ -83,6 +83,11 @@ def _of_output(
     origin = found.get(operation.inputs[0]) if operation.inputs else None
     view = None if origin is None else moved(origin.view, operation, shape)
     return None if origin is None or view is None else origin._replace(view=view)
+
+
+def is_whole(digit: Digit) -> bool:
+    """Whether a digit of an axis that is no other digit's is the whole index, first to last."""
+    return digit.inner == 1 and not digit.is_reversed
 
 
 class KernelAxes(NamedTuple):
@@ -111,12 +116,14 @@ def kernel_axes(origin: Origin, rhs_spec: Sequence[int], rank: int) -> KernelAxe
 
     Returns:
         The axes; None where the leaf's own axes are cut or joined in another way than filters that
-        a vmap has put beside each other.
+        a vmap has put beside each other, or its channels reversed.
     """
     stack = list(origin.stack)
     axes: list[int | None] = []
     for place, at in enumerate(rhs_spec):
         parts = [part for part in origin.view[at] if part.size != 1] or list(origin.view[at])
+        if place < 2 and any(part.is_reversed for part in parts):
+            return None
         if place == 0 and len(parts) == 2:  # of a vmap over kernels: copies, then filters
             stack.append(parts.pop(0).axis)
         if len(parts) > 1:

@@ -3,7 +3,8 @@
 Elements are of four kinds, in an order such that what is computed from several elements is of the
 largest kind among them (a product with zero is zero):
 
-- ``ZERO``: zero whatever the images and the weights, such as the output of a dead filter;
+- ``ZERO``: zero whatever the images and the weights, such as the output of a dead filter (and its
+  product with infinity or NaN);
 - ``CONSTANT``: the same for all images and computed from frozen weights alone: known;
 - ``LIVE``: depends on the images, or on a weight that goes on being trained;
 - ``MISSING``: computed from weights that a thinning has removed.
@@ -42,8 +43,8 @@ class Need(NamedTuple):
 
     Attributes:
         needed: pattern of those that an output needs, bool.
-        live: pattern of those that a live element of a value of the images is computed from, by way
-            of weights alone; bool. A weight with such elements stays trainable there.
+        live: pattern of the elements that stay trainable, bool: those of weights, or of values of
+            weights alone, that a live value of the images is computed from.
         whole: axes along which a reader wants all positions or none.
     """
 

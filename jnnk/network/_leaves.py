@@ -105,50 +105,78 @@ def matching(
     leaves: Sequence[ThinLeaf],
     *,
     fits: Callable[[_Shape, _Shape], bool] = is_same_shape,
+    may_share: bool = True,
 ) -> list[int | None]:
     """For each leaf of another tree, the leaf of the variables that it stands beside.
 
     Trees are shaped like the variables, or like a part of them, or hold such trees: optimiser
-    states, gradients, updated statistics. A leaf stands beside the one whose path ends like its
-    own, in two keys or more (or all there are).
+    states, gradients, updated statistics. If all paths are those of one part of the variables, they
+    stand beside that. Else a leaf stands beside the one whose path ends like its own, in two keys
+    or more (or all there are).
 
     Args:
         paths: of the tree.
         shapes: of its leaves.
         leaves: those of the variables.
         fits: of a leaf's shape and that of one of the variables, whether they belong together.
+        may_share: whether a leaf may stand beside several that are thinned alike.
 
     Returns:
         Numbers of leaves; None for what stands beside none, such as a counter.
 
     Raises:
-        InputError: a leaf may stand beside several that are thinned differently.
+        InputError: a leaf may stand beside several, unless these are thinned alike and
+            ``may_share``.
     """
     if list(paths) == [leaf.path for leaf in leaves]:
         return list(range(len(leaves)))
+    parts = _parts(paths, leaves, least=2 if may_share else 1)
+    fitting = [
+        part
+        for part in parts
+        if all(fits(shape, leaves[n].shape) for shape, n in zip(shapes, part, strict=True))
+    ]
+    if len(fitting) == 1 or (len(parts) == 1 and not may_share):
+        return [*(fitting or parts)[0]]
     by_end: dict[Path, list[int]] = {}
     for number, leaf in enumerate(leaves):
         by_end.setdefault(leaf.path[-1:], []).append(number)
-    return [
-        _beside(
-            path, [n for n in by_end.get(path[-1:], []) if fits(shape, leaves[n].shape)], leaves
-        )
-        for path, shape in zip(paths, shapes, strict=True)
-    ]
+    result: list[int | None] = []
+    for path, shape in zip(paths, shapes, strict=True):
+        candidates = [n for n in by_end.get(path[-1:], []) if fits(shape, leaves[n].shape)]
+        result.append(_beside(path, candidates, leaves, may_share=may_share))
+    return result
 
 
-def _beside(path: Path, candidates: Sequence[int], leaves: Sequence[ThinLeaf]) -> int | None:
+def _parts(paths: Sequence[Path], leaves: Sequence[ThinLeaf], *, least: int) -> list[list[int]]:
+    """For each part of the variables that has leaves of all these paths, these leaves.
+
+    Paths of fewer than the least number of keys say too little.
+    """
+    shortest = min(paths, key=len, default=())
+    if len(shortest) < least:
+        return []
+    places = {leaf.path: number for number, leaf in enumerate(leaves)}
+    starts = [path[: -len(shortest)] for path in places if path[-len(shortest) :] == shortest]
+    found = [[places.get((*start, *path)) for path in paths] for start in starts]
+    whole = [[number for number in part if number is not None] for part in found]
+    return [part for part in whole if len(part) == len(paths)]
+
+
+def _beside(
+    path: Path, candidates: Sequence[int], leaves: Sequence[ThinLeaf], *, may_share: bool
+) -> int | None:
     lengths = {number: _shared_end(path, leaves[number].path) for number in candidates}
     enough = {n: length for n, length in lengths.items() if length >= min(len(leaves[n].path), 2)}
     if not enough:
         return None
     longest = max(enough.values())
     best = [number for number, length in enough.items() if length == longest]
-    if any(not _alike(leaves[best[0]], leaves[number]) for number in best[1:]):
+    if not all(may_share and _alike(leaves[best[0]], leaves[number]) for number in best[1:]):
         named = ", ".join("".join(leaves[number].path) for number in best)
         raise InputError(
-            f"tree: expected leaves that stand beside one of the variables, got {''.join(path)}, "
-            f"which may stand beside each of {named}"
+            f"{'tree' if may_share else 'masks'}: expected leaves that stand beside one of the "
+            f"variables, got {''.join(path)}, which may stand beside each of {named}"
         )
     return best[0]
 

@@ -4,27 +4,18 @@ from typing import Any
 
 from jax.extend.core import Jaxpr, JaxprEqn
 
+from jnnk.network._pointwise import POINTWISE
 from jnnk.network._tracing import CALLS, jaxprs_of
 
+#: They leave each element as it is and tell something of the whole value.
+_MARKS = frozenset((
+    "layout_constraint", "mesh_cast", "optimization_barrier", "pvary", "sharding_constraint",
+))  # fmt: skip
 #: Linear in all of their operands together.
-_SUMS = frozenset((
-    "add", "add_any", "convert_element_type", "copy", "copy_p", "mesh_cast", "name", "neg",
-    "optimization_barrier", "pvary", "reduce_precision", "sharding_constraint", "sub",
-    "layout_constraint", "stop_gradient",
-))  # fmt: skip
-#: Linear in each operand alone.
-_PRODUCTS = frozenset(("mul", "div"))
-_OTHERS = frozenset((
-    "abs", "acos", "acosh", "and", "asin", "asinh", "atan", "atan2", "atanh", "bessel_i0e",
-    "bessel_i1e", "cbrt", "ceil", "clamp", "clz", "complex", "conj", "cos", "cosh", "digamma", "eq",
-    "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt", "igamma", "igammac",
-    "imag", "integer_pow", "is_finite", "le", "lgamma", "log", "log1p", "logistic", "lt", "max",
-    "min", "ne", "nextafter", "not", "or", "polygamma", "population_count", "pow", "real",
-    "regularized_incomplete_beta", "rem", "round", "rsqrt", "select_n", "shift_left",
-    "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sinh", "sqrt", "square", "tan",
-    "tanh", "xor", "zeta",
-))  # fmt: skip
-_ALL = _SUMS | _PRODUCTS | _OTHERS
+_SUMS = _MARKS | {
+    "add", "add_any", "convert_element_type", "copy", "copy_p", "name", "neg", "reduce_precision",
+    "stop_gradient", "sub",
+}  # fmt: skip
 
 
 def is_elementwise(equation: JaxprEqn) -> bool:
@@ -36,7 +27,7 @@ def is_elementwise(equation: JaxprEqn) -> bool:
     name = equation.primitive.name
     if name in CALLS:
         return all(map(_is_all_elementwise, jaxprs_of(equation)))
-    return name in _ALL
+    return name in POINTWISE or name in _MARKS
 
 
 def _is_all_elementwise(jaxpr: Jaxpr) -> bool:

@@ -1,11 +1,10 @@
 """What a network is made of, as read from its program."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jnnk.network._convs import Conv, Group, LeftOut
-from jnnk.network._groups import groups_of
+from jnnk.network._groups import channel_groups
 from jnnk.network._names import Path
 from jnnk.network._program import Program
 
@@ -36,7 +35,7 @@ class Network:
 
     def groups(self) -> tuple[Group, ...]:
         """The channels of the network, by what has to be removed together; see `Group`."""
-        return groups_of(self.program, self.convs, self.paths)
+        return channel_groups(self.program, self.convs, self.paths)
 
     def __repr__(self) -> str:
         return f"<Network of {len(self.convs)} convs; print it for a table>"
@@ -100,8 +99,3 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
         ).rstrip()
         for row in rows
     ]
-
-
-def num_positions(conv: Conv) -> int:
-    """Number of positions of one image's output."""
-    return math.prod(conv.output_shape[:-1])

@@ -65,14 +65,14 @@ def find_known(program: Program, inputs: Sequence[Known]) -> tuple[list[Known], 
     found: dict[int, Known] = dict(zip(program.inputs, inputs, strict=True))
     found.update((number, of_constant(value)) for number, value in program.constants.items())
     rules: list[Rule] = []
-    with jax.ensure_compile_time_eval():
-        for operation in program.operations:
-            of_inputs = [found[number] for number in operation.inputs]
-            shapes = shapes_of(program, operation)
-            rule = rule_of(operation, of_inputs, shapes)
-            rules.append(rule)
+    for operation in program.operations:
+        of_inputs = [found[number] for number in operation.inputs]
+        shapes = shapes_of(program, operation)
+        rule = rule_of(operation, of_inputs, shapes)
+        rules.append(rule)
+        with jax.ensure_compile_time_eval():
             outputs = rule.known(operation, of_inputs, shapes)
-            found.update(zip(operation.outputs, outputs, strict=True))
+        found.update(zip(operation.outputs, outputs, strict=True))
     return [found[number] for number in range(len(program.shapes))], rules
 
 

@@ -87,12 +87,6 @@ def collapsed(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def expanded(array: np.ndarray, axes: Collection[int], shape: Shape) -> np.ndarray:
-    """An array with its whole size along some axes."""
-    sizes = [shape[axis] if axis in axes else size for axis, size in enumerate(array.shape)]
-    return np.broadcast_to(array, sizes)
-
-
 def over(pattern: Pattern, axes: Collection[int]) -> Pattern:
     """The largest value along some axes, which get size 1."""
     axes = tuple(axis for axis in axes if pattern.shape[axis] != 1)
@@ -125,7 +119,7 @@ def regrouped(array: np.ndarray, shape: Shape, target: Shape) -> np.ndarray:
     """
     sizes: list[int] = []
     result: list[int] = []
-    for old, new in groups_of(shape, target):
+    for old, new in matching_axes(shape, target):
         known = [array.shape[axis] for axis in old]
         if math.prod(known) == 1:
             sizes += known
@@ -141,7 +135,7 @@ def regrouped(array: np.ndarray, shape: Shape, target: Shape) -> np.ndarray:
     return collapsed(np.broadcast_to(array, sizes).reshape(result))
 
 
-def groups_of(shape: Shape, target: Shape) -> list[tuple[list[int], list[int]]]:
+def matching_axes(shape: Shape, target: Shape) -> list[tuple[list[int], list[int]]]:
     """Axes of two shapes of the same size, in the smallest groups that correspond."""
     groups: list[tuple[list[int], list[int]]] = []
     old = new = 0

@@ -9,23 +9,23 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr
 
 from jnnk.network._internals import evaluate
 from jnnk.network._program import Operation, Program
-from jnnk.network._tracing import CALLS, CUSTOM, trace, written_out
+from jnnk.network._tracing import CALLS, CUSTOM, closed, trace, written_out
 
 #: Primitives of one value for each element.
 # fmt: off
 POINTWISE = frozenset((
     "abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh",
-    "cbrt", "ceil", "clamp", "clz", "convert_element_type", "copy", "copy_p", "cos", "cosh",
-    "digamma", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt",
-    "igamma", "igammac", "integer_pow", "is_finite", "le", "lgamma", "log", "log1p", "logistic",
-    "lt", "max", "min", "mul", "name", "ne", "neg", "nextafter", "not", "or", "polygamma",
-    "population_count", "pow", "real", "reduce_precision", "rem", "round", "rsqrt", "select_n",
+    "bessel_i0e", "bessel_i1e", "cbrt", "ceil", "clamp", "clz", "complex", "conj",
+    "convert_element_type", "copy", "copy_p", "cos", "cosh", "digamma", "div", "eq", "erf",
+    "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt", "igamma", "igammac", "imag",
+    "integer_pow", "is_finite", "le", "lgamma", "log", "log1p", "logistic", "lt", "max", "min",
+    "mul", "name", "ne", "neg", "nextafter", "not", "or", "polygamma", "population_count", "pow",
+    "real", "reduce_precision", "regularized_incomplete_beta", "rem", "round", "rsqrt", "select_n",
     "shift_left", "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sinh", "sqrt",
-    "square", "stop_gradient", "sub", "tan", "tanh", "xor",
+    "square", "stop_gradient", "sub", "tan", "tanh", "xor", "zeta",
 ))
 # fmt: on
 
@@ -45,9 +45,7 @@ def plain(operation: Operation) -> Function:
     """The same without a derivative of its own, for an operation that is one."""
     if operation.name in POINTWISE:
         return lambda *inputs: _aligned(operation, inputs)
-    found = operation.params[CALLS[operation.name]]
-    found = found if isinstance(found, ClosedJaxpr) else ClosedJaxpr(found, ())
-    values = _run_anywhere(written_out(found))
+    values = _run_anywhere(written_out(closed(operation.params[CALLS[operation.name]])))
     assert values is not None
     return values
 
@@ -64,45 +62,82 @@ def _aligned(operation: Operation, inputs: Sequence[Any]) -> list[jax.Array]:
 
 
 def _custom(operation: Operation) -> Function | None:
-    """A function with a derivative of its own, all of whose operations are pointwise."""
-    found = operation.params[CALLS[operation.name]]
-    found = found if isinstance(found, ClosedJaxpr) else ClosedJaxpr(found, ())
-    avals = [variable.aval for variable in operation.equation.invars]
-    program = written_out(found)
-    values = _run_anywhere(program)
+    """A function with a derivative of its own, if all in it is pointwise."""
+    program = written_out(closed(operation.params[CALLS[operation.name]]))
+    values = _run_anywhere(program) if _has_one_shape(program) else None
     if values is None:
         return None
-
-    def whole(*inputs: Any) -> list[jax.Array]:
-        return evaluate(operation.equation, inputs)
-
-    shapes = [_like(aval) for aval in avals]
+    # Read where it is asked for: the derivative may call the function itself.
     if operation.name == "custom_jvp_call":
-        function = jax.custom_jvp(lambda *inputs: values(*inputs))
+        return _with_jvp(values, lambda *inputs: _found(_jvp(operation))(*inputs))
+    return _with_vjp(values, lambda *inputs: _found(_vjp(operation))(*inputs))
 
-        @function.defjvp
-        def _(primals, tangents):
-            derivative = _run_anywhere(
-                trace(lambda p, t: jax.jvp(whole, p, t), tuple(shapes), tuple(shapes))
-            )
-            assert derivative is not None
-            outputs = derivative(*primals, *tangents)
-            half = len(outputs) // 2
-            return outputs[:half], outputs[half:]
 
-        return function
-    function = jax.custom_vjp(lambda *inputs: values(*inputs))
+def has_pointwise_derivative(operation: Operation) -> bool:
+    """Whether the derivative of a pointwise operation is pointwise too."""
+    if operation.name not in CUSTOM:
+        return True
+    derivative = _jvp if operation.name == "custom_jvp_call" else _vjp
+    return derivative(operation) is not None
 
-    def backward(inputs, cotangents):
-        derivative = _run_anywhere(
-            trace(lambda p, t: jax.vjp(whole, *p)[1](t), tuple(shapes), list(program_outputs))
-        )
-        assert derivative is not None
-        return tuple(derivative(*inputs, *cotangents))
 
-    program_outputs = [program.shapes[number] for number in program.outputs]
-    function.defvjp(lambda *inputs: (values(*inputs), inputs), backward)
+def _found(derivative: Function | None) -> Function:
+    assert derivative is not None  # by the choice of the rule
+    return derivative
+
+
+def _has_one_shape(program: Program) -> bool:
+    """Whether all inputs and outputs have one shape, but for scalars among the inputs."""
+    shapes = {program.shapes[number].shape for number in program.inputs} - {()}
+    return len(shapes | {program.shapes[number].shape for number in program.outputs}) == 1
+
+
+def _jvp(operation: Operation) -> Function | None:
+    """The derivative along tangents, of the inputs and their tangents; None if not pointwise."""
+    shapes = _shapes_of(operation)
+
+    def derivative(primals: Any, tangents: Any) -> Any:
+        return jax.jvp(lambda *inputs: evaluate(operation.equation, inputs), primals, tangents)
+
+    return _run_anywhere(trace(derivative, shapes, shapes))
+
+
+def _vjp(operation: Operation) -> Function | None:
+    """The derivative of the inputs, of these and of cotangents; None if not pointwise."""
+
+    def derivative(primals: Any, cotangents: Any) -> Any:
+        _, back = jax.vjp(lambda *inputs: evaluate(operation.equation, inputs), *primals)
+        return back(cotangents)
+
+    outputs = [_like(variable.aval) for variable in operation.equation.outvars]
+    program = trace(derivative, _shapes_of(operation), outputs)
+    # The cotangent of a scalar is a sum over all elements.
+    return _run_anywhere(program) if _has_one_shape(program) else None
+
+
+def _with_jvp(values: Function, derivative: Function) -> Function:
+    function = jax.custom_jvp(lambda *inputs: values(*inputs))
+
+    @function.defjvp
+    def _(primals, tangents):
+        outputs = derivative(*primals, *tangents)
+        half = len(outputs) // 2
+        return outputs[:half], outputs[half:]
+
     return function
+
+
+def _with_vjp(values: Function, derivative: Function) -> Function:
+    function = jax.custom_vjp(lambda *inputs: values(*inputs))
+    function.defvjp(
+        lambda *inputs: (values(*inputs), inputs),
+        lambda inputs, cotangents: tuple(derivative(*inputs, *cotangents)),
+    )
+    return function
+
+
+def _shapes_of(operation: Operation) -> tuple[jax.ShapeDtypeStruct, ...]:
+    return tuple(_like(variable.aval) for variable in operation.equation.invars)
 
 
 def _like(aval: Any) -> jax.ShapeDtypeStruct:

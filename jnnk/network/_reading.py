@@ -53,10 +53,10 @@ def read(
         >>> conv.output_shape, conv.macs
         ((8, 8, 4), 6912)
     """
-    return traced(apply_fn, variables, images, *others)[0]
+    return read_with_structure(apply_fn, variables, images, *others)[0]
 
 
-def traced(
+def read_with_structure(
     apply_fn: Callable[..., Any], variables: PyTree, images: Any, *others: Any
 ) -> tuple[Network, Structure]:
     """A network as `read` gives it, and the structure of what it returns."""
@@ -198,7 +198,7 @@ def _call(
     leaf_shape = found.shapes[origin.leaf]
     axes = kernel_axes(origin, dimensions.rhs_spec, len(leaf_shape))
     if axes is None:
-        return LeftOut(what, "the axes of its kernel's leaf are cut or joined before it")
+        return LeftOut(what, "the axes of its kernel's leaf are cut, joined or reversed before it")
     out_spec = dimensions.out_spec
     order = (out_spec[0], *out_spec[2:], out_spec[1])
     in_order = tuple(out_shape[axis] for axis in order)

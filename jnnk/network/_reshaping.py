@@ -11,9 +11,9 @@ from jnnk.network._known import Known, Need, Part, Rule, pushed
 from jnnk.network._patterns import (
     Layout,
     Pattern,
-    groups_of,
     is_one,
     layout_of,
+    matching_axes,
     over,
     regrouped,
     sizes_of,
@@ -95,7 +95,7 @@ def _reshaped(
     source: list[np.ndarray | None] = [None] * len(part.shape)
     joined: list[Any] = []
     picks: list[tuple[int, np.ndarray]] = []
-    for axes, wide in groups_of(part.shape, new):
+    for axes, wide in matching_axes(part.shape, new):
         if all(layout[axis] is None for axis in wide):
             joined += [new[axis] for axis in wide]
             continue

@@ -1,15 +1,16 @@
 """Whether an analysis of a program holds for another one, traced at another batch size."""
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any
 
 import jax
 import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from jnnk.network._axiswise import AXISWISE
 from jnnk.network._partial import Analysis
 from jnnk.network._program import Operation, Program
+from jnnk.network._tracing import closed, written_out
 
 
 def holds_for(program: Program, analysis: Analysis, other: Program) -> bool:
@@ -38,9 +39,31 @@ def holds_for(program: Program, analysis: Analysis, other: Program) -> bool:
         resized.update([number] if axes else [])
     if any(_counts(operation, analysis, resized) for operation in program.operations):
         return False
+    return _same_operations(program, other, changed)
+
+
+def _same_operations(program: Program, other: Program, changed: set[tuple[Any, Any]]) -> bool:
     return len(program.operations) == len(other.operations) and all(
         _same_operation(one, two, changed)
         for one, two in zip(program.operations, other.operations, strict=True)
+    )
+
+
+def _is_same_inside(one: ClosedJaxpr, other: ClosedJaxpr, changed: set[tuple[Any, Any]]) -> bool:
+    """Whether a function that an operation calls is the same but for sizes that differ outside."""
+    program, another = written_out(one), written_out(other)
+    sizes = [
+        pair
+        for a, b in zip(program.shapes, another.shapes, strict=False)
+        for pair in zip(a.shape, b.shape, strict=False)
+    ]
+    return (
+        (program.inputs, program.outputs) == (another.inputs, another.outputs)
+        and [(s.dtype, len(s.shape)) for s in program.shapes]
+        == [(s.dtype, len(s.shape)) for s in another.shapes]
+        and _same_constants(program, another)
+        and all(_is_same_number(*pair, changed) for pair in sizes)
+        and _same_operations(program, another, changed)
     )
 
 
@@ -93,25 +116,28 @@ def _same_operation(one: Operation, other: Operation, changed: set[tuple[Any, An
     same = (one.name, one.inputs, one.outputs) == (other.name, other.inputs, other.outputs)
     if not same or one.params.keys() != other.params.keys():
         return False
-    numbers = chain.from_iterable(
-        _numbers(one.params[name], other.params[name]) for name in one.params
-    )
-    return all(
-        _is_no_number(a) or bool(a == b) or any(a == c and bool(b == d) for c, d in changed)
-        for a, b in numbers
-    )
+    return all(_is_same(one.params[name], other.params[name], changed) for name in one.params)
 
 
-def _numbers(one: Any, other: Any) -> list[tuple[Any, Any]]:
-    """The entries of two parameters, side by side."""
+def _is_same(one: Any, other: Any, changed: set[tuple[Any, Any]]) -> bool:
+    """Whether two parameters are the same but for sizes that differ."""
     if one is other:
-        return []
+        return True
     left, right = jax.tree.leaves(one), jax.tree.leaves(other)
-    if len(left) != len(right):
-        return [(0, 1)]
-    return list(zip(left, right, strict=True))
+    return len(left) == len(right) and all(
+        _is_same_entry(a, b, changed) for a, b in zip(left, right, strict=True)
+    )
 
 
-def _is_no_number(value: Any) -> bool:
-    """Whether a parameter is a jaxpr or a function, which say no more than the operation's name."""
-    return not isinstance(value, int | float | str | np.generic)
+def _is_same_entry(one: Any, other: Any, changed: set[tuple[Any, Any]]) -> bool:
+    if isinstance(one, Jaxpr | ClosedJaxpr):
+        return type(one) is type(other) and _is_same_inside(closed(one), closed(other), changed)
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, other)
+    if isinstance(one, int | float | str | np.generic):
+        return _is_same_number(one, other, changed)
+    return True  # a function, such as that of a derivative, is that of the program which is run
+
+
+def _is_same_number(one: Any, other: Any, changed: set[tuple[Any, Any]]) -> bool:
+    return bool(one == other) or any(one == a and bool(other == b) for a, b in changed)

@@ -9,7 +9,7 @@ from jnnk.network._elementwise import ELEMENTWISE
 from jnnk.network._joining import JOIN
 from jnnk.network._known import Known, Rule
 from jnnk.network._opaque import OPAQUE
-from jnnk.network._pointwise import pointwise
+from jnnk.network._pointwise import has_pointwise_derivative, pointwise
 from jnnk.network._products import product_of, size_of
 from jnnk.network._program import CONV, Operation
 from jnnk.network._reshaping import BROADCAST, RESHAPE, TRANSPOSE
@@ -47,7 +47,8 @@ def rule_of(operation: Operation, inputs: Sequence[Known], shapes: Sequence[Any]
         return OPAQUE if any(step != 1 for step in dilation) else ALONG_AXES
     if shifts_of(operation, inputs, shapes):
         return SHIFT
-    return ELEMENTWISE if pointwise(operation) is not None else OPAQUE
+    is_elementwise = pointwise(operation) is not None and has_pointwise_derivative(operation)
+    return ELEMENTWISE if is_elementwise else OPAQUE
 
 
 def _is_plain_product(operation: Operation, inputs: Sequence[Known], shapes: Sequence[Any]) -> bool:

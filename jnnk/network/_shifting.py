@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from jnnk.network._known import Known, Need, Part, Rule, is_known, pushed
-from jnnk.network._patterns import Layout, Pattern, collapsed, over
+from jnnk.network._patterns import Layout, Pattern, collapsed, over, uniform
 from jnnk.network._placing import placed, taken
 from jnnk.network._program import Operation
 
@@ -115,6 +115,8 @@ def _gathered(operation: Operation, indices: Known, shapes: Sequence[Any]) -> li
         return [Shift({a: row for a, row in zip(axes, rows, strict=True) if row is not None})]
     if not numbers.collapsed_slice_dims and found.ndim == 1 and len(axes) == 1:
         start = int(found[0])
+        if start + sizes[axes[0]] > shape[axes[0]]:
+            return []
         return [Shift({axes[0]: np.arange(start, start + sizes[axes[0]])})]
     return []
 
@@ -174,9 +176,9 @@ def _needs(
         whole |= need.whole
         if operation.name == "pad":
             fill_need = Need(np.asarray(True), np.asarray(bool(pushed(need, output).any())))
-    rest: list[Need | None] = [None] * (len(inputs) - 1)
-    if operation.name == "pad":
-        rest = [fill_need]
+    # Indices are constants, which are computed anew where they are leaves.
+    index = [uniform(len(each.shape), True, bool) for each in shapes[1 : len(inputs)]]
+    rest = [fill_need] if operation.name == "pad" else [Need(each, ~each) for each in index]
     return [Need(needed, live, whole), *rest]
 
 

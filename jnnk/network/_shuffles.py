@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from jnnk.network._patterns import Shape, groups_of
+from jnnk.network._patterns import Shape, matching_axes
 from jnnk.network._program import Operation, Program
 
 
@@ -61,7 +61,9 @@ def _shuffle_of(
 
 def _order(shape: Shape, split: Shape, permutation: Sequence[int]) -> tuple[int, np.ndarray] | None:
     """The axis that is split, shuffled and joined again, and its order; None if it is another."""
-    groups = [(old, new) for old, new in groups_of(shape, split) if len(old) != 1 or len(new) != 1]
+    groups = [
+        (old, new) for old, new in matching_axes(shape, split) if len(old) != 1 or len(new) != 1
+    ]
     if len(groups) != 1 or len(groups[0][0]) != 1:
         return None
     (axis,), parts = groups[0]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from jnnk.network._linear import is_elementwise, is_linear
 from jnnk.network._program import Operation, Program
-from jnnk.network._views import View, moved, whole_view
+from jnnk.network._views import Digit, View, moved, whole_view
 
 _SUMS = ("add", "add_any", "sub")
 #: What a normalisation is made of besides operations on each element.
@@ -159,12 +159,18 @@ def _of_move(
 
 
 def _is_whole(view: View | None, whole: View) -> bool:
-    """Whether a view has every axis of the start in one piece, in any order."""
+    """Whether a view has every axis of the start in one piece as it was, in any order."""
     if view is None:
         return False
     axes = [parts[0] for parts in view if parts and parts[0].size != 1]
     wanted = [parts[0] for parts in whole if parts[0].size != 1]
-    return all(len(parts) <= 1 for parts in view) and sorted(axes) == sorted(wanted)
+    is_in_one_piece = all(len(parts) <= 1 for parts in view)
+    # Digits are compared by axis: sizes may be symbols, which have no order.
+    return is_in_one_piece and _by_axis(axes) == _by_axis(wanted)
+
+
+def _by_axis(digits: list[Digit]) -> list[Digit]:
+    return sorted(digits, key=lambda digit: digit.axis)
 
 
 def _leading_to(program: Program, region: Mapping[int, _Value], ends: list[int]) -> set[int]:

@@ -76,8 +76,9 @@ class Thinning:
 
         Returns:
             ``small(variables_small, *args, **kwargs)``. It traces ``fn`` at each call, so that it
-            belongs inside of `jax.jit`. It raises an `InputError` for variables that are not those
-            of this thinning, or if ``fn`` reads what was removed.
+            belongs inside of `jax.jit`; what ``jax.checkpoint`` would compute again is kept. It
+            raises an `InputError` for variables that are not those of this thinning, or if ``fn``
+            reads what was removed.
         """
         analyses: list[tuple[Program, Analysis]] = []
 

@@ -57,7 +57,13 @@ def _write(tensors: _Tensors, name: str, layout: Layout | None) -> list[int] | N
 
 
 def _storable(values: np.ndarray) -> np.ndarray:
-    """The values in a dtype of NumPy's own: shorter floats as float32, which holds them all."""
+    """The values in a dtype of NumPy's own.
+
+    Shorter floats become float32, which holds them all; complex numbers get an axis of their two
+    parts.
+    """
+    if values.dtype.kind == "c":
+        return np.stack([np.real(values), np.imag(values)], axis=-1)
     return values if values.dtype.kind in "biuf" else values.astype(np.float32)
 
 
@@ -100,6 +106,8 @@ def _leaf(number: int, described: Mapping[str, Any], tensors: Mapping[str, np.nd
     values = None
     if rest is not None:
         values = tensors[f"{number}.values"]
+        if values.ndim == len(shape) + 1 and values.shape[-1] == 2:
+            values = values[..., 0] + 1j * values[..., 1]
         _check(values.shape == sizes_of(rest, shape), "frozen weights of the shape of their places")
     masked = _pattern(tensors[f"{number}.masked"], _sizes(described["masked"]), shape)
     return ThinLeaf(tuple(keys), shape, kept, unread, rest, values, masked)

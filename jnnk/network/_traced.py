@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jnnk.network._known import Need, merged
-from jnnk.network._leaves import ThinLeaf, matching, paths_of
+from jnnk.network._leaves import Path, ThinLeaf, matching, paths_of
 from jnnk.network._patterns import pattern_of, uniform
 from jnnk.network._program import Program
 from jnnk.network._shuffles import with_shuffles
@@ -55,14 +55,22 @@ def traced(
     paths, results = paths_of(seen[-1])
     shapes = [tuple(jnp.shape(result)) for result in results]
     beside = matching(paths, shapes, leaves)
-    # One key says little, unless all variables are there again.
-    is_again = {leaf.path for leaf in leaves} <= {path[-1:] for path in paths}
+    is_again = _are_there_again(leaves, paths)
     fits = [
         n is None or (shape == leaves[n].shape and (len(leaves[n].path) > 1 or is_again))
         for n, shape in zip(beside, shapes, strict=True)
     ]
     beside = [number if fit else None for number, fit in zip(beside, fits, strict=True)]
     return Traced(program, jax.tree.structure(seen[-1]), beside)
+
+
+def _are_there_again(leaves: Sequence[ThinLeaf], paths: Sequence[Path]) -> bool:
+    """Whether all variables of one key are among the results: one of them alone says little.
+
+    Nor do numbers of a list: ``[w1, w2]`` may give ``[features1, features2]``.
+    """
+    named = {leaf.path for leaf in leaves if leaf.path and not leaf.path[0][1:-1].isdigit()}
+    return len(leaves) == len(named) > 1 and named <= {path[-1:] for path in paths}
 
 
 def shape_of(value: Any) -> Any:

@@ -1,8 +1,8 @@
 """Tracing a function to a `Program`.
 
-Functions called on the way (``jit``, ``remat``, ``custom_jvp``, ...) are written out in place where
-they hold a convolution or nothing but plain operations; a function with a derivative of its own and
-no convolution in it stays one operation, so that its derivative stays. A ``scan`` stays one
+Functions called on the way (``jit``, ``remat``, ``custom_jvp``, ...) are written out in place, but
+a function with a derivative of its own and no convolution in it stays one operation, so that its
+derivative stays. A ``scan`` stays one
 operation too, with the program of its body beside it. Of ``jax.lax.platform_dependent`` the
 function for any platform is taken.
 """
@@ -48,8 +48,8 @@ def trace(function: Callable[..., Any], *args: Any) -> Program:
 
 def trace_tree(function: Callable[..., Any], *args: Any) -> tuple[Program, Structure]:
     """The program of a function, as of `trace`, and the structure of the function's result."""
-    closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
-    return written_out(closed), jax.tree.structure(shapes)
+    jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
+    return written_out(jaxpr), jax.tree.structure(shapes)
 
 
 class _Lists:
@@ -94,12 +94,12 @@ class _Lists:
         return [number_of(atom) for atom in jaxpr.outvars]
 
 
-def written_out(closed: ClosedJaxpr) -> Program:
+def written_out(jaxpr: ClosedJaxpr) -> Program:
     """The program of a jaxpr."""
     lists = _Lists()
-    constants = [lists.constant(value) for value in closed.consts]
-    inputs = [lists.new(variable.aval) for variable in closed.jaxpr.invars]
-    outputs = lists.write_out(closed.jaxpr, constants, inputs)
+    constants = [lists.constant(value) for value in jaxpr.consts]
+    inputs = [lists.new(variable.aval) for variable in jaxpr.jaxpr.invars]
+    outputs = lists.write_out(jaxpr.jaxpr, constants, inputs)
     return Program(
         tuple(lists.operations),
         tuple(lists.shapes),
@@ -121,10 +121,14 @@ def _called(equation: JaxprEqn, read: list[int]) -> tuple[ClosedJaxpr | None, li
     found = equation.params.get(CALLS[name]) if name in CALLS else None
     if found is None:
         return None, read
-    closed = found if isinstance(found, ClosedJaxpr) else ClosedJaxpr(found, ())
-    if name in CUSTOM and not holds_conv(closed.jaxpr):
+    if name in CUSTOM and not holds_conv(closed(found).jaxpr):
         return None, read
-    return closed, read
+    return closed(found), read
+
+
+def closed(jaxpr: Jaxpr | ClosedJaxpr) -> ClosedJaxpr:
+    """The jaxpr with its constants, if it has none of its own."""
+    return jaxpr if isinstance(jaxpr, ClosedJaxpr) else ClosedJaxpr(jaxpr, ())
 
 
 def _in_two_steps(equation: JaxprEqn) -> ClosedJaxpr:

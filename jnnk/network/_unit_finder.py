@@ -8,7 +8,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from jnnk.network._axiswise import AXISWISE, axes_of
-from jnnk.network._kernels import Origin
+from jnnk.network._kernels import Origin, is_whole
 from jnnk.network._known import Known
 from jnnk.network._patterns import Pattern, collapsed, uniform
 from jnnk.network._program import CONV, Program
@@ -60,6 +60,8 @@ class Finder:
         self.of_kernels: dict[tuple[int, int], np.ndarray] = {}
         self.reduced = self._reduced()
         kernels = self._kernels()
+        self.kernels_behind = self._kernels_behind(kernels)
+        self.used_otherwise: set[int] = set()
         read = {number for operation in program.operations for number in operation.inputs}
         for leaf, number in enumerate(program.inputs[:count]):
             if number in read and leaf not in kernels:
@@ -76,6 +78,26 @@ class Finder:
             for number in operation.inputs
             if number in self.leaves
         }
+
+    def _kernels_behind(self, kernels: set[int]) -> dict[int, frozenset[int]]:
+        """Of each value that is computed from weights alone, the kernels among them."""
+        found = {self.program.inputs[leaf]: frozenset([leaf]) for leaf in kernels}
+        for operation in self.program.operations:
+            behind = frozenset().union(*(found.get(each, ()) for each in operation.inputs))
+            if behind:
+                of_weights = (n for n in operation.outputs if not self.known[n].of_images)
+                found.update(dict.fromkeys(of_weights, behind))
+        return found
+
+    def use_otherwise(self, numbers: Sequence[int], *, but: int | None = None) -> None:
+        """Says that values meet the images otherwise than as kernels of a product.
+
+        Args:
+            numbers: of the values.
+            but: the leaf that they are the kernel of.
+        """
+        for number in numbers:
+            self.used_otherwise |= self.kernels_behind.get(number, frozenset()) - {but}
 
     def _reduced(self) -> set[tuple[int, int]]:
         """Axes of leaves along which something is computed of a whole leaf."""
@@ -150,9 +172,9 @@ class Finder:
     def cut(self, origin: Origin, axis: int, units: np.ndarray) -> None:
         """Says that units cut a kernel along one of its axes."""
         parts = [part for part in origin.view[axis] if part.size != 1] or origin.view[axis]
-        if len(parts) != 1 or parts[0].inner != 1 or origin.stack:
+        if len(parts) != 1 or not is_whole(parts[0]) or origin.stack:
             if parts:
-                self.fix(units, "the axis of a kernel is cut or joined before it is used")
+                self.fix(units, "an axis of a kernel is cut, joined or reversed before it is used")
             return
         place = (origin.leaf, parts[0].axis)
         if place in self.reduced:
@@ -186,6 +208,9 @@ class Finder:
 
     def finished(self) -> Units:
         """The units with those that hang together as one."""
+        for (leaf, _), units in self.of_kernels.items():
+            if leaf in self.used_otherwise:
+                self.fix(units, "its weights are not used as a kernel alone")
         roots = self._roots()
         reasons = dict.fromkeys(roots[[NONE, FIXED]].tolist(), "it stays")
         for units, reason in reversed(self.reasons):  # the first one counts

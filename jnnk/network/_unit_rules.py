@@ -23,6 +23,8 @@ def follow(finder: Finder, operation: Operation, rule: Rule) -> None:
         finder.known[number].of_images for number in operation.outputs
     ):
         return
+    if rule is not CONTRACTION:
+        finder.use_otherwise(operation.inputs)
     if rule is ELEMENTWISE:
         _follow_elements(finder, operation)
     elif rule in _MOVES:
@@ -36,6 +38,7 @@ def follow(finder: Finder, operation: Operation, rule: Rule) -> None:
 
 
 def _follow_unknown(finder: Finder, operation: Operation) -> None:
+    finder.use_otherwise(operation.inputs)
     for number in operation.inputs:
         finder.fix(finder.units_of(number), f"{operation.name} reads it, which has no rule")
     for number in operation.outputs:
@@ -141,9 +144,12 @@ def _follow_product(finder: Finder, operation: Operation) -> None:
     of_images = [finder.known[number].of_images for number in operation.inputs]
     kernel = left if not of_images[0] else right
     origin = finder.leaves.get(kernel)
-    if all(of_images) or not any(of_images) or origin is None:
+    is_made_of_images = operation.name == CONV and not of_images[0]
+    if all(of_images) or not any(of_images) or origin is None or is_made_of_images:
         _follow_unknown(finder, operation)
-    elif operation.name == CONV:
+        return
+    finder.use_otherwise([kernel], but=origin.leaf)
+    if operation.name == CONV:
         _follow_conv(finder, operation, origin)
     else:
         _follow_dense(finder, operation, kernel_first=not of_images[0], origin=origin)

@@ -36,7 +36,7 @@ def vector_conv(
         **options: the others of ``conv_general_dilated``, as ``flax.linen.Conv`` gives them.
 
     Returns:
-        ``(N, H', W', Cout)``, equal up to rounding.
+        ``(N, H', W', Cout)``, equal up to rounding; infinity and NaN reach neighbouring pixels.
     """
     plain = partial(jax.lax.conv_general_dilated, padding=padding, **options)
     inputs, outputs = map(_rounded, rhs.shape[2:])

@@ -13,7 +13,7 @@ from jnnk._core.errors import InputError
 from jnnk.network._convs import Conv, Maps
 from jnnk.network._network import Network
 from jnnk.network._program import Place, run
-from jnnk.network._reading import traced
+from jnnk.network._reading import read_with_structure
 from jnnk.network._tracing import Structure
 
 SITES = ("activation", "conv")
@@ -24,7 +24,7 @@ class Layer(NamedTuple):
 
     Attributes:
         name: that of the convolution; of one that runs in a scan ``name[0]``, ``name[1]``, ... for
-            its steps.
+            its steps, in the order of the stacked kernels.
         conv: the convolution.
         step: which step of its scans, counted through; None outside of a scan.
     """
@@ -49,7 +49,7 @@ class WithActivations:
     site: str
 
     def __call__(self, variables: Any, images: Any, *args: Any) -> tuple[Any, dict[str, Array]]:
-        network, structure = traced(self.apply_fn, variables, images, *args)
+        network, structure = read_with_structure(self.apply_fn, variables, images, *args)
         layers = self._chosen(network)
         for layer in layers:
             seen = self._maps(layer).shape[0]
@@ -82,8 +82,8 @@ def with_activations(
 ) -> WithActivations:
     """A network as a function that returns its outputs and the activations of its layers.
 
-    It can be jitted and differentiated as the network itself, whose own derivatives hold; what is
-    recomputed under ``jax.checkpoint`` is kept where a convolution is in it.
+    It can be jitted and differentiated as the network itself, whose own derivatives hold; what
+    ``jax.checkpoint`` would compute again is kept.
 
     Args:
         apply_fn: ``(variables, images, *others) -> anything``, traceable by JAX.

@@ -54,11 +54,9 @@ class ConvLeaf(NamedTuple):
         return jnp.transpose(jnp.asarray(keep, jnp.float32).reshape(sizes), back)
 
     def keep(self, mask: ArrayLike) -> jax.Array:
-        """Which kernels a mask of the leaf keeps: bool (Cin, Cout)."""
-        mask = jnp.asarray(mask)
-        if mask.ndim != len(self.shape):  # one number for the leaf, or for each filter
-            mask = jnp.broadcast_to(mask, self._mask_shape)
-        return (jnp.transpose(mask, self._order) != 0).reshape(self.kernel_shape[2:])
+        """Which kernels a mask of the leaf keeps, in any position: bool (Cin, Cout)."""
+        kept = jnp.broadcast_to(jnp.asarray(mask) != 0, self.shape)
+        return self.kernels(kept).any((0, 1))
 
     @property
     def _order(self) -> tuple[int, ...]:
