@@ -78,7 +78,12 @@ def export(args: argparse.Namespace, progress: Progress) -> Answer:
         states = networks(run, model, dataset)
         files = save_networks(out, model, states, own=own)
         for name, state in states.items():
-            files.append(save_artifact(out / f"{name}.stablehlo", artifact(model, state, dataset)))
+            try:
+                content = artifact(model, state, dataset)
+            except InputError as error:
+                progress.note(f"{name}.stablehlo is not written: {error}")
+            else:
+                files.append(save_artifact(out / f"{name}.stablehlo", content))
     return Answer({"run": run.path, "files": files}, [(path.stem, str(path)) for path in files])
 
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from jnnk._core.errors import InputError
 from jnnk.network import AdaptedModel, as_model
+from jnnk.network._names import named_leaves
 
 _LONGEST = 200  # characters of somebody else's message
 
@@ -55,11 +56,18 @@ def require_named(recorded: str, given: str | None) -> None:
         InputError: saying what to type.
     """
     if given is None and is_own(recorded):
+        if not _is_name(recorded):  # others may have written it
+            raise InputError("this run's network is none that --model package.module:factory names")
         raise InputError(
             f"this run's network is {recorded}; give --model {recorded} to let jnnk import it"
         )
     if given is not None and given != recorded:
         raise InputError(f"--model {given}: this run's network is {recorded}")
+
+
+def _is_name(name: str) -> bool:
+    module_name, _, path = name.partition(":")
+    return all(part.isidentifier() for part in (*module_name.split("."), *path.split(".")))
 
 
 def find_factory(name: str, options: Mapping[str, Any]) -> Factory:
@@ -74,7 +82,7 @@ def find_factory(name: str, options: Mapping[str, Any]) -> Factory:
             takes other arguments.
     """
     module_name, _, path = name.partition(":")
-    if not all(part.isidentifier() for part in (*module_name.split("."), *path.split("."))):
+    if not _is_name(name):
         raise InputError(f"--model {name}: expected package.module:factory")
     here = os.getcwd()
     if sys.path[:1] != [here]:
@@ -128,11 +136,11 @@ def make_network(
         logits = _logits_shape(model, image_shape)
     except InputError as error:
         raise InputError(f"--model {factory.name}: {error}") from None
-    except Exception as error:
+    except _UntraceableError as failed:
         raise InputError(
-            f"--model {factory.name}: its network does not take images of {shape}: "
-            f"{_in_a_line(error)}"
-        ) from error
+            f"--model {factory.name}: its network does not take images of {shape}, when it is "
+            f"{failed}: {_in_a_line(failed.error)}"
+        ) from failed.error
     if logits != (2, num_classes):
         raise InputError(
             f"--model {factory.name}: its network must return logits {(2, num_classes)} of 2 "
@@ -143,14 +151,55 @@ def make_network(
 
 def _logits_shape(model: AdaptedModel, image_shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of the logits of two images; the network is traced as it trains and evaluates."""
+    key, images = jax.random.key(0), jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
 
-    def both_modes(key: jax.Array, images: jax.Array) -> jax.Array:
-        variables = model.init(key, images[:1])
-        model.apply(variables, images, train=True, mutable=True, rngs={"dropout": key})
+    def updated(params: Any, state: Any, images: jax.Array, key: jax.Array) -> tuple[Any, Any]:
+        variables = {"params": params, "batch_stats": state}
+        (logits, _), new = model.apply(
+            variables, images, train=True, mutable=True, rngs={"dropout": key}
+        )
+        return logits.sum(), new["batch_stats"]
+
+    def logits(variables: Any, images: jax.Array) -> jax.Array:
         return model.apply(variables, images)[0]
 
-    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
-    return jax.eval_shape(both_modes, jax.random.key(0), images).shape
+    variables = _traced("initialised", model.init, key, images)
+    state = variables.get("batch_stats", {})
+    step = jax.grad(updated, has_aux=True)
+    _, new = _traced("trained", step, variables["params"], state, images, key)
+    _refuse_changes(state, new)
+    return _traced("evaluated", logits, variables, images).shape
+
+
+class _UntraceableError(Exception):
+    """Says when a network raised what."""
+
+    def __init__(self, when: str, error: Exception) -> None:
+        super().__init__(when)
+        self.error = error
+
+
+def _traced(when: str, function: Callable[..., Any], *args: Any) -> Any:
+    """Shapes of what a function returns."""
+    try:
+        return jax.eval_shape(function, *args)
+    except InputError:
+        raise
+    except Exception as error:
+        raise _UntraceableError(when, error) from error
+
+
+def _refuse_changes(before: Any, after: Any) -> None:
+    """Refuses a network whose state has other leaves, or leaves of other shapes, after a step."""
+    one, other = named_leaves(before), named_leaves(after)
+    for name in {**one, **other}:
+        told = [f"{each[name].dtype}{each[name].shape}" if name in each else "nothing"
+                for each in (one, other)]  # fmt: skip
+        if told[0] != told[1]:
+            raise InputError(
+                f"its state must stay of one form in training; {name} is {told[0]} at the start "
+                f"and {told[1]} after a step"
+            )
 
 
 def _import(name: str, module_name: str) -> Any:

@@ -57,6 +57,9 @@ def artifact(model: Model, state: TrainState, dataset: Dataset) -> bytes:
 
     ``jax.export.deserialize(artifact).call(images)`` gives its logits, on a CPU, a GPU or a TPU,
     of any number of images as the data set holds them: uint8, not normalised.
+
+    Raises:
+        InputError: if the network cannot be traced or lowered for any number of images.
     """
     logits, shape = logits_of(model), dataset.train_images.shape[1:]
 
@@ -72,4 +75,12 @@ def artifact(model: Model, state: TrainState, dataset: Dataset) -> bytes:
 
     images = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("images"), *shape), jnp.uint8)
     platforms = ("cpu", "cuda", "tpu")
-    return bytes(jax.export.export(jax.jit(answer), platforms=platforms)(images).serialize())
+    try:
+        exported = jax.export.export(jax.jit(answer), platforms=platforms)(images)
+    except Exception as error:  # of the network, such as len(images) where a size is meant
+        said = next(iter(str(error).splitlines()), "")
+        raise InputError(
+            "the network cannot be exported for any number of images on CPU, GPU and TPU "
+            f"(images.shape[0] can be any, len(images) cannot): {type(error).__name__}: {said}"
+        ) from error
+    return bytes(exported.serialize())

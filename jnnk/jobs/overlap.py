@@ -1,6 +1,5 @@
 """``jnnk overlap``: channel-wise NNK graphs of a run's layers and epochs, and what they tell."""
 
-import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -8,6 +7,7 @@ from jax.sharding import Mesh
 
 from jnnk import graphs
 from jnnk._core.errors import InputError
+from jnnk._core.patterns import matching
 from jnnk.data import Dataset, epoch_order
 from jnnk.graphs._layer_graphs import GraphOptions, layer_graphs
 from jnnk.jobs.channel_pictures import check_channels, default_channels, keep_pictures
@@ -153,13 +153,10 @@ def chosen_layers(
     if not depths:
         raise InputError("the network has no layer to measure: no convolution reads the images")
     for pattern in patterns:
-        if not fnmatch.filter(depths, pattern):
+        if not matching(depths, pattern):
             raise InputError(f"{option} {pattern}: no such layer; known: {', '.join(depths)}")
-    return {
-        name: depth
-        for name, depth in depths.items()
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-    }
+    chosen = {name for pattern in patterns for name in matching(depths, pattern)}
+    return {name: depth for name, depth in depths.items() if name in chosen}
 
 
 def measure_layer(

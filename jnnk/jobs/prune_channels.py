@@ -1,6 +1,5 @@
 """``jnnk prune --channels``: removes channels of a run's network, fine-tunes, compacts."""
 
-import fnmatch
 from functools import partial
 from typing import Any
 
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jnnk._core.errors import InputError
+from jnnk._core.patterns import matching
 from jnnk.data import Dataset
 from jnnk.jobs.criteria import TAYLOR, channel_graphs, taylor
 from jnnk.jobs.finetune import prune_and_finetune
@@ -103,7 +103,7 @@ def _keep_rates(config: ChannelConfig, convs: list[str]) -> dict[str, float]:
     pairs = (text.rpartition("=") for text in config.layer_shares)
     rates = {pattern: 1 - float(share) for pattern, _, share in pairs}
     for pattern in rates:
-        if not fnmatch.filter(convs, pattern):
+        if not matching(convs, pattern):
             raise InputError(
                 f"--layer-shares {pattern}: no conv matches; there are {', '.join(convs)}"
             )

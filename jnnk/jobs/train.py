@@ -7,6 +7,7 @@ from jax.sharding import Mesh
 
 from jnnk._core.errors import InputError
 from jnnk.data import Dataset
+from jnnk.jobs.networks import network_of
 from jnnk.jobs.stopping import stopping
 from jnnk.jobs.trainer import Recipe, Trainer
 from jnnk.penalties import Regularizer, make_regularizer
@@ -120,7 +121,9 @@ def _start(
         state = start_state(optimizer, key, variables)
     else:
         state = init_state(model, optimizer, key, image_shape=dataset.train_images.shape[1:])
-    return start_freezing(state) if recipe.freezes else state
+    if not recipe.freezes:
+        return state
+    return start_freezing(state, network=network_of(model, dataset))
 
 
 def _remedy(config: TrainConfig) -> str:

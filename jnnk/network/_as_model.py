@@ -1,5 +1,6 @@
 """Any network as the one kind of model that is trained and evaluated."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -100,6 +101,8 @@ class AdaptedModel:
         (logits, state), activations = outputs_with(
             network, structure, layers, maps, (variables, images, keys)
         )
+        if not network.program.keeps_derivatives:
+            logits, state = logits_and_state(variables, images, *keys)
         if mutable:
             return (logits, activations), {"batch_stats": state}
         return logits, activations
@@ -127,15 +130,17 @@ def as_model(model: Any) -> AdaptedModel:
     Of each library:
 
     - Flax Linen: arguments of ``__call__`` and fields named ``train``, ``training``,
-      ``is_training``, ``deterministic``, ``use_running_average`` or ``inference`` are set.
-      ``batch_stats`` is Flax's own; what other collections there are lies in it under a name of
-      its own.
+      ``is_training``, ``deterministic``, ``use_running_average`` or ``inference`` are set, and
+      fields of modules in fields. ``batch_stats`` is Flax's own; what other collections there are
+      lies in it under a name of its own. What ``sow`` collects is no state.
     - Flax NNX: the module stays as it is, and copies of it are set to ``train()`` or ``eval()``.
-      ``nnx.Param`` trains. The module's own arrays are the start, whatever the key.
+      ``nnx.Param`` trains. An argument ``rngs`` is given. The module's own arrays are the start,
+      whatever the key.
     - Equinox, a module of one image (C, H, W), or ``(module, state)`` as ``make_with_state``
-      returned them: floating-point arrays train, keys differ by image. The module's own arrays are
-      the start, whatever the key.
-    - Haiku, ``transform`` or ``transform_with_state``: ``is_training`` is set if it is an argument.
+      returned them: floating-point arrays train, keys differ by image; in evaluation an argument
+      ``key`` is always the same. The module's own arrays are the start, whatever the key.
+    - Haiku, ``transform`` or ``transform_with_state``: ``is_training`` is set if it is an argument;
+      in evaluation the key is always the same.
     - A pair ``(init, apply)``: ``init(key, images)`` makes variables, and ``apply(variables,
       images)`` returns logits. Where variables are a dict with ``params``, these train and the rest
       stays as it is; else all arrays of floating-point numbers train.
@@ -149,7 +154,7 @@ def as_model(model: Any) -> AdaptedModel:
     Raises:
         InputError: if the network is none of these.
     """
-    return AdaptedModel(_adapter(model))
+    return model if isinstance(model, AdaptedModel) else AdaptedModel(_adapter(model))
 
 
 def _adapter(model: Any) -> Adapter:
@@ -178,11 +183,22 @@ def _adapter(model: Any) -> Adapter:
         if is_pair and isinstance(model[1], equinox.nn.State):
             return EquinoxAdapter(*model)
     if is_pair and all(map(callable, model)):
-        return FunctionsAdapter(model)
+        bound = [getattr(function, "__self__", None) for function in model]
+        return _adapter(bound[0]) if _is_linen(bound) else FunctionsAdapter(model)
     raise InputError(
         "model must be a Flax module (Linen or NNX), an Equinox module or (module, state), a Haiku "
         f"transform or a pair (init, apply); got {described(model)}"
     )
+
+
+def _is_linen(bound: list[Any]) -> bool:
+    """Whether functions are those of one Linen module, as ``(net.init, net.apply)``."""
+    one, other = bound
+    if one is None or one is not other or "flax" not in sys.modules:
+        return False
+    from flax import linen
+
+    return isinstance(one, linen.Module)
 
 
 def _logits(returned: Any) -> jax.Array:

@@ -19,6 +19,8 @@ EVALUATION = {
     "use_running_average": True,
     "inference": True,
 }
+#: Folded into keys, for random numbers besides those of dropout.
+STREAM = 0x6A6E6E6B
 #: Arguments by name, in an order.
 Options = tuple[tuple[str, Any], ...]
 
@@ -85,6 +87,8 @@ def described(value: Any) -> str:
     """What a value is, in a few words."""
     if value is None or isinstance(value, type):
         return str(value) if value is None else f"the class {value.__name__}"
+    if type(value) is tuple:
+        return f"a tuple of {', '.join(map(described, value)) or 'nothing'}"
     kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
     if isinstance(value, Mapping):
         return f"{kind} with {', '.join(map(repr, list(value)[:3])) or 'nothing in it'}"

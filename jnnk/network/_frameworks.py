@@ -2,7 +2,8 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -47,16 +48,45 @@ def linen_in_mode(
     model: Any, options: Mapping[str, Any], *, train: bool = False
 ) -> tuple[Any, Options]:
     """A Linen module with fields that make it evaluate, or train, and arguments that do."""
+    fields = _fields_in_mode(model, leave_out=options, train=train)
     # Layers refuse what is told by field and argument at once.
-    fields = {
-        field.name: EVALUATION[field.name] != train
-        for field in dataclasses.fields(model)
-        if field.name in EVALUATION
-        and field.name not in options
-        and isinstance(getattr(model, field.name), bool)
-    }
     told = with_mode(type(model).__call__, options, train=train, leave_out=fields)
     return model.clone(**fields), told
+
+
+def _fields_in_mode(model: Any, *, leave_out: Collection[str], train: bool) -> dict[str, Any]:
+    """The fields of a Linen module that tell its mode, and those that hold modules, told theirs."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(model):
+        value = getattr(model, field.name, None)
+        if field.name in EVALUATION and isinstance(value, bool | None):
+            if field.name not in leave_out:
+                found[field.name] = EVALUATION[field.name] != train
+        elif field.name not in ("parent", "name"):
+            told = _in_mode(value, train=train)
+            found.update({field.name: told} if told is not value else {})
+    return found
+
+
+def _in_mode(value: Any, *, train: bool) -> Any:
+    """A Linen module in a field, or those in a list or dict there, told to evaluate or train.
+
+    A field that is None leaves the mode to an argument, which the module around it gives.
+    """
+    from flax import linen
+
+    if isinstance(value, linen.Module):
+        fields = _fields_in_mode(value, leave_out=(), train=train)
+        asked = {name for name in fields if getattr(value, name) is None}
+        fields = {name: each for name, each in fields.items() if name not in asked}
+        return value.clone(**fields) if fields else value
+    if type(value) in (list, tuple):
+        told = [_in_mode(each, train=train) for each in value]
+        return type(value)(told) if any(map(operator.is_not, told, value)) else value
+    if type(value) is dict:
+        told = {name: _in_mode(each, train=train) for name, each in value.items()}
+        return told if any(told[name] is not each for name, each in value.items()) else value
+    return value
 
 
 def _apply_linen(model: Any, options: Options, variables: Any, images: Any) -> Any:
@@ -73,21 +103,45 @@ def of_nnx(model: Any, variables: Any, options: Mapping[str, Any]) -> tuple[Appl
             f"got {described(variables)}"
         )
     told = with_mode(type(model).__call__, options)
-    copy = nnx.merge(*nnx.split(model))
-    # Not ``train``: it is a method.
-    copy.eval(training=False, is_training=False)
+    needs_rngs = takes_rngs(model) and "rngs" not in options
+    copy = nnx_in_mode(nnx.merge(*nnx.split(model)), train=False)
     graph, inexact, rest = nnx.split(copy, _is_inexact, ...)
     others = (rest,) if rest else ()  # a State cannot be hashed
-    return stable(_apply_nnx, graph, others, told), _renewed(inexact)
+    return stable(_apply_nnx, graph, others, needs_rngs, told), _renewed(inexact)
+
+
+def nnx_in_mode(module: Any, *, train: bool) -> Any:
+    """An NNX module set to train or evaluate, in place."""
+    from flax import nnx
+
+    change = module.train if train else module.eval
+    if callable(change):  # else it is an attribute
+        change()
+    for _, each in nnx.iter_modules(module):
+        for name, evaluating in EVALUATION.items():
+            if not callable(getattr(each, name, print)):
+                setattr(each, name, evaluating != train)
+    return module
+
+
+def takes_rngs(module: Any) -> bool:
+    """Whether an NNX module is given its random numbers with the images."""
+    return "rngs" in inspect.signature(type(module).__call__).parameters
 
 
 def _apply_nnx(
-    graph: Any, others: tuple[Any, ...], options: Options, variables: Any, images: Any
+    graph: Any,
+    others: tuple[Any, ...],
+    needs_rngs: bool,
+    options: Options,
+    variables: Any,
+    images: Any,
 ) -> Any:
     from flax import nnx
 
+    given = {"rngs": nnx.Rngs(0)} if needs_rngs else {}
     # Counters of random keys are written to while the network runs: on copies.
-    return nnx.merge(graph, *_renewed((variables, *others)))(images, **dict(options))
+    return nnx.merge(graph, *_renewed((variables, *others)))(images, **given, **dict(options))
 
 
 def _is_inexact(path: tuple[Any, ...], variable: Any) -> bool:
@@ -111,25 +165,33 @@ def of_equinox(model: Any, state: Any, options: Mapping[str, Any]) -> tuple[Appl
         )
         raise InputError(f"variables must be {expected}; got {described(state)}")
     call = type(model).__call__
-    key = {"key": None} if "key" in inspect.signature(call).parameters else {}
-    told = with_mode(call, {**key, **options})
+    takes_key = "key" in inspect.signature(call).parameters and "key" not in options
+    told = with_mode(call, options)
     params, static = eqx.partition(model, eqx.is_inexact_array)
-    function = stable(_apply_equinox, static, has_state, batch_axis(model), told)
+    function = stable(_apply_equinox, static, has_state, takes_key, batch_axis(model), told)
     return function, Variables(params, _renewed(state)) if has_state else params
 
 
 def _apply_equinox(
-    static: Any, has_state: bool, axis_name: Any, options: Options, variables: Any, images: Any
+    static: Any,
+    has_state: bool,
+    takes_key: bool,
+    axis_name: Any,
+    options: Options,
+    variables: Any,
+    images: Any,
 ) -> Any:
     import equinox as eqx
 
     params, state = variables if has_state else (variables, None)
     model = eqx.nn.inference_mode(eqx.combine(params, static))
 
+    given = {"key": jax.random.key(0)} if takes_key else {}
+
     def of_image(image: Any, state: Any) -> Any:
         if not has_state:
-            return model(image, **dict(options))
-        *outputs, _ = model(image, state, **dict(options))
+            return model(image, **given, **dict(options))
+        *outputs, _ = model(image, state, **given, **dict(options))
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     return jax.vmap(of_image, in_axes=(0, None), axis_name=axis_name)(images, state)
@@ -173,7 +235,8 @@ def _apply_haiku(
     images: Any,
 ) -> Any:
     parts = variables if has_state else (variables,)
-    returned = apply(*parts, *((None,) if takes_rng else ()), images, **dict(options))
+    key = (jax.random.key(0),) if takes_rng else ()  # drawn from whether it matters or not
+    returned = apply(*parts, *key, images, **dict(options))
     return returned[0] if has_state else returned
 
 

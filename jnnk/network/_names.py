@@ -14,9 +14,14 @@ KERNELS = ("kernel", "weight", "w")
 
 
 def unboxed(path: Sequence[Any]) -> Path:
-    """A JAX key path without the box around its leaf, if it has one."""
-    path = tuple(path)
-    return path[:-1] if path[-1:] == (jax.tree_util.GetAttrKey("value"),) else path
+    """A JAX key path without the box around its leaf, if it has one.
+
+    Flax's boxes lie in dicts; an attribute ``value`` of another attribute is one of a module.
+    """
+    keys, last = [*path[:-1]], [*path[-1:]]
+    is_value = last == [jax.tree_util.GetAttrKey("value")]
+    is_box = is_value and bool(keys) and not isinstance(keys[-1], jax.tree_util.GetAttrKey)
+    return tuple(keys) if is_box else tuple(path)
 
 
 def leaf_path(path: Sequence[Any]) -> str:

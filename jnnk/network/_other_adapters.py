@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jnnk.network._evaluation import with_mode
+from jnnk.network._evaluation import STREAM, with_mode
 from jnnk.network._frameworks import batch_axis
 from jnnk.network._named_trees import NamedTree, like_tree, named_tree
 from jnnk.network._names import PyTree, leaf_path
@@ -45,10 +45,13 @@ class EquinoxAdapter:
         told = dict(with_mode(call, {}, train=train))
         takes_key = "key" in inspect.signature(call).parameters
         images = jnp.moveaxis(images, -1, 1)
-        keys = jax.random.split(key, len(images)) if train and key is not None else None
+        # In evaluation a module draws from one key, whether that matters or not.
+        fixed, keys = jax.random.key(0), None
+        if takes_key and train and key is not None:
+            keys = jax.random.split(jax.random.fold_in(key, STREAM), len(images))
 
         def of_image(image: Any, state: Any, key: Any) -> tuple[Any, Any]:
-            given = {**told, "key": key} if takes_key else told
+            given = {**told, "key": fixed if key is None else key} if takes_key else told
             if state is None:
                 return module(image, **given), None
             *outputs, state = module(image, state, **given)
@@ -131,7 +134,8 @@ class HaikuAdapter:
         if self.has_state:
             parts.append(like_tree(state, own_state))
         if list(inspect.signature(apply).parameters)[len(parts)] == "rng":
-            parts.append(key if train else None)
+            # Drawn from in evaluation too, whether it matters or not.
+            parts.append(key if train and key is not None else jax.random.key(0))
         told = with_mode(apply, {}, train=train)
         returned = apply(*parts, images, **dict(told))
         if not self.has_state:
@@ -174,7 +178,7 @@ class FunctionsAdapter:
 
 
 def _of_functions(adapter: FunctionsAdapter, key: Any, images: Any) -> PyTree:
-    return adapter.functions[0](key, images)
+    return jax.tree.map(jnp.asarray, adapter.functions[0](key, images))
 
 
 def _has_params(variables: PyTree) -> bool:

@@ -11,6 +11,8 @@ from jnnk.network._patterns import Layout, sizes_of
 
 #: Constants of more elements are repeated from their distinct rows when the program runs.
 _LARGE = 2**15
+#: Runs of computed elements and constants that are joined as they come.
+_FEW = 8
 
 
 def placed(part: Part, target: Layout) -> jax.Array:
@@ -63,10 +65,36 @@ def _filled(
         if each > axis and index is not None and place is not None:
             index = index[place >= 0]
         rest.append(index)
+    runs = np.split(np.arange(len(found)), np.flatnonzero(np.diff(found >= 0)) + 1)
+    if len(runs) <= _FEW:  # put one after the other, which costs less than an order
+        return _joined(
+            part, array, axis, rest, [(indices[run], bool(found[run[0]] >= 0)) for run in runs]
+        )
     rest[axis] = indices[found < 0]
     both = jnp.concatenate([array, constants(part, rest)], axis=axis)
     order = np.concatenate([np.flatnonzero(found >= 0), np.flatnonzero(found < 0)])
     return taken(both, np.argsort(order), axis)
+
+
+def _joined(
+    part: Part,
+    array: jax.Array,
+    axis: int,
+    rest: list[np.ndarray | None],
+    runs: Sequence[tuple[np.ndarray, bool]],
+) -> jax.Array:
+    """Runs of indices along an axis: of elements that are computed, and of constants."""
+    pieces: list[jax.Array] = []
+    start = 0
+    for indices, is_computed in runs:
+        if is_computed:
+            end = start + len(indices)
+            pieces.append(jax.lax.slice_in_dim(array, start, end, axis=axis))
+            start = end
+        else:
+            rest[axis] = indices
+            pieces.append(constants(part, rest))
+    return jnp.concatenate(pieces, axis=axis)
 
 
 def constants(part: Part, wanted: Sequence[np.ndarray | None]) -> jax.Array:

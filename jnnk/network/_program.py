@@ -64,6 +64,7 @@ class Program:
         inputs: numbers of the inputs.
         constants: numbers of the values that are known, literals among them, and these.
         outputs: numbers of the outputs.
+        keeps_derivatives: whether no function with a derivative of its own was written out.
     """
 
     operations: tuple[Operation, ...]
@@ -71,6 +72,7 @@ class Program:
     inputs: tuple[int, ...]
     constants: Mapping[int, Any]
     outputs: tuple[int, ...]
+    keeps_derivatives: bool = True
 
 
 def run(program: Program, inputs: Sequence[Any], wanted: Sequence[Place]) -> list[Array]:
@@ -129,6 +131,7 @@ def without_unneeded(program: Program) -> Program:
             number[each]: value for each, value in program.constants.items() if each in used
         },
         outputs=renumbered(program.outputs),
+        keeps_derivatives=program.keeps_derivatives,
     )
 
 

@@ -247,6 +247,13 @@ def _taken(operation: Operation, inputs: Sequence[Part], shift: Shift, layout: L
 
 def _interleaved(array: jax.Array, fill: jax.Array, axis: int, wanted: np.ndarray) -> jax.Array:
     """Puts padding between and around elements of an axis."""
+    inside = np.flatnonzero(wanted >= 0)
+    before, after = (inside[0], len(wanted) - 1 - inside[-1]) if len(inside) else (0, len(wanted))
+    if before + len(inside) + after == len(wanted):  # around them alone
+        config = [
+            (int(before), int(after), 0) if a == axis else (0, 0, 0) for a in range(array.ndim)
+        ]
+        return jax.lax.pad(array, fill, config)
     config = [(0, 1 if each == axis else 0, 0) for each in range(array.ndim)]
     order = np.where(wanted >= 0, np.cumsum(wanted >= 0) - 1, array.shape[axis])
     return taken(jax.lax.pad(array, fill, config), order, axis)

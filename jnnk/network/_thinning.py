@@ -76,7 +76,8 @@ class Thinning:
 
         Returns:
             ``small(variables_small, *args, **kwargs)``. It traces ``fn`` at each call, so that it
-            belongs inside of `jax.jit`; what ``jax.checkpoint`` would compute again is kept. It
+            belongs inside of `jax.jit`; what ``jax.checkpoint`` would compute again is kept, and a
+            derivative of its own around a convolution is replaced by that of what it computes. It
             raises an `InputError` for variables that are not those of this thinning, or if ``fn``
             reads what was removed.
         """

@@ -59,6 +59,7 @@ class _Lists:
         self.operations: list[Operation] = []
         self.shapes: list[jax.ShapeDtypeStruct] = []
         self.constants: dict[int, Any] = {}
+        self.keeps_derivatives = True
 
     def new(self, like: Any) -> int:
         self.shapes.append(jax.ShapeDtypeStruct(like.shape, like.dtype))
@@ -87,8 +88,11 @@ class _Lists:
             if called is None:
                 made = [self.new(variable.aval) for variable in equation.outvars]
                 body = written_out(equation.params["jaxpr"]) if _is_scan(equation) else None
+                self.keeps_derivatives &= body is None or body.keeps_derivatives
                 self.operations.append(Operation(equation, tuple(read), tuple(made), body))
             else:
+                if equation.primitive.name in CUSTOM:
+                    self.keeps_derivatives = False
                 made = self.write_out(called.jaxpr, [*map(self.constant, called.consts)], read)
             numbers.update(zip(equation.outvars, made, strict=True))
         return [number_of(atom) for atom in jaxpr.outvars]
@@ -106,6 +110,7 @@ def written_out(jaxpr: ClosedJaxpr) -> Program:
         tuple(inputs),
         lists.constants,
         tuple(outputs),
+        lists.keeps_derivatives,
     )
 
 

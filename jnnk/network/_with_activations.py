@@ -59,7 +59,11 @@ class WithActivations:
                     "name layers that see each image once"
                 )
         maps = [self._maps(layer) for layer in layers]
-        return outputs_with(network, structure, layers, maps, (variables, images, args))
+        inputs = (variables, images, args)
+        outputs, activations = outputs_with(network, structure, layers, maps, inputs)
+        if not network.program.keeps_derivatives:
+            outputs = self.apply_fn(variables, images, *args)
+        return outputs, activations
 
     def _chosen(self, network: Network) -> list[Layer]:
         known = {layer.name: layer for layer in layers_of(network)}
@@ -82,8 +86,10 @@ def with_activations(
 ) -> WithActivations:
     """A network as a function that returns its outputs and the activations of its layers.
 
-    It can be jitted and differentiated as the network itself, whose own derivatives hold; what
-    ``jax.checkpoint`` would compute again is kept.
+    It can be jitted and differentiated as the network itself; what ``jax.checkpoint`` would compute
+    again is kept. Derivatives of its own hold, but for one around a convolution (such as a
+    quantised one with ``jax.custom_vjp``): that holds in the outputs alone, which are then computed
+    apart, and activations are differentiated as what they are computed by.
 
     Args:
         apply_fn: ``(variables, images, *others) -> anything``, traceable by JAX.

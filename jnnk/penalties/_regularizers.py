@@ -1,6 +1,5 @@
 """Penalties on a network's activations, by name, as a term of the training loss."""
 
-import fnmatch
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from jax import Array
 from jax.core import Tracer
 
 from jnnk._core.errors import InputError
+from jnnk._core.patterns import matching
 from jnnk.penalties._decorrelation import cka_penalty, decorrelation_penalty
 from jnnk.penalties._overlap_penalty import overlap_penalty
 
@@ -50,9 +50,8 @@ def make_regularizer(
 
     def regularizer(activations: dict[str, Array], labels: Array, key: Array) -> Array:
         del labels
-        chosen = [
-            layer for layer in activations if any(fnmatch.fnmatchcase(layer, p) for p in layers)
-        ]
+        matched = {layer for pattern in layers for layer in matching(activations, pattern)}
+        chosen = [layer for layer in activations if layer in matched]
         if not chosen:
             raise InputError(
                 f"layers: none matches {' '.join(layers)}; known: {', '.join(activations)}"

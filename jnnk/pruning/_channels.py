@@ -5,7 +5,6 @@ kernels that read them are masked, so that `jnnk.compact` drops the channels who
 keep-rate for every group, all criteria compare at equal MACs.
 """
 
-import fnmatch
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from jax import Array
 from jaxtyping import Float, Real
 
 from jnnk._core.arrays import ArrayLike
+from jnnk._core.patterns import matching
 from jnnk._core.whole_numbers import whole_number
 from jnnk.graphs import NNKGraph
 from jnnk.measures import RedundancyCurve, redundancy_curve
@@ -252,7 +252,7 @@ def _rates(keep_rate: float | Mapping[str, float], convs: list[str]) -> dict[str
     rates = dict.fromkeys(convs, 1.0)
     for pattern, rate in reversed(by_pattern.items()):
         check_share("keep_rate", rate)
-        matched = fnmatch.filter(convs, pattern)
+        matched = matching(convs, pattern)
         if not matched and isinstance(keep_rate, Mapping):
             known = ", ".join(convs)
             raise ValueError(f"keep_rate: {pattern!r} matches no prunable conv; there are {known}")

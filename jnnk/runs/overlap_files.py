@@ -39,7 +39,8 @@ def layer_file(folder: pathlib.Path, epoch: Epoch, layer: str, kind: str) -> pat
         layer: its name.
         kind: ``"json"``, ``"npz"``, ``"top.npz"`` or ``"pictures.npz"``.
     """
-    return epoch_folder(folder, epoch) / f"{layer.replace('/', '-')}.{kind}"
+    name = layer.replace("%", "%25").replace("-", "%2D").replace("/", "-")  # one for each layer
+    return epoch_folder(folder, epoch) / f"{name}.{kind}"
 
 
 def epoch_folder(folder: pathlib.Path, epoch: Epoch) -> pathlib.Path:

@@ -21,7 +21,7 @@ from jnnk.network._names import PyTree, named_leaves
 from jnnk.runs.folder import write_bytes
 from jnnk.runs.torch_names import FoundTensors, torch_tensors
 
-_FLOATS = ("BF16", "F16", "F32", "F64")
+_KNOWN = ("BF16", "F16", "F32", "F64", "I", "U", "BOOL")  # what dtypes begin with
 _SHOWN = 4  # names that an error lists
 
 
@@ -46,7 +46,7 @@ def write_weights(path: str | os.PathLike[str], variables: PyTree) -> None:
     """
     leaves = named_leaves(variables)
     names = _names(list(leaves))
-    tensors = {names[leaf]: np.ascontiguousarray(array) for leaf, array in leaves.items()}
+    tensors = {names[leaf]: np.asarray(array, order="C") for leaf, array in leaves.items()}
     path = pathlib.Path(path)
     write_bytes(resolved(path.parent) / path.name, safetensors.numpy.save(tensors))
 
@@ -95,7 +95,12 @@ def _tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         open_file(path).close()  # of a FIFO or device, safetensors would wait
         opened: Any = safetensors.safe_open(path, framework="numpy")  # has no annotations
         with opened as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = list(file.keys())
+            dtypes = {name: str(file.get_slice(name).get_dtype()) for name in names}
+            if unknown := [name for name in names if not dtypes[name].startswith(_KNOWN)]:
+                name = unknown[0]
+                raise InputError(f"{path}: {name} is {dtypes[name]}, a dtype that NumPy lacks")
+            return {name: file.get_tensor(name) for name in names}
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(f"{path}: not readable as safetensors: {error}") from error
 

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from jnnk._core.whole_numbers import whole_number
 from jnnk.data import Normalization, normalize
 from jnnk.network import Network
-from jnnk.network._names import PyTree, named_leaves
+from jnnk.network._names import KERNELS, Path, PyTree, leaf_path, named_leaves
 from jnnk.parallel._mesh import DATA, shared_apply
 from jnnk.penalties import Regularizer
 from jnnk.pruning import apply_masks, keep_pruned_zero, masks_from_layers
@@ -27,6 +27,8 @@ from jnnk.pruning._conv_leaves import conv_leaves
 from jnnk.training._augment import pad_crop_flip
 
 OPTIMIZERS = ("sgd", "adam")
+# What libraries call what is no weight of a layer.
+_SCALES_AND_SHIFTS = ("scale", "bias", "b", "offset", "gamma", "beta")
 
 
 class Model(Protocol):
@@ -166,7 +168,18 @@ def _check_normalization(normalization: Normalization) -> None:
 
 
 def _is_decayed(params: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+    """Which leaves are weights of layers: matrices and kernels, not scales, shifts and biases.
+
+    These may have axes of size 1 beside that of channels, as in Equinox and Haiku, or one of the
+    steps of a scan.
+    """
+
+    def is_weight(path: Path, leaf: jax.Array) -> bool:
+        name = leaf_path(path).rpartition("/")[2]
+        is_vector = sum(size > 1 for size in leaf.shape) < 2 and name not in KERNELS
+        return leaf.ndim > 1 and not is_vector and name not in _SCALES_AND_SHIFTS
+
+    return jax.tree_util.tree_map_with_path(is_weight, params)
 
 
 def init_state(

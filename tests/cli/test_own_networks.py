@@ -67,6 +67,35 @@ def of_maps(num_classes):
     return nn.Conv(num_classes, (3, 3))
 
 
+class Growing(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        seen = self.variable("seen", "images", lambda: jnp.zeros((1, 1)))
+        if train and not self.is_initializing():
+            seen.value = jnp.concatenate([seen.value, jnp.ones((1, 1))])
+        return nn.Dense(self.num_classes)(x.mean((1, 2)))
+
+
+class Indexed(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x):
+        order = self.param("order", lambda key: jnp.arange(8))
+        return nn.Dense(self.num_classes)(x[:, order].mean((1, 2)))
+
+
+class Flat(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(4, (3, 3), name="conv")(x))
+        return nn.Dense(self.num_classes)(x.reshape(len(x), -1))
+
+
 def no_logits(num_classes):
     def init(key, images):
         return {"w": jnp.ones(3)}
@@ -184,6 +213,22 @@ def test_nothing_is_imported_by_the_word_of_a_folder(words, home, capsys):
         assert "evil" not in sys.modules
 
 
+def test_no_command_is_suggested_that_a_folder_worded(home, capsys):
+    create_run(home / "run", TrainConfig(model="a:b; rm -r x", dataset="digits")._asdict())
+    line = fails(capsys, "inspect", "run")
+    assert "this run's network is none that --model package.module:factory names" in line
+    assert "rm" not in line
+
+
+@pytest.mark.thorough
+def test_a_network_of_one_number_of_images_is_exported_without_stablehlo(home, capsys):
+    name = ["--model", "my_nets:Flat"]
+    told(capsys, "train", *name, *DATA, "--epochs", "1", "--out", "flat")
+    assert main(["export", "flat", *name, "--data-dir", ".", "--out", "out"]) == 0
+    assert "trained.stablehlo is not written: the network cannot be" in capsys.readouterr().err
+    assert [path.name for path in (home / "out").iterdir()] == ["trained.safetensors"]
+
+
 @pytest.mark.thorough
 def test_commands_go_on_with_a_run_that_is_named(run, capsys):
     """What the study has done is not done again."""
@@ -253,6 +298,14 @@ def test_whole_channels_go(run, home, capsys):
 def test_channels_stop_training_by_themselves(home, capsys):
     found = told(capsys, "train", *MODEL, *DATA, "--stop", "channel-nnk", "--out", "stopped")
     assert 0 <= found["test_accuracy"] <= 1
+    pytest.importorskip("equinox")
+    pytest.importorskip("haiku")
+    write_nets(home, more=OTHERS)
+    forget()
+    words = ["--model", "my_nets:of_equinox", "--epochs", "2", "--patience", "1", "--out", "other"]
+    with jax.numpy_dtype_promotion("standard"):
+        told(capsys, "train", *words, *DATA, "--stop", "channel-nnk")
+        told(capsys, "export", "other", *words[:2], "--data-dir", ".", "--out", "out")
 
 
 @pytest.mark.thorough
@@ -286,9 +339,11 @@ def test_inspect_shows_the_network_as_read(run, capsys):
         ("my_nets:no_arguments", "it must take (num_classes=...): got an unexpected keyword"),
         ("my_nets:raises", "it raised RuntimeError: no weights there"),
         ("my_nets:returns_text", "it must return a network: model must be a Flax module"),
-        ("my_nets:wide", "its network does not take images of 8 x 8 x 1: "),
+        ("my_nets:wide", "its network does not take images of 8 x 8 x 1, when it is initialised: "),
         ("my_nets:of_maps", "must return logits (2, 2) of 2 images, it returned (2, 8, 8, 2)"),
         ("my_nets:no_logits", "the network must return logits: an array"),
+        ("my_nets:Growing", "other collections/seen/images is float32(1, 1) at the start and"),
+        ("my_nets:Indexed", "images of 8 x 8 x 1, when it is trained: TypeError: grad requires"),
         (":small", "expected package.module:factory"),
         ("my_nets:", "expected package.module:factory"),
         ("my-nets:small", "expected package.module:factory"),

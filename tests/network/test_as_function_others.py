@@ -143,7 +143,10 @@ def haiku_net(with_state):
         (lambda: with_state_module(variables={"a": 1}), "make_with_state .* got dict with 'a'$"),
         (lambda: as_function(Equinox(jax.random.key(0)), 3), "must be left out .* got int$"),
         (lambda: as_function(haiku_net(False)), "the parameters that init .* got None$"),
-        (lambda: as_function(haiku_net(False), ({}, {})), "the parameters that .* got tuple$"),
+        (
+            lambda: as_function(haiku_net(False), ({}, {})),
+            "the parameters that .* got a tuple of dict",
+        ),
         (lambda: as_function(haiku_net(True), {}), "parameters and state that .* nothing in it$"),
         (lambda: as_function(haiku_net(False), {}, train=False), "options must be .* got train$"),
     ],

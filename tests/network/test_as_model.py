@@ -527,7 +527,7 @@ def test_state_of_a_pair_stays_as_it_is():
         (lambda: as_model(3), "model must be a Flax module .* got int$"),
         (lambda: as_model(LinenNet), "got the class LinenNet$"),
         (lambda: as_model(plain_apply), "got function$"),
-        (lambda: as_model((plain_init, plain_apply, 3)), "got tuple$"),
+        (lambda: as_model((plain_init, plain_apply, 3)), "got a tuple of function, function, int$"),
     ],
 )
 def test_other_objects_are_named(wrong, said):

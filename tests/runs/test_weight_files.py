@@ -1,5 +1,7 @@
 """Weights by the paths of leaves or under PyTorch's names, in the layout of any network."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -108,6 +110,24 @@ def test_what_is_written_is_read(rename, tmp_path):
     safetensors.numpy.save_file({rename(name): each for name, each in tensors.items()}, path)
     found = read_weights(path, like, network=network)
     jax.tree.map(np.testing.assert_array_equal, found, variables)
+
+
+def test_numbers_without_axes_are_written_and_read(tmp_path):
+    _, like, network = made(Net())
+    like = {**like, "batch_stats": {**like["batch_stats"], "count": jnp.zeros((), jnp.int32)}}
+    variables = jax.tree.map(lambda leaf: np.asarray(random(*leaf.shape), leaf.dtype), like)
+    write_weights(tmp_path / "net.safetensors", variables)
+    found = read_weights(tmp_path / "net.safetensors", like, network=network)
+    jax.tree.map(np.testing.assert_array_equal, found, variables)
+
+
+def test_dtypes_that_numpy_lacks_are_refused_by_name(tmp_path):
+    _, like, network = made(Net())
+    header = json.dumps({"fc1.weight": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}})
+    content = len(header).to_bytes(8, "little") + header.encode() + bytes(2)
+    (tmp_path / "net.safetensors").write_bytes(content)
+    with pytest.raises(InputError, match=r"fc1.weight is F8_E4M3, a dtype that NumPy lacks"):
+        read_weights(tmp_path / "net.safetensors", like, network=network)
 
 
 def test_names_in_both_collections_keep_them(tmp_path):
