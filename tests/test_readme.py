@@ -3,6 +3,7 @@
 import pathlib
 import re
 
+import jax
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -40,9 +41,19 @@ def test_files_of_ours_that_are_named_are_there(path):
 @pytest.mark.parametrize("path", WITH_PYTHON, ids=lambda path: path.stem)
 def test_the_python_runs(path, capsys):
     program = compile("\n".join(python(path)), str(path), "exec")
-    exec(program, {"__name__": "readme"})
+    names = {"__name__": "readme"}
+    exec(program, names)
     if path == README:
+        sizes = [sum(leaf.size for leaf in jax.tree.leaves(names[name]))
+                 for name in ("small_variables", "variables")]  # fmt: skip
+        assert sizes[0] < sizes[1]
         assert "MACs" in capsys.readouterr().out
+
+
+def test_each_own_network_takes_eight_lines_to_become_smaller():
+    blocks = [block for block in python(README) if "as_function(n" in block]
+    assert len(blocks) == 3 and all("jnnk.compact" in block for block in blocks)
+    assert all(len(list(filter(None, block.splitlines()))) <= 8 for block in blocks)
 
 
 def test_own_networks_and_overlap_in_the_loss_are_run():

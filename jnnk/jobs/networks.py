@@ -55,6 +55,12 @@ def told_network(model: Model, dataset: Dataset, progress: Progress) -> Network:
             "the network has no kernels of more than one position, which are what is pruned; "
             "jnnk inspect shows what was read of it"
         )
+    return told_channels(model, dataset, progress)
+
+
+def told_channels(model: Model, dataset: Dataset, progress: Progress) -> Network:
+    """The network whose channels are to be pruned, after a note of each convolution left whole."""
+    network = network_of(model, dataset)
     for each in network.left_out:
         progress.note(f"not pruned: {each.what}: {each.reason}")
     return dataclasses.replace(network, left_out=())

@@ -12,7 +12,7 @@ from jnnk._core.patterns import matching
 from jnnk.data import Dataset
 from jnnk.jobs.criteria import TAYLOR, channel_graphs, taylor
 from jnnk.jobs.finetune import prune_and_finetune
-from jnnk.jobs.networks import logits_of, told_network
+from jnnk.jobs.networks import logits_of, told_channels
 from jnnk.jobs.train import load_state, require_trained
 from jnnk.network import compact
 from jnnk.pruning import channel_masks, prunable_groups, taylor_channel_scores
@@ -37,7 +37,7 @@ def prune_channels(
     """
     folder = run.path / "channels" / config.channels
     require_trained(run)
-    network = told_network(model, dataset, progress)
+    network = told_channels(model, dataset, progress)
     groups = prunable_groups(network, streams=config.streams)
     if not groups:
         raise InputError("--channels: no convolution of this network has channels that can go")

@@ -38,12 +38,21 @@ def channel_groups(
     alike: dict[tuple[tuple[int, int], ...], list[int]] = {}
     for unit, found in signatures.items():
         alike.setdefault(tuple((place, len(each)) for place, each in found), []).append(unit)
-    return tuple(
+    groups = [
         _group(convs, paths, units.axes, [signatures[unit] for unit in members], reason)
         for key, all_members in alike.items()
         for members, reason in _by_reason(all_members, units.reasons)
         if key
-    )
+    ]
+    told = {name for group in groups for name in group.producers}
+    return (*groups, *(_kept(conv) for conv in convs if conv.name not in told))
+
+
+def _kept(conv: Conv) -> Group:
+    """The filters of a convolution that no group cuts."""
+    in_scan = "it runs in a scan, whose steps share a leaf"
+    reason = in_scan if conv.axes.stack else "an axis of its kernel is no axis of the leaf alone"
+    return Group(conv.output_shape[-1], (conv.name,), (), (), reason)
 
 
 def _indices_of(units: np.ndarray) -> list[tuple[int, np.ndarray]]:

@@ -112,8 +112,9 @@ def make_masks(
             layout: of Equinox, Haiku or plain functions, of any number of dimensions, grouped,
             transposed, stacked by ``scan``. They are looked at as ``(h, w, Cin, Cout)``: see
             `jnnk.network.Conv` for the axes; of grouped convolutions Cin counts the channels of a
-            group; of one dimension w is 1, of three ``(d, h, w)`` is taken as ``(d, h * w)``; the
-            filters of all steps of a scan are one layer's.
+            group; of transposed ones Cin is what they read and Cout what they make, as of others,
+            and dilation changes nothing; of one dimension w is 1, of three ``(d, h, w)`` is taken
+            as ``(d, h * w)``; the filters of all steps of a scan are one layer's.
 
     Returns:
         A mask with the treedef of ``params``; layers left out keep all that ``previous`` kept.

@@ -121,6 +121,29 @@ def test_unused_layers_are_not_computed():
     assert calls == [4, 4]  # the last batch is filled up
 
 
+def test_layers_behind_those_chosen_are_not_computed():
+    calls = []
+
+    def report(x):
+        calls.append(len(x))
+        return np.asarray(x)
+
+    def apply_fn(variables, images):
+        early = jax.nn.relu(jax.lax.conv(images, variables["early"], (1, 1), "SAME"))
+        same = jax.ShapeDtypeStruct(early.shape, early.dtype)
+        late = jax.lax.conv(
+            jax.pure_callback(report, same, early), variables["late"], (1, 1), "SAME"
+        )
+        return late.sum((1, 2, 3))
+
+    variables = {"early": jnp.ones((2, 1, 3, 3)), "late": jnp.ones((2, 2, 3, 3))}
+    images = np.ones((4, 1, 5, 5), np.float32)
+    (early,) = capture(apply_fn, variables, images, layers=["early"], batch_size=4)
+    assert early.values.shape == (4, 5, 5, 2) and not calls
+    list(capture(apply_fn, variables, images, layers=["late"], batch_size=4))
+    assert calls == [4]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

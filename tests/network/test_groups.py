@@ -12,6 +12,7 @@ from jnnk import models
 from jnnk.network import read
 from jnnk.network._compaction import compact
 from jnnk.network._names import leaves_by_path
+from jnnk.pruning import KeepRate
 
 
 def masks_without(variables, slices_and_channels):
@@ -48,11 +49,32 @@ def test_slices_of_a_channel_go_together(row):
     assert_close(jax.jit(small_fn)(small, row.images), expected)
 
 
+@each_network_at_length
+def test_networks_under_random_masks_become_smaller_ones(row):
+    apply_fn, variables, network = read_row(row)
+    masks = jnnk.make_masks(
+        variables,
+        criterion="random",
+        selection=KeepRate(0.4, "layer"),
+        key=jax.random.key(1),
+        pointwise=True,
+        network=network,
+    )
+    small_fn, small = compact(apply_fn, variables, masks, row.images)
+    masked = jnnk.apply_masks(variables, masks)
+    expected = jax.jit(apply_fn)(masked, row.images)
+    assert_close(jax.jit(small_fn)(small, row.images), expected)
+
+
 @each_network
 def test_all_convolutions_are_in_groups(row):
     _, _, network = read_row(row)
     made = {name for group in network.groups() for name in group.producers}
-    assert made == {conv.name for conv in network.convs if conv.steps == 1}
+    assert made == {conv.name for conv in network.convs}
+    for group in network.groups():
+        if any(network[name].steps > 1 for name in group.producers):
+            assert group.reason == "it runs in a scan, whose steps share a leaf"
+            assert group.size == network[group.producers[0]].output_shape[-1]
     for group in network.groups():
         for slices in group.slices:
             assert slices.indices.shape[0] == group.size

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from network.networks import ROWS, each_network, each_network_at_length, read_row
+from network.rows import random_images
 
 from jnnk import models
 from jnnk.network import capture, read, with_activations
@@ -64,9 +66,12 @@ def test_activations_are_those_of_the_library(row):
         else:
             wanted |= {f"{conv.name}[{step}]": values[step] for step in range(conv.steps)}
     assert found.keys() == wanted.keys()
+    captured = {layer.name: layer.values for layer in capture(apply_fn, variables, row.images)}
+    assert captured.keys() == wanted.keys()
     for name, values in wanted.items():
         assert found[name].shape[::3] == (len(row.images), values.shape[-1])
         close(found[name], jnp.reshape(values, found[name].shape))
+        close(captured[name], found[name])
 
 
 @pytest.mark.parametrize(
@@ -102,6 +107,85 @@ def test_capture_in_passes_and_parts():
     close(few.values, expected[name][..., [1]])
     before = list(capture(apply_fn, variables, row.images, site="conv"))
     assert any((a.values != b.values).any() for a, b in zip(before, captured, strict=True))
+
+
+class Plain(nn.Module):
+    """Strides, dilations, a stride of a transposed convolution, one of a scan."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(4, (3, 3), strides=(2, 1), use_bias=False, name="strided")(x))
+        x = nn.relu(nn.Conv(6, (3, 1), kernel_dilation=2, use_bias=False, name="dilated")(x))
+        x = nn.relu(nn.ConvTranspose(2, (2, 2), strides=(2, 2), use_bias=False, name="up")(x))
+        return x.mean((1, 2))
+
+
+def plain():
+    model, images = Plain(), random_images(3, 8, 6, 3)
+    variables = model.init(jax.random.key(0), images)
+    return model, variables, images
+
+
+def test_the_conv_site_is_the_output_of_flax_s_own_layer():
+    model, variables, images = plain()
+    _, seen = model.apply(variables, images, capture_intermediates=True)
+    layers = list(capture(model.apply, variables, images, site="conv"))
+    assert [layer.name for layer in layers] == ["strided", "dilated", "up"]
+    for layer in layers:
+        close(layer.values, seen["intermediates"][layer.name]["__call__"][0])
+
+
+def test_what_is_told_of_a_convolution():
+    model, variables, images = plain()
+    network = read(model.apply, variables, images)
+    told = [
+        (c.strides, c.kernel_dilation, c.input_dilation, c.is_transposed, c.kernel_size, c.params)
+        for c in network.convs
+    ]
+    assert told == [
+        ((2, 1), (1, 1), (1, 1), False, (3, 3), 108),
+        ((1, 1), (2, 2), (1, 1), False, (3, 1), 72),
+        ((1, 1), (1, 1), (2, 2), True, (2, 2), 48),
+    ]
+    assert {conv.channel_axis for conv in network.convs} == {3}
+    chw = read(
+        lambda kernel, x: jax.lax.conv(x, kernel, (1, 1), "SAME"),
+        jax.ShapeDtypeStruct((4, 3, 3, 3), "float32"),
+        jax.ShapeDtypeStruct((2, 3, 8, 8), "float32"),
+    )
+    assert chw.convs[0].channel_axis == 1
+    assert str(network) == TABLE
+
+
+TABLE = """\
+conv     kernel  in  out  stride      output  weights   MACs
+strided       3   3    4   2 x 1   4 x 6 x 4      108  2,592
+dilated   3 x 1   4    6       1   4 x 6 x 6       72  1,728  dilation 2
+up            2   6    2       1  8 x 12 x 2       48  1,152  transposed, stride 2
+all                                               228  5,472"""
+
+
+def kernel_of(variables, images):
+    return jax.lax.conv(images, variables["kernel"], (1, 1), "SAME")
+
+
+@pytest.mark.parametrize(
+    ("inside", "name"),
+    [
+        (lambda v, x: jax.lax.cond(x.sum() > 0, lambda y: kernel_of(v, y), lambda y: y, x), "cond"),
+        (lambda v, x: jax.lax.fori_loop(0, v["n"], lambda _, y: kernel_of(v, y), x), "while"),
+        (
+            lambda v, x: jax.lax.while_loop(lambda y: y.sum() < 9, lambda y: kernel_of(v, y), x),
+            "while",
+        ),
+    ],
+)
+def test_convolutions_that_are_not_followed_are_listed(inside, name):
+    variables = {"kernel": jnp.ones((3, 3, 3, 3)), "n": jnp.array(2)}
+    network = read(inside, variables, jnp.ones((2, 3, 4, 4)))
+    assert network.convs == ()
+    assert [each.what for each in network.left_out] == [f"convolutions in {name}"]
+    assert f"convolutions in {name}" in str(network)
 
 
 BATCH_NORM = ("mean", "shift"), ("scale", "scale"), ("var", "statistic"), ("bias", "shift")
