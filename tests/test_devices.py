@@ -23,7 +23,7 @@ from jnnk.data import first_images, load, only_classes
 from jnnk.experiments import channel_pruning, early_stopping, overlap, pruning, regularizer
 from jnnk.experiments.overlap_epochs import Trajectory
 from jnnk.experiments.overlap_settings import Settings as OverlapSettings
-from jnnk.experiments.runner import Network
+from jnnk.experiments.runner import LoadedNetwork
 from jnnk.runs.protocols import PROTOCOLS
 
 pytestmark = pytest.mark.thorough
@@ -81,7 +81,7 @@ def reproduce_all(folder: pathlib.Path, digits) -> None:
         return jax.jit(convnet().init)(jax.random.key(seed), jnp.zeros((1, 8, 8, 1)))
 
     two = only_classes(digits, ("0", "1"))
-    network = Network("net", convnet(), weights(0))
+    network = LoadedNetwork("net", convnet(), weights(0))
     pruning.reproduce_pruning(
         folder / "pruning", [network], digits,
         settings=pruning.Settings(criteria=("weight",), steps=8, bracket_images=40, batch_size=32),
@@ -110,7 +110,7 @@ def reproduce_all(folder: pathlib.Path, digits) -> None:
         overlap.Inputs(
             create=lambda rate: convnet(rate, classes=2),
             run_dataset=digits,
-            pair=[Network(str(seed), convnet(), weights(seed)) for seed in (0, 1)],
+            pair=[LoadedNetwork(str(seed), convnet(), weights(seed)) for seed in (0, 1)],
             pair_dataset=digits,
             trajectories=[Trajectory("net", convnet(), 1, weights)],
             trajectory_dataset=digits,

@@ -24,6 +24,7 @@ from jnnk.data import _own_data as own_data
 from jnnk.data._image_files import read_images
 from jnnk.data._tfds_features import check_features
 from jnnk.models.weights import WeightsError, load_safetensors, save_safetensors
+from jnnk.pruning import load_masks, save_masks
 from jnnk.report.figures.channels import ChannelPictures
 from jnnk.runs.folder import (
     create_run,
@@ -33,7 +34,6 @@ from jnnk.runs.folder import (
     write_json,
     write_json_lines,
 )
-from jnnk.runs.mask_files import load_masks, save_masks
 from jnnk.runs.overlap_files import LayerArrays, read_npz, write_npz
 from jnnk.runs.settings import TrainConfig
 

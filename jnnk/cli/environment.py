@@ -33,7 +33,10 @@ def find_devices() -> None:
 
 def is_first_process() -> bool:
     """Joins the other processes, before anything asks for a device; whether this one speaks."""
-    join_processes()
+    try:
+        join_processes()
+    except InputError as error:
+        raise InputError(f"--distributed: {error}") from None
     return is_first()
 
 

@@ -25,8 +25,8 @@ from jnnk.models import (
     save_safetensors,
 )
 from jnnk.network import Network
+from jnnk.pruning import save_masks as save_own_masks
 from jnnk.runs.folder import write_bytes
-from jnnk.runs.mask_files import save_masks as save_own_masks
 from jnnk.runs.network_record import NetworkRecord, network_record
 from jnnk.runs.settings import TrainConfig
 from jnnk.runs.weight_files import read_weights, write_weights

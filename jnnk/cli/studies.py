@@ -56,7 +56,7 @@ def reproduce(args: argparse.Namespace, progress: Progress) -> Answer:
 def _overlap(args: argparse.Namespace) -> Reproduction:
     from jnnk.experiments.overlap import Inputs, reproduce_overlap
     from jnnk.experiments.overlap_epochs import Trajectory
-    from jnnk.experiments.runner import Network
+    from jnnk.experiments.runner import LoadedNetwork
 
     loaded = networks.load(_cifar10(args)._replace(model="convnet6"))
     convnet: Any = loaded.model
@@ -70,7 +70,9 @@ def _overlap(args: argparse.Namespace) -> Reproduction:
         trajectories.append(Trajectory(f"ch32_{name}", convnet, 20, load))
     for name in ("dense", "channel_regularized"):
         file = args.shared / "weights" / f"resnet20_projection_{name}_cifar10.safetensors"
-        pair.append(Network(name.replace("_", " "), resnet, networks.load_weights(resnet, file)))
+        pair.append(
+            LoadedNetwork(name.replace("_", " "), resnet, networks.load_weights(resnet, file))
+        )
     inputs = Inputs(
         create=lambda rate: networks.create("convnet5", num_classes=2, dropout=rate),
         run_dataset=dataset,
@@ -133,7 +135,7 @@ def _channel_pruning(args: argparse.Namespace) -> Reproduction:
 
 def _public_resnets(args: argparse.Namespace) -> tuple[list[Any], Dataset]:
     """The CIFAR ResNets with their published weights, and CIFAR-10."""
-    from jnnk.experiments.runner import Network
+    from jnnk.experiments.runner import LoadedNetwork
 
     resnets = []
     for name in ("resnet20", "resnet32"):
@@ -142,7 +144,7 @@ def _public_resnets(args: argparse.Namespace) -> tuple[list[Any], Dataset]:
         loaded = networks.load(config)
         model: Any = loaded.model
         assert loaded.variables is not None, "the settings name weights"
-        resnets.append(Network(name, model, loaded.variables))
+        resnets.append(LoadedNetwork(name, model, loaded.variables))
     return resnets, loaded.dataset
 
 

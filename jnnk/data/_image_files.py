@@ -232,8 +232,8 @@ def _upright(image: Image.Image) -> Image.Image:
         orientation = image.getexif().get(_ORIENTATION)
     except _DAMAGED:  # of the description alone: viewers show the pixels as they are
         return image
-    how = _UPRIGHT.get(orientation) if orientation else None
-    return image if how is None else image.transpose(how)
+    turn = _UPRIGHT.get(orientation) if orientation else None
+    return image if turn is None else image.transpose(turn)
 
 
 def _square(image: Image.Image, size: int) -> Image.Image:

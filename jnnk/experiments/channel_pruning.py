@@ -22,7 +22,7 @@ import jnnk.network
 from jnnk import pruning
 from jnnk.data import Dataset, first_images
 from jnnk.experiments.pruning import Accuracies
-from jnnk.experiments.runner import Network, run_cases
+from jnnk.experiments.runner import LoadedNetwork, run_cases
 from jnnk.graphs import NNKGraph
 from jnnk.jobs.criteria import channel_graphs
 from jnnk.jobs.finetune import latency_gain
@@ -66,7 +66,7 @@ class Removal(NamedTuple):
 
 def reproduce_channel_pruning(
     folder: pathlib.Path,
-    networks: list[Network],
+    networks: list[LoadedNetwork],
     dataset: Dataset,
     *,
     settings: Settings | None = None,
@@ -140,7 +140,7 @@ class _StudiedNetwork:
     """One network: its graphs and programs are made once, when first needed."""
 
     folder: pathlib.Path
-    network: Network
+    network: LoadedNetwork
     dataset: Dataset
     settings: Settings
     progress: Progress
@@ -174,7 +174,7 @@ class _StudiedNetwork:
             if not (is_new_mask or removal.is_tuned):
                 continue
             masks = pruning.channel_masks(
-                variables["params"], self._wiring, criterion,
+                variables["params"], self._read_network, criterion,
                 keep_rate=removal.keep_rate, streams=removal.streams,
                 graphs=self._graphs if criterion in OF_GRAPHS else None, key=jax.random.key(seed),
             )  # fmt: skip
@@ -194,12 +194,12 @@ class _StudiedNetwork:
     def _graphs(self) -> dict[str, NNKGraph]:
         _, model, variables = self.network
         options = {"images": self.settings.graph_images, "neighbors": self.settings.neighbors}
-        groups = pruning.prunable_groups(self._wiring, streams=True).values()
+        groups = pruning.prunable_groups(self._read_network, streams=True).values()
         convs = tuple(dict.fromkeys(name for group in groups for name in group.producers))
         return channel_graphs(model, variables, self.dataset, convs, **options)
 
     @functools.cached_property
-    def _wiring(self) -> jnnk.network.Network:
+    def _read_network(self) -> jnnk.network.Network:
         return network_of(self.network.model, self.dataset)
 
     def _cost(self, folder: pathlib.Path, masks: Any) -> CompactCost:

@@ -20,7 +20,7 @@ from jnnk.data import Dataset
 from jnnk.experiments.overlap_epochs import Trajectory, measure_epochs
 from jnnk.experiments.overlap_runs import measure_runs
 from jnnk.experiments.overlap_settings import Settings, study_layers
-from jnnk.experiments.runner import Network, run_cases
+from jnnk.experiments.runner import LoadedNetwork, run_cases
 from jnnk.files.schema import TableRow
 from jnnk.measures import correlation
 from jnnk.report.figures import overlap as figures
@@ -62,7 +62,7 @@ class Inputs(NamedTuple):
 
     create: Callable[[float], Module]  # makes the small network for a dropout rate
     run_dataset: Dataset  # it is trained on two classes of these
-    pair: list[Network]  # the networks compared at every depth
+    pair: list[LoadedNetwork]  # the networks compared at every depth
     pair_dataset: Dataset  # images, normalised for them
     trajectories: list[Trajectory]  # the networks followed through training
     trajectory_dataset: Dataset  # images, normalised for them
@@ -123,7 +123,7 @@ def reproduce_overlap(
 
 def measure_pair(
     folder: pathlib.Path,
-    networks: list[Network],
+    networks: list[LoadedNetwork],
     dataset: Dataset,
     settings: Settings,
     progress: Progress,
@@ -133,7 +133,7 @@ def measure_pair(
     The data set has the normalisation that the networks want.
     """
 
-    def measure(network: Network) -> MeasuredNetwork:
+    def measure(network: LoadedNetwork) -> MeasuredNetwork:
         evaluate = make_evaluate(network.model, normalization=dataset.normalization)
         predict = make_predict(network.model, normalization=dataset.normalization)
         return MeasuredNetwork(

@@ -17,7 +17,7 @@ import numpy as np
 
 from jnnk.data import Dataset
 from jnnk.experiments.bisection import last_true
-from jnnk.experiments.runner import Network
+from jnnk.experiments.runner import LoadedNetwork
 from jnnk.files.schema import TableRow
 from jnnk.jobs.fit import Evaluate
 from jnnk.jobs.trainer import Recipe, Trainer, masked
@@ -53,7 +53,7 @@ class Settings(NamedTuple):
 
 def reproduce_pruning(
     folder: pathlib.Path,
-    networks: list[Network],
+    networks: list[LoadedNetwork],
     dataset: Dataset,
     *,
     settings: Settings | None = None,
@@ -170,7 +170,7 @@ def summary_table(records: Sequence[PruningCase]) -> list[TableRow]:
 
 
 def _finetune(
-    network: Network,
+    network: LoadedNetwork,
     dataset: Dataset,
     evaluate: Evaluate,
     settings: Settings,

@@ -17,7 +17,7 @@ Case = TypeVar("Case")
 Record = TypeVar("Record")
 
 
-class Network(NamedTuple):
+class LoadedNetwork(NamedTuple):
     """A trained network that a study measures."""
 
     name: str  # shown in tables, and the name of its folder

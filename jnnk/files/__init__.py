@@ -1,1 +1,1 @@
-"""Files of strangers, read and written so that nothing in them leads out of their folder."""
+"""Untrusted files, read and written so that nothing in them leads out of their folder."""

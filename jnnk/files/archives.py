@@ -1,4 +1,4 @@
-"""Numpy archives (.npz) read as files of strangers are: whole, unpickled, or an error."""
+"""Numpy archives (.npz) read as untrusted files are: whole, unpickled, or an error."""
 
 import math
 import pathlib

@@ -1,4 +1,4 @@
-"""Files written and read so that nothing in a folder of strangers leads out of it.
+"""Files written and read so that nothing in an untrusted folder leads out of it.
 
 What is written goes to a new file of a random name, in a folder opened part by part without
 following links, and is renamed to its place. What is read is a regular file of a bounded size.

@@ -137,7 +137,7 @@ def check_options(num_neighbors: int, block_size: int, method: str) -> tuple[int
 
 
 def check_array(name: str, value: object, *kinds: type) -> None:
-    """Raises ValueError on what is no array (lists are none), or of none of the kinds of dtype."""
+    """Raises ValueError if the value is not an array, or its dtype is of none of the kinds."""
     if not is_array(value):
         raise ValueError(f"{name} must be an array, got {type(value).__name__}")
     if not any(jnp.issubdtype(value.dtype, kind) for kind in kinds):

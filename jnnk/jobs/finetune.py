@@ -12,10 +12,9 @@ from jnnk.jobs.fit import Evaluate
 from jnnk.jobs.networks import logits_of
 from jnnk.jobs.trainer import Recipe, Trainer
 from jnnk.network import Network, compact
-from jnnk.pruning import MaskSummary, summarize
+from jnnk.pruning import MaskSummary, save_masks, summarize
 from jnnk.runs.contents import train_config
 from jnnk.runs.folder import Run
-from jnnk.runs.mask_files import save_masks
 from jnnk.runs.progress import Progress
 from jnnk.runs.records import FineTuned, Latency
 from jnnk.runs.settings import ChannelConfig, PruneConfig

@@ -1,4 +1,4 @@
-"""A run's network as the library takes any: a function of variables and images, and its wiring."""
+"""A run's network as the library takes any: a function of variables and images, and as read."""
 
 import dataclasses
 import functools

@@ -29,14 +29,12 @@ from jnnk.jobs.overlap import (
 from jnnk.measures import LayerPlan, Rates, plan_layer
 from jnnk.measures._rates import pair_seconds, query_seconds
 from jnnk.network import LayerActivations, capture, layer_shapes
-from jnnk.network._capture import MEMORY_LIMIT
+from jnnk.network._capture import BATCH_SIZE, MEMORY_LIMIT
 from jnnk.network._passes import split_passes
 from jnnk.parallel._mesh import AXES
 from jnnk.runs.folder import Run
 from jnnk.runs.settings import OverlapConfig
 from jnnk.training import Model, make_predict
-
-_BATCH = 256  # images, as `capture` takes them by default
 
 
 class OverlapPlan(NamedTuple):
@@ -131,7 +129,7 @@ def _measure(
     """What this machine takes, and the bytes that the process holds with hardly any data."""
     if not shapes:
         return Rates(0, 0, 0, 0, 0, 0), _resident()
-    batch = images[:_BATCH]
+    batch = images[:BATCH_SIZE]
 
     def answers() -> None:
         list(capture(predict, variables, batch, layers=list(shapes), site="reported"))

@@ -12,6 +12,7 @@ from jnnk._core.whole_numbers import whole_number
 from jnnk.graphs import NNKGraph
 from jnnk.measures._neighborhoods import check_channels
 from jnnk.measures._overlap import weighted_overlap
+from jnnk.measures._statistics import NUM_RESAMPLES
 
 
 class OverlapInterval(NamedTuple):
@@ -37,7 +38,7 @@ def overlap_resamples(
     key: Array,
     *,
     kind: str = "jaccard",
-    num_resamples: int = 200,
+    num_resamples: int = NUM_RESAMPLES,
     block_size: int = 128,
 ) -> Float[Array, "samples C C"]:
     """Bootstrap of the channel overlap: of all images, and of resamples of them.
@@ -70,7 +71,7 @@ def overlap_interval(
     key: Array,
     *,
     kind: str = "jaccard",
-    num_resamples: int = 200,
+    num_resamples: int = NUM_RESAMPLES,
     level: float = 0.95,
     block_size: int = 128,
 ) -> OverlapInterval:

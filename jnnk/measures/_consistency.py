@@ -160,11 +160,11 @@ def _pair_counts(differences: Array, valid: Array, tol: float) -> dict[str, Arra
     """Counts over the pairs of one image's candidates from ``x_j - x_i``, (K, C, D)."""
     products = _products("jcd,kcd->cjk", differences)
     squares = typed_jax.diagonals(products)
-    # [c, j, k]: j eliminates k. On the diagonal it would be a tie: no candidate is its own rival.
-    rivals = valid[:, None] & valid[None, :] & ~jnp.eye(len(valid), dtype=bool)
-    eliminates = (products >= squares[:, :, None]) & rivals[None]
-    speaks = ((squares[:, :, None] > 0) | (squares[:, None, :] > 0)) & rivals[None]
-    kept = ~eliminates & ~jnp.swapaxes(eliminates, 1, 2) & speaks
+    # [c, j, k]: j eliminates k. The diagonal, which would be a tie, is no pair.
+    distinct = valid[:, None] & valid[None, :] & ~jnp.eye(len(valid), dtype=bool)
+    eliminates = (products >= squares[:, :, None]) & distinct[None]
+    informative = ((squares[:, :, None] > 0) | (squares[:, None, :] > 0)) & distinct[None]
+    kept = ~eliminates & ~jnp.swapaxes(eliminates, 1, 2) & informative
 
     # The aggregate anew from whole vectors, not as the sum that the statements are proved by.
     whole = differences.reshape(differences.shape[0], -1)
@@ -172,29 +172,31 @@ def _pair_counts(differences: Array, valid: Array, tol: float) -> dict[str, Arra
     sizes = cast(Array, jnp.diagonal(margins))
     margins = margins - sizes[:, None]
     excess = tol * (sizes[:, None] + sizes[None, :])
-    eliminates_whole = (margins >= 0) & rivals
-    kept_whole = ~eliminates_whole & ~eliminates_whole.T & rivals
+    eliminates_whole = (margins >= 0) & distinct
+    kept_whole = ~eliminates_whole & ~eliminates_whole.T & distinct
 
-    heard = speaks.any(0)
-    kept_everywhere = (kept | ~speaks).all(0) & heard
-    common = (eliminates | ~speaks).all(0) & heard  # [j, k]: j eliminates k in every channel
+    some_informative = informative.any(0)
+    kept_everywhere = (kept | ~informative).all(0) & some_informative
+    common = (eliminates | ~informative).all(
+        0
+    ) & some_informative  # [j, k]: j eliminates k in every channel
     # A channel that sees candidate k and all its rivals in one place takes no side about k.
-    silent = ~speaks.any(1)
-    by_someone = (eliminates.any(1) | silent).all(0) & heard.any(0)
-    scattered = by_someone & ~common.any(0)
+    uninformative = ~informative.any(1)
+    by_any = (eliminates.any(1) | uninformative).all(0) & some_informative.any(0)
+    scattered = by_any & ~common.any(0)
     dropped = margins > excess
     either = eliminates_whole.any(0)
 
     def pairs(mask: Array) -> Array:
         return jnp.triu(mask).sum(dtype=jnp.int32)
 
-    spoken = jnp.triu(speaks).sum((1, 2))
-    shares = jnp.triu(kept).sum((1, 2)) / jnp.maximum(spoken, 1)
+    num_informative = jnp.triu(informative).sum((1, 2))
+    shares = jnp.triu(kept).sum((1, 2)) / jnp.maximum(num_informative, 1)
     return {
-        "pairs": pairs(rivals),
+        "pairs": pairs(distinct),
         "candidates": valid.sum(dtype=jnp.int32),
         "kept": pairs(kept_whole),
-        "kept_by_channel": jnp.mean(shares.astype(differences.dtype), where=spoken > 0),
+        "kept_by_channel": jnp.mean(shares.astype(differences.dtype), where=num_informative > 0),
         "kept_everywhere": pairs(kept_everywhere),
         "kept_violations": pairs(kept_everywhere & (dropped | dropped.T)),
         "eliminated_everywhere": pairs(common | common.T),
@@ -223,11 +225,11 @@ def _neighbor_counts(
 
     found = jax.vmap(in_channel)(channel_indices, strengths)
     valid = candidates >= 0
-    speaks = channel_support.any(1) & channel_apart.any(1)
-    found &= speaks[:, None]
-    everywhere = (found | ~speaks[:, None]).all(0) & speaks.any() & valid
+    informative = channel_support.any(1) & channel_apart.any(1)
+    found &= informative[:, None]
+    everywhere = (found | ~informative[:, None]).all(0) & informative.any() & valid
     somewhere = found.any(0) & valid
-    nowhere = ~somewhere & valid & speaks.any()
+    nowhere = ~somewhere & valid & informative.any()
     masks = {
         "everywhere": everywhere,
         "everywhere_kept": everywhere & neighbors,

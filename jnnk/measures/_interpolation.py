@@ -92,7 +92,7 @@ def _label_vote(graph: NNKGraph, labels: Array, num_classes: int) -> Array:
 
     def add(totals: tuple[Array, Array], channel: NNKGraph) -> tuple[tuple[Array, Array], None]:
         votes = _votes(channel, labels, num_classes=num_classes)
-        return (totals[0] + votes, totals[1] + _speaks(votes)), None
+        return (totals[0] + votes, totals[1] + _has_votes(votes)), None
 
     nothing = (jnp.zeros(shape, graph.weights.dtype), jnp.zeros(shape[0], graph.weights.dtype))
     (summed, voters), _ = jax.lax.scan(add, nothing, _used(graph))
@@ -110,7 +110,7 @@ def channel_vote(probabilities: Float[ArrayLike, "C Q classes"]) -> Float[Array,
         (Q, num_classes); a row of zeros where no channel votes. A dead channel changes nothing.
     """
     probabilities = jnp.asarray(probabilities)
-    voters = _speaks(probabilities).sum(0)
+    voters = _has_votes(probabilities).sum(0)
     return probabilities.sum(0) / jnp.maximum(voters, 1)[:, None]
 
 
@@ -243,8 +243,8 @@ def _winner(graph: NNKGraph, labels: Array, *, num_classes: int) -> tuple[Array,
         wins = (label < num_classes) & (own > 0) & ((own > votes) | first)
         return (jnp.where(wins, own, votes), jnp.where(wins, label, winner)), None
 
-    nobody = (jnp.zeros(num_queries, dtype), jnp.full(num_queries, -1, jnp.int32))
-    (_, winner), _ = jax.lax.scan(contest, nobody, classes)
+    no_vote = (jnp.zeros(num_queries, dtype), jnp.full(num_queries, -1, jnp.int32))
+    (_, winner), _ = jax.lax.scan(contest, no_vote, classes)
     return winner, ~known
 
 
@@ -258,7 +258,7 @@ def _labelled(graph: NNKGraph, labels: Array, num_classes: int) -> tuple[Array, 
     return classes.T, support_weights(graph).T, known.all(1)
 
 
-def _speaks(votes: Array) -> Array:
+def _has_votes(votes: Array) -> Array:
     """Which rows (..., Q) hold a vote, as 1 or 0."""
     return (votes > 0).any(-1).astype(votes.dtype)
 

@@ -1,4 +1,4 @@
-"""Channel overlap: how far two channels agree on which images are neighbours.
+"""Overlap of channels: mean similarity of their NNK neighbourhoods over images.
 
 A channel-wise NNK graph gives every image ``n`` and channel ``c`` a neighbourhood: the support
 ``S_c(n)`` of its NNK weights. Two channels that say the same thing have the same neighbourhoods,

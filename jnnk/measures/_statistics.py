@@ -8,6 +8,9 @@ from scipy import stats
 
 from jnnk._core.arrays import ArrayLike
 
+#: Resamples of a bootstrap, by default.
+NUM_RESAMPLES = 200
+
 
 class Correlation(NamedTuple):
     """A correlation of two measured quantities.
@@ -94,7 +97,11 @@ def correlation(
 
 
 def mean_interval(
-    values: Real[ArrayLike, " Q"], *, level: float = 0.95, num_resamples: int = 200, seed: int = 0
+    values: Real[ArrayLike, " Q"],
+    *,
+    level: float = 0.95,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
 ) -> MeanInterval:
     """A mean over images with its percentile bootstrap interval.
 

@@ -25,6 +25,8 @@ from jnnk.network._with_activations import (
 
 #: What `capture` takes a layer's activations from.
 Site = Literal["activation", "conv", "reported"]
+#: Images a call, by default.
+BATCH_SIZE = 256
 #: Bytes of activations in memory at once, by default.
 MEMORY_LIMIT = 2**30
 
@@ -76,7 +78,7 @@ def capture(
     pooling: str = "none",
     size: int | None = None,
     dtype: DTypeLike = "float32",
-    batch_size: int = 256,
+    batch_size: int = BATCH_SIZE,
     memory_limit: int = MEMORY_LIMIT,
     directory: str | Path | None = None,
 ) -> Iterator[LayerActivations]:

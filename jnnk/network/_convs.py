@@ -1,4 +1,4 @@
-"""What is told of a convolution, and of the channels that hang together."""
+"""What is told of a convolution, and of coupled channels."""
 
 from typing import NamedTuple
 
@@ -144,7 +144,7 @@ class Group(NamedTuple):
     output, or an operation that has no rule, stay.
 
     Attributes:
-        size: number of channels; each can go by itself, with all that hangs together with it.
+        size: number of channels; each can go by itself, with all that is coupled to it.
         producers: names of the convolutions whose filters they are.
         readers: names of the convolutions that read them.
         slices: the slices of parameters and statistics that go with each channel.

@@ -17,7 +17,7 @@ from jnnk.network._units import find_units
 def channel_groups(
     program: Program, convs: Sequence[Conv], paths: Sequence[Path]
 ) -> tuple[Group, ...]:
-    """The channels of a network, by what hangs together, in the order of the network.
+    """The channels of a network in groups of coupled ones, in the order of the network.
 
     Channels of the same slices of the same leaves are in one group: a stream that a later stage
     widens makes two.

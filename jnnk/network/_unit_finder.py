@@ -15,7 +15,7 @@ from jnnk.network._program import CONV, Program
 
 #: The unit of elements that are the same whatever is removed, such as padding.
 NONE = 0
-#: The unit of what always stays: the images, and whatever hangs together with them.
+#: The unit of what always stays: the images, and whatever is coupled to them.
 FIXED = 1
 
 
@@ -164,7 +164,7 @@ class Finder:
         return self.program.shapes[number].shape[axis]
 
     def join_kernel(self, kernel: int, axis: int, made: np.ndarray) -> None:
-        """A kernel that was multiplied by a parameter for each filter hangs together with it."""
+        """A kernel that was multiplied by a parameter for each filter is coupled to it."""
         units = self.units_of(kernel)
         if units.shape[axis] > 1:
             self.join(units, made.reshape([-1 if a == axis else 1 for a in range(units.ndim)]))
@@ -201,13 +201,13 @@ class Finder:
         return False
 
     def _roots(self) -> np.ndarray:
-        """For each unit one that stands for all that it hangs together with."""
+        """For each unit one that stands for all that it is coupled to."""
         edges = np.concatenate([np.empty((2, 0), np.int64), *self.edges], axis=1)
         graph = coo_array((np.ones(edges.shape[1], bool), tuple(edges)), (self.next, self.next))
         return connected_components(graph, directed=False)[1]
 
     def finished(self) -> Units:
-        """The units with those that hang together as one."""
+        """The units, coupled ones as one."""
         for (leaf, _), units in self.of_kernels.items():
             if leaf in self.used_otherwise:
                 self.fix(units, "its weights are not used as a kernel alone")
@@ -221,7 +221,7 @@ class Finder:
         for leaf, units in self.of_leaves.items():
             found = collapsed(roots[units])
             along = [axis for axis, size in enumerate(found.shape) if size > 1]
-            if not along:  # all hangs together: it goes along the only axis there is
+            if not along:  # all are coupled: they go along the only axis there is
                 found, along = roots[units], [a for a, size in enumerate(units.shape) if size > 1]
             if len(along) > 1:
                 reasons.update(

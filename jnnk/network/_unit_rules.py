@@ -119,7 +119,7 @@ def _beside(finder: Finder, operation: Operation, place: int) -> Known:
 
 
 def _follow_reduction(finder: Finder, operation: Operation) -> None:
-    """What is reduced together hangs together."""
+    """What is reduced together is coupled."""
     axes = axes_of(operation, len(finder.program.shapes[operation.inputs[0]].shape))
     for number in operation.inputs:
         units = finder.units_of(number)

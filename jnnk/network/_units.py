@@ -1,4 +1,4 @@
-"""Which elements of a network's values belong to one channel, and which channels hang together.
+"""Which elements of a network's values belong to one channel, and which channels are coupled.
 
 Each filter of a convolution and each output of a dense layer starts a unit. Operations that move
 elements carry the units along; those that join values element by element make units one: what is

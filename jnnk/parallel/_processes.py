@@ -30,7 +30,7 @@ def join_processes() -> None:
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
-            f"--distributed: this process found no others ({reason}); outside of a TPU pod, Slurm, "
+            f"this process found no others ({reason}); outside of a TPU pod, Slurm, "
             "Open MPI and Kubernetes set JAX_COORDINATOR_ADDRESS (HOST:PORT of the first process), "
             "JAX_NUM_PROCESSES and JAX_PROCESS_ID"
         ) from None

@@ -23,6 +23,7 @@ from jnnk.pruning._channels import (
 )
 from jnnk.pruning._linalg.eigenvalues import Eigenvalues, determinant, eigenvalues, gram_determinant
 from jnnk.pruning._linalg.singular_values import singular_values
+from jnnk.pruning._mask_files import load_masks, save_masks
 from jnnk.pruning._masked_optimizer import keep_pruned_zero
 from jnnk.pruning._masks import apply_masks, make_masks, masks_from_layers
 from jnnk.pruning._schedules import Schedule, cubic_schedule
@@ -59,6 +60,7 @@ __all__ = [
     "has_real_eigenvalues",
     "keep_pruned_zero",
     "kernel_scores",
+    "load_masks",
     "make_masks",
     "masks_from_layers",
     "network_magnitudes",
@@ -67,6 +69,7 @@ __all__ = [
     "pruned_kernels",
     "pruned_share",
     "pruning_score",
+    "save_masks",
     "singular_values",
     "summarize",
     "taylor_channel_scores",

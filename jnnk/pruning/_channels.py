@@ -1,6 +1,6 @@
-"""Which whole channels of a network can go: by redundancy, and by what others use.
+"""Which whole channels of a network to remove: by redundancy, and by other criteria.
 
-The network's wiring tells what hangs together and who reads it: the filters' kernels and the
+The network tells which channels are coupled and what reads them: the filters' kernels and the
 kernels that read them are masked, so that `jnnk.compact` drops the channels whole. With one
 keep-rate for every group, all criteria compare at equal MACs.
 """
@@ -149,7 +149,7 @@ def channel_masks(
 ) -> PyTree:
     """Mask of a network that removes whole channels.
 
-    Channels that hang together are removed together; their score is the sum over the convolutions
+    Coupled channels are removed together; their score is the sum over the convolutions
     that make them.
 
     Args:

@@ -195,14 +195,14 @@ def _apply_masks(params: PyTree, masks: PyTree) -> PyTree:
     return jax.tree.map(apply, params, masks)
 
 
-def _where_usable(value: ArrayLike, beside: ArrayLike) -> ArrayLike:
-    """An array that can be computed with beside another: off the devices, if they differ."""
-    if not (_is_placed(value) and _is_placed(beside)):
+def _where_usable(value: ArrayLike, other: ArrayLike) -> ArrayLike:
+    """An array that can be combined with another: off the devices, if these differ."""
+    if not (_is_placed(value) and _is_placed(other)):
         return value
     if (
         value.committed
-        and beside.committed
-        and value.sharding.device_set != beside.sharding.device_set
+        and other.committed
+        and value.sharding.device_set != other.sharding.device_set
     ):
         return np.asarray(value)
     return value

@@ -52,11 +52,11 @@ class Silent:
 
     @contextlib.contextmanager
     def task(self, description: str, *, total: int, unit: str) -> Generator[Task]:
-        """A task that nobody sees."""
+        """A task without a display."""
         yield _SilentTask()
 
     def note(self, message: str) -> None:
-        """A sentence that nobody reads."""
+        """Shows nothing."""
 
     def check(self) -> None:
         """Goes on."""

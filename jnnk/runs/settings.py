@@ -9,6 +9,7 @@ CHANNEL_CRITERIA = (
     "redundancy", "weighted_redundancy", "l1_norm", "bn_scale", "spectral_radius",
     "geometric_median", "random",
 )  # fmt: skip
+FINETUNE_LEARNING_RATE = 0.01
 
 
 class TrainConfig(NamedTuple):
@@ -71,7 +72,7 @@ class PruneConfig(NamedTuple):
     sweep_images: int = 1000
     # epochs of training under the mask; None takes a tenth of the training's, at least one
     finetune_epochs: int | None = None
-    finetune_learning_rate: float = 0.01  # peak rate of it
+    finetune_learning_rate: float = FINETUNE_LEARNING_RATE  # peak rate of it
 
 
 class ChannelConfig(NamedTuple):
@@ -86,7 +87,7 @@ class ChannelConfig(NamedTuple):
     neighbors: int = 15  # their candidates K
     # epochs of training under the mask; None takes a tenth of the training's, at least one
     finetune_epochs: int | None = None
-    finetune_learning_rate: float = 0.01  # peak rate of it
+    finetune_learning_rate: float = FINETUNE_LEARNING_RATE  # peak rate of it
 
 
 def spread_epochs(epochs: int, *, count: int = 4) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(KeyboardInterrupt):
-    """Somebody asked the command to end; raised between two steps or measurements.
+    """A signal asked the command to end; raised between two steps or measurements.
 
     Attributes:
         signal: the number of the signal that asked.

@@ -67,6 +67,44 @@ def of_maps(num_classes):
     return nn.Conv(num_classes, (3, 3))
 
 
+class Residual(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(6, (3, 3), name="stem")(x))
+        inner = nn.relu(nn.Conv(4, (3, 3), name="inner")(x))
+        x = nn.relu(x + nn.Conv(6, (3, 3), name="back")(inner))
+        return nn.Dense(self.num_classes)(x.mean((1, 2)))
+
+
+class Pointwise(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(6, (1, 1), name="one")(x))
+        x = nn.relu(nn.Conv(4, (1, 1), name="two")(x))
+        return nn.Dense(self.num_classes)(x.mean((1, 2)))
+
+
+def plain(num_classes):
+    def init(key, images):
+        kernel = jnp.ones((3, 3, images.shape[-1], 4)) / 9
+        return {"conv": kernel, "head": jnp.ones((4, num_classes))}
+
+    def apply(variables, images):
+        from jax import lax, nn
+
+        numbers = ("NHWC", "HWIO", "NHWC")
+        x = lax.conv_general_dilated(
+            images, variables["conv"], (1, 1), "SAME", dimension_numbers=numbers
+        )
+        return nn.relu(x).mean((1, 2)) @ variables["head"]
+
+    return init, apply
+
+
 class Growing(nn.Module):
     num_classes: int
 
@@ -292,6 +330,54 @@ def test_whole_channels_go(run, home, capsys):
     kept = result["kept"]
     assert kept["macs"][1] < kept["macs"][0]
     assert result["compacted"]["largest_difference_of_logits"] < 1e-4
+
+
+TRAIN = [*DATA, "--epochs", "1"]
+
+
+@pytest.mark.thorough
+def test_streams_of_a_network_of_ones_own_are_pruned(home, capsys):
+    name = ["--model", "my_nets:Residual"]
+    told(capsys, "train", *name, *TRAIN, "--out", "run")
+    words = ["prune", "run", *name, "--data-dir", ".", "--share", "0.5", "--finetune-epochs", "1"]
+    result = told(capsys, *words, "--channels", "l1_norm", "--streams")
+    kept = {layer["path"]: layer["filters"] for layer in result["kept"]["layers"]}
+    assert kept == {"stem/kernel": [6, 3], "inner/kernel": [4, 2], "back/kernel": [6, 3]}
+    assert result["compacted"]["largest_difference_of_logits"] < 1e-4
+
+
+@pytest.mark.thorough
+def test_channels_of_pointwise_convolutions_go_though_kernels_stay(home, capsys):
+    name = ["--model", "my_nets:Pointwise"]
+    told(capsys, "train", *name, *TRAIN, "--out", "run")
+    words = ["prune", "run", *name, "--data-dir", ".", "--share", "0.5", "--finetune-epochs", "1"]
+    assert "no kernels of more than one position" in fails(capsys, *words)
+    result = told(capsys, *words, "--channels", "l1_norm")
+    assert result["kept"]["macs"][1] < result["kept"]["macs"][0]
+
+
+@pytest.mark.thorough
+def test_a_pair_of_functions_is_trained_with_overlap_in_the_loss(home, capsys):
+    words = ["--model", "my_nets:plain", *TRAIN, "--out", "run", "--regularizer", "overlap"]
+    told(capsys, "train", *words, "--regularizer-strength", "0.1")
+    (epoch,) = read_json_lines(home / "run" / "metrics.jsonl")
+    assert epoch["penalty"] > 0
+
+
+@pytest.mark.thorough
+def test_weights_under_pytorch_s_names_are_imported(home, capsys):
+    draw = np.random.default_rng(0)
+    shapes = {"stem": (6, 1, 3, 3), "inner": (4, 6, 3, 3), "back": (6, 4, 3, 3), "Dense_0": (2, 6)}
+    tensors = {f"{name}.weight": draw.normal(size=s).astype("f4") for name, s in shapes.items()}
+    tensors |= {f"{name}.bias": np.ones(s[0], "f4") for name, s in shapes.items()}
+    safetensors.numpy.save_file(tensors, home / "torch.safetensors")
+    name = ["--model", "my_nets:Residual"]
+    told(capsys, "import-weights", "torch.safetensors", *name, *DATA[:2], "--out", "run")
+    told(capsys, "export", "run", *name, "--data-dir", ".", "--out", "out")
+    found = safetensors.numpy.load_file(home / "out" / "trained.safetensors")
+    np.testing.assert_array_equal(
+        found["inner/kernel"], tensors["inner.weight"].transpose(2, 3, 1, 0)
+    )
 
 
 @pytest.mark.thorough

@@ -14,7 +14,7 @@ from jnnk.data import Dataset, Normalization, only_classes
 from jnnk.experiments import channel_pruning as pruning
 from jnnk.experiments import early_stopping as stopping
 from jnnk.experiments import regularizer
-from jnnk.experiments.runner import Network
+from jnnk.experiments.runner import LoadedNetwork
 from jnnk.jobs.fit import Watched
 from jnnk.runs.records import Interval, LayerMeasures
 
@@ -114,7 +114,7 @@ def test_channel_pruning_study(dataset, tmp_path):
         criteria=("redundancy", "random"), keep_rates=(0.5,), stream_rates=(0.7,), seeds=(0, 1),
         graph_images=32, neighbors=5, test_images=32, tune_images=32, batch_size=16,
     )  # fmt: skip
-    network = [Network("net", model, variables)]
+    network = [LoadedNetwork("net", model, variables)]
     summary = pruning.reproduce_channel_pruning(tmp_path, network, dataset, settings=settings)
     removed = [(row.keep_rate, row.streams, row.criterion) for row in summary]
     assert removed == [

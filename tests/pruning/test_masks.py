@@ -26,14 +26,15 @@ from jnnk.pruning import (
     cubic_schedule,
     keep_pruned_zero,
     kernel_scores,
+    load_masks,
     make_masks,
     masks_from_layers,
+    save_masks,
     summarize,
 )
 from jnnk.pruning._conv_leaves import conv_kernels
 from jnnk.pruning._kept import contributes
 from jnnk.pruning._selection import num_pruned
-from jnnk.runs.mask_files import load_masks, save_masks
 
 KEY = jax.random.key(0)
 

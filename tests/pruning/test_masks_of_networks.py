@@ -12,8 +12,14 @@ from network.networks import each_network_at_length, read_row
 import jnnk
 from jnnk.network import read
 from jnnk.network._names import leaves_by_path
-from jnnk.pruning import KeepRate, masks_from_layers, summarize, taylor_scores
-from jnnk.runs.mask_files import load_masks, save_masks
+from jnnk.pruning import (
+    KeepRate,
+    load_masks,
+    masks_from_layers,
+    save_masks,
+    summarize,
+    taylor_scores,
+)
 
 
 def positions_of(row, path, rank):

@@ -10,36 +10,42 @@ import safetensors
 import safetensors.numpy
 
 from jnnk._core.errors import InputError
-from jnnk.files.safe_files import open_file, resolved
+from jnnk.files.safe_files import open_file, replace_file, resolved
 from jnnk.network import Network
 from jnnk.network._names import PyTree, named_leaves
-from jnnk.pruning import masks_from_layers
+from jnnk.parallel import on_first
 from jnnk.pruning._conv_leaves import conv_leaves
-from jnnk.runs.folder import write_bytes
+from jnnk.pruning._masks import masks_from_layers
 
 
 def save_masks(
     path: str | os.PathLike[str], masks: PyTree, *, network: Network | None = None
 ) -> None:
-    """Write a mask, the whole file or nothing.
+    """Writes a mask, the whole file or nothing.
+
+    Of several processes all must call it, and the first one writes.
 
     Args:
         path: file to write; one boolean tensor ``(Cin, Cout)`` for each conv kernel, named by its
             path in the tree.
         masks: a mask.
         network: the one that it was made with, if it was made with one.
+
+    Raises:
+        InputError: if a folder on the way is a link.
+        OSError: naming the file, if it cannot be written.
     """
     leaves, convs = named_leaves(masks), conv_leaves(masks, network=network)
     layers = {name: np.asarray(conv.keep(leaves[name])) for name, conv in convs.items()}
     content = safetensors.numpy.save(layers, metadata={"format": "jnnk masks"})
-    path = pathlib.Path(path)
-    write_bytes(resolved(path.parent) / path.name, content)
+    path = resolved(pathlib.Path(path).parent) / pathlib.Path(path).name
+    on_first(lambda: replace_file(path, content), name=f"writing {path}")
 
 
 def load_masks(
     path: str | os.PathLike[str], params: PyTree, *, network: Network | None = None
 ) -> PyTree:
-    """Read a mask of the given parameters.
+    """Reads a mask of the given parameters.
 
     Args:
         path: file written by ``save_masks``.
