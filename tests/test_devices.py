@@ -35,6 +35,21 @@ TRAINING = [*NETWORK, "--epochs", "2", "--batch-size", "32", "--learning-rate", 
 MEASURING = ["--images", "40", "--neighbors", "5", "--layers", "conv[45]"]
 PRUNING = ["--criteria", "weight", "--sweep-images", "40", "--share", "0.5"]
 TUNING = ["--finetune-epochs", "1"]
+#: A network of one's own.
+OWN = """
+from flax import nnx
+
+
+class Net(nnx.Module):
+    def __init__(self, num_classes):
+        rngs = nnx.Rngs(0)
+        self.conv = nnx.Conv(1, 4, (3, 3), rngs=rngs)
+        self.norm = nnx.BatchNorm(4, rngs=rngs)
+        self.head = nnx.Linear(4, num_classes, rngs=rngs)
+
+    def __call__(self, x):
+        return self.head(nnx.relu(self.norm(self.conv(x))).mean((1, 2)))
+"""
 
 
 def run_every_command(folder: pathlib.Path) -> None:
@@ -68,6 +83,12 @@ def run_every_command(folder: pathlib.Path) -> None:
     jnnk("train", *where, *TRAINING, "--stop", "channel-nnk", "--out", stopped)
     jnnk("train", *where, *TRAINING, *mesh, "--stop", "nnk", "--out", folder / "mesh")
     jnnk("overlap", folder / "mesh", *MEASURING, *mesh)
+    (folder / "own_net.py").write_text(OWN)
+    sys.path.insert(0, str(folder))
+    own = ["--model", "own_net:Net"]
+    penalty = ["--regularizer", "overlap", "--regularizer-strength", "0.1"]
+    jnnk("train", *own, *where, *TRAINING[4:], *mesh, *penalty, "--out", folder / "mesh-own")
+    jnnk("overlap", folder / "mesh-own", *own, *MEASURING[:4], *mesh)
     reproduce_all(folder, digits)
 
 
@@ -168,7 +189,7 @@ def test_every_command_gives_the_same_records(made, devices):
     assert list(found) == list(expected) and len(expected) > 40
     for name, record in expected.items():
         # Gradients that devices add up differ in their last digits, and so does what follows.
-        if not name.startswith("mesh/"):
+        if not name.startswith(("mesh/", "mesh-own/")):
             assert_same(found[name], record, name)
 
 
@@ -202,10 +223,11 @@ def test_exports_are_the_same_to_the_bit(made, devices, name):
 
 
 @pytest.mark.parametrize("devices", DEVICES[1:])
-def test_a_mesh_differs_by_rounding_only(made, devices):
+@pytest.mark.parametrize("run", ["mesh", "mesh-own"])
+def test_a_mesh_differs_by_rounding_only(made, devices, run):
     losses = []
     for number in (1, devices):
-        lines = (made[number] / "mesh" / "metrics.jsonl").read_text().splitlines()
+        lines = (made[number] / run / "metrics.jsonl").read_text().splitlines()
         losses.append([json.loads(line)["loss"] for line in lines])
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
 

@@ -1,13 +1,13 @@
 """Whether an analysis of a program holds for another one, traced at another batch size."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from jnnk.network._axiswise import AXISWISE
+from jnnk.network._axiswise import AXISWISE, axes_of
 from jnnk.network._partial import Analysis
 from jnnk.network._program import Operation, Program
 from jnnk.network._tracing import closed, written_out
@@ -29,15 +29,15 @@ def holds_for(program: Program, analysis: Analysis, other: Program) -> bool:
     if len(program.shapes) != len(other.shapes) or not _same_constants(program, other):
         return False
     changed: set[tuple[Any, Any]] = set()
-    resized: set[int] = set()
+    resized: dict[int, list[int]] = {}
     for number in range(len(program.shapes)):
         axes = _changed_axes(program, other, number)
         if axes is None or not _is_uniform(analysis, number, axes):
             return False
         one, two = program.shapes[number].shape, other.shapes[number].shape
         changed.update((one[axis], two[axis]) for axis in axes)
-        resized.update([number] if axes else [])
-    if any(_counts(operation, analysis, resized) for operation in program.operations):
+        resized[number] = axes
+    if any(_counts(program, operation, analysis, resized) for operation in program.operations):
         return False
     return _same_operations(program, other, changed)
 
@@ -103,13 +103,25 @@ def _is_uniform(analysis: Analysis, number: int, axes: Sequence[int]) -> bool:
     )
 
 
-def _counts(operation: Operation, analysis: Analysis, resized: set[int]) -> bool:
+def _counts(
+    program: Program, operation: Operation, analysis: Analysis, resized: Mapping[int, list[int]]
+) -> bool:
     """Whether a constant may be a sum over an axis whose size differs."""
-    if operation.name not in AXISWISE and operation.name != "dot_general":
+    if not any(analysis.known[number].value.any() for number in operation.outputs):
         return False
-    return not resized.isdisjoint(operation.inputs) and any(
-        bool(analysis.known[number].value.any()) for number in operation.outputs
+    return any(
+        not set(resized[number]).isdisjoint(summed)
+        for number, summed in zip(operation.inputs, _summed(program, operation), strict=False)
     )
+
+
+def _summed(program: Program, operation: Operation) -> list[Sequence[int]]:
+    """Of each input of a reduction or a product, the axes that it goes along."""
+    if operation.name == "dot_general":
+        return [*operation.params["dimension_numbers"][0]]
+    if operation.name not in AXISWISE:
+        return []
+    return [axes_of(operation, len(program.shapes[each].shape)) for each in operation.inputs]
 
 
 def _same_operation(one: Operation, other: Operation, changed: set[tuple[Any, Any]]) -> bool:
