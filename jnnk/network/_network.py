@@ -1,5 +1,6 @@
 """What a network is made of, as read from its program."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,10 @@ class Network:
 
     def groups(self) -> tuple[Group, ...]:
         """The channels of the network, by what has to be removed together; see `Group`."""
+        return self._groups
+
+    @functools.cached_property
+    def _groups(self) -> tuple[Group, ...]:
         return channel_groups(self.program, self.convs, self.paths)
 
     def __repr__(self) -> str:

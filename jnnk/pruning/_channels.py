@@ -6,11 +6,13 @@ keep-rate for every group, all criteria compare at equal MACs.
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jaxtyping import Float, Real
 
 from jnnk._core.arrays import ArrayLike
@@ -185,7 +187,7 @@ def channel_masks(
     rates = _rates(keep_rate, list(groups))
     leaves = leaves_by_path(params)
     convs = {conv.path: conv for conv in network.convs}
-    layers: dict[str, Array] = {}
+    layers: dict[str, Any] = {}
     for number, (name, group) in enumerate(groups.items()):
         pruned = num_pruned(group.size, rates[name])
         # Fewer pruned, so that a multiple is kept.
@@ -195,18 +197,22 @@ def channel_masks(
         folded = None if key is None else jax.random.fold_in(key, number)
         scores = _group_scores(leaves, network, group, criterion, graphs, folded)
         keep = keep_largest(scores[:, None], pruned)[:, 0]
+        if not isinstance(keep, Tracer):
+            keep = np.asarray(keep)  # small programs for every layer take longest to compile
         for slices in group.slices:
             if slices.path in convs:
                 conv, path = convs[slices.path], leaf_path(path_in(leaves, slices.path))
-                whole = jnp.ones(ConvLeaf(conv.kernel_shape, conv.axes).kernel_shape[2:], bool)
+                whole = np.ones(ConvLeaf(conv.kernel_shape, conv.axes).kernel_shape[2:], bool)
                 layers[path] = layers.get(path, whole) & _kept_slices(slices, conv, keep)
     return masks_from_layers(params, layers, network=network)
 
 
-def _kept_slices(slices: Slices, conv: Conv, keep: Array) -> Array:
+def _kept_slices(slices: Slices, conv: Conv, keep: Any) -> Any:
     """Which kernels are not cut with the channels that go, (Cin, 1) or (1, Cout)."""
     size = conv.kernel_shape[slices.axis]
-    kept = jnp.ones(size, bool).at[slices.indices].set(keep[:, None])
+    channels = np.full(size, -1)  # which of the group's a slice belongs to
+    channels[slices.indices] = np.arange(len(slices.indices))[:, None]
+    kept = (channels < 0) | keep[channels]
     return kept[None] if slices.axis == conv.axes.output else kept[:, None]
 
 

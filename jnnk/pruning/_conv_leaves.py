@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jnnk._core.arrays import ArrayLike
 from jnnk.network import Conv, Network
@@ -51,7 +52,8 @@ class ConvLeaf(NamedTuple):
         """Which kernels are kept, (Cin, Cout), as a float32 mask of the leaf, 1 by position."""
         sizes = [self._mask_shape[axis] for axis in self._order]
         back = [self._order.index(axis) for axis in range(len(sizes))]
-        return jnp.transpose(jnp.asarray(keep, jnp.float32).reshape(sizes), back)
+        xp = np if isinstance(keep, np.ndarray) else jnp
+        return jnp.asarray(xp.transpose(xp.asarray(keep, xp.float32).reshape(sizes), back))
 
     def keep(self, mask: ArrayLike) -> jax.Array:
         """Which kernels a mask of the leaf keeps, in any position: bool (Cin, Cout)."""

@@ -62,7 +62,7 @@ def masks_from_layers(
         if name not in convs:
             return jnp.ones((), jnp.float32)
         conv = convs[name]
-        return conv.mask(layers[name] if name in layers else jnp.ones(conv.kernel_shape[2:]))
+        return conv.mask(layers[name] if name in layers else np.ones(conv.kernel_shape[2:]))
 
     return jax.tree_util.tree_map_with_path(mask_of, params)
 
