@@ -72,7 +72,7 @@ def inputs(dataset):
     return job.Inputs(
         create=create,
         run_dataset=dataset,
-        pair=[job.Network(name, MODEL, weights(7)) for name in ("one", "same")],
+        pair=[job.LoadedNetwork(name, MODEL, weights(7)) for name in ("one", "same")],
         pair_dataset=dataset,
         trajectories=[overlap_epochs.Trajectory("net", MODEL, 2, weights)],
         trajectory_dataset=dataset,
