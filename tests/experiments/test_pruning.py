@@ -43,7 +43,8 @@ def network():
     model = Net()
     params = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))["params"]
     bias = -np.median(predict({"params": params}), axis=0)
-    return job.LoadedNetwork("net", model, {"params": {**params, "fc": {**params["fc"], "bias": bias}}})
+    params = {**params, "fc": {**params["fc"], "bias": bias}}
+    return job.LoadedNetwork("net", model, {"params": params})
 
 
 @pytest.fixture(scope="module")
