@@ -42,16 +42,16 @@ def main():
     print(f"masks of half of the channels of {name}: {taken:.2f} s")
     (small, small_variables), taken = seconds(compact, apply_fn, variables, masks, batch)
     print(f"compact {name}: {taken:.2f} s")
-    times = {"network": [], "what is left of it": []}
+    times = {"the network": [], "what is left of it": []}
     for number in range(2, 12):
         batch = jax.ShapeDtypeStruct((number, *shape[1:]), "float32")
         for key, function, given in (
-            ("network", apply_fn, variables),
+            ("the network", apply_fn, variables),
             ("what is left of it", small, small_variables),
         ):
             times[key].append(seconds(jax.make_jaxpr(function), given, batch)[1])
     for key, taken in times.items():
-        print(f"trace the {key} at another batch size: {statistics.median(taken[1:]):.2f} s")
+        print(f"trace {key} at another batch size: {statistics.median(taken[1:]):.2f} s")
 
 
 if __name__ == "__main__":
