@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from network.thinned import conv
 
 import jnnk
 from jnnk.network import compact, read
@@ -15,11 +16,6 @@ IMAGES = jnp.asarray(RNG.normal(size=(3, 4, 4, 3)), jnp.float32)
 
 def drawn(*shape):
     return jnp.asarray(RNG.normal(size=shape), jnp.float32)
-
-
-def conv(images, kernel):
-    numbers = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=numbers)
 
 
 def in_fortrans_order(v, x):

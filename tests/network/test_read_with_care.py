@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from jax import lax
+from network.thinned import conv
 
 import jnnk
 from jnnk import InputError
@@ -22,11 +23,6 @@ IMAGES = jnp.asarray(RNG.normal(size=(4, 6, 6, 3)), jnp.float32)
 
 def drawn(*shape):
     return jnp.asarray(RNG.normal(size=shape), jnp.float32)
-
-
-def conv(images, kernel):
-    numbers = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=numbers)
 
 
 def all_kept(variables):

@@ -8,6 +8,12 @@ from jnnk.network._compaction import compact, thin
 from jnnk.pruning import apply_masks
 
 
+def conv(images, kernel):
+    """A convolution of images in NHWC, as large as they are."""
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=numbers)
+
+
 def random_like(tree, seed=0):
     """Arrays of the shapes in a tree, scaled by the fan-in; variances are positive."""
     rng = np.random.default_rng(seed)
