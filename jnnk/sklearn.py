@@ -79,7 +79,9 @@ class _Neighborhoods(BaseEstimator):
     def _fit_points(self, points: np.ndarray) -> None:
         self._similarity()  # a wrong name should not wait for the first graph
         if not is_whole_number(self.n_neighbors):
-            raise InputError(f"n_neighbors must be a whole number >= 1, got {self.n_neighbors!r}")
+            raise InputError(
+                f"n_neighbors: expected a whole number of at least 1, got {self.n_neighbors!r}"
+            )
         self._points = points
         self.n_samples_fit_ = len(points)
 
@@ -88,7 +90,7 @@ class _Neighborhoods(BaseEstimator):
             if self.similarity not in _SIMILARITIES:
                 known = ", ".join(map(repr, _SIMILARITIES))
                 raise InputError(
-                    f"similarity must be {known} or one of jnnk.graphs, got {self.similarity!r}"
+                    f"similarity: expected {known} or one of jnnk.graphs, got {self.similarity!r}"
                 )
             return _SIMILARITIES[self.similarity]
         return self.similarity
@@ -240,7 +242,7 @@ class NNKClassifier(ClassifierMixin, _Neighborhoods):
 
 def _check_mode(mode: str) -> None:
     if mode not in _MODES:
-        raise InputError(f"mode must be one of {', '.join(_MODES)}, got {mode!r}")
+        raise InputError(f"mode: expected one of {', '.join(_MODES)}, got {mode!r}")
 
 
 def _validated(estimator: BaseEstimator, X: ArrayLike, *y: ArrayLike) -> Any:

@@ -91,7 +91,7 @@ def create(name: str, *, num_classes: int, shortcut: str = "A", **options: Any) 
         ValueError: an unknown name, option or value; the message lists the known ones.
     """
     if name not in _OPTIONS:
-        raise ValueError(f"unknown model {name!r}; known: {', '.join(names())}")
+        raise ValueError(f"name: expected one of {', '.join(names())}, got {name!r}")
     for option in options:
         if option not in _OPTIONS[name]:
             known = ", ".join(_OPTIONS[name])

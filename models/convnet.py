@@ -107,6 +107,6 @@ class ConvNet(nn.Module):
             needed = (2 * needed if layer.pool else needed) + layer.size - 1 - 2 * layer.padding
         if min(size) < needed:
             raise ValueError(
-                f"images: this network needs at least {needed}x{needed} pixels, "
+                f"images: expected at least {needed}x{needed} pixels for this network, "
                 f"got {size[0]}x{size[1]}"
             )

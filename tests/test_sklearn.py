@@ -153,12 +153,12 @@ def test_what_takes_graphs_takes_these(mode, consumer):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"similarity": "linear"}, "similarity must be 'gaussian', 'cosine' or"),
-        ({"n_neighbors": True}, "n_neighbors must be a whole number >= 1, got True"),
-        ({"n_neighbors": 0}, "n_neighbors must be a whole number >= 1, got 0"),
-        ({"n_neighbors": True}, "n_neighbors must be a whole number >= 1, got True"),
-        ({"n_neighbors": 2.0}, "n_neighbors must be a whole number >= 1, got 2.0"),
-        ({"mode": "weight"}, "mode must be one of weights, connectivity, distance, got 'weight'"),
+        ({"similarity": "linear"}, "similarity: expected 'gaussian', 'cosine' or"),
+        ({"n_neighbors": True}, "n_neighbors: expected a whole number of at least 1, got True"),
+        ({"n_neighbors": 0}, "n_neighbors: expected a whole number of at least 1, got 0"),
+        ({"n_neighbors": True}, "n_neighbors: expected a whole number of at least 1, got True"),
+        ({"n_neighbors": 2.0}, "n_neighbors: expected a whole number of at least 1, got 2.0"),
+        ({"mode": "weight"}, "mode: expected one of weights, connectivity, distance, got 'weight'"),
     ],
 )
 def test_wrong_options_are_named(options, message):

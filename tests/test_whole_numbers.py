@@ -89,7 +89,7 @@ def test_options_of_a_wrong_kind_are_named(name):
     call, options = CALLS[name]
     for option, value in options.items():
         for wrong in (float(value), value + 0.5, True, np.bool_(True), str(value), 1j, -1):
-            with pytest.raises(ValueError, match=rf"\b{option} must be a whole number.*got "):
+            with pytest.raises(ValueError, match=rf"\b{option}: expected a whole number.*got "):
                 call(**{**options, option: wrong})
 
 
@@ -194,5 +194,5 @@ def test_neighbours_beyond_int32_are_too_far_for_any_labels():
         partial(measures.label_interpolation, num_classes=3),
         measures.label_overlap,
     ):
-        with pytest.raises(ValueError, match="labels must be those of the points"):
+        with pytest.raises(ValueError, match="labels: expected one of each point"):
             measure(graph, LABELS)

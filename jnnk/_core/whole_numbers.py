@@ -20,7 +20,7 @@ def whole_number(name: str, value: Any, *, least: int = 1) -> int:
         ValueError: if it is no whole number, is traced, or is below ``least``.
     """
     if not is_whole_number(value, least=least):
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
     return operator.index(value)
 
 

@@ -93,7 +93,9 @@ def prune_config(args: argparse.Namespace, folder: pathlib.Path) -> PruneConfig:
     known = (*CRITERIA, "taylor")
     unknown = sorted({*config.criteria, config.criterion}.difference(known))
     if unknown:
-        raise InputError(f"unknown criterion {', '.join(unknown)}; known: {', '.join(known)}")
+        raise InputError(
+            f"--criteria: expected some of {', '.join(known)}, got {', '.join(unknown)}"
+        )
     if config.criterion not in config.criteria:
         config = config._replace(criteria=(*config.criteria, config.criterion))
     return config
@@ -119,7 +121,9 @@ def channel_config(args: argparse.Namespace, folder: pathlib.Path) -> ChannelCon
 def protocol_config(args: argparse.Namespace) -> ProtocolConfig:
     """The named protocol, with the seeds and criteria given."""
     if args.protocol not in PROTOCOLS:
-        raise InputError(f"unknown protocol {args.protocol!r}; known: {', '.join(PROTOCOLS)}")
+        raise InputError(
+            f"--protocol: expected one of {', '.join(PROTOCOLS)}, got {args.protocol!r}"
+        )
     return _merged(PROTOCOLS[args.protocol], {}, args)
 
 

@@ -98,7 +98,7 @@ def find_factory(name: str, options: Mapping[str, Any]) -> Factory:
         inspect.signature(found).bind(num_classes=2, **options)
     except TypeError as error:
         given = ", ".join(f"{each}=..." for each in ("num_classes", *options))
-        raise InputError(f"--model {name}: it must take ({given}): {error}") from None
+        raise InputError(f"--model {name}: expected a function of ({given}): {error}") from None
     except ValueError:  # it tells no signature
         pass
     return Factory(name, found, _source_of(found) or getattr(module, "__file__", None))
@@ -130,7 +130,9 @@ def make_network(
     try:
         model = as_model(made)
     except InputError as error:
-        raise InputError(f"--model {factory.name}: it must return a network: {error}") from None
+        raise InputError(
+            f"--model {factory.name}: expected it to return a network: {error}"
+        ) from None
     shape = " x ".join(map(str, image_shape))
     try:
         logits = _logits_shape(model, image_shape)
@@ -143,8 +145,8 @@ def make_network(
         ) from failed.error
     if logits != (2, num_classes):
         raise InputError(
-            f"--model {factory.name}: its network must return logits {(2, num_classes)} of 2 "
-            f"images, it returned {logits}"
+            f"--model {factory.name}: expected logits {(2, num_classes)} of 2 images from its "
+            f"network, got {logits}"
         )
     return model
 

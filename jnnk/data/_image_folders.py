@@ -52,7 +52,7 @@ def find_splits(path: pathlib.Path) -> tuple[pathlib.Path, list[pathlib.Path]]:
         raise InputError(f"{path}: expected folders of classes in {_names(called)}; they hold none")
     if len(train) > 1 or (tests and not train):
         raise InputError(
-            f"{path}: expected one folder train beside test or val, or folders of classes alone; "
+            f"{path}: expected one folder train beside test or val, or folders of classes alone, "
             f"got {', '.join(folder.name for folder in (*train, *tests))}"
         )
     if not train:

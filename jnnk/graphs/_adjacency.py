@@ -30,7 +30,7 @@ def symmetric_adjacency(
     if keep == "larger_weight":
         return adjacency.maximum(adjacency.T).tocsr()
     if keep != "smaller_error":
-        raise ValueError(f"keep must be 'smaller_error' or 'larger_weight', got {keep!r}")
+        raise ValueError(f"keep: expected 'smaller_error' or 'larger_weight', got {keep!r}")
     errors = np.asarray(graph.errors)
     edges = adjacency.tocoo()
     own = errors[edges.row] <= errors[edges.col]

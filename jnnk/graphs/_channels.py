@@ -85,7 +85,7 @@ def flat_channels(activations: ArrayLike) -> ArrayLike:
     """Activations (N, H, W, C) or (N, D, C) as (N, D, C); ValueError on other shapes."""
     if activations.ndim not in (3, 4):
         raise ValueError(
-            "activations must be (N, H, W, C) or (N, D, C), got shape "
+            "activations: expected (N, H, W, C) or (N, D, C), got shape "
             f"{activations.shape}; give dense features (N, C) as (N, 1, C)"
         )
     num_images, *sizes, num_channels = activations.shape

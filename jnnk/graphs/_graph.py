@@ -87,7 +87,7 @@ class NNKGraph(NamedTuple):
         """
         if self.weights.ndim != 3:
             raise ValueError(
-                f"channel({number}) needs a channel-wise graph with weights (C, Q, K), "
+                f"graph: expected channel({number}) of a channel-wise one with weights (C, Q, K), "
                 f"got {self.weights.shape}"
             )
         return NNKGraph(*(field[number] for field in self))
@@ -116,7 +116,7 @@ class NNKGraph(NamedTuple):
         weights, indices = np.asarray(self.weights), np.asarray(self.indices)
         if weights.ndim != 2:
             raise ValueError(
-                f"to_scipy takes one graph with weights (Q, K), got {weights.shape}; "
+                f"graph: expected weights (Q, K) for to_scipy, got {weights.shape}; "
                 "graph.channel(c) is that of channel c"
             )
         edge_values = weights if values is None else np.asarray(values)

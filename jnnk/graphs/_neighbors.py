@@ -129,7 +129,7 @@ def some_coordinates(points: jax.Array) -> jax.Array:
 def check_options(num_neighbors: int, block_size: int, method: str) -> tuple[int, int]:
     """``(num_neighbors, block_size)`` as Python's own; ValueError on options that mean nothing."""
     if method not in ("exact", "approximate"):
-        raise ValueError(f"method must be 'exact' or 'approximate', got {method!r}")
+        raise ValueError(f"method: expected 'exact' or 'approximate', got {method!r}")
     return (
         whole_number("num_neighbors", num_neighbors),
         whole_number("block_size", block_size),
@@ -139,10 +139,10 @@ def check_options(num_neighbors: int, block_size: int, method: str) -> tuple[int
 def check_array(name: str, value: object, *kinds: type) -> None:
     """Raises ValueError if the value is not an array, or its dtype is of none of the kinds."""
     if not is_array(value):
-        raise ValueError(f"{name} must be an array, got {type(value).__name__}")
+        raise ValueError(f"{name}: expected an array, got {type(value).__name__}")
     if not any(jnp.issubdtype(value.dtype, kind) for kind in kinds):
         names = " or ".join(kind.__name__ for kind in kinds)
-        raise ValueError(f"{name} must be {names}, got {value.dtype}")
+        raise ValueError(f"{name}: expected {names}, got {value.dtype}")
 
 
 def check_exclude(exclude: object, num_queries: int) -> None:
@@ -154,7 +154,7 @@ def check_exclude(exclude: object, num_queries: int) -> None:
     ):
         is_other = is_array(exclude)
         what = f"{exclude.shape} {exclude.dtype}" if is_other else type(exclude).__name__
-        raise ValueError(f"exclude must be an array of {(num_queries,)} integers, got {what}")
+        raise ValueError(f"exclude: expected an array of {(num_queries,)} integers, got {what}")
 
 
 def _check(queries: ArrayLike, points: ArrayLike, exclude: ArrayLike | None) -> None:
@@ -162,10 +162,10 @@ def _check(queries: ArrayLike, points: ArrayLike, exclude: ArrayLike | None) -> 
     for name, array in (("queries", queries), ("points", points)):
         check_array(name, array, jnp.floating)
         if array.ndim != 2:
-            raise ValueError(f"{name} must be (number, D), got shape {array.shape}")
+            raise ValueError(f"{name}: expected (number, D), got shape {array.shape}")
     if queries.shape[1] != points.shape[1]:
         raise ValueError(
-            f"queries and points must agree in D, got {queries.shape} and {points.shape}"
+            f"queries and points: expected the same D, got {queries.shape} and {points.shape}"
         )
     if exclude is not None:
         check_exclude(exclude, queries.shape[0])

@@ -103,18 +103,20 @@ def _nnk_graph(
     check_similarity(similarity)
     check_array("points", points, jnp.floating, jnp.integer, jnp.bool_)
     if points.ndim != 2:
-        raise ValueError(f"points must be (N, D), got shape {points.shape}")
+        raise ValueError(f"points: expected (N, D), got shape {points.shape}")
     num_points = points.shape[0]
     if queries is None:
         if exclude is not None:
-            raise ValueError("exclude goes with queries; points leave themselves out")
+            raise ValueError(
+                "exclude: expected with queries alone, got none; points leave themselves out"
+            )
         exclude = jnp.arange(num_points, dtype=jnp.int32)
         queries = points
         num_candidates = num_points - 1
     else:
         check_array("queries", queries, jnp.floating, jnp.integer, jnp.bool_)
         if queries.ndim != 2 or queries.shape[1] != points.shape[1]:
-            raise ValueError(f"queries must be (Q, {points.shape[1]}), got shape {queries.shape}")
+            raise ValueError(f"queries: expected (Q, {points.shape[1]}), got shape {queries.shape}")
         num_candidates = num_points
     if exclude is None:
         exclude = jnp.full(queries.shape[:1], -1, jnp.int32)

@@ -266,9 +266,9 @@ def _trip_size(dim: int, *, num_neighbors: int, block_size: int) -> int:
 def _axis_sizes(mesh: Mesh) -> dict[str, int]:
     """The size of each of `AXES` in the mesh, 1 where it is not there."""
     if not isinstance(mesh, Mesh):
-        raise TypeError(f"mesh must be a jax.sharding.Mesh, got {type(mesh).__name__}")
+        raise TypeError(f"mesh: expected a jax.sharding.Mesh, got {type(mesh).__name__}")
     if not set(AXES) & set(mesh.axis_names):
-        raise ValueError(f"mesh must have an axis data or channel, got {mesh.axis_names}")
+        raise ValueError(f"mesh: expected an axis data or channel, got {mesh.axis_names}")
     if any(kind != AxisType.Auto for kind in mesh.axis_types):
-        raise ValueError(f"mesh must have axes of type Auto, got {mesh.axis_types}")
+        raise ValueError(f"mesh: expected axes of type Auto, got {mesh.axis_types}")
     return {name: mesh.shape.get(name, 1) for name in AXES}

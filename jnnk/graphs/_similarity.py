@@ -144,11 +144,11 @@ class Gaussian(RadialSimilarity):
         is_name = isinstance(bandwidth, str) and bandwidth in ("kth_neighbor", "median")
         if not (is_name or _is_positive(bandwidth)):
             raise ValueError(
-                "bandwidth must be a positive finite number, 'kth_neighbor' or 'median', "
+                "bandwidth: expected a positive finite number, 'kth_neighbor' or 'median', "
                 f"got {bandwidth!r}"
             )
         if not _is_positive(factor):
-            raise ValueError(f"factor must be positive and finite, got {factor!r}")
+            raise ValueError(f"factor: expected a positive finite number, got {factor!r}")
         object.__setattr__(self, "bandwidth", bandwidth if is_name else float(bandwidth))
         object.__setattr__(self, "factor", float(factor))
 
@@ -251,7 +251,7 @@ def check_similarity(similarity: object) -> None:
     is_known = isinstance(similarity, RadialSimilarity) or callable(similarity)
     if not is_known or isinstance(similarity, type):
         raise ValueError(
-            "similarity must be a RadialSimilarity, such as gaussian(), or a function k(x, y), "
+            "similarity: expected a RadialSimilarity, such as gaussian(), or a function k(x, y), "
             f"got {similarity!r}"
         )
 

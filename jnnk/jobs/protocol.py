@@ -56,7 +56,7 @@ def protocol(
     unfit = sorted(set(config.criteria) - set(THRESHOLD_CRITERIA))
     if unfit or not config.criteria or not config.seeds:
         known = ", ".join(THRESHOLD_CRITERIA)
-        raise InputError(f"a protocol needs seeds and criteria among {known}; got {unfit or None}")
+        raise InputError(f"criteria and seeds: expected some, of {known}, got {unfit or None}")
     if config.batch_size > len(dataset.train_images):
         raise InputError(
             f"protocol {name!r} has batches of {config.batch_size} images, {dataset.name} has "

@@ -119,7 +119,7 @@ def linear_cka(
     """
     if features.shape[0] != others.shape[0]:
         raise ValueError(
-            "both representations must be of the same images; "
+            "representations: expected two of the same images, "
             f"got {features.shape[0]} and {others.shape[0]}"
         )
     x, y = (standardised(_as_rows(jnp.asarray(z))) for z in (features, others))

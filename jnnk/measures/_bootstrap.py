@@ -95,7 +95,7 @@ def overlap_interval(
         ValueError: as `channel_overlap`, or for a level outside (0, 1).
     """
     if not 0 < level < 1:
-        raise ValueError(f"level must lie strictly between 0 and 1; got {level}")
+        raise ValueError(f"level: expected a number between 0 and 1, got {level}")
     pairs = overlap_resamples(
         graph, key, kind=kind, num_resamples=num_resamples, block_size=block_size
     )

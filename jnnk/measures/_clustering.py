@@ -42,7 +42,7 @@ def cluster_channels(overlap: Float[ArrayLike, "C C"]) -> ChannelTree:
     """
     overlap = np.asarray(overlap)
     if overlap.ndim != 2 or overlap.shape[0] != overlap.shape[1]:
-        raise ValueError(f"overlap must be (C, C), got shape {overlap.shape}")
+        raise ValueError(f"overlap: expected (C, C), got shape {overlap.shape}")
     is_live = np.isfinite(np.diagonal(overlap))
     live, dead = np.flatnonzero(is_live), np.flatnonzero(~is_live)
     if len(live) < 2:
@@ -71,7 +71,7 @@ def tree_lines(tree: ChannelTree) -> Float[np.ndarray, "merges 4 2"]:
         positions 0, ..., L - 1 and at height 0.
     """
     if tree.linkage is None:
-        raise ValueError(f"tree must have at least two live channels, got {len(tree.live)}")
+        raise ValueError(f"tree: expected at least two live channels, got {len(tree.live)}")
     positions, heights = list(map(float, tree.leaves)), [0.0] * len(tree.leaves)
     lines: list[list[tuple[float, float]]] = []
     for one, other, height, _ in tree.linkage.tolist():

@@ -105,12 +105,12 @@ def aggregate_consistency(
     num_images, num_channels = activations.shape[0], activations.shape[-1]
     if channels.weights.shape[:2] != (num_channels, num_images):
         raise ValueError(
-            f"channels must be a graph of {num_channels} channels and {num_images} images; "
+            f"channels: expected a graph of {num_channels} channels and {num_images} images, "
             f"got weights of shape {channels.weights.shape}"
         )
     if aggregate.weights.ndim != 2 or aggregate.weights.shape[0] != num_images:
         raise ValueError(
-            f"aggregate must be a graph of {num_images} images without channels; "
+            f"aggregate: expected a graph of {num_images} images without channels, "
             f"got weights of shape {aggregate.weights.shape}"
         )
     points = jnp.moveaxis(jnp.asarray(activations).reshape(num_images, -1, num_channels), 2, 1)

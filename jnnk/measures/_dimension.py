@@ -105,7 +105,7 @@ def two_nn(
     squared_distances = jnp.asarray(squared_distances)
     _check("squared_distances", squared_distances)
     if not 0 < discard < 1:
-        raise ValueError(f"discard must lie strictly between 0 and 1; got {discard}")
+        raise ValueError(f"discard: expected a number between 0 and 1, got {discard}")
     logs, valid = _logs(squared_distances)
     return _two_nn(0.5 * logs, valid, discard=discard)
 
@@ -246,5 +246,5 @@ def _logs(lengths: Array) -> tuple[Array, Array]:
 def _check(name: str, lengths: Array, *, least: int = 2) -> None:
     if lengths.ndim < 2 or lengths.shape[-1] < least:
         raise ValueError(
-            f"{name} must be (..., Q, K) with K at least {least}; got shape {lengths.shape}"
+            f"{name}: expected (..., Q, K) with K at least {least}, got shape {lengths.shape}"
         )

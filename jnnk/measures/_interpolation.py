@@ -81,7 +81,7 @@ def label_vote(
         ValueError: as `label_interpolation`, or for a graph that has not three axes.
     """
     if graph.weights.ndim != 3:
-        raise ValueError(f"graph must have weights (C, Q, K), got {graph.weights.shape}")
+        raise ValueError(f"graph: expected weights (C, Q, K), got {graph.weights.shape}")
     num_classes = whole_number("num_classes", num_classes)
     return _label_vote(graph, labels_of_points(graph, labels), num_classes)
 
@@ -147,7 +147,7 @@ def error_rate(
     labels = integer_labels(labels)
     if labels.shape[0] != probabilities.shape[-2]:
         raise ValueError(
-            f"labels must name the class of each of the {probabilities.shape[-2]} images; "
+            f"labels: expected the class of each of the {probabilities.shape[-2]} images, "
             f"got {labels.shape[0]}"
         )
     return _error_rate_of_votes(jnp.asarray(probabilities), labels)

@@ -22,7 +22,7 @@ def integer_labels(labels: ArrayLike) -> Array:
         labels = np.asarray(labels)
     if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(
-            f"labels must be one axis of integers; got shape {labels.shape} of {labels.dtype}"
+            f"labels: expected one axis of integers, got shape {labels.shape} of {labels.dtype}"
         )
     return jnp.asarray(to_int32(labels, otherwise=-1))
 
@@ -44,7 +44,7 @@ def labels_of_points(graph: NNKGraph, labels: ArrayLike, *, own: bool = False) -
     num_labels, num_queries = labels.shape[0], graph.weights.shape[-2]
     if own and num_labels != num_queries:
         raise ValueError(
-            f"labels must name the class of each of the {num_queries} images; got {num_labels}"
+            f"labels: expected the class of each of the {num_queries} images, got {num_labels}"
         )
     if _is_known(graph.indices) and _is_known(graph.weights):
         with jax.ensure_compile_time_eval():  # a transformation may close over the graph
@@ -52,7 +52,7 @@ def labels_of_points(graph: NNKGraph, labels: ArrayLike, *, own: bool = False) -
             largest = int(_largest_index(indices, graph.weights))
         if largest >= num_labels:
             raise ValueError(
-                f"labels must be those of the points, one each; got {num_labels}, but a neighbour "
+                f"labels: expected one of each point, got {num_labels}, but a neighbour "
                 f"has index {largest}"
             )
     return labels

@@ -30,7 +30,7 @@ def check_channels(graph: NNKGraph) -> None:
     """Raises ValueError unless the graph has a leading axis of channels."""
     if graph.weights.ndim != 3:
         raise ValueError(
-            "graph must have axes (channel, image, neighbour), as channelwise_nnk_graph gives; "
+            "graph: expected axes (channel, image, neighbour), as channelwise_nnk_graph gives, "
             f"got weights of shape {graph.weights.shape}"
         )
 

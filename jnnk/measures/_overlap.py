@@ -150,7 +150,7 @@ def cross_overlap(
     num_images, num_others = graph.weights.shape[1], other.weights.shape[1]
     if num_images != num_others:
         raise ValueError(
-            f"other must be of the same {num_images} images as graph, got one of {num_others}"
+            f"other: expected a graph of the same {num_images} images, got one of {num_others}"
         )
     weights, other_weights = support_weights(graph), support_weights(other)
     blocks = _blocks(graph, weights, overlap_kind(kind), block_size)

@@ -80,5 +80,5 @@ def overlap_kind(name: str) -> OverlapKind:
         ValueError: if there is none of that name.
     """
     if name not in OVERLAP_KINDS:
-        raise ValueError(f"kind must be one of {', '.join(OVERLAP_KINDS)}; got {name!r}")
+        raise ValueError(f"kind: expected one of {', '.join(OVERLAP_KINDS)}, got {name!r}")
     return OVERLAP_KINDS[name]

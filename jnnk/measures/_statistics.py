@@ -70,7 +70,7 @@ def correlation(
         ValueError: for an unknown method or lengths that differ.
     """
     if method not in ("pearson", "spearman"):
-        raise ValueError(f"method must be 'pearson' or 'spearman', got {method!r}")
+        raise ValueError(f"method: expected 'pearson' or 'spearman', got {method!r}")
     controls = np.empty((len(x), 0)) if given is None else given
     columns = [np.asarray(values, np.float64) for values in (x, y, controls)]
     table = np.column_stack(columns)

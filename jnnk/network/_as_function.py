@@ -79,8 +79,8 @@ def as_function(model: Any, variables: Any = None, **options: Any) -> tuple[Appl
     function = model[1] if _is_pair(model) else model
     if not callable(function) or isinstance(function, type):
         raise InputError(
-            "model must be a Flax module (Linen or NNX), an Equinox module, a Haiku transform, a "
-            f"pair (init, apply) or a function of variables and images; got {described(model)}"
+            "model: expected a Flax module (Linen or NNX), an Equinox module, a Haiku transform, a "
+            f"pair (init, apply) or a function of variables and images, got {described(model)}"
         )
     return of_function(function, variables, options)
 

@@ -186,8 +186,8 @@ def _adapter(model: Any) -> Adapter:
         bound = [getattr(function, "__self__", None) for function in model]
         return _adapter(bound[0]) if _is_linen(bound) else FunctionsAdapter(model)
     raise InputError(
-        "model must be a Flax module (Linen or NNX), an Equinox module or (module, state), a Haiku "
-        f"transform or a pair (init, apply); got {described(model)}"
+        "model: expected a Flax module (Linen or NNX), an Equinox module or (module, state), a "
+        f"Haiku transform or a pair (init, apply), got {described(model)}"
     )
 
 
@@ -210,7 +210,7 @@ def _logits(returned: Any) -> jax.Array:
         found = returned.get("logits")
     if not hasattr(found, "shape") or not hasattr(found, "dtype"):
         raise InputError(
-            "the network must return logits: an array, a tuple or list whose first item is one, or "
-            f"a dict with 'logits'; got {described(returned)}"
+            "network: expected logits: an array, a tuple or list whose first item is one, or "
+            f"a dict with 'logits', got {described(returned)}"
         )
     return jnp.asarray(found, jnp.float32)

@@ -124,11 +124,11 @@ def capture(
     storage = _storage_dtype(dtype)
     images = _stacked(images)
     if site not in (*SITES, "reported"):
-        raise InputError(f"site must be one of {', '.join(SITES)}, reported; got {site!r}")
+        raise InputError(f"site: expected one of {', '.join(SITES)}, reported, got {site!r}")
     if not is_whole_number(batch_size):
-        raise InputError(f"batch_size must be a whole number of at least 1; got {batch_size!r}")
+        raise InputError(f"batch_size: expected a whole number of at least 1, got {batch_size!r}")
     if isinstance(layers, str):
-        raise InputError(f"layers must be a list of names, such as [{layers!r}]; got {layers!r}")
+        raise InputError(f"layers: expected a list of names, such as [{layers!r}], got {layers!r}")
     shapes = layer_shapes(apply_fn, variables, images, site=site)
     if not shapes and layers is None:
         raise InputError(
@@ -161,11 +161,13 @@ def _stacked(images: Any) -> np.ndarray:
         try:
             images = np.asarray(images)
         except ValueError:
-            raise InputError("images must be an array (N, ...); got some of other shapes") from None
+            raise InputError(
+                "images: expected an array (N, ...), got some of other shapes"
+            ) from None
     if not images.ndim or not len(images):
-        raise InputError(f"images must hold at least one image, (N, ...); got shape {images.shape}")
+        raise InputError(f"images: expected at least one image (N, ...), got shape {images.shape}")
     if images.dtype.kind in "OUSM":
-        raise InputError(f"images must be an array of numbers; got dtype {images.dtype}")
+        raise InputError(f"images: expected an array of numbers, got dtype {images.dtype}")
     return images
 
 
@@ -176,5 +178,5 @@ def _storage_dtype(dtype: Any) -> np.dtype:
     except TypeError:
         found = None
     if found is None or found not in known:
-        raise InputError(f"dtype must be float32, bfloat16 or float16; got {dtype!r}")
+        raise InputError(f"dtype: expected float32, bfloat16 or float16, got {dtype!r}")
     return found

@@ -44,7 +44,7 @@ def with_mode(
         for name in options:
             if name not in parameters:
                 raise InputError(
-                    f"options must be arguments of the network ({', '.join(parameters)}); "
+                    f"options: expected arguments of the network ({', '.join(parameters)}), "
                     f"got {name}"
                 )
     mode = {

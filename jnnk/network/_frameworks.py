@@ -38,7 +38,7 @@ def of_linen(model: Any, variables: Any, options: Mapping[str, Any]) -> tuple[Ap
         model, variables = model.unbind()
     if not isinstance(variables, Mapping) or "params" not in variables:
         raise InputError(
-            "variables must be what init of the Linen module returned, {'params': ...}; "
+            "variables: expected what init of the Linen module returned, {'params': ...}, "
             f"got {described(variables)}"
         )
     return stable(_apply_linen, *linen_in_mode(model, options)), variables
@@ -99,7 +99,7 @@ def of_nnx(model: Any, variables: Any, options: Mapping[str, Any]) -> tuple[Appl
 
     if variables is not None:
         raise InputError(
-            "variables must be left out for an NNX module, which holds them; "
+            "variables: expected none for an NNX module, which holds them, "
             f"got {described(variables)}"
         )
     told = with_mode(type(model).__call__, options)
@@ -161,9 +161,9 @@ def of_equinox(model: Any, state: Any, options: Mapping[str, Any]) -> tuple[Appl
         expected = (
             "the State that eqx.nn.make_with_state returned beside the module"
             if needs_state
-            else "left out for an Equinox module without a State"
+            else "none for an Equinox module without a State"
         )
-        raise InputError(f"variables must be {expected}; got {described(state)}")
+        raise InputError(f"variables: expected {expected}, got {described(state)}")
     call = type(model).__call__
     takes_key = "key" in inspect.signature(call).parameters and "key" not in options
     told = with_mode(call, options)
@@ -217,7 +217,7 @@ def of_haiku(model: Any, variables: Any, options: Mapping[str, Any]) -> tuple[Ap
     if len(parts) != 1 + has_state or not all(isinstance(part, Mapping) for part in parts):
         expected = "parameters and state" if has_state else "parameters"
         raise InputError(
-            f"variables must be the {expected} that init of the Haiku transform returned; "
+            f"variables: expected the {expected} that init of the Haiku transform returned, "
             f"got {described(variables)}"
         )
     takes_rng = list(inspect.signature(model.apply).parameters)[len(parts)] == "rng"
@@ -245,7 +245,7 @@ def of_function(
 ) -> tuple[ApplyFunction, Any]:
     """`as_function` of a function of variables and images."""
     if variables is None:
-        raise InputError("variables must be given for a function, its first argument; got None")
+        raise InputError("variables: expected the first argument of the function, got None")
     told = with_mode(function, options)
     return stable(_apply_function, function, told) if told else function, variables
 

@@ -35,7 +35,7 @@ def named_tree(tree: PyTree) -> NamedTree:
                 break
         if not isinstance(inner, dict) or last in inner:
             raise InputError(
-                f"variables must have names of which none begins another; got {leaf_path(path)}"
+                f"variables: expected names of which none begins another, got {leaf_path(path)}"
             )
         inner[last] = leaf
     return found

@@ -83,7 +83,7 @@ def plan_layer(
     known_layer("layers", name, shapes)
     if len(shapes[name]) != 3:
         raise InputError(
-            f"layer {name!r} must have activations (N, H, W, C); "
+            f"layer {name!r}: expected activations (N, H, W, C), "
             f"got {('N', *shapes[name])} (reshape dense ones to (N, 1, 1, C))"
         )
     height, width, num_channels = shapes[name]
@@ -91,16 +91,16 @@ def plan_layer(
     is_meant = kept.ndim == 1 and kept.size and np.issubdtype(kept.dtype, np.integer)
     if not is_meant or kept.min() < 0 or kept.max() >= num_channels:
         raise InputError(
-            f"channels of layer {name!r} must be numbers in [0, {num_channels}); got {channels}"
+            f"channels of layer {name!r}: expected numbers in [0, {num_channels}), got {channels}"
         )
     if pooling not in POOLINGS:
-        raise InputError(f"pooling must be one of {', '.join(POOLINGS)}; got {pooling!r}")
+        raise InputError(f"pooling: expected one of {', '.join(POOLINGS)}, got {pooling!r}")
     if (pooling == "none") != (size is None):
         raise InputError(
-            f"size goes together with a pooling other than 'none'; got {pooling!r} and {size}"
+            f"size: expected None without pooling, a number with it, got {size} and {pooling!r}"
         )
     if size is not None and not is_whole_number(size):
-        raise InputError(f"size must be a whole number of at least 1; got {size!r}")
+        raise InputError(f"size: expected a whole number of at least 1, got {size!r}")
     window = 1 if size is None else -(-max(height, width) // size)
     shape = (-(-height // window), -(-width // window), len(kept))
     return Plan(name, shape, tuple(kept.tolist()), pooling, window)

@@ -62,7 +62,7 @@ def read_with_structure(
     """A network as `read` gives it, and the structure of what it returns."""
     if not hasattr(images, "shape") or not images.shape or not images.shape[0]:
         got = f"shape {images.shape}" if hasattr(images, "shape") else type(images).__name__
-        raise InputError(f"images must be an array of at least one image (N, ...); got {got}")
+        raise InputError(f"images: expected an array of at least one image (N, ...), got {got}")
     paths = list(leaves_by_path(variables))
     abstract = jax.ShapeDtypeStruct(images.shape, images.dtype)
     program, structure = trace_tree(apply_fn, variables, abstract, *others)

@@ -26,8 +26,8 @@ def reported_layers(returned: Any) -> dict[str, Array]:
             "as {'conv': state['intermediates']['conv']['__call__'][0]}"
         )
     raise InputError(
-        "with site='reported', apply_fn must return (logits, {layer name: activations}), names "
-        f"being text and activations arrays; got {_in_words(returned)}{hint}"
+        "apply_fn: expected (logits, {layer name: activations}) with site='reported', names "
+        f"being text and activations arrays, got {_in_words(returned)}{hint}"
     )
 
 

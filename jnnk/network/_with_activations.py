@@ -114,9 +114,9 @@ def with_activations(
         (2, 8, 8, 4)
     """
     if site not in SITES:
-        raise InputError(f"site must be one of {', '.join(SITES)}; got {site!r}")
+        raise InputError(f"site: expected one of {', '.join(SITES)}, got {site!r}")
     if isinstance(layers, str):
-        raise InputError(f"layers must be a list of names, such as [{layers!r}]; got {layers!r}")
+        raise InputError(f"layers: expected a list of names, such as [{layers!r}], got {layers!r}")
     return WithActivations(apply_fn, None if layers is None else tuple(layers), site)
 
 

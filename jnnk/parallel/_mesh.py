@@ -46,7 +46,7 @@ def parse_mesh(text: str) -> Mesh:
             raise InputError(f"mesh: axis {name} comes twice; {example}")
         if not (number.isascii() and number.isdigit() and int(number) >= 1):
             raise InputError(
-                f"mesh: {name} must be a whole number of at least 1, got {number!r}; {example}"
+                f"mesh: {name}: expected a whole number of at least 1, got {number!r}; {example}"
             )
         sizes[name] = int(number)
     wanted, available = math.prod(sizes.values()), jax.device_count()
@@ -100,7 +100,9 @@ def local_rows(batch_size: int, mesh: Mesh) -> Int[np.ndarray, " rows"]:
         InputError: if the mesh has no axis ``"data"`` or B is not a multiple of its length.
     """
     if DATA not in mesh.shape:
-        raise InputError(f"mesh: training needs an axis {DATA}, got {', '.join(mesh.axis_names)}")
+        raise InputError(
+            f"mesh: expected an axis {DATA} for training, got {', '.join(mesh.axis_names)}"
+        )
     if batch_size % mesh.shape[DATA]:
         raise InputError(
             f"batch size {batch_size} is not a multiple of the {mesh.shape[DATA]} devices "

@@ -28,10 +28,10 @@ def channel_points(
     activations = jnp.asarray(activations)
     if activations.ndim not in (3, 4):
         raise ValueError(
-            f"activations must be (B, H, W, C) or (B, D, C), got shape {activations.shape}"
+            f"activations: expected (B, H, W, C) or (B, D, C), got shape {activations.shape}"
         )
     if not jnp.issubdtype(activations.dtype, jnp.floating):
-        raise ValueError(f"activations must be floating, got {activations.dtype}")
+        raise ValueError(f"activations: expected a floating dtype, got {activations.dtype}")
     if num_channels is not None:
         num_channels = whole_number("num_channels", num_channels)
     width = activations.shape[-1]

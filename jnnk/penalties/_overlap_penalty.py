@@ -192,11 +192,11 @@ def soft_channel_overlap(
     """
     points, channels = channel_points(activations, num_channels=num_channels, key=key)
     if kind not in SOFT_OVERLAP_KINDS:
-        raise ValueError(f"kind must be one of {', '.join(SOFT_OVERLAP_KINDS)}; got {kind!r}")
+        raise ValueError(f"kind: expected one of {', '.join(SOFT_OVERLAP_KINDS)}, got {kind!r}")
     if not isinstance(similarity, Gaussian | Cosine):
-        raise ValueError(f"similarity must be gaussian() or cosine(), got {similarity!r}")
+        raise ValueError(f"similarity: expected gaussian() or cosine(), got {similarity!r}")
     if points.shape[1] < 2:
-        raise ValueError(f"activations must be of at least 2 images, got {points.shape[1]}")
+        raise ValueError(f"activations: expected those of at least 2 images, got {points.shape[1]}")
     num_neighbors = whole_number("num_neighbors", num_neighbors)
     finite = jnp.all(jnp.isfinite(points), axis=2)
     safe = jnp.where(finite[..., None], points, 0)

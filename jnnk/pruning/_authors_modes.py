@@ -72,7 +72,7 @@ def authors_mode(mode: str, value: float) -> AuthorsMode:
     if criterion not in CRITERIA:
         raise ValueError(
             f"mode: expected one of {', '.join([*CRITERIA, *_CRITERIA])}, or such a name followed "
-            f"by one of {', '.join(_SUFFIXES)}; got {mode!r}"
+            f"by one of {', '.join(_SUFFIXES)}, got {mode!r}"
         )
     if suffix.endswith("_contrib"):
         return AuthorsMode(criterion, Contribution(value, exact=True))

@@ -75,7 +75,7 @@ def geometric_median(view: ChannelView) -> Array:
 def random(view: ChannelView) -> Array:
     """A number uniform in [0, 1) for each filter; (C,)."""
     if view.key is None:
-        raise ValueError("random: needs a PRNG key")
+        raise ValueError("key: expected a PRNG key for the criterion 'random', got None")
     return jax.random.uniform(view.key, view.kernel.shape[-1:])
 
 
@@ -272,7 +272,7 @@ def _scores(
     """Scores of a convolution's filters."""
     if isinstance(criterion, str):
         if criterion in OF_GRAPHS and view.graph is None:
-            raise ValueError(f"graphs: {criterion!r} needs one of {name!r}")
+            raise ValueError(f"graphs: expected one of {name!r} for {criterion!r}, got none")
         return CHANNEL_CRITERIA[criterion](view)
     shape = view.kernel.shape[3:]
     if path not in criterion or jnp.shape(criterion[path]) != shape:
@@ -283,7 +283,7 @@ def _scores(
 
 def _curve(view: ChannelView, weights: Array | None = None) -> RedundancyCurve:
     if view.graph is None:
-        raise ValueError("redundancy: needs the channels' graphs")
+        raise ValueError("graph: expected that of the channels for redundancy, got None")
     return redundancy_curve(view.graph, weights=weights)
 
 

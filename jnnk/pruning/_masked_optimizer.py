@@ -59,8 +59,8 @@ def keep_pruned_zero(
     """
     if not all(callable(getattr(optimizer, name, None)) for name in ("init", "update")):
         raise ValueError(
-            "optimizer: keep_pruned_zero wraps an Optax transformation, as in "
-            "keep_pruned_zero(optax.adam(1e-3), masks=masks); "
+            "optimizer: expected an Optax transformation, as in "
+            "keep_pruned_zero(optax.adam(1e-3), masks=masks), "
             f"got {type(optimizer).__name__}"
         )
     # MultiSteps is no transformation by its type, but has the same two functions.
@@ -76,10 +76,12 @@ def keep_pruned_zero(
         **extra: Any,
     ) -> tuple[PyTree, PyTree]:
         if params is None:
-            raise ValueError("params: keep_pruned_zero needs the current parameters, got None")
+            raise ValueError("params: expected the current parameters, got None")
         masks = default_masks if masks is None else masks
         if masks is None:
-            raise ValueError("masks: expected some here or when the optimiser was wrapped")
+            raise ValueError(
+                "masks: expected some here or when the optimiser was wrapped, got None"
+            )
         by_path = leaves_by_path(masks)
 
         def masked_leaf(path: Path, leaf: jax.Array) -> jax.Array:

@@ -201,7 +201,7 @@ def _scaled_scores(kernel: ArrayLike, criterion: str, key: Array | None) -> tupl
     if kernel.ndim != 4:
         raise ValueError(f"kernel: expected shape (h, w, Cin, Cout), got {kernel.shape}")
     if criterion == "random" and key is None:
-        raise ValueError("key: the criterion 'random' needs a PRNG key, got None")
+        raise ValueError("key: expected a PRNG key for the criterion 'random', got None")
     return _score(kernel, criterion, key)
 
 

@@ -99,9 +99,7 @@ class KeepRate:
         if self.scope not in _SCOPES:
             raise ValueError(f"scope: expected one of {', '.join(_SCOPES)}, got {self.scope!r}")
         if self.whole_filters and self.scope == "filter":
-            raise ValueError(
-                "scope: whole filters are ranked within 'layer' or 'network', got 'filter'"
-            )
+            raise ValueError("scope: expected 'layer' or 'network' for whole filters, got 'filter'")
 
     @property
     def adds_scores(self) -> bool:

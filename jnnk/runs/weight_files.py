@@ -133,11 +133,11 @@ def _checked(found: FoundTensors, leaves: Mapping[str, Any]) -> _Reading:
     missing = [path for path in leaves if path not in (*arrays, *unclear)]
     problems = [f"{path} is missing" for path in missing]
     problems += [
-        f"{path} must be given by this path, in its own layout: PyTorch's does not tell it"
+        f"{path}: expected by this path, in its own layout: PyTorch's does not tell it"
         for path in unclear
     ]
     problems += [
-        f"{path} must be {tuple(leaves[path].shape)}, it is {array.shape}"
+        f"{path}: expected {tuple(leaves[path].shape)}, got {array.shape}"
         for path, array in arrays.items()
         if array.shape != tuple(leaves[path].shape)
     ]
@@ -150,6 +150,6 @@ def _as_leaf(path: Any, name: str, array: np.ndarray, leaf: Any) -> np.ndarray:
     is_float = np.issubdtype(leaf.dtype, np.floating) or str(leaf.dtype) == "bfloat16"
     given_float = np.issubdtype(array.dtype, np.floating) or str(array.dtype) == "bfloat16"
     if is_float != given_float:
-        raise InputError(f"{path}: {name} must be {leaf.dtype}, it is {array.dtype}")
+        raise InputError(f"{path}: {name}: expected {leaf.dtype}, got {array.dtype}")
     with np.errstate(over="ignore"):  # infinite numbers are refused where they are used
         return array.astype(leaf.dtype)

@@ -163,7 +163,7 @@ def freezable(
         **extra: Any,
     ) -> tuple[PyTree, PyTree]:
         if trainable is None:
-            raise ValueError("trainable: freezable needs the mask of what trains, got None")
+            raise ValueError("trainable: expected the mask of what trains, got None")
         updates, new_state = optimizer.update(updates, state, params, **extra)
         updates = jax.tree.map(
             lambda update, mask: jnp.where(mask != 0, update, 0), updates, trainable

@@ -261,7 +261,7 @@ def test_damaged_weights(tmp_path, capsys):
             "on the command line: jnnk prepare cifar10 --data-dir .",
         ),
         (["--dataset", "tiny_imagenet", "--data-dir", "/nowhere"], "/nowhere"),
-        (["--model", "resnet9"], "unknown model 'resnet9'; known: resnet8"),
+        (["--model", "resnet9"], "name: expected one of resnet8"),
         (["--model", "convnet5"], "24"),
         (["--model", "convnet6", "--model-options", "dropout"], "expected NAME=VALUE"),
         (["--model-options", "dropout=0.1"], "resnet8 has no option 'dropout'"),
@@ -269,7 +269,7 @@ def test_damaged_weights(tmp_path, capsys):
         (["--batch-size", "5000"], "larger than the 1438 training images"),
         (["--epochs", "-1"], "--epochs: expected a whole number from 0"),
         (["--epochs", "2", "--measure-epochs", "7"], r"training has epochs 0 to 2"),
-        (["--criterion", "best"], "unknown criterion best; known: det"),
+        (["--criterion", "best"], "--criteria: expected some of det"),
         (["--neighbors", "0"], "--neighbors: expected a whole number from 1"),
         (["--mean", "0.5", "0.5"], "--mean: expected 1 or 1 numbers, got 2"),
         (["--share", "1.5"], "--share: expected a number of 0 or more and below 1"),
@@ -284,7 +284,7 @@ def test_bad_options(options, said, tmp_path, capsys):
     [
         ("data=4096", "asks for 4096 devices, there are"),
         ("model=2", "unknown axis 'model', there are data and channel"),
-        ("channel=1", "training needs an axis data, got channel"),
+        ("channel=1", "expected an axis data for training, got channel"),
     ],
 )
 def test_bad_meshes(mesh, said, tmp_path, capsys):

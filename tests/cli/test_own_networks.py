@@ -422,12 +422,18 @@ def test_inspect_shows_the_network_as_read(run, capsys):
         ("my_nets.deeper:small", "there is no module my_nets.deeper, neither in "),
         ("my_nets:none", "my_nets has no none"),
         ("my_nets:number", "expected a function, number is int"),
-        ("my_nets:no_arguments", "it must take (num_classes=...): got an unexpected keyword"),
+        (
+            "my_nets:no_arguments",
+            "expected a function of (num_classes=...): got an unexpected keyword",
+        ),
         ("my_nets:raises", "it raised RuntimeError: no weights there"),
-        ("my_nets:returns_text", "it must return a network: model must be a Flax module"),
+        ("my_nets:returns_text", "expected it to return a network: model: expected a Flax module"),
         ("my_nets:wide", "its network does not take images of 8 x 8 x 1, when it is initialised: "),
-        ("my_nets:of_maps", "must return logits (2, 2) of 2 images, it returned (2, 8, 8, 2)"),
-        ("my_nets:no_logits", "the network must return logits: an array"),
+        (
+            "my_nets:of_maps",
+            "expected logits (2, 2) of 2 images from its network, got (2, 8, 8, 2)",
+        ),
+        ("my_nets:no_logits", "network: expected logits: an array"),
         ("my_nets:Growing", "other collections/seen/images is float32(1, 1) at the start and"),
         ("my_nets:Indexed", "images of 8 x 8 x 1, when it is trained: TypeError: grad requires"),
         (":small", "expected package.module:factory"),
@@ -450,7 +456,7 @@ def test_a_factory_gets_options_and_none_of_resnets(home, capsys):
     assert told(capsys, *words)["convs"][0]["kernel_shape"] == [3, 3, 1, 3]
     assert "--shortcut is of jnnk's own" in fails(capsys, *words, "--shortcut", "B")
     line = fails(capsys, *words[:1], *MODEL, *words[3:], "--model-options", "depth=3")
-    assert "it must take (num_classes=..., depth=...)" in line
+    assert "expected a function of (num_classes=..., depth=...)" in line
 
 
 OTHERS = """

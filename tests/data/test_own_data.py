@@ -705,5 +705,5 @@ def test_images_too_small_for_the_network(tmp_path, capsys):
     out = tmp_path / "run"
     command = ["train", "--dataset", str(path), "--model", "convnet6", "--out", str(out)]
     assert main(command) == 2
-    assert "at least 8x8 pixels, got 6x5" in capsys.readouterr().err
+    assert "at least 8x8 pixels for this network, got 6x5" in capsys.readouterr().err
     assert not out.exists()

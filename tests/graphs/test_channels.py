@@ -119,9 +119,9 @@ def test_empty_inputs(shape):
 
 def test_wrong_kinds_of_arguments_are_named():
     values = _activations()
-    with pytest.raises(ValueError, match="activations must be an array, got list"):
+    with pytest.raises(ValueError, match="activations: expected an array, got list"):
         channelwise_nnk_graph(values.tolist(), num_neighbors=2)
-    with pytest.raises(ValueError, match="num_neighbors must be a whole number"):
+    with pytest.raises(ValueError, match="num_neighbors: expected a whole number"):
         channelwise_nnk_graph(values, num_neighbors=3.0)
 
 

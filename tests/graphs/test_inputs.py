@@ -161,7 +161,7 @@ def test_labels_out_of_range_vote_for_nothing_and_are_errors():
     for label in (CLASSES, -1):
         found = loo_error(graph, np.full(N, label), CLASSES)
         np.testing.assert_array_equal(found, 1)
-    with pytest.raises(ValueError, match=f"each of the {N} images; got {N - 1}"):
+    with pytest.raises(ValueError, match=f"each of the {N} images, got {N - 1}"):
         loo_error(graph, LABELS[:-1], CLASSES)
 
 

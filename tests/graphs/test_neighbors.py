@@ -129,7 +129,7 @@ def test_misuse_raises(arguments, match):
     points = jnp.ones((4, 2))
     with pytest.raises(ValueError, match=match):
         nearest_neighbors(points, points, **arguments)
-    with pytest.raises(ValueError, match="agree in D"):
+    with pytest.raises(ValueError, match="the same D"):
         nearest_neighbors(points, jnp.ones((4, 3)), num_neighbors=1)
 
 

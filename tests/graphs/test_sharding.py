@@ -372,8 +372,8 @@ def test_a_mesh_is_read():
         ("model=2", "unknown axis 'model'.*data and channel"),
         ("", "unknown axis ''"),
         ("data=1,", "unknown axis ''"),
-        ("data=two", "data must be a whole number of at least 1, got 'two'"),
-        ("data", "data must be a whole number of at least 1, got ''"),
+        ("data=two", "data: expected a whole number of at least 1, got 'two'"),
+        ("data", "data: expected a whole number of at least 1, got ''"),
         ("data=0", "whole number of at least 1"),
         ("data=-1", "whole number of at least 1"),
         ("data=²", "whole number of at least 1"),
@@ -403,9 +403,9 @@ def test_misuse_is_named():
         build(values[0], mesh=parse_mesh("data=1"))
     with pytest.raises(ValueError, match="method must be"):
         build(values, mesh=parse_mesh("data=1"), method="exakt")
-    with pytest.raises(ValueError, match="mesh must have an axis data or channel"):
+    with pytest.raises(ValueError, match="mesh: expected an axis data or channel"):
         build(values, mesh=jax.make_mesh((1,), ("x",), axis_types=(AxisType.Auto,)))
-    with pytest.raises(ValueError, match="mesh must have axes of type Auto"):
+    with pytest.raises(ValueError, match="mesh: expected axes of type Auto"):
         build(
             values,
             mesh=jax.make_mesh((1,), ("data",), axis_types=(AxisType.Explicit,)),
@@ -415,11 +415,11 @@ def test_misuse_is_named():
     for shape in ((0, 2, 3), (4, 2, 0)):
         empty = build(np.ones(shape, np.float32), mesh=parse_mesh("data=1"))
         assert empty.weights.shape == (shape[2], shape[0], 2)
-    with pytest.raises(ValueError, match="activations must be floating, got uint8"):
+    with pytest.raises(ValueError, match="activations: expected a floating dtype, got uint8"):
         build(values.astype(np.uint8), mesh=parse_mesh("data=1"))
     with pytest.raises(ValueError, match="num_neighbors must be"):
         sharded_nnk_graph(values, mesh=parse_mesh("data=1"), num_neighbors=0)
-    with pytest.raises(TypeError, match="mesh must be a"):
+    with pytest.raises(TypeError, match="mesh: expected a"):
         build(values, mesh="data=1")
 
 

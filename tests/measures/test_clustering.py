@@ -60,9 +60,9 @@ def test_too_few_channels_for_a_tree():
 
 
 def test_what_is_no_matrix_or_no_tree_is_refused():
-    with pytest.raises(ValueError, match=r"overlap must be \(C, C\), got shape \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"overlap: expected \(C, C\), got shape \(2, 3\)"):
         cluster_channels(np.ones((2, 3)))
-    with pytest.raises(ValueError, match="tree must have at least two live channels, got 0"):
+    with pytest.raises(ValueError, match="tree: expected at least two live channels, got 0"):
         tree_lines(cluster_channels(np.full((2, 2), np.nan)))
 
 

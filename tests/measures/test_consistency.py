@@ -177,7 +177,7 @@ def test_vmap(real, graphs):
 
 def test_misuse_is_named(real, graphs):
     channels, whole = graphs
-    with pytest.raises(ValueError, match="channels must be a graph of 3 channels and 150 images"):
+    with pytest.raises(ValueError, match="channels: expected a graph of 3 channels and 150 images"):
         aggregate_consistency(jnp.asarray(real[..., :3]), channels, whole)
-    with pytest.raises(ValueError, match="aggregate must be a graph of 150 images"):
+    with pytest.raises(ValueError, match="aggregate: expected a graph of 150 images"):
         aggregate_consistency(jnp.asarray(real), channels, channels)

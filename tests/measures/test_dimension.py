@@ -135,9 +135,9 @@ def test_gride_at_the_edges():
         change = gride(exact + step, nearer=4) - gride(exact - step, nearer=4)
         gradient = jax.grad(lambda d: gride(d, nearer=4))(exact)
         assert 2 * (gradient * step).sum() == pytest.approx(float(change), rel=1e-4)
-    with pytest.raises(ValueError, match=r"distances must be .* with K at least 10"):
+    with pytest.raises(ValueError, match=r"distances: expected .* with K at least 10"):
         gride(more, nearer=5)
-    with pytest.raises(ValueError, match="nearer must be a whole number of at least 1, got 0"):
+    with pytest.raises(ValueError, match="nearer: expected a whole number of at least 1, got 0"):
         gride(more, nearer=0)
 
 

@@ -205,7 +205,7 @@ def test_labels_are_those_of_the_points(labels):
             measure(queries, few, *arguments)
         jitted = jax.jit(measure, static_argnums=(2,) if arguments else ())
         assert np.isnan(jitted(queries, few, *arguments)).all()
-        with pytest.raises(ValueError, match="each of the 50 images; got 40"):
+        with pytest.raises(ValueError, match="each of the 50 images, got 40"):
             measure(graph, few, *arguments)
     # Candidates that are no neighbours may have any index.
     near = graph._replace(weights=jnp.where(graph.indices < 40, graph.weights, 0))
@@ -214,13 +214,13 @@ def test_labels_are_those_of_the_points(labels):
 
 def test_misuse_is_named(labels):
     graph = make_graph()
-    with pytest.raises(ValueError, match=r"graph must have weights \(C, Q, K\)"):
+    with pytest.raises(ValueError, match=r"graph: expected weights \(C, Q, K\)"):
         label_vote(jax.tree.map(lambda field: field[0], graph), labels, NUM_CLASSES)
     for measure in (label_interpolation, label_vote, loo_error):
         for number in (0, 4.0, True, None):
-            with pytest.raises(ValueError, match="num_classes must be a whole number"):
+            with pytest.raises(ValueError, match="num_classes: expected a whole number"):
                 measure(graph, labels, number)
-    with pytest.raises(ValueError, match="labels must be one axis of integers"):
+    with pytest.raises(ValueError, match="labels: expected one axis of integers"):
         loo_error(graph, labels.astype(jnp.float32), NUM_CLASSES)
-    with pytest.raises(ValueError, match="each of the 50 images; got 40"):
+    with pytest.raises(ValueError, match="each of the 50 images, got 40"):
         loo_error(graph, labels[:40], NUM_CLASSES)

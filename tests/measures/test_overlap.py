@@ -282,7 +282,7 @@ def test_jit_vmap_and_grad():
 
 def test_misuse_is_named():
     graph = make_graph(0)
-    with pytest.raises(ValueError, match="kind must be one of"):
+    with pytest.raises(ValueError, match="kind: expected one of"):
         channel_overlap(graph, kind="iou")
     with pytest.raises(ValueError, match="channel, image, neighbour"):
         channel_overlap(jax.tree.map(lambda x: x[0], graph))
@@ -291,7 +291,7 @@ def test_misuse_is_named():
     with pytest.raises(ValueError, match="num_candidates"):
         chance_overlap(graph, num_candidates=-1)
     with pytest.raises(
-        ValueError, match="other must be of the same 30 images as graph, got one of 9"
+        ValueError, match="other: expected a graph of the same 30 images, got one of 9"
     ):
         cross_overlap(graph, make_graph(0, num_images=9))
     with pytest.raises(ValueError, match="channel, image, neighbour"):

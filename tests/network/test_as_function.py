@@ -190,14 +190,17 @@ def linen_params_alone():
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (lambda: as_function(3, {}), "model must be a Flax module .* got int$"),
+        (lambda: as_function(3, {}), "model: expected a Flax module .* got int$"),
         (lambda: as_function(Linen, {}), "got the class Linen$"),
-        (lambda: as_function([len, len], {}), "model must .* got list$"),
-        (lambda: as_function(Linen()), "variables must be what init .* got None$"),
+        (lambda: as_function([len, len], {}), "model: expected .* got list$"),
+        (lambda: as_function(Linen()), "variables: expected what init .* got None$"),
         (linen_params_alone, "got dict with 'BatchNorm_0', 'Conv_0'$"),
-        (lambda: as_function(Linen(), {"params": {}}, trian=True), "train, scale.*; got trian$"),
-        (lambda: as_function(Nnx(nnx.Rngs(0)), {"a": 1}), "variables must be left out .* 'a'$"),
-        (lambda: as_function(lambda variables, images: images), "variables must be given"),
+        (lambda: as_function(Linen(), {"params": {}}, trian=True), "train, scale.*, got trian$"),
+        (lambda: as_function(Nnx(nnx.Rngs(0)), {"a": 1}), "variables: expected none .* 'a'$"),
+        (
+            lambda: as_function(lambda variables, images: images),
+            "variables: expected the first argument",
+        ),
     ],
 )
 def test_wrong_objects_are_named(wrong, said):

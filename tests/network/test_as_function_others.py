@@ -139,16 +139,16 @@ def haiku_net(with_state):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (with_state_module, "variables must be the State .* got None$"),
+        (with_state_module, "variables: expected the State .* got None$"),
         (lambda: with_state_module(variables={"a": 1}), "make_with_state .* got dict with 'a'$"),
-        (lambda: as_function(Equinox(jax.random.key(0)), 3), "must be left out .* got int$"),
+        (lambda: as_function(Equinox(jax.random.key(0)), 3), "expected none .* got int$"),
         (lambda: as_function(haiku_net(False)), "the parameters that init .* got None$"),
         (
             lambda: as_function(haiku_net(False), ({}, {})),
             "the parameters that .* got a tuple of dict",
         ),
         (lambda: as_function(haiku_net(True), {}), "parameters and state that .* nothing in it$"),
-        (lambda: as_function(haiku_net(False), {}, train=False), "options must be .* got train$"),
+        (lambda: as_function(haiku_net(False), {}, train=False), "options: expected .* got train$"),
     ],
 )
 def test_wrong_objects_are_named(wrong, said):

@@ -524,7 +524,7 @@ def test_state_of_a_pair_stays_as_it_is():
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (lambda: as_model(3), "model must be a Flax module .* got int$"),
+        (lambda: as_model(3), "model: expected a Flax module .* got int$"),
         (lambda: as_model(LinenNet), "got the class LinenNet$"),
         (lambda: as_model(plain_apply), "got function$"),
         (lambda: as_model((plain_init, plain_apply, 3)), "got a tuple of function, function, int$"),
@@ -538,11 +538,11 @@ def test_other_objects_are_named(wrong, said):
 @pytest.mark.parametrize("returned", [{"features": 1}, None, (), ({},), "logits"])
 def test_other_results_are_named(returned):
     model = as_model((plain_init, lambda variables, images: returned))
-    with pytest.raises(InputError, match=r"must return logits: an array.* got "):
+    with pytest.raises(InputError, match=r"expected logits: an array.* got "):
         model.apply(model.init(KEY, IMAGES), IMAGES)
 
 
 def test_names_that_begin_others_are_named():
     model = as_model((lambda key, images: {"a": jnp.ones(2), "a/b": jnp.ones(2)}, plain_apply))
-    with pytest.raises(InputError, match="names of which none begins another; got a/b"):
+    with pytest.raises(InputError, match="names of which none begins another, got a/b"):
         model.init(KEY, IMAGES)

@@ -149,24 +149,24 @@ def test_layers_behind_those_chosen_are_not_computed():
     [
         ({"layers": ["first"]}, "no layer 'first'; the network has stem, middle, last"),
         ({"channels": {"first": [0]}}, "no layer 'first'"),
-        ({"channels": {"stem": [4]}}, r"numbers in \[0, 4\); got \[4\]"),
-        ({"pooling": "median", "size": 4}, "pooling must be one of"),
-        ({"pooling": "mean"}, "size goes together"),
-        ({"size": 4}, "size goes together"),
-        ({"pooling": "mean", "size": 0}, "size must be a whole number of at least 1"),
-        ({"dtype": "int8"}, "dtype must be float32, bfloat16 or float16"),
-        ({"dtype": np.float64}, "dtype must be float32, bfloat16 or float16"),
-        ({"dtype": "floaty"}, "dtype must be float32, bfloat16 or float16; got 'floaty'"),
-        ({"dtype": None}, "dtype must be float32, bfloat16 or float16; got None"),
-        ({"batch_size": 0}, "batch_size must be a whole number of at least 1; got 0"),
-        ({"batch_size": True}, "batch_size must be a whole number of at least 1; got True"),
-        ({"batch_size": -3}, "batch_size must be a whole number of at least 1; got -3"),
-        ({"batch_size": 2.5}, "batch_size must be a whole number of at least 1; got 2.5"),
-        ({"batch_size": True}, "batch_size must be a whole number of at least 1; got True"),
-        ({"pooling": "mean", "size": 2.0}, "size must be a whole number of at least 1; got 2.0"),
-        ({"channels": {"stem": [0.7]}}, r"channels of layer 'stem' must be numbers in"),
-        ({"site": "input"}, "site must be one of activation, conv, reported; got 'input'"),
-        ({"layers": "stem"}, r"layers must be a list of names, such as \['stem'\]"),
+        ({"channels": {"stem": [4]}}, r"numbers in \[0, 4\), got \[4\]"),
+        ({"pooling": "median", "size": 4}, "pooling: expected one of"),
+        ({"pooling": "mean"}, "size: expected None without pooling"),
+        ({"size": 4}, "size: expected None without pooling"),
+        ({"pooling": "mean", "size": 0}, "size: expected a whole number of at least 1"),
+        ({"dtype": "int8"}, "dtype: expected float32, bfloat16 or float16"),
+        ({"dtype": np.float64}, "dtype: expected float32, bfloat16 or float16"),
+        ({"dtype": "floaty"}, "dtype: expected float32, bfloat16 or float16, got 'floaty'"),
+        ({"dtype": None}, "dtype: expected float32, bfloat16 or float16, got None"),
+        ({"batch_size": 0}, "batch_size: expected a whole number of at least 1, got 0"),
+        ({"batch_size": True}, "batch_size: expected a whole number of at least 1, got True"),
+        ({"batch_size": -3}, "batch_size: expected a whole number of at least 1, got -3"),
+        ({"batch_size": 2.5}, "batch_size: expected a whole number of at least 1, got 2.5"),
+        ({"batch_size": True}, "batch_size: expected a whole number of at least 1, got True"),
+        ({"pooling": "mean", "size": 2.0}, "size: expected a whole number of at least 1, got 2.0"),
+        ({"channels": {"stem": [0.7]}}, r"channels of layer 'stem': expected numbers in"),
+        ({"site": "input"}, "site: expected one of activation, conv, reported, got 'input'"),
+        ({"layers": "stem"}, r"layers: expected a list of names, such as \['stem'\]"),
     ],
 )
 def test_bad_input_is_named_before_any_work(network, arguments, message):
@@ -179,7 +179,7 @@ def test_no_images_and_dense_layers(network):
     apply_fn, variables, images, _ = network
     with pytest.raises(InputError, match="at least one image"):
         capture(apply_fn, variables, images[:0])
-    with pytest.raises(InputError, match="'flat' must have activations"):
+    with pytest.raises(InputError, match="'flat': expected activations"):
         capture(lambda v, x: (x, {"flat": x.reshape(len(x), -1)}), {}, images, site="reported")
 
 
@@ -211,8 +211,8 @@ def test_a_list_of_images_is_stacked(network):
     for given, said in (
         ([images[0], images[0, :4]], "got some of other shapes"),
         ([], "at least one image"),
-        (3, r"at least one image, \(N, ...\); got shape \(\)"),
-        (["a.png", "b.png"], "array of numbers; got dtype <U5"),
+        (3, r"at least one image \(N, ...\), got shape \(\)"),
+        (["a.png", "b.png"], "array of numbers, got dtype <U5"),
     ):
         with pytest.raises(InputError, match=said):
             capture(apply_fn, variables, given)
@@ -242,7 +242,7 @@ def test_a_network_that_returns_something_else(network, change, said):
     images = network[2]
     model = Plain()
     variables = model.init(jax.random.key(0), images[:1])
-    message = rf"apply_fn must return \(logits, \{{layer name: activations\}}\).*; {said}"
+    message = rf"apply_fn: expected \(logits, \{{layer name: activations\}}\).*, {said}"
     for function in (capture, layer_shapes):
         with pytest.raises(InputError, match=message):
             function(lambda v, x: change(model.apply(v, x)), variables, images, site="reported")

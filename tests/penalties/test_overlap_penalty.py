@@ -190,7 +190,7 @@ def test_misuse_raises():
         overlap_penalty(batch[:1])
     with pytest.raises(ValueError, match="floating"):
         overlap_penalty(jnp.ones((8, 3, 3, 4), int))
-    with pytest.raises(ValueError, match="kind must be one of ruzicka"):
+    with pytest.raises(ValueError, match="kind: expected one of ruzicka"):
         overlap_penalty(batch, kind="jaccard")
     with pytest.raises(ValueError, match="num_neighbors"):
         overlap_penalty(batch, num_neighbors=0)

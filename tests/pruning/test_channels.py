@@ -159,7 +159,7 @@ def test_layers_have_their_own_rates(resnet8):
     with pytest.raises(ValueError, match="keep_rate: expected a share"):
         kept_of(*resnet8, keep_rate={"layer1*": 1.5})
     for wrong in (0, -8, 2.0, True):
-        with pytest.raises(ValueError, match="round_to must be a whole number"):
+        with pytest.raises(ValueError, match="round_to: expected a whole number"):
             kept_of(*resnet8, keep_rate=0.5, round_to=wrong)
 
 

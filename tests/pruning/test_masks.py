@@ -563,7 +563,7 @@ def test_misuse_is_refused(params, options, message):
         (KeepRate, (0.5, "global"), "scope: expected one of"),
         (KeepRate, (0.5, "filter", True), "scope: whole filters"),
         (authors_mode, ("det_sorted_kernels", 1.5), "keep_rate: expected a share"),
-        (authors_mode, ("det_sorted", 0.5), "mode: expected one of .*; got 'det_sorted'"),
+        (authors_mode, ("det_sorted", 0.5), "mode: expected one of .*, got 'det_sorted'"),
     ],
 )
 def test_selections_check_themselves(selection, options, message):

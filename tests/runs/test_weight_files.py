@@ -198,17 +198,17 @@ def test_what_does_not_fit_is_listed(tmp_path):
     tensors["head.bias"] = random(3)
     said = refused(tensors)
     assert "params/fc2/bias is missing" in said and "head.bias is not known" in said
-    assert "params/conv1/kernel must be (3, 3, 2, 4), it is (5, 5, 2, 4)" in said
+    assert "params/conv1/kernel: expected (3, 3, 2, 4), got (5, 5, 2, 4)" in said
     assert "; and 9 more" in refused({"head.bias": random(3)})
     names = {"fc2/bias": np.zeros(3, "i4")}
     variables = jax.tree.map(lambda leaf: random(*leaf.shape), like)
     write_weights(path, variables)
     whole = safetensors.numpy.load_file(path)
-    assert "params/fc2/bias must be float32, it is int32" in refused({**whole, **names})
+    assert "params/fc2/bias: expected float32, got int32" in refused({**whole, **names})
     path.write_bytes(b"no")
     with pytest.raises(InputError, match="not readable as safetensors"):
         read_weights(path, like, network=network)
     _, like, network = made(Up())
     # PyTorch has (inputs, outputs, h, w), and turned by half.
     said = refused({"up.weight": random(2, 2, 2, 2), "up.bias": random(2)}, like, network)
-    assert "params/up/kernel must be given by this path" in said
+    assert "params/up/kernel: expected by this path" in said

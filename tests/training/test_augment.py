@@ -103,7 +103,7 @@ def test_gradient_is_one_where_a_pixel_was_kept():
 def test_misuse():
     with pytest.raises(ValueError, match="images: expected"):
         pad_crop_flip(KEY, images()[0])
-    with pytest.raises(ValueError, match="padding must be a whole number of at least 0"):
+    with pytest.raises(ValueError, match="padding: expected a whole number of at least 0"):
         pad_crop_flip(KEY, images(), padding=-1)
 
 

@@ -160,7 +160,7 @@ def test_masks_of_another_tree_are_refused():
     state = training.start_state(optimizer, jax.random.key(0), {"params": params})
     with pytest.raises(ValueError, match="treedef"):
         freeze(start_freezing(state), {})
-    with pytest.raises(ValueError, match="trainable: freezable needs the mask"):
+    with pytest.raises(ValueError, match="trainable: expected the mask"):
         optimizer.update(params, state.opt_state, params, masks=state.masks)
 
 

@@ -191,7 +191,7 @@ def test_unknown_optimizer_is_named():
 def test_batch_that_does_not_fit_the_mesh_is_named():
     with pytest.raises(InputError, match="16 is not a multiple of the 3 devices"):
         local_rows(16, jax.sharding.AbstractMesh((3,), ("data",)))
-    with pytest.raises(InputError, match="needs an axis data, got channel"):
+    with pytest.raises(InputError, match="expected an axis data for training, got channel"):
         local_rows(16, jax.sharding.AbstractMesh((2,), ("channel",)))
 
 
@@ -252,7 +252,7 @@ def test_cosine_schedule_ends_at_zero():
         (
             functools.partial(training.make_evaluate, Net()),
             {"normalization": NORMALIZATION, "batch_size": 0},
-            "batch_size must be a whole number",
+            "batch_size: expected a whole number",
         ),
         (
             make_regularizer,
@@ -262,22 +262,22 @@ def test_cosine_schedule_ends_at_zero():
         (
             epoch_order,
             {"num_examples": 3, "seed": -1, "epoch": 0},
-            "seed must be a whole number of at least 0, got -1",
+            "seed: expected a whole number of at least 0, got -1",
         ),
         (
             epoch_order,
             {"num_examples": -3, "seed": 0, "epoch": 0},
-            "num_examples must be a whole number of at least 0",
+            "num_examples: expected a whole number of at least 0",
         ),
         (
             epoch_order,
             {"num_examples": 3, "seed": 0, "epoch": -1},
-            "epoch must be a whole number of at least 0",
+            "epoch: expected a whole number of at least 0",
         ),
         (
             update_patience,
             {"state": None, "errors": None, "patience": 0},
-            "patience must be a whole number",
+            "patience: expected a whole number",
         ),
     ],
 )

@@ -219,11 +219,11 @@ def _check(gram: ArrayLike, cross: ArrayLike, mask: ArrayLike | None) -> None:
     """Raises ValueError on misuse."""
     if cross.ndim < 1 or gram.shape != (*cross.shape, cross.shape[-1]):
         raise ValueError(
-            f"gram must be (..., K, K) and cross (..., K), got {gram.shape} and {cross.shape}"
+            f"gram and cross: expected (..., K, K) and (..., K), got {gram.shape} and {cross.shape}"
         )
     if not jnp.issubdtype(gram.dtype, jnp.floating) or gram.dtype != cross.dtype:
         raise ValueError(
-            f"gram and cross must be of one floating dtype, got {gram.dtype} and {cross.dtype}"
+            f"gram and cross: expected one floating dtype, got {gram.dtype} and {cross.dtype}"
         )
     if mask is not None and (mask.shape != cross.shape or mask.dtype != jnp.bool_):
-        raise ValueError(f"mask must be {cross.shape} of bool, got {mask.shape} of {mask.dtype}")
+        raise ValueError(f"mask: expected {cross.shape} of bool, got {mask.shape} of {mask.dtype}")
