@@ -283,7 +283,7 @@ def _scores(
 
 def _curve(view: ChannelView, weights: Array | None = None) -> RedundancyCurve:
     if view.graph is None:
-        raise ValueError("graph: expected that of the channels for redundancy, got None")
+        raise ValueError("graphs: expected those of the channels for redundancy, got None")
     return redundancy_curve(view.graph, weights=weights)
 
 

@@ -66,7 +66,7 @@ def test_concurrent_programs_end():
 
 
 def test_wrong_shapes_are_named():
-    with pytest.raises(ValueError, match="activations must be"):
+    with pytest.raises(ValueError, match="activations: expected"):
         channelwise_nnk_graph(jnp.ones((8, 4)), num_neighbors=2)
 
 

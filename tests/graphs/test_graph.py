@@ -244,7 +244,7 @@ def test_wrong_kinds_of_arguments_are_named(arguments):
     with pytest.raises(ValueError, match=list(arguments)[-1]):
         nnk_graph(jnp.ones((4, 2)), **arguments)
     for bad in ([[0.0, 1.0]], np.ones((4, 2), complex)):
-        with pytest.raises(ValueError, match="points must be"):
+        with pytest.raises(ValueError, match="points: expected"):
             nnk_graph(bad, num_neighbors=1)
 
 

@@ -399,9 +399,9 @@ def test_processes_that_find_no_others(monkeypatch):
 def test_misuse_is_named():
     values = np.ones((8, 2, 3), np.float32)
     build = functools.partial(sharded_nnk_graph, num_neighbors=2)
-    with pytest.raises(ValueError, match="activations must be"):
+    with pytest.raises(ValueError, match="activations: expected"):
         build(values[0], mesh=parse_mesh("data=1"))
-    with pytest.raises(ValueError, match="method must be"):
+    with pytest.raises(ValueError, match="method: expected"):
         build(values, mesh=parse_mesh("data=1"), method="exakt")
     with pytest.raises(ValueError, match="mesh: expected an axis data or channel"):
         build(values, mesh=jax.make_mesh((1,), ("x",), axis_types=(AxisType.Auto,)))
@@ -417,7 +417,7 @@ def test_misuse_is_named():
         assert empty.weights.shape == (shape[2], shape[0], 2)
     with pytest.raises(ValueError, match="activations: expected a floating dtype, got uint8"):
         build(values.astype(np.uint8), mesh=parse_mesh("data=1"))
-    with pytest.raises(ValueError, match="num_neighbors must be"):
+    with pytest.raises(ValueError, match="num_neighbors: expected"):
         sharded_nnk_graph(values, mesh=parse_mesh("data=1"), num_neighbors=0)
     with pytest.raises(TypeError, match="mesh: expected a"):
         build(values, mesh="data=1")

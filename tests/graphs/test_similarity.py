@@ -176,7 +176,7 @@ def test_what_is_no_similarity_is_named(wrong):
     points = np.ones((4, 1, 1), np.float32)
     for build in (graphs.channelwise_nnk_graph, graphs.sharded_nnk_graph):
         mesh = {"mesh": parse_mesh("data=1")} if build is graphs.sharded_nnk_graph else {}
-        with pytest.raises(ValueError, match="similarity must be"):
+        with pytest.raises(ValueError, match="similarity: expected"):
             build(points, num_neighbors=2, similarity=wrong, **mesh)
 
 
