@@ -17,7 +17,6 @@ from jnnk.parallel._mesh import DATA
 from jnnk.runs.cores import note_cores
 from jnnk.runs.data_record import check_data, record_data
 from jnnk.runs.folder import (
-    DATA_RECORD,
     Run,
     create_run,
     locked,
@@ -102,8 +101,8 @@ def made_run(args: argparse.Namespace, prepared: Prepared, progress: Progress) -
     """
     config, dataset = prepared.config, prepared.dataset
     is_new = not (args.out / "config.json").exists()
-    if not is_new and DATA_RECORD in (found := open_run(args.out).config):
-        config = config._replace(data_dir=found.get("data_dir"))  # moved: their note tells
+    if not is_new and (found := open_run(args.out)).data is not None:
+        config = config._replace(data_dir=found.config.get("data_dir"))  # moved: their note tells
     with locked(args.out, say=progress.note):
         run = create_run(args.out, config._asdict(), resume=args.resume)
         try:

@@ -142,7 +142,7 @@ def check_array(name: str, value: object, *kinds: type) -> None:
         raise ValueError(f"{name}: expected an array, got {type(value).__name__}")
     if not any(jnp.issubdtype(value.dtype, kind) for kind in kinds):
         names = " or ".join(kind.__name__ for kind in kinds)
-        raise ValueError(f"{name}: expected {names}, got {value.dtype}")
+        raise ValueError(f"{name}: expected dtype {names}, got {value.dtype}")
 
 
 def check_exclude(exclude: object, num_queries: int) -> None:

@@ -40,7 +40,7 @@ def report(run: Run, *, progress: Progress = SILENT) -> pathlib.Path:
     if not sections and not results.diverged:
         raise InputError(f"{run.path} holds no results yet; run jnnk train, overlap or prune first")
     progress.check()
-    write_json(run.path / "results.json", {"config": run.config, **as_object(results)})
+    write_json(run.path / "results.json", {"config": run.as_object(), **as_object(results)})
     numbers = headline(config, results)
     page = render(
         f"{config.model} on {config.dataset}: what is redundant, what can go, what it costs",

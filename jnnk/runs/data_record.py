@@ -4,12 +4,11 @@ A run folder has the note in its ``config.json``, a study's in a file of its own
 """
 
 import pathlib
-from typing import Any, NamedTuple
 
 from jnnk._core.errors import InputError
 from jnnk.data import Dataset, fingerprint
-from jnnk.files.schema import conform
-from jnnk.runs.folder import DATA_RECORD, Run, read_json, write_json
+from jnnk.runs.data_note import DataNote, read_note
+from jnnk.runs.folder import Run, read_json, write_json
 
 _IN_WORDS = {
     "train_images": "training images",
@@ -18,29 +17,6 @@ _IN_WORDS = {
     "test_labels": "test labels",
     "class_names": "class names",
 }
-
-
-class Note(NamedTuple):
-    """Which data were read."""
-
-    recorded_by: str  # the command that read them first
-    fingerprint: dict[str, str]  # of :func:`jnnk.data.fingerprint`
-
-
-def read_note(value: Any, path: pathlib.Path) -> Note:
-    """The note that a JSON file holds.
-
-    Args:
-        value: what stands there.
-        path: of the file.
-
-    Raises:
-        InputError: if it is no note.
-    """
-    try:
-        return conform(value, Note)
-    except ValueError as error:
-        raise InputError(f"{path}: no note of a data set ({error})") from None
 
 
 def check_data(run: Run, dataset: Dataset) -> None:
@@ -53,9 +29,8 @@ def check_data(run: Run, dataset: Dataset) -> None:
     Raises:
         InputError: saying what differs, and which command noted it.
     """
-    if DATA_RECORD in run.config:
-        note = read_note(run.config[DATA_RECORD], run.path / "config.json")
-        _compare(note, run.path, dataset)
+    if run.data is not None:
+        _compare(run.data, run.path, dataset)
 
 
 def record_data(run: Run, dataset: Dataset, *, command: str) -> Run:
@@ -66,12 +41,12 @@ def record_data(run: Run, dataset: Dataset, *, command: str) -> Run:
         dataset: its data.
         command: the name of the command that makes the note.
     """
-    if DATA_RECORD in run.config:
+    if run.data is not None:
         check_data(run, dataset)
         return run
-    config = {**run.config, DATA_RECORD: Note(command, fingerprint(dataset))._asdict()}
-    write_json(run.path / "config.json", config)
-    return Run(run.path, config)
+    run = run._replace(data=DataNote(command, fingerprint(dataset)))
+    write_json(run.path / "config.json", run.as_object())
+    return run
 
 
 def record_study_data(folder: pathlib.Path, dataset: Dataset, *, command: str) -> None:
@@ -89,10 +64,10 @@ def record_study_data(folder: pathlib.Path, dataset: Dataset, *, command: str) -
     if path.exists():
         _compare(read_note(read_json(path), path), folder, dataset)
     else:
-        write_json(path, Note(command, fingerprint(dataset)))
+        write_json(path, DataNote(command, fingerprint(dataset)))
 
 
-def _compare(note: Note, folder: pathlib.Path, dataset: Dataset) -> None:
+def _compare(note: DataNote, folder: pathlib.Path, dataset: Dataset) -> None:
     found = fingerprint(dataset)
     changed = [
         words for part, words in _IN_WORDS.items() if note.fingerprint.get(part) != found[part]

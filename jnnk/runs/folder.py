@@ -36,6 +36,7 @@ from jnnk.files.file_lock import file_lock
 from jnnk.files.safe_files import read_file, refuse_links, remove_partial, replace_file, resolved
 from jnnk.files.schema import JsonObject, as_object, conform
 from jnnk.parallel import is_first, on_first
+from jnnk.runs.data_note import DataNote, read_note
 
 Record = TypeVar("Record")
 
@@ -45,15 +46,19 @@ _DEPTH = 20
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, halves
 NEWER = {"image_size": None}
 """Settings that the first run folders lack, with the effect that they had there."""
-DATA_RECORD = "data"
-"""Key of ``config.json``: which data the run is of. Noted, not asked for."""
+_DATA = "data"  # key of `config.json` beside the settings: which data the run is of
 
 
 class Run(NamedTuple):
     """An open run folder."""
 
     path: pathlib.Path  # the folder
-    config: JsonObject  # what `config.json` holds
+    config: JsonObject  # the settings in `config.json`, and the format of the folder
+    data: DataNote | None = None  # which data it is of, where `config.json` has a note of that
+
+    def as_object(self) -> JsonObject:
+        """What `config.json` holds."""
+        return self.config if self.data is None else {**self.config, _DATA: to_json(self.data)}
 
 
 def to_json(value: Any) -> Any:
@@ -249,9 +254,8 @@ def create_run(path: str | os.PathLike[str], config: JsonObject, *, resume: bool
         raise InputError(f"cannot write the run folder {folder}: permission denied")
     refuse_occupied(folder, resume=resume)
     run = open_run(folder)
-    found = {key: value for key, value in run.config.items() if key != DATA_RECORD}
-    if {**NEWER, **found} != {**NEWER, **config}:
-        changes = describe_changes(found, config)
+    if {**NEWER, **run.config} != {**NEWER, **config}:
+        changes = describe_changes(run.config, config)
         raise InputError(
             f"{folder} holds a run with other settings ({changes}); name another folder"
         )
@@ -370,13 +374,16 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     except OSError as error:
         raise InputError(f"{folder}: {error.strerror}") from None
     refuse_links(folder)
-    config: Any = read_json(folder / "config.json")
+    path = folder / "config.json"
+    config: Any = read_json(path)
     found: Any = cast(JsonObject, config).get("format") if isinstance(config, dict) else config
     if not isinstance(config, dict) or type(found) is not int or found != FORMAT:
         raise InputError(
             f"{folder} was written in run-folder format {found!r}, this version reads {FORMAT}"
         )
-    return Run(folder, cast(JsonObject, config))
+    settings = cast(JsonObject, config)
+    data = read_note(settings.pop(_DATA), path) if _DATA in settings else None
+    return Run(folder, settings, data)
 
 
 def require_settings(folder: pathlib.Path, settings: Any, *, free: Collection[str] = ()) -> None:

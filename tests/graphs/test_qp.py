@@ -451,7 +451,7 @@ def test_half_precisions_are_computed_in_float32():
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"gram": jnp.ones((3, 4)), "cross": jnp.ones(4)}, "gram: expected"),
+        ({"gram": jnp.ones((3, 4)), "cross": jnp.ones(4)}, "gram and cross: expected"),
         ({"gram": jnp.ones((4, 4), int), "cross": jnp.ones(4, int)}, "floating"),
         ({"gram": jnp.ones((4, 4)), "cross": jnp.ones(4), "mask": jnp.ones(3, bool)}, "mask"),
     ],

@@ -415,7 +415,7 @@ def test_misuse_is_named():
     for shape in ((0, 2, 3), (4, 2, 0)):
         empty = build(np.ones(shape, np.float32), mesh=parse_mesh("data=1"))
         assert empty.weights.shape == (shape[2], shape[0], 2)
-    with pytest.raises(ValueError, match="activations: expected a floating dtype, got uint8"):
+    with pytest.raises(ValueError, match="activations: expected dtype floating, got uint8"):
         build(values.astype(np.uint8), mesh=parse_mesh("data=1"))
     with pytest.raises(ValueError, match="num_neighbors: expected"):
         sharded_nnk_graph(values, mesh=parse_mesh("data=1"), num_neighbors=0)

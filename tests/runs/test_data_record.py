@@ -88,8 +88,9 @@ def test_an_old_folder_is_noted_at_the_next_write(tmp_path):
     made = create_run(tmp_path, {"epochs": 2})
     check_data(made, dataset())
     run = record_data(made, dataset(), command="prune")
-    assert run.config == {**made.config, "data": read_json(tmp_path / "config.json")["data"]}
-    assert run.config["data"]["recorded_by"] == "prune"
+    assert read_json(tmp_path / "config.json") == run.as_object()
+    assert run.config == made.config and run.data is not None
+    assert run.data.recorded_by == "prune"
     assert create_run(tmp_path, {"epochs": 2}, resume=True) == run
 
 
@@ -143,6 +144,6 @@ def test_runs_of_different_data_are_told_apart(tmp_path):
         runs.append(record_data(run, dataset(train_labels=np.int32(labels)), command="train"))
     compare(runs, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
-    digests = [run.config["data"]["fingerprint"]["train_labels"][:8] for run in runs]
+    digests = [run.data.fingerprint["train_labels"][:8] for run in runs]
     assert digests[0] != digests[1] and all(f"train_labels {each}" in page for each in digests)
-    assert json.dumps(runs[0].config["data"]) not in page
+    assert json.dumps(runs[0].data._asdict()) not in page

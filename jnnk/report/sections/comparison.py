@@ -1,22 +1,21 @@
 """What the page of a comparison says of several runs, each by its name."""
 
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from jnnk.files.schema import JsonObject
 from jnnk.report.figures import comparison as figures
 from jnnk.report.headline import Headline, OverlapHeadline, PruningHeadline
 from jnnk.report.output import figure_bytes, percent
 from jnnk.report.page import Answer, Drawing, Section, picture
 from jnnk.report.tables import to_csv
-from jnnk.runs.data_record import read_note
-from jnnk.runs.folder import DATA_RECORD, Run, read_json, to_json
+from jnnk.runs.data_note import DataNote
+from jnnk.runs.folder import Run, read_settings, to_json
 from jnnk.runs.overlap_files import last_epoch
 from jnnk.runs.records import Latency, Results
+from jnnk.runs.settings import OverlapConfig, PruneConfig
 
 # What the table says of a run's channels and of its pruning.
 _OF_OVERLAP: dict[str, Callable[[OverlapHeadline], Any]] = {
@@ -85,15 +84,13 @@ def _latencies(times: Latency | None) -> str | None:
 
 def _settings(runs: Mapping[str, Run]) -> list[Section]:
     """The settings in which the runs differ."""
-    settings: dict[str, JsonObject] = {}
+    settings: dict[str, dict[str, Any]] = {}
     for name, run in runs.items():
-        path = run.path / "config.json"
-        settings[name] = {
-            f"train: {key}": _noted(key, value, path) for key, value in run.config.items()
-        }
-        for part in ("overlap", "prune"):
-            path = run.path / part / "settings.json"
-            found = read_json(path, kind=JsonObject) if path.exists() else {}
+        settings[name] = {f"train: {key}": value for key, value in run.config.items()}
+        if run.data is not None:
+            settings[name]["train: data"] = _digests(run.data)
+        for part, kind in (("overlap", OverlapConfig), ("prune", PruneConfig)):
+            found = read_settings(run.path / part / "settings.json", kind)
             settings[name] |= {f"{part}: {key}": value for key, value in found.items()}
     keys = dict.fromkeys(key for found in settings.values() for key in found)
     rows = [[key, *(_setting(found.get(key)) for found in settings.values())] for key in keys]
@@ -101,16 +98,13 @@ def _settings(runs: Mapping[str, Run]) -> list[Section]:
     return [Section("Which settings differ?", "", table=(["setting", *runs], rows))] if rows else []
 
 
-def _noted(key: str, value: Any, path: pathlib.Path) -> Any:
-    """A setting, or the start of every digest of the data."""
-    if key != DATA_RECORD:
-        return value
-    parts = read_note(value, path).fingerprint
-    return [f"{part} {digest[:8]}" for part, digest in parts.items()]
+def _digests(note: DataNote) -> list[str]:
+    """The start of every digest of the data."""
+    return [f"{part} {digest[:8]}" for part, digest in note.fingerprint.items()]
 
 
 def _setting(value: Any) -> Any:
-    return " ".join(map(str, value)) if isinstance(value, list) else value
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
 def _curves(results: Mapping[str, Results]) -> list[Section]:
