@@ -37,7 +37,7 @@ import jax
 import pytest
 
 #: The packages whose annotations are checked where tests call them.
-CHECKED = ("graphs", "network", "measures", "penalties", "pruning")
+CHECKED = ("graphs", "network", "measures", "penalties", "pruning", "training")
 # Before a test takes a function from them. The oldest versions are tried without.
 if importlib.util.find_spec("beartype"):
     from typed_calls import check_calls_of

@@ -2,13 +2,19 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray, Shaped
 
+from jnnk._core.arrays import ArrayLike
 from jnnk._core.whole_numbers import whole_number
 
 
 def pad_crop_flip(
-    key: jax.Array, images: jax.Array, *, padding: int = 4, flip: bool = True
-) -> jax.Array:
+    key: PRNGKeyArray,
+    images: Shaped[ArrayLike, "N H W C"],
+    *,
+    padding: int = 4,
+    flip: bool = True,
+) -> Shaped[Array, "N H W C"]:
     """Images shifted at random by up to ``padding`` pixels, half of them mirrored.
 
     The augmentation of the CIFAR ResNets (He et al. 2016, section 4.2): pad by zeros on each

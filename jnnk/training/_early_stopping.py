@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 from jax.core import Tracer
+from jaxtyping import Bool, Float, Int, Int32
 
 from jnnk._core.arrays import ArrayLike
 from jnnk._core.whole_numbers import whole_number
@@ -31,9 +32,9 @@ class Patience(NamedTuple):
         stopped: bool (...), out of patience; for good.
     """
 
-    best: Array
-    waited: Array
-    stopped: Array
+    best: Float[Array, "*shape"]
+    waited: Int32[Array, "*shape"]
+    stopped: Bool[Array, "*shape"]
 
 
 def start_patience(shape: tuple[int, ...]) -> Patience:
@@ -43,7 +44,9 @@ def start_patience(shape: tuple[int, ...]) -> Patience:
     )
 
 
-def update_patience(state: Patience, errors: Array, *, patience: int) -> Patience:
+def update_patience(
+    state: Patience, errors: Float[ArrayLike, "*shape"], *, patience: int | Int[Array, ""]
+) -> Patience:
     """Patience after one more measurement.
 
     Args:
@@ -71,7 +74,7 @@ def update_patience(state: Patience, errors: Array, *, patience: int) -> Patienc
 
 
 def trainable_masks(
-    params: PyTree, stopped: Mapping[str, ArrayLike], *, network: Network | None = None
+    params: PyTree, stopped: Mapping[str, Bool[ArrayLike, " _"]], *, network: Network | None = None
 ) -> PyTree:
     """The gradient mask that freezes the filters, biases and norms of stopped channels.
 

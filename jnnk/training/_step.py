@@ -7,7 +7,7 @@ statistics included).
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,9 @@ import numpy as np
 import optax
 from jax.core import Tracer
 from jax.sharding import Mesh
+from jaxtyping import Array, Float32, Int, Int32, PRNGKeyArray, UInt8
 
+from jnnk._core.arrays import ArrayLike
 from jnnk._core.whole_numbers import whole_number
 from jnnk.data import Normalization, normalize
 from jnnk.network import Network
@@ -31,6 +33,7 @@ OPTIMIZERS = ("sgd", "adam")
 _SCALES_AND_SHIFTS = ("scale", "bias", "b", "offset", "gamma", "beta")
 
 
+@runtime_checkable
 class Model(Protocol):
     """What training asks of a network: see `jnnk.network.as_model`, which makes it of any."""
 
@@ -61,8 +64,8 @@ class TrainState(NamedTuple):
             optimiser freezes nothing.
     """
 
-    step: jax.Array
-    key: jax.Array
+    step: Int32[Array, ""]
+    key: PRNGKeyArray
     params: PyTree
     batch_stats: PyTree
     opt_state: PyTree
@@ -80,11 +83,11 @@ class Batch(NamedTuple):
 
     Attributes:
         images: (B, H, W, C) uint8.
-        labels: (B,) int32.
+        labels: (B,) integers.
     """
 
-    images: jax.Array
-    labels: jax.Array
+    images: UInt8[ArrayLike, "B H W C"]
+    labels: Int[ArrayLike, " B"]
 
 
 class Metrics(NamedTuple):
@@ -97,10 +100,10 @@ class Metrics(NamedTuple):
         penalty: L1 penalty plus the regulariser's value.
     """
 
-    loss: jax.Array
-    cross_entropy: jax.Array
-    accuracy: jax.Array
-    penalty: jax.Array
+    loss: Float32[Array, ""]
+    cross_entropy: Float32[Array, ""]
+    accuracy: Float32[Array, ""]
+    penalty: Float32[Array, ""]
 
 
 def _model_variables(params: PyTree, batch_stats: PyTree) -> dict:
@@ -185,7 +188,7 @@ def _is_decayed(params: PyTree) -> PyTree:
 def init_state(
     model: Model,
     optimizer: optax.GradientTransformationExtraArgs,
-    key: jax.Array,
+    key: PRNGKeyArray,
     *,
     image_shape: tuple[int, int, int],
 ) -> TrainState:
@@ -206,7 +209,7 @@ def init_state(
 
 def start_state(
     optimizer: optax.GradientTransformationExtraArgs,
-    key: jax.Array,
+    key: PRNGKeyArray,
     variables: dict,
     *,
     masks: PyTree | None = None,
@@ -236,7 +239,7 @@ def start_state(
     return jax.tree.map(jnp.copy, state)
 
 
-def l1_penalty(params: PyTree, *, network: Network | None = None) -> jax.Array:
+def l1_penalty(params: PyTree, *, network: Network | None = None) -> Float32[Array, ""]:
     """Sum of the absolute weights of all conv kernels, () float32.
 
     Args:

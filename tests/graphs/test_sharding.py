@@ -25,7 +25,6 @@ from flax import linen as nn
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jnnk.graphs._sharded
-from jnnk import InputError
 from jnnk.data import Normalization
 from jnnk.graphs import channelwise_nnk_graph, cosine, gaussian, nnk_graph, sharded_nnk_graph
 from jnnk.graphs._layer_graphs import layer_graphs
@@ -39,7 +38,6 @@ from jnnk.parallel import (
     parse_mesh,
     replicate,
     shard_batch,
-    whole_mesh,
 )
 from jnnk.parallel._mesh import shared_apply
 from jnnk.training import Batch, init_state, make_evaluate, make_optimizer, make_train_step
@@ -359,41 +357,6 @@ def test_two_processes_do_the_same(tmp_path):
         _assert_same(graph, "laplacian")
     _assert_trained_alike(tmp_path, "data=4")
     assert (tmp_path / "turns").read_text() == "first\n"
-
-
-def test_a_mesh_is_read():
-    mesh = parse_mesh(" channel=1, data = 1")
-    assert mesh.axis_names == ("channel", "data") and mesh.devices.shape == (1, 1)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("model=2", "unknown axis 'model'.*data and channel"),
-        ("", "unknown axis ''"),
-        ("data=1,", "unknown axis ''"),
-        ("data=two", "data: expected a whole number of at least 1, got 'two'"),
-        ("data", "data: expected a whole number of at least 1, got ''"),
-        ("data=0", "whole number of at least 1"),
-        ("data=-1", "whole number of at least 1"),
-        ("data=²", "whole number of at least 1"),
-        ("data=1,data=1", "data comes twice"),
-        ("data=4000,channel=2", "asks for 8000 devices, there are"),
-    ],
-)
-def test_a_mesh_that_is_none_is_named(text, message):
-    with pytest.raises(InputError, match=f"mesh: .*{message}"):
-        parse_mesh(text)
-
-
-def test_processes_that_find_no_others(monkeypatch):
-    monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
-    with pytest.raises(InputError, match="JAX_NUM_PROCESSES: expected a whole number, got 'two'"):
-        join_processes()
-    monkeypatch.delenv("JAX_NUM_PROCESSES")
-    with pytest.raises(InputError, match=r"found no others.*JAX_COORDINATOR_ADDRESS"):
-        join_processes()
-    assert is_first() and whole_mesh(None).size == jax.device_count()
 
 
 def test_misuse_is_named():

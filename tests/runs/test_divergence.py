@@ -133,6 +133,9 @@ def test_a_network_whose_answers_are_not_finite(tmp_path):
 
 def test_evaluation_of_logits_that_are_not_finite():
     class Model:
+        def init(self, rngs, images, *, train):
+            return jnp.float32(1)
+
         def apply(self, variables, images, *, train):
             # An image of value v answers (0, v / 255 * scale); 0 * inf is NaN.
             return jnp.stack([0 * images[:, 0, 0, 0], images[:, 0, 0, 0] * variables], -1), {}

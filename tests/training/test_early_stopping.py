@@ -113,7 +113,8 @@ def test_channels_of_a_shared_kernel_train_until_the_last_of_them_has_stopped():
     network = read(lambda v, x: Shared().apply(v, x)[0], variables, images)
     first, second = [conv.name for conv in network.convs if conv.name != "stem"]
     for names in ((first, second), (second, first)):
-        stopped = dict(zip(names, ([True, True, False], [True, False, False]), strict=True))
+        both = np.array([[True, True, False], [True, False, False]])
+        stopped = dict(zip(names, both, strict=True))
         masks = trainable_masks(variables["params"], stopped, network=network)
         assert masks["shared"]["kernel"].ravel().tolist() == [0, 1, 1]
 

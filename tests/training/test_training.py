@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jnnk import InputError, training
+from jnnk import training
 from jnnk.data import Normalization, epoch_order
-from jnnk.parallel import local_rows
 from jnnk.penalties import make_regularizer
 from jnnk.pruning import apply_masks, make_masks
 from jnnk.training import Batch, update_patience
@@ -186,13 +185,6 @@ def test_evaluate_counts_the_last_partial_batch_once():
 def test_unknown_optimizer_is_named():
     with pytest.raises(ValueError, match="expected one of sgd, adam, got 'lion'"):
         training.make_optimizer("lion", learning_rate=0.1, num_steps=1)
-
-
-def test_batch_that_does_not_fit_the_mesh_is_named():
-    with pytest.raises(InputError, match="16 is not a multiple of the 3 devices"):
-        local_rows(16, jax.sharding.AbstractMesh((3,), ("data",)))
-    with pytest.raises(InputError, match="expected an axis data for training, got channel"):
-        local_rows(16, jax.sharding.AbstractMesh((2,), ("channel",)))
 
 
 def test_cosine_schedule_ends_at_zero():
