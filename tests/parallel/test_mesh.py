@@ -1,4 +1,4 @@
-"""Meshes by their text, and what lies where on them (on eight devices: `graphs/test_sharding.py`)."""
+"""Meshes by their text, and what lies where on them (on eight devices: `test_sharding.py`)."""
 
 import jax
 import numpy as np
