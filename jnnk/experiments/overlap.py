@@ -8,7 +8,7 @@ Every run, network and epoch is kept, so the command goes on where it was stoppe
 import itertools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from operator import attrgetter
 from typing import NamedTuple, TypeVar
@@ -21,20 +21,21 @@ from jnnk.experiments.overlap_epochs import Trajectory, measure_epochs
 from jnnk.experiments.overlap_runs import measure_runs
 from jnnk.experiments.overlap_settings import Settings, study_layers
 from jnnk.experiments.runner import LoadedNetwork, run_cases
-from jnnk.files.schema import TableRow
 from jnnk.measures import correlation
 from jnnk.report.figures import overlap as figures
 from jnnk.report.output import save_figure, save_markdown, save_table
 from jnnk.report.tables import Records
 from jnnk.runs.folder import kept, require_settings, write_json
 from jnnk.runs.progress import SILENT, Progress
-from jnnk.runs.records import grouped
+from jnnk.runs.records import LayerMeasures, grouped
 from jnnk.runs.study_records import (
     CorrelationRow,
+    LastErrors,
     MeasuredNetwork,
     NetworkEpoch,
     OverlapStudy,
     PairLayer,
+    PairMeans,
     TrainedNetwork,
 )
 from jnnk.training import make_evaluate, make_predict
@@ -117,7 +118,7 @@ def reproduce_overlap(
     save_figure(folder, "layers", figures.layers_by_epoch(epochs))
     save_figure(folder, "epochs", figures.overlap_of_epochs(epochs))
     write(results, "epoch_correlations", by_epochs, "Last-layer overlap over epochs.")
-    write(results, "last_errors", last, "Errors in percent after the last epoch.")
+    write(results, "last_errors", last, "Errors after the last epoch.")
     return results
 
 
@@ -199,42 +200,38 @@ def by_network(epochs: Sequence[NetworkEpoch]) -> dict[str, Sequence[NetworkEpoc
     return {**grouped(epochs, lambda record: record.network), "pooled": epochs}
 
 
-def pair_means(pair: Sequence[PairLayer]) -> list[TableRow]:
+def pair_means(pair: Sequence[PairLayer]) -> tuple[PairMeans, ...]:
     """Means over layers of each network of the pair."""
-    means = (
-        "overlap.mean", "overlap_by_chance", "redundancy.mean", "channel_degree.mean",
-        "mle_dimension.mean",
-    )  # fmt: skip
     rows = []
     for network, layers in grouped(pair, lambda record: record.network).items():
         found = [record.layer.measures for record in layers]
-        row: TableRow = {
-            "network": network,
-            "test accuracy (%)": 100 * layers[0].test_accuracy,
-            "dead channels": sum(each.dead_channels for each in found),
-        }
-        for name in means:
-            mean = float(np.nanmean(_numbers(found, attrgetter(name))))
-            row[name.removesuffix(".mean")] = _known(mean)
-        rows.append(row)
-    return rows
+
+        def mean(name: str, found: Sequence[LayerMeasures] = found) -> float | None:
+            return _known(float(np.nanmean(_numbers(found, attrgetter(name)))))
+
+        rows.append(
+            PairMeans(
+                network=network,
+                test_accuracy=layers[0].test_accuracy,
+                dead_channels=sum(each.dead_channels for each in found),
+                overlap=mean("overlap.mean"),
+                overlap_by_chance=mean("overlap_by_chance"),
+                redundancy=mean("redundancy.mean"),
+                channel_degree=mean("channel_degree.mean"),
+                mle_dimension=mean("mle_dimension.mean"),
+            )
+        )
+    return tuple(rows)
 
 
-def last_errors(epochs: Sequence[NetworkEpoch]) -> list[TableRow]:
-    """Errors in percent of each network after its last epoch."""
+def last_errors(epochs: Sequence[NetworkEpoch]) -> tuple[LastErrors, ...]:
+    """The errors of each network after its last epoch."""
     last = {record.network: record.errors for record in epochs}
-    return [
-        {
-            "network": name,
-            "softmax": 100 * errors.test_error,
-            "weighted kNN": 100 * errors.knn_error,
-            "NNK": 100 * errors.nnk_error,
-            "softmax, training": 100 * errors.train_error,
-            "weighted kNN, leave-one-out": 100 * errors.knn_loo_error,
-            "NNK, leave-one-out": 100 * errors.loo_error,
-        }
-        for name, errors in last.items()
-    ]
+    names = [field.name for field in fields(LastErrors) if field.name != "network"]
+    return tuple(
+        LastErrors(network=network, **{name: getattr(errors, name) for name in names})
+        for network, errors in last.items()
+    )
 
 
 def _numbers(records: Sequence[Record], number: Number[Record]) -> np.ndarray:

@@ -376,35 +376,40 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     refuse_links(folder)
     path = folder / "config.json"
     config: Any = read_json(path)
-    found: Any = cast(JsonObject, config).get("format") if isinstance(config, dict) else config
-    if not isinstance(config, dict) or type(found) is not int or found != FORMAT:
+    settings = cast(JsonObject, config) if isinstance(config, dict) else {}
+    _require_format(folder, settings.get("format"))
+    data = read_note(settings.pop(_DATA), path) if _DATA in settings else None
+    return Run(folder, settings, data)
+
+
+def _require_format(folder: pathlib.Path, found: object) -> None:
+    if type(found) is not int or found != FORMAT:
         raise InputError(
             f"{folder} was written in run-folder format {found!r}, this version reads {FORMAT}"
         )
-    settings = cast(JsonObject, config)
-    data = read_note(settings.pop(_DATA), path) if _DATA in settings else None
-    return Run(folder, settings, data)
 
 
 def require_settings(folder: pathlib.Path, settings: Any, *, free: Collection[str] = ()) -> None:
     """Notes the settings that a folder's results are made with, or checks them against the note.
 
     Args:
-        folder: part of a run folder; gets ``settings.json``.
+        folder: part of a run folder, or of a study; gets ``settings.json``.
         settings: NamedTuple of the settings.
         free: names of settings that choose which results are made, not what they are.
 
     Raises:
-        InputError: if the folder's results were made with other settings.
+        InputError: if the folder's results were made with other settings, or by a version of jnnk
+            that wrote another format.
     """
     path = folder / "settings.json"
     defaults = to_json(getattr(settings, "_field_defaults", {}))
-    settings = to_json(settings)
+    settings = {"format": FORMAT, **to_json(settings)}
     if not path.exists():
         write_json(path, settings)
-    found = read_json(path, kind=JsonObject)
-    # A setting that is newer than the folder had its default's effect.
-    found = {**defaults, **found, **{name: settings[name] for name in free}}
+    # The first folders have no format. A setting newer than the folder had its default's effect.
+    found = {"format": 1, **defaults, **read_json(path, kind=JsonObject)}
+    _require_format(folder, found["format"])
+    found |= {name: settings[name] for name in free}
     if found != settings:
         raise InputError(
             f"{folder} holds results made with other settings "

@@ -6,7 +6,7 @@ test images.
 
 from dataclasses import dataclass, field
 
-from jnnk.files.schema import BESIDE, OPTIONAL, TableRow
+from jnnk.files.schema import BESIDE, OPTIONAL
 from jnnk.runs.records import LayerMeasures, Spread
 
 
@@ -91,6 +91,33 @@ class CorrelationRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PairMeans:
+    """Means over the layers of one of the networks that are compared; None where undefined."""
+
+    network: str  # its name
+    test_accuracy: float  # of the network
+    dead_channels: int  # of all layers together
+    overlap: float | None
+    overlap_by_chance: float | None
+    redundancy: float | None
+    channel_degree: float | None
+    mle_dimension: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastErrors:
+    """Errors of a public network after its last epoch; see `EpochErrors`."""
+
+    network: str  # its name
+    test_error: float
+    knn_error: float
+    nnk_error: float
+    train_error: float
+    knn_loo_error: float
+    loo_error: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class OverlapStudy:
     """``results.json`` of ``jnnk reproduce overlap``; None for what is not measured yet."""
 
@@ -99,13 +126,13 @@ class OverlapStudy:
     # two public networks, layer by layer
     pair: tuple[PairLayer, ...] | None = field(default=None, metadata=OPTIONAL)
     # their means over the layers
-    pair_means: list[TableRow] | None = field(default=None, metadata=OPTIONAL)
+    pair_means: tuple[PairMeans, ...] | None = field(default=None, metadata=OPTIONAL)
     # public networks epoch by epoch
     epochs: tuple[NetworkEpoch, ...] | None = field(default=None, metadata=OPTIONAL)
     # over these
     epoch_correlations: tuple[CorrelationRow, ...] | None = field(default=None, metadata=OPTIONAL)
-    # in percent after the last epoch
-    last_errors: list[TableRow] | None = field(default=None, metadata=OPTIONAL)
+    # of these after the last one
+    last_errors: tuple[LastErrors, ...] | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -159,7 +159,7 @@ def test_the_files_hold_the_records(done):
     folder, results = done
     assert json.loads((folder / "results.json").read_text()) == to_json(results)
     rows = list(csv.DictReader((folder / "last_errors.csv").read_text().splitlines()))
-    assert float(rows[0]["NNK"]) == 100 * results.epochs[-1].errors.nnk_error
+    assert float(rows[0]["nnk_error"]) == results.epochs[-1].errors.nnk_error
     for name in ("run_correlations", "epoch_correlations", "pair_means"):
         rows = getattr(results, name)
         assert (folder / f"{name}.md").read_text().count("\n") == len(rows) + 2

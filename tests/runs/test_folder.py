@@ -62,7 +62,7 @@ def test_resume_of_nothing_starts_anew(tmp_path):
         ("{half", "not readable as JSON"),
         ('{"format": true}', "run-folder format True, this version reads 1"),
         ('{"format": 99}', "run-folder format 99, this version reads 1"),
-        ("[]", r"run-folder format \[\]"),
+        ("[]", r"run-folder format None"),
     ],
 )
 def test_a_folder_of_something_else_is_left_alone(tmp_path, content, message):
@@ -89,6 +89,14 @@ def test_settings_of_a_part_are_noted_and_checked(tmp_path):
     runs.require_settings(tmp_path, Settings(5, ("b",)), free=("layers",))
     with pytest.raises(InputError, match="neighbors 5 -> 6"):
         runs.require_settings(tmp_path, Settings(6, ("a",)), free=("layers",))
+    noted = runs.read_json(tmp_path / "settings.json")
+    assert noted == {"format": 1, "neighbors": 5, "layers": ["a"]}
+    runs.write_json(tmp_path / "settings.json", {"neighbors": 5, "layers": ["a"]})  # the first ones
+    runs.require_settings(tmp_path, Settings(5, ("b",)), free=("layers",))
+    for other in (2, True, "1", None):
+        runs.write_json(tmp_path / "settings.json", {**noted, "format": other})
+        with pytest.raises(InputError, match=f"format {other!r}, this version reads 1"):
+            runs.require_settings(tmp_path, Settings(5, ("a",)), free=("layers",))
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
