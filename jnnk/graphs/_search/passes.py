@@ -14,7 +14,7 @@ import numpy as np
 
 from jnnk._core import typed_jax
 from jnnk._core.blocks import map_blocks
-from jnnk.graphs._search.copies import most_copied
+from jnnk.graphs._search.copies import Copies, most_copied
 from jnnk.graphs._search.differences import Distances, are_finite, sums_of_squares
 from jnnk.graphs._search.ranking import Contenders, Ranked, rank
 from jnnk.graphs._search.ring import Ring, Shortlist
@@ -50,6 +50,7 @@ class Asked(NamedTuple):
         along: (B,), their projections, minus infinity for rows that are not to do.
         guesses: (B,), in the second pass at least the distance of the K-th neighbour, 0 for rows
             that are not to do.
+        exclude: int32 (B,), the index of a point to leave out, -1 for none.
     """
 
     rows: jax.Array
@@ -57,6 +58,37 @@ class Asked(NamedTuple):
     own: jax.Array
     along: jax.Array
     guesses: jax.Array
+    exclude: jax.Array
+
+
+class _Field(NamedTuple):
+    """The points that all steps of a search compare queries with.
+
+    Attributes:
+        rows: (P, D) from `filled`; of a ring this device's share.
+        points: `Points` of these rows.
+        frame: of all points.
+        copies: of all points.
+        share: points of each device of a ring.
+        ring: the devices.
+    """
+
+    rows: jax.Array
+    points: Points
+    frame: Frame
+    copies: Copies
+    share: int
+    ring: Ring
+
+
+class _Options(NamedTuple):
+    """How a search goes; see `search`."""
+
+    num_neighbors: int
+    block_size: int
+    method: str
+    has_second: bool
+    group: int  # points that share one maximum, see `shortlists.select`
 
 
 class _Walk(NamedTuple):
@@ -123,14 +155,9 @@ def search(
     num_first = -(-num_queries // size)
     rows = filled(points, num_neighbors=num_neighbors)
     group = group_size(len(rows), num_neighbors) if method == "exact" else 1
-    frame = frame_of(rows, exist(rows), ring=ring)
-    along = projected(placed(rows, frame))
-    copies = most_copied(
-        rows, exist(rows), along, number=num_neighbors + 1, axis_name=ring.axis, share=share
-    )
-    prepare = functools.partial(prepared, frame=frame, copies=copies, group=group)
-    every = prepare(rows)
-    along = projected(centred(queries, frame))
+    options = _Options(num_neighbors, block_size, method, has_second, group)
+    field = _field_of(rows, options, ring=ring, share=share)
+    along = projected(centred(queries, field.frame))
     along = jnp.where(jnp.isfinite(along), along, 0)
 
     def is_left(walk: _Walk) -> jax.Array:
@@ -140,49 +167,17 @@ def search(
         state, number, _ = walk
         is_first = number < num_first
         todo = jnp.where(is_first, state.unproven == jnp.inf, state.unproven > 0)
+        # Those that lie side by side, so that the second pass looks at few points.
         place, numbers = jax.lax.top_k(jnp.where(todo, along, -jnp.inf), size)
         is_todo = place > -jnp.inf
         row, leave_out, guess = (
             jnp.take(x, numbers, axis=0, mode="clip") for x in (queries, exclude, state.unproven)
         )
         guess = jnp.where(is_todo & ~is_first, guess, 0)
-        places = centred(row, frame)
-        asked = Asked(row, places, sums_of_squares(places), place, guess)
-        list_of = functools.partial(
-            _shortlist,
-            asked,
-            is_first=is_first if has_second else None,
-            frame=frame,
-            group=group,
-            length=shortlist_length(num_neighbors),
-            block_size=block_size,
-            method=method,
-        )
-        if ring.axis is None:
-            found = list_of(every, 0)
-        else:
-
-            def list_of_share(rows: jax.Array, start: jax.Array) -> Shortlist:
-                return list_of(prepare(rows), start)
-
-            found = ring.shortlist(list_of_share, rows, share=share)
-        # By index, so that the first ones are kept of those that tie.
-        indices = jnp.sort(jnp.where(found.nearness > -NONE, found.indices, _NO_INDEX), axis=1)
-        copied = jnp.broadcast_to(copies.indices[:1], (size, 1))
-        listed = jnp.concatenate([indices, copied], axis=1)
-        # Gathered first: XLA would otherwise look up every coordinate by itself.
-        listed = jax.lax.optimization_barrier(ring.rows(listed, rows, share=share, none=np.inf))
-        last = -jnp.min(found.nearness, axis=1)
-        rank_block = functools.partial(
-            rank, is_first=is_first, copies=copies, frame=frame, num_neighbors=num_neighbors
-        )
-        differences = listed - row[:, None]
-        ranked = map_blocks(
-            rank_block,
-            Contenders(indices, differences, last, asked.own, leave_out, guess),
-            # In a ring too: how sums round depends on how many there are.
-            block_size=block_size,
-        )
+        places = centred(row, field.frame)
+        asked = Asked(row, places, sums_of_squares(places), place, guess, leave_out)
+        found = _candidates(asked, field, options, is_first)
+        ranked = _ranked(asked, found, field, options, is_first)
         # Unsigned: JAX would wrap negative ones. What is out of range is dropped.
         written = jnp.where(is_todo, numbers, num_queries).astype(jnp.uint32)
 
@@ -198,23 +193,69 @@ def search(
     return jax.lax.while_loop(is_left, step, walk).found
 
 
+def _field_of(rows: jax.Array, options: _Options, *, ring: Ring, share: int) -> _Field:
+    """The `_Field` of rows (P, D) from `filled`."""
+    frame = frame_of(rows, exist(rows), ring=ring)
+    along = projected(placed(rows, frame))
+    number = options.num_neighbors + 1
+    copies = most_copied(rows, exist(rows), along, number=number, axis_name=ring.axis, share=share)
+    points = prepared(rows, frame, copies, group=options.group)
+    return _Field(rows, points, frame, copies, share, ring)
+
+
+def _candidates(asked: Asked, field: _Field, options: _Options, is_first: jax.Array) -> Shortlist:
+    """The shortlists of the queries among all points of the ring."""
+    list_of = functools.partial(
+        _shortlist, asked, field.frame, options, is_first if options.has_second else None
+    )
+    if field.ring.axis is None:
+        return list_of(field.points, 0)
+
+    def list_of_share(rows: jax.Array, start: jax.Array) -> Shortlist:
+        points = prepared(rows, field.frame, field.copies, group=options.group)
+        return list_of(points, start)
+
+    return field.ring.shortlist(list_of_share, field.rows, share=field.share)
+
+
+def _ranked(
+    asked: Asked, found: Shortlist, field: _Field, options: _Options, is_first: jax.Array
+) -> Ranked:
+    """The nearest of the shortlists and the copies, by the differences to these points."""
+    # By index, so that the first ones are kept of those that tie.
+    indices = jnp.sort(jnp.where(found.nearness > -NONE, found.indices, _NO_INDEX), axis=1)
+    copied = jnp.broadcast_to(field.copies.indices[:1], (len(indices), 1))
+    listed = jnp.concatenate([indices, copied], axis=1)
+    listed = field.ring.rows(listed, field.rows, share=field.share, none=np.inf)
+    # Gathered first: XLA would otherwise look up every coordinate by itself.
+    differences = jax.lax.optimization_barrier(listed) - asked.rows[:, None]
+    last = -jnp.min(found.nearness, axis=1)
+    rank_block = functools.partial(
+        rank,
+        is_first=is_first,
+        copies=field.copies,
+        frame=field.frame,
+        num_neighbors=options.num_neighbors,
+    )
+    contenders = Contenders(indices, differences, last, asked.own, asked.exclude, asked.guesses)
+    # In blocks in a ring too: how sums round depends on how many there are.
+    return map_blocks(rank_block, contenders, block_size=options.block_size)
+
+
 def _shortlist(
     asked: Asked,
+    frame: Frame,
+    options: _Options,
+    is_first: jax.Array | None,
     points: Points,
     start: jax.Array | int,
-    *,
-    is_first: jax.Array | None,
-    frame: Frame,
-    group: int,
-    length: int,
-    block_size: int,
-    method: str,
 ) -> Shortlist:
     """The candidates among a share of the points, of which the first one has number ``start``.
 
     By estimates where ``is_first`` is None.
     """
     numbers = jnp.arange(len(points.rows), dtype=jnp.int32)
+    length = shortlist_length(options.num_neighbors)
 
     def block(asked: Asked) -> Shortlist:
         def first() -> tuple[jax.Array, jax.Array]:
@@ -228,11 +269,11 @@ def _shortlist(
                 asked.own,
                 points,
                 frame,
-                group=group,
+                group=options.group,
             )
 
         values, listed = first() if is_first is None else typed_jax.cond(is_first, first, second)
-        values, slots = select(values, group, length, method=method)
+        values, slots = select(values, options.group, length, method=options.method)
         return Shortlist(values, listed[slots] + start)
 
-    return map_blocks(block, asked, block_size=block_size)
+    return map_blocks(block, asked, block_size=options.block_size)
