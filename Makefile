@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST := --numprocesses auto --dist loadfile --no-loadscope-reorder
 OLDEST := .venv-oldest
 LIBRARY := $(addprefix tests/,core parallel graphs network measures penalties pruning \
-    training data models test_api.py test_sklearn.py test_lowering.py test_whole_numbers.py)
+    training models test_sklearn.py test_lowering.py test_whole_numbers.py)
 # Both checks of types at once: all in basic mode, and what tests/strict_types.json names.
 TYPES := printf '%s\n' . tests/strict_types.json | xargs -n 1 -P 2 \
     $(BIN)/basedpyright --pythonpath $(BIN)/python --project
