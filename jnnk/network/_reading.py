@@ -11,6 +11,7 @@ from jnnk._core.arrays import ArrayLike
 from jnnk._core.errors import InputError
 from jnnk.network._channel_leaves import Applied, applied_leaves
 from jnnk.network._convs import ChannelLeaf, Conv, LeftOut, Maps
+from jnnk.network._evaluation import described
 from jnnk.network._kernels import Origin, kernel_axes, of_leaves, of_scan, origins
 from jnnk.network._names import PyTree, layer_name, leaves_by_path
 from jnnk.network._network import Network
@@ -41,7 +42,8 @@ def read(
         The network, without what its outputs do not need. Print it for a table.
 
     Raises:
-        InputError: if there are no images or ``images`` is no array.
+        InputError: if there are no images, ``images`` is no array or ``apply_fn`` no function. What
+            ``apply_fn`` itself raises gets a note that says what it was called with.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -63,9 +65,21 @@ def read_with_structure(
     if not hasattr(images, "shape") or not images.shape or not images.shape[0]:
         got = f"shape {images.shape}" if hasattr(images, "shape") else type(images).__name__
         raise InputError(f"images: expected an array of at least one image (N, ...), got {got}")
+    if not callable(apply_fn):
+        raise InputError(
+            f"apply_fn: expected a function of variables and images, got {described(apply_fn)}"
+        )
     paths = list(leaves_by_path(variables))
     abstract = jax.ShapeDtypeStruct(images.shape, images.dtype)
-    program, structure = trace_tree(apply_fn, variables, abstract, *others)
+    try:
+        program, structure = trace_tree(apply_fn, variables, abstract, *others)
+    except Exception as error:
+        error.add_note(
+            f"jnnk called apply_fn(variables, images) with variables {described(variables)} and "
+            f"images {abstract.dtype}{list(abstract.shape)}; of a model, "
+            "jnnk.network.as_function(model, variables) makes such a function"
+        )
+        raise
     program = without_unneeded(program)
     shapes = tuple(program.shapes[value].shape for value in program.inputs)
     found = _Found(shapes, images.shape[0], len(shapes) - len(paths))

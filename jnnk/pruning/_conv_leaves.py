@@ -92,6 +92,10 @@ def conv_leaves(tree: PyTree, *, network: Network | None = None) -> dict[str, Co
     if network is None:
         found = conv_kernels(tree)
         return {path: ConvLeaf(leaf.shape, _FLAX) for path, leaf in found.items()}
+    if not isinstance(network, Network):
+        raise ValueError(
+            f"network: expected one read by jnnk.network.read, got {type(network).__name__}"
+        )
     leaves = leaves_by_path(tree)
     known = {_conv_path_in(leaves, conv): conv for conv in network.convs}
     return {

@@ -225,8 +225,8 @@ def _chosen_convs(
     def is_named(path: str) -> bool:
         return _matches(path, include) and not _matches(path, exclude)
 
-    _warn_of_left_out(params, network, is_named)
     convs = conv_leaves(params, network=network)
+    _warn_of_left_out(params, network, is_named)
     if not convs:
         raise ValueError(
             "params: no conv kernel is found in a tree of this form: expected leaves named "

@@ -353,3 +353,28 @@ def test_kernels_that_are_also_something_else_stay(apply_fn, shape):
     groups = read(apply_fn, variables, IMAGES).groups()
     cut = {str(each.path) for group in groups if not group.reason for each in group.slices}
     assert not any("'b'" in path for path in cut)
+
+
+class OneConv(nn.Module):
+    @nn.compact
+    def __call__(self, images):
+        return nn.Conv(2, (3, 3))(images).mean((1, 2))
+
+
+@pytest.mark.parametrize("function", [read, lambda *args: list(capture(*args))])
+def test_what_a_network_raises_says_what_it_was_called_with(function):
+    variables = OneConv().init(jax.random.key(0), IMAGES)
+    with pytest.raises(InputError, match="apply_fn: expected a function .*, got int"):
+        function(3, variables, IMAGES)
+    for apply_fn, given in ((OneConv(), variables), (OneConv().apply, None)):
+        with pytest.raises(Exception) as raised:
+            function(apply_fn, given, IMAGES)
+        (note,) = (note for note in raised.value.__notes__ if note.startswith("jnnk"))
+        assert "images float32[" in note and "as_function(model, variables)" in note
+        assert ("'params'" if given else "None") in note
+
+
+def test_what_is_no_network_is_named():
+    variables = OneConv().init(jax.random.key(0), IMAGES)
+    with pytest.raises(ValueError, match=r"network: expected one read by .*, got str"):
+        jnnk.make_masks(variables, criterion="weight", keep_rate=0.5, network="resnet8")

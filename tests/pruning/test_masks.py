@@ -392,7 +392,7 @@ def test_pruned_weights_stay_zero(params, optimizer):
 
 def test_optimizer_needs_params(params):
     optimizer = keep_pruned_zero(optax.sgd(0.1))
-    with pytest.raises(ValueError, match="params: keep_pruned_zero"):
+    with pytest.raises(ValueError, match="params: expected the current parameters"):
         optimizer.update(params, optimizer.init(params), masks=params)
 
 
@@ -561,7 +561,7 @@ def test_misuse_is_refused(params, options, message):
         (Threshold, ("0.1",), "threshold: expected a finite"),
         (KeepRate, (1.5,), "keep_rate: expected a share"),
         (KeepRate, (0.5, "global"), "scope: expected one of"),
-        (KeepRate, (0.5, "filter", True), "scope: whole filters"),
+        (KeepRate, (0.5, "filter", True), "scope: expected .* for whole filters"),
         (authors_mode, ("det_sorted_kernels", 1.5), "keep_rate: expected a share"),
         (authors_mode, ("det_sorted", 0.5), "mode: expected one of .*, got 'det_sorted'"),
     ],
