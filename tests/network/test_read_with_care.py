@@ -364,7 +364,7 @@ class OneConv(nn.Module):
 @pytest.mark.parametrize("function", [read, lambda *args: list(capture(*args))])
 def test_what_a_network_raises_says_what_it_was_called_with(function):
     variables = OneConv().init(jax.random.key(0), IMAGES)
-    with pytest.raises(InputError, match="apply_fn: expected a function .*, got int"):
+    with pytest.raises(InputError, match=r"apply_fn: expected a function .*, got int"):
         function(3, variables, IMAGES)
     for apply_fn, given in ((OneConv(), variables), (OneConv().apply, None)):
         with pytest.raises(Exception) as raised:
