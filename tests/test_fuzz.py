@@ -26,14 +26,8 @@ from jnnk.data._tfds_features import check_features
 from jnnk.models.weights import WeightsError, load_safetensors, save_safetensors
 from jnnk.pruning import load_masks, save_masks
 from jnnk.report.figures.channels import ChannelPictures
-from jnnk.runs.folder import (
-    create_run,
-    open_run,
-    read_json,
-    read_json_lines,
-    write_json,
-    write_json_lines,
-)
+from jnnk.runs.folder import create_run, open_run
+from jnnk.runs.json_files import read_json, read_json_lines, write_json, write_json_lines
 from jnnk.runs.overlap_files import LayerArrays, read_npz, write_npz
 from jnnk.runs.settings import TrainConfig
 

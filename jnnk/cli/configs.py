@@ -9,7 +9,7 @@ from jnnk._core.option_types import check_numbers
 from jnnk.data import from_anywhere
 from jnnk.files.schema import JsonObject
 from jnnk.pruning import CRITERIA
-from jnnk.runs.folder import read_settings
+from jnnk.runs.part_settings import read_settings
 from jnnk.runs.protocols import PROTOCOLS, ProtocolConfig
 from jnnk.runs.settings import (
     ChannelConfig,

@@ -26,7 +26,7 @@ from jnnk.models import (
 )
 from jnnk.network import Network
 from jnnk.pruning import save_masks as save_own_masks
-from jnnk.runs.folder import write_bytes
+from jnnk.runs.json_files import write_bytes
 from jnnk.runs.network_record import NetworkRecord, network_record
 from jnnk.runs.settings import TrainConfig
 from jnnk.runs.weight_files import read_weights, write_weights

@@ -16,14 +16,7 @@ from jnnk.parallel import is_first, local_rows, parse_mesh, whole_mesh
 from jnnk.parallel._mesh import DATA
 from jnnk.runs.cores import note_cores
 from jnnk.runs.data_record import check_data, record_data
-from jnnk.runs.folder import (
-    Run,
-    create_run,
-    locked,
-    open_run,
-    refuse_occupied,
-    remove_parts,
-)
+from jnnk.runs.folder import Run, create_run, locked, open_run, refuse_occupied, remove_parts
 from jnnk.runs.network_record import NetworkRecord, check_network, record_network
 from jnnk.runs.progress import Progress
 from jnnk.runs.settings import ChannelConfig, OverlapConfig, TrainConfig

@@ -12,7 +12,8 @@ from jnnk.cli.answers import Answer
 from jnnk.data import Dataset, only_classes
 from jnnk.files.safe_files import resolved
 from jnnk.runs.data_record import record_study_data
-from jnnk.runs.folder import locked, refuse_foreign, to_json
+from jnnk.runs.folder import locked, refuse_foreign
+from jnnk.runs.json_files import to_json
 from jnnk.runs.progress import Progress
 from jnnk.runs.settings import TrainConfig
 

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from jnnk.cli.answers import Answer
 from jnnk.files.schema import TableRow
-from jnnk.runs.folder import to_json
+from jnnk.runs.json_files import to_json
 from jnnk.runs.progress import Display, Silent
 
 _TABLE_WIDTH = 140  # characters, at least

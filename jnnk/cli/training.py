@@ -9,7 +9,7 @@ from jnnk.cli.answers import Answer, headline_of
 from jnnk.cli.run_folders import chosen_mesh, fit_graphs, made_run, prepare_training, tell
 from jnnk.data import Dataset
 from jnnk.runs.divergence import Diverged
-from jnnk.runs.folder import require_settings
+from jnnk.runs.part_settings import require_settings
 from jnnk.runs.progress import Progress
 from jnnk.training import make_evaluate
 

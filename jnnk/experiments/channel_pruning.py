@@ -31,7 +31,8 @@ from jnnk.jobs.trainer import Recipe, Trainer
 from jnnk.pruning._channels import OF_GRAPHS
 from jnnk.report.figures.levers import channel_pruning
 from jnnk.report.output import save_study
-from jnnk.runs.folder import kept, require_settings
+from jnnk.runs.json_files import kept
+from jnnk.runs.part_settings import require_settings
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import grouped, spread
 from jnnk.runs.study_records import ChannelCase, ChannelSummary, CompactCost

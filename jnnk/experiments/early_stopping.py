@@ -24,7 +24,7 @@ from jnnk.jobs.stopping import stopping
 from jnnk.report.figures.levers import stopping_rules
 from jnnk.report.output import save_study
 from jnnk.runs.divergence import read_epochs
-from jnnk.runs.folder import require_settings
+from jnnk.runs.part_settings import require_settings
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import EpochMetrics, over_seeds
 from jnnk.runs.study_records import StoppedTraining, StoppingSummary

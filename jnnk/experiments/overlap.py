@@ -25,7 +25,8 @@ from jnnk.measures import correlation
 from jnnk.report.figures import overlap as figures
 from jnnk.report.output import save_figure, save_markdown, save_table
 from jnnk.report.tables import Records
-from jnnk.runs.folder import kept, require_settings, write_json
+from jnnk.runs.json_files import kept, write_json
+from jnnk.runs.part_settings import require_settings
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import LayerMeasures, grouped
 from jnnk.runs.study_records import (

@@ -17,7 +17,7 @@ from jnnk.experiments.runner import run_cases
 from jnnk.graphs import cosine, nnk_graph
 from jnnk.measures import error_rate, knn_graph, label_interpolation
 from jnnk.network import capture, layer_shapes
-from jnnk.runs.folder import kept
+from jnnk.runs.json_files import kept
 from jnnk.runs.progress import Progress
 from jnnk.runs.study_records import EpochErrors, NetworkEpoch
 from jnnk.training import make_predict

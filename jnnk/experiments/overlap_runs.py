@@ -14,7 +14,7 @@ from jnnk.experiments.overlap_settings import Settings
 from jnnk.experiments.runner import measure_layers, run_cases
 from jnnk.network import layer_shapes
 from jnnk.runs.divergence import Diverged, first_not_finite
-from jnnk.runs.folder import kept
+from jnnk.runs.json_files import kept
 from jnnk.runs.progress import Progress
 from jnnk.runs.study_records import TrainedNetwork
 from jnnk.training import (

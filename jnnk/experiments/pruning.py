@@ -25,7 +25,8 @@ from jnnk.pruning import CRITERIA, make_masks, pruning_score, summarize
 from jnnk.pruning._conv_leaves import conv_kernels
 from jnnk.report.figures.pruning import prunable_shares
 from jnnk.report.output import save_figure, save_markdown, save_table
-from jnnk.runs.folder import read_json, require_settings, write_json
+from jnnk.runs.json_files import read_json, write_json
+from jnnk.runs.part_settings import require_settings
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import grouped
 from jnnk.runs.study_records import PrunableShare, PruningCase

@@ -27,7 +27,8 @@ from jnnk.jobs.trainer import Recipe
 from jnnk.penalties import make_regularizer
 from jnnk.report.figures.levers import regularizer_effects
 from jnnk.report.output import save_study
-from jnnk.runs.folder import kept, require_settings
+from jnnk.runs.json_files import kept
+from jnnk.runs.part_settings import require_settings
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import over_seeds, spread
 from jnnk.runs.settings import OverlapConfig

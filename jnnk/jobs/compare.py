@@ -9,7 +9,8 @@ from jnnk.report.headline import Headline, headline
 from jnnk.report.page import check_page, render
 from jnnk.report.sections.comparison import comparison_answer, comparison_sections
 from jnnk.runs.contents import collect, train_config
-from jnnk.runs.folder import Run, write_bytes
+from jnnk.runs.folder import Run
+from jnnk.runs.json_files import write_bytes
 
 
 class RunHeadline(NamedTuple):

@@ -60,7 +60,7 @@ def taylor(
     predict = make_predict(model, normalization=dataset.normalization)
 
     def loss(params: Any, batch: Batch) -> jax.Array:
-        logits, _ = predict({**variables, "params": params}, batch.images)
+        logits, _ = predict({**variables, "params": params}, jnp.asarray(batch.images))
         return optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels).mean()
 
     images = min(images, len(dataset.train_images))

@@ -20,7 +20,8 @@ from jnnk.parallel._mesh import shared_apply
 from jnnk.report.top_images import keep_images, keep_top_rows
 from jnnk.runs.contents import train_config
 from jnnk.runs.divergence import refuse_diverged
-from jnnk.runs.folder import Run, read_json, require_settings, write_json
+from jnnk.runs.folder import Run
+from jnnk.runs.json_files import read_json, write_json
 from jnnk.runs.overlap_files import (
     RANDOM,
     Epoch,
@@ -29,6 +30,7 @@ from jnnk.runs.overlap_files import (
     layer_measures,
     write_npz,
 )
+from jnnk.runs.part_settings import require_settings
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import LayerMeasures, LayerRecord
 from jnnk.runs.settings import OverlapConfig

@@ -20,7 +20,9 @@ from jnnk.pruning import Threshold, make_masks, pruning_score, summarize
 from jnnk.runs.checkpoints import Checkpoints
 from jnnk.runs.contents import train_config
 from jnnk.runs.divergence import read_result
-from jnnk.runs.folder import Run, require_settings, write_json
+from jnnk.runs.folder import Run
+from jnnk.runs.json_files import write_json
+from jnnk.runs.part_settings import require_settings
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.protocols import PAPER_NETWORKS, THRESHOLD_CRITERIA, ProtocolConfig
 from jnnk.runs.records import (

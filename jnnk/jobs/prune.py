@@ -19,7 +19,9 @@ from jnnk.jobs.trainer import masked
 from jnnk.network import Network
 from jnnk.runs.contents import train_config
 from jnnk.runs.divergence import read_result
-from jnnk.runs.folder import Run, kept, require_settings, write_json
+from jnnk.runs.folder import Run
+from jnnk.runs.json_files import kept, write_json
+from jnnk.runs.part_settings import require_settings
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import PruningResult, Sweep, SweepPoint
 from jnnk.runs.settings import PruneConfig

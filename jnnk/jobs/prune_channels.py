@@ -19,7 +19,9 @@ from jnnk.pruning import channel_masks, prunable_groups, taylor_channel_scores
 from jnnk.pruning._channels import OF_GRAPHS
 from jnnk.runs.contents import train_config
 from jnnk.runs.divergence import read_result
-from jnnk.runs.folder import Run, require_settings, write_json
+from jnnk.runs.folder import Run
+from jnnk.runs.json_files import write_json
+from jnnk.runs.part_settings import require_settings
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import ChannelPruningResult, Compacted
 from jnnk.runs.settings import ChannelConfig

@@ -12,7 +12,8 @@ from jnnk.report.sections.protocol import protocol_sections
 from jnnk.report.sections.pruning import prune_sections
 from jnnk.report.sections.summary import channels_sections, overview, training_sections
 from jnnk.runs.contents import collect, train_config
-from jnnk.runs.folder import Run, write_bytes, write_json
+from jnnk.runs.folder import Run
+from jnnk.runs.json_files import write_bytes, write_json
 from jnnk.runs.progress import SILENT, Progress
 
 Kind = TypeVar("Kind")

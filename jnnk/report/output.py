@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from jnnk.report.figures.style import STYLE, write_plain_powers
 from jnnk.report.page import Drawing, picture
 from jnnk.report.tables import Records, to_csv, to_latex, to_markdown
-from jnnk.runs.folder import Run, write_bytes, write_json
+from jnnk.runs.folder import Run
+from jnnk.runs.json_files import write_bytes, write_json
 
 
 def save_figure(folder: pathlib.Path, name: str, figure: Figure) -> bytes:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jnnk.runs.folder import to_json
+from jnnk.runs.json_files import to_json
 
 _OF_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
 Records = Sequence[Any]

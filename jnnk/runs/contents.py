@@ -7,7 +7,8 @@ from jnnk._core.errors import InputError
 from jnnk._core.option_types import check_numbers
 from jnnk.files.schema import conform
 from jnnk.runs.divergence import TRAINING, divergences, read_epochs
-from jnnk.runs.folder import NEWER, Run, read_json
+from jnnk.runs.folder import NEWER, Run
+from jnnk.runs.json_files import read_json
 from jnnk.runs.overlap_files import last_epoch, read_arrays, read_records
 from jnnk.runs.records import ChannelPruningResult, ProtocolResult, PruningResult, Results
 from jnnk.runs.settings import PruneConfig, TrainConfig

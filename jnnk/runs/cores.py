@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import jax
 
-from jnnk.runs.folder import Run, read_json, write_json
+from jnnk.runs.folder import Run
+from jnnk.runs.json_files import read_json, write_json
 from jnnk.runs.progress import Progress
 
 

@@ -8,7 +8,8 @@ import pathlib
 from jnnk._core.errors import InputError
 from jnnk.data import Dataset, fingerprint
 from jnnk.runs.data_note import DataNote, read_note
-from jnnk.runs.folder import Run, read_json, write_json
+from jnnk.runs.folder import Run
+from jnnk.runs.json_files import read_json, write_json
 
 _IN_WORDS = {
     "train_images": "training images",

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from jnnk._core.errors import InputError
-from jnnk.runs.folder import read_json, read_json_lines, write_json_lines
+from jnnk.runs.json_files import read_json, read_json_lines, write_json_lines
 from jnnk.runs.records import DivergedEpoch, Divergence, EpochMetrics, MetricsLine
 
 Record = TypeVar("Record")

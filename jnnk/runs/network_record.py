@@ -11,7 +11,7 @@ from typing import Any
 
 from jnnk._core.errors import InputError
 from jnnk.network._names import PyTree, named_leaves
-from jnnk.runs.folder import read_json, write_json
+from jnnk.runs.json_files import read_json, write_json
 
 _FILE = "network.json"
 _SHOWN = 3  # differences that are told

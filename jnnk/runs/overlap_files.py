@@ -11,7 +11,7 @@ import numpy as np
 from jnnk import measures
 from jnnk._core.errors import InputError
 from jnnk.files.archives import check_axes, read_archive
-from jnnk.runs.folder import read_json, write_bytes
+from jnnk.runs.json_files import read_json, write_bytes
 from jnnk.runs.records import Interval, LayerMeasures, LayerRecord
 
 RANDOM: Literal["random"] = "random"

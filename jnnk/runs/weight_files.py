@@ -18,7 +18,7 @@ from jnnk._core.errors import InputError
 from jnnk.files.safe_files import open_file, resolved
 from jnnk.network import Network
 from jnnk.network._names import PyTree, named_leaves
-from jnnk.runs.folder import write_bytes
+from jnnk.runs.json_files import write_bytes
 from jnnk.runs.torch_names import FoundTensors, torch_tensors
 
 _KNOWN = ("BF16", "F16", "F32", "F64", "I", "U", "BOOL")  # what dtypes begin with

@@ -16,7 +16,7 @@ from tiny import fails
 
 from jnnk.cli import main
 from jnnk.report.top_images import Images, TopRows
-from jnnk.runs.folder import read_json_lines, write_json
+from jnnk.runs.json_files import read_json_lines, write_json
 from jnnk.runs.overlap_files import LayerArrays, write_npz
 
 STUDY = [

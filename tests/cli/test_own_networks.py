@@ -11,7 +11,8 @@ import safetensors.numpy
 from tiny import fails, write_images
 
 from jnnk.cli import main
-from jnnk.runs.folder import create_run, read_json, read_json_lines
+from jnnk.runs.folder import create_run
+from jnnk.runs.json_files import read_json, read_json_lines
 from jnnk.runs.settings import TrainConfig
 
 NETS = """

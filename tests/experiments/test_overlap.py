@@ -14,7 +14,7 @@ from jnnk.experiments import overlap as job
 from jnnk.experiments import overlap_epochs, overlap_runs
 from jnnk.experiments.overlap_settings import Settings
 from jnnk.models.convnet import ConvNet, LayerSpec
-from jnnk.runs.folder import to_json
+from jnnk.runs.json_files import to_json
 
 pytestmark = pytest.mark.thorough
 

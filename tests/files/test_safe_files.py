@@ -14,6 +14,7 @@ from jnnk import InputError
 from jnnk.files import safe_files
 from jnnk.files.safe_files import read_file, refuse_links, replace_file, resolved
 from jnnk.runs import folder as runs
+from jnnk.runs import json_files
 
 
 @contextlib.contextmanager
@@ -140,7 +141,7 @@ def test_only_files_are_read(tmp_path, kind):
     with pytest.raises(InputError, match=f"{path}: "):
         read_file(path, limit=10)
     with pytest.raises(InputError, match=f"{path}: "):
-        runs.read_json_lines(path)
+        json_files.read_json_lines(path)
 
 
 def test_no_more_is_read_than_a_file_may_hold(tmp_path):
@@ -152,7 +153,7 @@ def test_no_more_is_read_than_a_file_may_hold(tmp_path):
     with path.open("wb") as file:
         file.truncate(2**40)  # a terabyte of nothing
     with pytest.raises(InputError, match="larger than 128 MiB"):
-        runs.read_json(path)
+        json_files.read_json(path)
 
 
 def test_a_path_that_is_no_utf8_is_named(tmp_path):

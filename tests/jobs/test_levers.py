@@ -10,7 +10,7 @@ from jnnk.jobs.stopping import STOPPING
 from jnnk.penalties import PENALTIES
 from jnnk.pruning import CHANNEL_CRITERIA
 from jnnk.runs import settings as config
-from jnnk.runs.folder import read_json_lines
+from jnnk.runs.json_files import read_json_lines
 
 
 def test_the_options_name_what_the_tables_hold():

@@ -9,7 +9,8 @@ from jnnk.data import load
 from jnnk.jobs import protocol as job
 from jnnk.report.sections.protocol import protocol_sections
 from jnnk.runs import protocols
-from jnnk.runs.folder import create_run, read_json, read_json_lines
+from jnnk.runs.folder import create_run
+from jnnk.runs.json_files import read_json, read_json_lines
 from jnnk.runs.records import ProtocolResult, TrialSummary, over_seeds
 from jnnk.runs.settings import TrainConfig
 

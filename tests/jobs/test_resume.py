@@ -10,7 +10,8 @@ import pytest
 from jnnk import models
 from jnnk.data import load
 from jnnk.jobs.train import load_state
-from jnnk.runs.folder import open_run, read_json_lines
+from jnnk.runs.folder import open_run
+from jnnk.runs.json_files import read_json_lines
 
 EPOCHS = 6
 COMMAND = [

@@ -26,7 +26,8 @@ from jnnk import models
 from jnnk.cli import main
 from jnnk.data import load
 from jnnk.jobs.train import load_state
-from jnnk.runs.folder import open_run, read_json_lines
+from jnnk.runs.folder import open_run
+from jnnk.runs.json_files import read_json_lines
 from jnnk.runs.signals import Signals
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}

@@ -19,7 +19,7 @@ from jnnk import InputError, models
 from jnnk.cli import main
 from jnnk.cli.parser import make_parser
 from jnnk.cli.studies import STUDIES
-from jnnk.runs.folder import read_json, write_json
+from jnnk.runs.json_files import read_json, write_json
 
 fails = functools.partial(tiny.fails, has_notes=True)
 

@@ -14,7 +14,7 @@ from jnnk.measures import (
     nnk_degree,
     redundancy,
 )
-from jnnk.runs.folder import to_json
+from jnnk.runs.json_files import to_json
 from jnnk.runs.settings import OverlapConfig
 
 N, C, K = 60, 4, 5

@@ -14,7 +14,8 @@ from jnnk.report.figures import overlap as overlap_figures
 from jnnk.report.figures import overview as figures
 from jnnk.report.figures import pruning as pruning_figures
 from jnnk.report.figures.layers import MOST_LINES, MOST_NAMES
-from jnnk.runs.folder import create_run, to_json, write_json
+from jnnk.runs.folder import create_run
+from jnnk.runs.json_files import to_json, write_json
 from jnnk.runs.overlap_files import LayerArrays, last_epoch, layer_file, write_npz
 from jnnk.runs.records import LayerRecord, PruningResult
 from jnnk.runs.settings import PruneConfig, TrainConfig

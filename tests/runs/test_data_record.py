@@ -15,7 +15,8 @@ from jnnk.cli import main
 from jnnk.data import Dataset, Normalization, fingerprint, load
 from jnnk.jobs.compare import compare
 from jnnk.runs.data_record import check_data, record_data, record_study_data
-from jnnk.runs.folder import Run, create_run, open_run, read_json, to_json, write_json
+from jnnk.runs.folder import Run, create_run, open_run
+from jnnk.runs.json_files import read_json, to_json, write_json
 from jnnk.runs.settings import TrainConfig
 
 fails = functools.partial(tiny.fails, has_notes=True)

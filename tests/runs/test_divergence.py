@@ -22,7 +22,8 @@ from jnnk.jobs.overlap import chosen_epochs
 from jnnk.runs.checkpoints import Checkpoints
 from jnnk.runs.contents import collect
 from jnnk.runs.divergence import Diverged, divergence, first_not_finite, read_metrics
-from jnnk.runs.folder import open_run, read_json_lines, write_json, write_json_lines
+from jnnk.runs.folder import open_run
+from jnnk.runs.json_files import read_json_lines, write_json, write_json_lines
 from jnnk.runs.overlap_files import layer_file
 from jnnk.runs.progress import Silent
 from jnnk.runs.records import Divergence

@@ -14,7 +14,8 @@ from jnnk.report.explorers import overlap_explorer, threshold_explorer
 from jnnk.report.figures.overview import LayerOverview, redundancy_and_pruning
 from jnnk.report.output import figure_bytes
 from jnnk.runs import cores
-from jnnk.runs.folder import NEWER, create_run, open_run, read_json, write_json_lines
+from jnnk.runs.folder import NEWER, create_run, open_run
+from jnnk.runs.json_files import read_json, write_json_lines
 from jnnk.runs.progress import Silent
 from jnnk.runs.records import SweepPoint
 from jnnk.runs.settings import TrainConfig

@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from jnnk import InputError
-from jnnk.runs.folder import read_json, to_json, write_json
+from jnnk.runs.json_files import read_json, to_json, write_json
 from jnnk.runs.records import (
     ChannelPruningResult,
     LayerRecord,

@@ -12,8 +12,10 @@ from jnnk.report.output import figure_bytes, percent
 from jnnk.report.page import Answer, Drawing, Section, picture
 from jnnk.report.tables import to_csv
 from jnnk.runs.data_note import DataNote
-from jnnk.runs.folder import Run, read_settings, to_json
+from jnnk.runs.folder import Run
+from jnnk.runs.json_files import to_json
 from jnnk.runs.overlap_files import last_epoch
+from jnnk.runs.part_settings import read_settings
 from jnnk.runs.records import Latency, Results
 from jnnk.runs.settings import OverlapConfig, PruneConfig
 

@@ -16,7 +16,8 @@ from jnnk.report.output import draw, percent, save_table
 from jnnk.report.page import Drawing, Section, click_pictures
 from jnnk.report.tables import to_csv
 from jnnk.report.top_images import Images, data_uri, read_top_images
-from jnnk.runs.folder import Run, read_json, to_json, write_bytes
+from jnnk.runs.folder import Run
+from jnnk.runs.json_files import read_json, to_json, write_bytes
 from jnnk.runs.overlap_files import RANDOM, by_redundancy, last_epoch, layer_file, read_npz
 from jnnk.runs.records import LayerRecord, OverlapSettings
 from jnnk.runs.settings import TrainConfig
