@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxtyping import Array, Int
 
 import jnnk
 from jnnk import graphs, measures, parallel, penalties, pruning, training
@@ -121,7 +122,7 @@ def test_no_option_is_forgotten():
             options = {
                 parameter.name
                 for parameter in inspect.signature(function).parameters.values()
-                if parameter.annotation in (int, int | None)
+                if parameter.annotation in (int, int | None, int | Int[Array, ""])
                 and (name in positions or parameter.kind is parameter.KEYWORD_ONLY)
             }
             assert options == set(CALLS.get(name, (None, ()))[1]), name

@@ -117,7 +117,9 @@ def nnx_in_mode(module: Any, *, train: bool) -> Any:
     change = module.train if train else module.eval
     if callable(change):  # else it is an attribute
         change()
-    for _, each in nnx.iter_modules(module):
+    # Not by `iter_modules`, which Flax 0.12.0 has elsewhere.
+    modules = [each for _, each in nnx.iter_graph(module) if isinstance(each, nnx.Module)]
+    for each in modules:
         for name, evaluating in EVALUATION.items():
             if not callable(getattr(each, name, print)):
                 setattr(each, name, evaluating != train)

@@ -56,6 +56,15 @@ each_network_at_length = pytest.mark.parametrize(
 )
 
 
+def row_named(name: str) -> Row:
+    """The row of that name; skips the test where its library is not here."""
+    for row in ROWS:
+        if row.name == name:
+            return row
+    assert name in TYPICAL, name
+    return pytest.skip(f"{name} is not installed")
+
+
 @functools.cache
 def read_row(row: Row) -> tuple[Callable[[Any, Any], Any], Any, Network]:
     """The function of a row, its variables and the network as read; made once in a process."""

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from network.networks import ROWS, each_network, each_network_at_length, read_row
+from network.networks import each_network, each_network_at_length, read_row, row_named
 from network.rows import random_images
 
 from jnnk import models
@@ -79,7 +79,7 @@ def test_activations_are_those_of_the_library(row):
 )
 def test_derivatives_are_the_networks_own(name):
     """Custom rules hold, as in a nonlinearity that lets gradients pass where it is flat."""
-    row = next(row for row in ROWS if row.name == name)
+    row = row_named(name)
     apply_fn, variables = row.make()
 
     def by_reading(variables):
@@ -95,7 +95,7 @@ def test_derivatives_are_the_networks_own(name):
 
 
 def test_capture_in_passes_and_parts():
-    row = next(row for row in ROWS if row.name == "equinox")  # (N, C, H, W)
+    row = row_named("equinox")  # (N, C, H, W)
     apply_fn, variables = row.make()
     expected = row.activations(variables, row.images)
     captured = list(capture(apply_fn, variables, row.images, batch_size=2, memory_limit=1))
@@ -204,7 +204,7 @@ BATCH_NORM = ("mean", "shift"), ("scale", "scale"), ("var", "statistic"), ("bias
     ],
 )  # fmt: skip
 def test_bias_and_norm_of_a_convolution(row, conv, expected):
-    row = next(each for each in ROWS if each.name == row)
+    row = row_named(row)
     found = read(*row.make(), row.images)[conv].channel_leaves
     assert [
         (leaf_path(leaf.path).removeprefix("params/").removeprefix("batch_stats/"), leaf.role)
