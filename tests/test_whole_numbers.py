@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxtyping import Array, Int
 
 import jnnk
 from jnnk import graphs, measures, parallel, penalties, pruning, training
@@ -122,7 +121,7 @@ def test_no_option_is_forgotten():
             options = {
                 parameter.name
                 for parameter in inspect.signature(function).parameters.values()
-                if parameter.annotation in (int, int | None, int | Int[Array, ""])
+                if parameter.annotation in (int, int | None, int | jax.Array)
                 and (name in positions or parameter.kind is parameter.KEYWORD_ONLY)
             }
             assert options == set(CALLS.get(name, (None, ()))[1]), name

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 from jax.core import Tracer
-from jaxtyping import Bool, Float, Int, Int32
+from jaxtyping import Bool, Float, Int32
 
 from jnnk._core.arrays import ArrayLike
 from jnnk._core.whole_numbers import whole_number
@@ -45,7 +45,7 @@ def start_patience(shape: tuple[int, ...]) -> Patience:
 
 
 def update_patience(
-    state: Patience, errors: Float[ArrayLike, "*shape"], *, patience: int | Int[Array, ""]
+    state: Patience, errors: Float[ArrayLike, "*shape"], *, patience: int | Array
 ) -> Patience:
     """Patience after one more measurement.
 
