@@ -7,6 +7,7 @@ nobody's neighbour, and with columns of zeros, which change no distance.
 from collections.abc import Callable
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
@@ -74,7 +75,7 @@ class _Neighborhoods(BaseEstimator):
             similarity=self._similarity(),
         )
         # By NumPy: JAX would compile a program for every number of queries.
-        return NNKGraph(*(jnp.asarray(np.asarray(field)[: len(queries)]) for field in graph))
+        return jax.tree.map(lambda field: jnp.asarray(np.asarray(field)[: len(queries)]), graph)
 
     def _fit_points(self, points: np.ndarray) -> None:
         self._similarity()  # a wrong name should not wait for the first graph

@@ -44,6 +44,8 @@ class NNKGraph(NamedTuple):
         ambiguous: queries whose neighbours are not the only ones that explain them as
             well, or hang on rounding, see `jnnk.QPSolution`; False without neighbours, and where
             candidates coincide with the query, for then the rule above decides.
+        num_points: N, how many points the candidates of each query were searched among. What takes
+            labels beside a graph asks it how many there must be; None where that is not known.
     """
 
     indices: Int32[Array, "... Q K"]
@@ -53,6 +55,7 @@ class NNKGraph(NamedTuple):
     converged: Bool[Array, "... Q"]
     distances: Float[Array, "... Q K"]
     ambiguous: Bool[Array, "... Q"]
+    num_points: Int32[Array, "... Q"] | None = None
 
     def __repr__(self) -> str:
         """One line that sums the graph up: sizes, mean degree, share of converged queries.
@@ -90,7 +93,11 @@ class NNKGraph(NamedTuple):
                 f"graph: expected channel({number}) of a channel-wise one with weights (C, Q, K), "
                 f"got {self.weights.shape}"
             )
-        return NNKGraph(*(field[number] for field in self))
+
+        def of_channel(field: jax.Array) -> jax.Array:
+            return field[number]
+
+        return jax.tree.map(of_channel, self)
 
     def to_scipy(
         self, *, num_points: int | None = None, values: Shaped[ArrayLike, "Q K"] | None = None

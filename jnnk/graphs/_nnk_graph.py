@@ -144,5 +144,6 @@ def _nnk_graph(
         similarity=resolved(similarity, distances.distances, indices >= 0),
         tol=tol,
         max_steps=max_steps,
+        num_points=num_points,
     )
     return pad_candidates(graph, num_neighbors=num_neighbors)

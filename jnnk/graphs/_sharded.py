@@ -115,7 +115,7 @@ def sharded_nnk_graph(
         )
     num_points, dim, num_channels = points.shape
     num_neighbors = max(1, min(wanted, num_points - 1))
-    options = _Options(similarity, num_neighbors, block_size, method, tol, max_steps)
+    options = _Options(similarity, num_neighbors, block_size, method, tol, max_steps, num_points)
     if ring_axis is not None:
         one_channel = functools.partial(
             _ring_graph,
@@ -124,7 +124,7 @@ def sharded_nnk_graph(
             trip_size=_trip_size(dim, num_neighbors=num_neighbors, block_size=block_size),
         )
     else:
-        one_channel = functools.partial(_gathered_graph, options, axis=data, num_points=num_points)
+        one_channel = functools.partial(_gathered_graph, options, axis=data)
 
     def graphs_of(own: jax.Array) -> NNKGraph:
         return typed_jax.lax_map(one_channel, jnp.moveaxis(own, -1, 0))
@@ -145,7 +145,11 @@ def sharded_nnk_graph(
     )
     if any(number for _, number in missing):
         points = jnp.pad(points, missing, constant_values=jnp.nan)
-    graph = NNKGraph(*(field[:num_channels, :num_points] for field in graphs(points)))
+
+    def without_padding(field: jax.Array) -> jax.Array:
+        return field[:num_channels, :num_points]
+
+    graph: NNKGraph = jax.tree.map(without_padding, graphs(points))
     return pad_candidates(graph, num_neighbors=wanted)
 
 
@@ -158,25 +162,23 @@ class _Options(NamedTuple):
     method: str
     tol: float | jax.Array
     max_steps: int
+    num_points: int  # N; what the devices hold beyond is padding
 
 
-def _gathered_graph(
-    options: _Options, points: jax.Array, *, axis: str | None, num_points: int
-) -> NNKGraph:
+def _gathered_graph(options: _Options, points: jax.Array, *, axis: str | None) -> NNKGraph:
     """The graph (S, K) of this device's share of one channel's points, against all, gathered.
 
     Args:
         options: of the graph.
         points: (S, D), this device's share.
         axis: of the mesh along which the points are shared; None where this device has all.
-        num_points: N; what the devices hold beyond is padding.
     """
     points = points.astype(working_dtype(points.dtype))
     numbers = jnp.arange(len(points), dtype=jnp.int32)
     if axis is not None:
         numbers += jax.lax.axis_index(axis) * len(points)
         # Gathered first, so that all that follows is of one device's shapes and rounds alike.
-        points = typed_jax.all_gather(points, axis, tiled=True)[:num_points]
+        points = typed_jax.all_gather(points, axis, tiled=True)[: options.num_points]
     every = vectors_of(points, options.similarity)
     dead = all_coincide(every.embedded)
     own = every
@@ -202,6 +204,7 @@ def _gathered_graph(
         similarity=_resolved(options.similarity, indices, distances.distances, axis=axis),
         tol=options.tol,
         max_steps=options.max_steps,
+        num_points=options.num_points,
     )
 
 
@@ -252,6 +255,7 @@ def _ring_graph(options: _Options, ring: Ring, points: jax.Array, *, trip_size: 
             similarity=options.similarity,
             tol=options.tol,
             max_steps=options.max_steps,
+            num_points=options.num_points,
         )
 
     return map_blocks(trip, (indices, distances.distances, own), block_size=trip_size)

@@ -150,6 +150,7 @@ def weigh(
     similarity: Similarity,
     tol: float | jax.Array,
     max_steps: int,
+    num_points: int,
 ) -> NNKGraph:
     """The NNK graph of queries whose candidates are known.
 
@@ -161,6 +162,7 @@ def weigh(
         similarity: with the median bandwidth resolved.
         tol: see `jnnk.graphs.solve_nnk`.
         max_steps: see `jnnk.graphs.solve_nnk`.
+        num_points: N, of all devices together.
 
     Returns:
         An `NNKGraph`.
@@ -193,6 +195,7 @@ def weigh(
         converged & finite,
         distances * UNIT,
         ambiguous & finite,
+        jnp.full(num_queries, num_points, jnp.int32),
     )
 
 

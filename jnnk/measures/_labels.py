@@ -36,15 +36,20 @@ def labels_of_points(graph: NNKGraph, labels: ArrayLike, *, own: bool = False) -
         own: whether the graph must be one on the points themselves, N = Q.
 
     Raises:
-        ValueError: if the labels are not integers, are not Q with ``own``, or are too few for the
-            neighbours' indices. The last can be seen where the graph is no argument of a
-            transformation; there `labels_of_neighbors` tells it.
+        ValueError: if the labels are not integers, are not Q with ``own``, or are not N. The last
+            can be seen where the graph is no argument of a transformation; there
+            `labels_of_neighbors` tells labels that are too few.
     """
     labels = integer_labels(labels)
     num_labels, num_queries = labels.shape[0], graph.weights.shape[-2]
     if own and num_labels != num_queries:
         raise ValueError(
             f"labels: expected the class of each of the {num_queries} images, got {num_labels}"
+        )
+    num_points = _num_points(graph)
+    if num_points is not None and num_labels != num_points:
+        raise ValueError(
+            f"labels: expected one of each of the {num_points} points, got {num_labels}"
         )
     if _is_known(graph.indices) and _is_known(graph.weights):
         with jax.ensure_compile_time_eval():  # a transformation may close over the graph
@@ -73,6 +78,14 @@ def labels_of_neighbors(graph: NNKGraph, labels: Array) -> tuple[Array, Array]:
     known = ~support | (graph.indices < labels.shape[0])
     index = jnp.where(support, graph.indices, labels.shape[0])
     return labels.at[index].get(mode="fill", fill_value=-1), known
+
+
+def _num_points(graph: NNKGraph) -> int | None:
+    """N, where the graph has noted it and its values can be looked at."""
+    if graph.num_points is None or not graph.num_points.size or not _is_known(graph.num_points):
+        return None
+    with jax.ensure_compile_time_eval():
+        return int(graph.num_points.ravel()[0])
 
 
 @typed_jax.jit

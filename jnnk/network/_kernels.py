@@ -55,7 +55,7 @@ def of_leaves(program: Program, count: int) -> dict[int, Origin]:
 def of_scan(operation: Operation, outside: Mapping[int, Origin]) -> dict[int, Origin]:
     """Origins of the inputs of a scan's body: its constants, and slices of stacked leaves."""
     assert operation.body is not None
-    num_consts, num_carry = operation.params["num_consts"], operation.params["num_carry"]
+    num_consts, num_carry = operation.scanned
     inside: dict[int, Origin] = {}
     for place, (value, inner) in enumerate(
         zip(operation.inputs, operation.body.inputs, strict=True)

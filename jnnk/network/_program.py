@@ -40,6 +40,15 @@ class Operation(NamedTuple):
         """The parameters of the primitive."""
         return self.equation.params
 
+    @property
+    def scanned(self) -> tuple[int, int]:
+        """Of a scan, how many of its inputs are constants, and how many after them are carried."""
+        if "num_consts" in self.params:
+            return self.params["num_consts"], self.params["num_carry"]
+        # From JAX 0.12 on, a tree of the constants, of what is carried and of the slices.
+        constants, carried, _ = self.params["ft_in"].unpack()
+        return len(constants), len(carried)
+
 
 class Place(NamedTuple):
     """Where a value is found.
@@ -153,7 +162,7 @@ def _run_scan(
     """A scan whose body also tells some of its values."""
     assert operation.body is not None
     body, params = operation.body, operation.params
-    num_consts, num_carry = params["num_consts"], params["num_carry"]
+    num_consts, num_carry = operation.scanned
     constants, start, slices = (
         inputs[:num_consts],
         inputs[num_consts : num_consts + num_carry],

@@ -168,14 +168,14 @@ def _dependent(program: Program, inputs: set[int]) -> set[int]:
 
 def _dependent_in_body(operation: Operation, dependent: set[int]) -> set[int]:
     """Inputs of a scan's body that depend on the images, in some step."""
-    body, params = operation.body, operation.params
+    body, (num_consts, num_carry) = operation.body, operation.scanned
     assert body is not None
     inputs = {
         inner
         for inner, outer in zip(body.inputs, operation.inputs, strict=True)
         if outer in dependent
     }
-    carried = body.inputs[params["num_consts"] :][: params["num_carry"]]
+    carried = body.inputs[num_consts:][:num_carry]
     while True:
         reached = _dependent(body, inputs)
         more = {

@@ -276,4 +276,4 @@ def test_a_graph_without_values_prints_its_sizes():
         assert repr(empty).endswith("candidates each")
     zeros.weights.delete()
     assert repr(zeros) == said[0]
-    assert repr(jax.tree.map(lambda x: 0, zeros)) == "NNKGraph(0, 0, 0, 0, 0, 0, 0)"
+    assert repr(jax.tree.map(lambda x: 0, zeros)) == "NNKGraph(0, 0, 0, 0, 0, 0, 0, 0)"

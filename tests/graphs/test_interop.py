@@ -47,7 +47,7 @@ def test_a_channelwise_graph_is_taken_by_channel():
     first, second = both.channel(0).to_scipy(), both.channel(1).to_scipy()
     np.testing.assert_array_equal(first.toarray(), graph_of(INDICES, WEIGHTS).to_scipy().toarray())
     np.testing.assert_array_equal(second.toarray(), first.toarray()[::-1])
-    with pytest.raises(ValueError, match=r"channel-wise graph .* got \(4, 2\)"):
+    with pytest.raises(ValueError, match=r"channel-wise one .* got \(4, 2\)"):
         both.channel(0).channel(0)
 
 

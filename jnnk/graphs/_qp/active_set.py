@@ -31,9 +31,11 @@ from jnnk.graphs._qp.scaling import Posed, pose
 
 # Problems packed together: as many as a second-level cache holds tables of.
 _PACK = 64
-# Candidates whose pivot is within this many units of rounding, of what it is the difference of,
-# depend on the support; with a tenth of it dependent ones came in.
-_DEPENDENT = 1
+# Candidates whose pivot is within so many units of rounding, of what it is the difference of,
+# depend on the support: those whose pull may be rounding too (up to `_WEAK` times what counts as
+# one), and the others. More bars what float32 needs to converge; in float64 nothing is lost by it.
+_DOUBTFUL, _WEAK = 64, 5
+_DEPENDENT = {"float32": 1, "float64": 4096}
 # Pulls this close to the largest, in units of rounding, are equal.
 _EQUAL = 64
 # Times the pivoting goes on after weights and pulls were computed anew without the table.
@@ -277,7 +279,9 @@ def _pivot(state: Tables, scales: Scales, max_steps: int) -> Tables:
     pivot = jnp.sum(jnp.where(at, row, 0), axis=0)
     whole = jnp.sum(jnp.where(at, scales.diagonal, explained), axis=0)
     value = jnp.sum(jnp.where(at, column, 0), axis=0)
-    depends = enters & ~(pivot > _DEPENDENT * eps * whole)
+    is_weak = largest <= _WEAK * MARGIN * eps * scales.size
+    least = _DEPENDENT[column.dtype.name]
+    depends = enters & ~(pivot > jnp.where(is_weak, max(_DOUBTFUL, least), least) * eps * whole)
     some = state.busy & (leaves | enters) & (state.steps < max_steps)
     go = some & ~depends
     inverse = jnp.where(go, 1 / jnp.where(go, pivot, 1), 0)
