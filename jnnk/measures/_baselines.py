@@ -1,5 +1,6 @@
 """Baselines of NNK overlap: kNN graphs, debiased linear CKA, agreement with the labels."""
 
+import math
 from functools import partial
 
 import jax
@@ -137,7 +138,8 @@ def channel_cka(activations: Real[ArrayLike, "N ... C"]) -> Float[Array, "C C"]:
         Symmetric, 1 on the diagonal; NaN for dead channels, see `linear_cka`.
     """
     activations = jnp.asarray(activations)
-    points = activations.reshape(activations.shape[0], -1, activations.shape[-1])
+    num_images, *sizes, num_channels = activations.shape
+    points = activations.reshape(num_images, math.prod(sizes), num_channels)
     channels = jax.vmap(standardised, in_axes=2)(points)
     norms = typed_jax.lax_map(_norm, channels)
 
@@ -149,7 +151,7 @@ def channel_cka(activations: Real[ArrayLike, "N ... C"]) -> Float[Array, "C C"]:
 
 def _as_rows(features: Array) -> Array:
     """(N, ...) to (N, p)."""
-    return features.reshape(features.shape[0], -1)
+    return features.reshape(len(features), math.prod(features.shape[1:]))
 
 
 def without_bias(inner: Array) -> tuple[Array, Array]:
@@ -219,5 +221,5 @@ def standardised(x: Array) -> Array:
     # A constant column leaves rounding behind, which would pass for a signal.
     constant = (x == x[:1]).all(0)
     centred = jnp.where(constant[None], 0, centred)
-    largest = jax.lax.stop_gradient(jnp.abs(centred).max())
+    largest = jax.lax.stop_gradient(jnp.abs(centred).max(initial=0))
     return centred / jnp.where(largest > 0, largest, 1)

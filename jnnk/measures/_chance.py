@@ -85,7 +85,10 @@ def _means_by_degree(strengths: Array, num_candidates: int, kind: str) -> Array:
     def add(totals: tuple[Array, Array], strengths: Array) -> tuple[tuple[Array, Array], None]:
         present = strengths > 0
         of_degree = jax.nn.one_hot(present.sum(1), num_degrees, dtype=dtype)
-        rows, columns = (x.reshape(len(x), -1) for x in (product(of_degree, table), of_degree))
+        rows, columns = (
+            x.reshape(len(x), num_degrees * block_size)
+            for x in (product(of_degree, table), of_degree)
+        )
         empty = (~present.any(1)).astype(dtype)
         return (totals[0] + product(rows, columns.T), totals[1] + product(empty, empty.T)), None
 

@@ -70,7 +70,7 @@ def means_over_images(
     number, num_channels, _, block_size = blocks.strengths.shape
     padding = number * block_size - samples.shape[1]
     samples = jnp.pad(samples, ((0, 0), (0, padding)))
-    samples = samples.reshape(-1, number, block_size).transpose(1, 0, 2)
+    samples = samples.reshape(len(samples), number, block_size).transpose(1, 0, 2)
     shape = (samples.shape[1], num_channels, other_blocks.strengths.shape[1])
     zeros = jnp.zeros(shape, blocks.strengths.dtype)
 

@@ -86,8 +86,10 @@ def measure_graphs(
         The measures of the layer, and those by channel.
 
     Raises:
-        ValueError: if the graphs and the labels are not of the same images.
+        ValueError: if the graphs and the labels are not of the same images, or there are none.
     """
+    if not len(labels):
+        raise ValueError("labels: expected those of at least one image, got none")
     resamples = np.asarray(overlap_resamples(channels, jax.random.key(0)))
     live = np.isfinite(np.diagonal(resamples[0]))  # the first is of the images themselves
     chance = np.asarray(chance_overlap(channels, num_candidates=len(labels) - 1))
@@ -108,7 +110,7 @@ def measure_graphs(
         channel_loo_error=float(errors[live].mean()) if live.any() else None,
         vote_loo_error=float(error_rate(votes, labels)),
         loo_error=float(loo_error(whole, labels, num_classes)),
-        converged=float(np.mean(np.asarray(channels.converged))),
+        converged=_mean(np.asarray(channels.converged)),
         ambiguous=_ambiguous_share(channels),
     )
     return measures, ChannelMeasures(resamples[0], degrees.mean(axis=-1), errors)
@@ -143,6 +145,11 @@ def _dimension_interval(whole: NNKGraph) -> MeanInterval:
     inverse = mean_interval(1 / np.asarray(intrinsic_dimension(alone).mle))
     mean, upper, lower = (1 / value if value else np.inf for value in inverse)
     return MeanInterval(mean, lower, upper)
+
+
+def _mean(values: np.ndarray) -> float:
+    """The mean, NaN of nothing."""
+    return float(values.mean()) if values.size else np.nan
 
 
 def _ambiguous_share(graph: NNKGraph) -> float | None:

@@ -109,7 +109,8 @@ def overlap_by_image(
         return jnp.where(counted, value, jnp.nan)
 
     images = jnp.moveaxis(typed_jax.lax_map(values, blocks), -1, 1)
-    images = images.reshape(-1, *images.shape[2:])[: weights.shape[1]]
+    number, size, *pairs = images.shape
+    images = images.reshape(number * size, *pairs)[: weights.shape[1]]
     return jnp.where(dead_pairs(weights, weights), jnp.nan, images)
 
 

@@ -83,6 +83,9 @@ def redundancy_by_image(graph: NNKGraph) -> Float[Array, " Q"]:
 def _values(graph: NNKGraph) -> tuple[Array, Array]:
     """``R(n)`` and whether the image has two neighbourhoods to compare, (number of blocks, B)."""
     blocks = _support_blocks(graph)
+    if blocks.strengths.shape[1] == 0:  # no channels, so that none can be taken
+        nothing = jnp.zeros((len(blocks.strengths), _BLOCK), graph.weights.dtype)
+        return nothing, nothing > 0
 
     def union_sizes(block: Neighborhoods) -> Array:
         def add(left: Array, channel: Array) -> tuple[Array, Array]:
@@ -122,6 +125,8 @@ def redundancy_curve(
     """
     blocks = _support_blocks(graph)
     num_channels = graph.weights.shape[0]
+    if num_channels == 0:
+        return RedundancyCurve(jnp.zeros(0, jnp.int32), jnp.zeros(0, graph.weights.dtype))
 
     def choose(
         state: tuple[Array, Array], _: None
@@ -156,6 +161,8 @@ def channels_to_cover(
         int32 (...), at most C; 0 where the layer has no neighbours at all.
     """
     shares = jnp.asarray(shares, curve.coverage.dtype)
+    if not curve.coverage.size:
+        return jnp.zeros(shares.shape, jnp.int32)
     # A share such as 0.9 reached exactly must count in spite of rounding.
     slack = 4 * typed_jax.finfo(curve.coverage.dtype).eps
     coverage = curve.coverage.reshape((1,) * shares.ndim + (-1,))

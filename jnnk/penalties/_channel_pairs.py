@@ -1,5 +1,7 @@
 """What the penalties on pairs of channels share: the channels compared, and the mean over pairs."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -44,7 +46,8 @@ def channel_points(
             )
         channels = jax.random.permutation(key, channels)[:num_channels]
         activations = jnp.take(activations, channels, axis=-1)
-    points = activations.reshape(activations.shape[0], -1, activations.shape[-1])
+    num_images, *sizes, width = activations.shape
+    points = activations.reshape(num_images, math.prod(sizes), width)
     return jnp.moveaxis(points, -1, 0).astype(working_dtype(activations.dtype)), channels
 
 

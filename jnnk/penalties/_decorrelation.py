@@ -1,5 +1,7 @@
 """Baselines of the overlap penalty: correlation and linear CKA between channels."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -34,7 +36,8 @@ def decorrelation_penalty(
     """
     points, _ = channel_points(activations, num_channels=num_channels, key=key)
     # Each channel on a scale of its own, or the squares of a faint one underflow.
-    rows = jax.vmap(standardised)(points.reshape(points.shape[0], -1, 1))[:, :, 0]
+    width, *sizes = points.shape
+    rows = jax.vmap(standardised)(points.reshape(width, math.prod(sizes), 1))[:, :, 0]
     covariance = contract("cp,dp->cd", rows, rows)
     variance = jnp.diagonal(covariance)
     live = variance > 0
@@ -71,7 +74,7 @@ def cka_penalty(
         return jnp.zeros((), points.dtype)
     centred = jax.vmap(standardised)(points)
     inner, live = without_bias(contract("cnd,cmd->cnm", centred, centred))
-    inner = inner.reshape(inner.shape[0], -1)
+    inner = inner.reshape(len(inner), math.prod(inner.shape[1:]))
     squares = jnp.sum(jnp.square(inner), axis=1)
     unit = inner / jnp.sqrt(jnp.where(live, squares, 1))[:, None]
     return mean_of_pairs(contract("cp,dp->cd", unit, unit), pairs_of(live))

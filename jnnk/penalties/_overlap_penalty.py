@@ -6,6 +6,7 @@ from a forward pass that no gradient enters, the weights on a support S are diff
 ``G_SS^-1 g_S`` (implicitly, see `jnnk.graphs.solve_nnk`), and so is every similarity in G and g.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -239,7 +240,9 @@ def _neighborhoods(
     near = jnp.take_along_axis(squares, candidates, axis=2)
     both = candidates[..., :, None] * size + candidates[..., None, :]
     between = jnp.take_along_axis(
-        squares.reshape(num_channels, -1), both.reshape(num_channels, -1), axis=1
+        squares.reshape(num_channels, size**2),
+        both.reshape(num_channels, math.prod(both.shape[1:])),
+        axis=1,
     ).reshape(both.shape)
 
     def problems(near: Array, between: Array, valid: Array, unit: Array) -> tuple[Array, Array]:
@@ -269,7 +272,7 @@ def _compared(
     table = table.at[image[..., None], channel[..., None], jnp.swapaxes(candidates, 0, 1)].set(
         features, unique_indices=True
     )
-    table = table.reshape(size, num_channels, -1)
+    table = table.reshape(size, num_channels, size * num_features)
     shared = contract("bcf,bdf->bcd", table, table)
     sizes = jnp.sum(jnp.square(features), axis=(2, 3))
     present = (sizes > 0) & converged.T

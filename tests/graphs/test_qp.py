@@ -351,6 +351,22 @@ def test_rank_deficient_problems_have_basic_solutions(dtype):
     assert not np.asarray(solution.ambiguous)[~exact].any() or dtype == "float32"
 
 
+@pytest.mark.thorough
+@pytest.mark.parametrize("dtype", ["float32", IN_DOUBLE])
+@pytest.mark.parametrize(("rank", "size"), [(12, 25), (25, 50)])
+def test_supports_hardly_ever_exceed_the_rank(dtype, rank, size):
+    """What enters on a pull of rounding depends on the support; float32 cannot always tell."""
+    _, _, gram, cross = rank_deficient(1000, rank, size, seed=14)
+    with jax.enable_x64(True):
+        solution = solve_nnk(jnp.asarray(gram, dtype), jnp.asarray(cross, dtype))
+    regular = np.array(independent(gram, np.asarray(solution.weights)))
+    assert np.asarray(solution.ambiguous)[~regular].all()
+    if dtype == "float32":
+        assert np.mean(~regular) <= 0.004 and np.mean(np.asarray(solution.converged)) > 0.965
+    else:
+        assert regular.all() and np.asarray(solution.converged).all()
+
+
 def test_ambiguous_says_where_another_support_would_do():
     """Two alike candidates in the support, one too many, a weight of nothing; not two far ones."""
     near = np.array([[1, 0.2, 0.2], [0.2, 1, 1], [0.2, 1, 1]])

@@ -316,3 +316,26 @@ def test_several_processes_stop_at_the_same_step(tmp_path):
         done = len(read_json_lines(run / "metrics.jsonl"))
         assert done * (1437 // 32) < step <= (done + 1) * (1437 // 32)
         assert json.loads((run / "config.json").read_text())["epochs"] == 40
+
+
+def test_ctrl_c_while_libraries_are_imported():
+    """Raised in the import of JAX it would be lost, or a crash; ignored it stays ignored."""
+    program = """
+import importlib.abc, os, signal, sys
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "jax":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+if sys.argv[1] == "ignored":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+from jnnk.cli import main
+sys.exit(main(["report", "nowhere"]))
+"""
+    for how, code, said in (
+        ("heard", 130, "stopped before the start\n"),
+        ("ignored", 2, "no such run folder"),
+    ):
+        done = subprocess.run([sys.executable, "-c", program, how], capture_output=True, text=True)
+        assert done.returncode == code and said in done.stderr, done.stderr
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jnnk.graphs import NNKGraph
+from jnnk.graphs import NNKGraph, nnk_graph
 from jnnk.measures import (
     channel_vote,
     error_rate,
@@ -224,3 +224,22 @@ def test_misuse_is_named(labels):
         loo_error(graph, labels.astype(jnp.float32), NUM_CLASSES)
     with pytest.raises(ValueError, match="each of the 50 images, got 40"):
         loo_error(graph, labels[:40], NUM_CLASSES)
+
+
+def test_labels_of_more_queries_than_points_are_refused(labels):
+    """The graph knows how many points there are, whoever is asked about."""
+    points = jax.random.normal(jax.random.key(0), (20, 3))
+    queries = jax.random.normal(jax.random.key(1), (50, 3))
+    graph = nnk_graph(points, queries=queries, num_neighbors=5)
+    assert graph.num_points.tolist() == [20] * 50
+    assert label_interpolation(graph, labels[:20], NUM_CLASSES).shape == (50, NUM_CLASSES)
+    channels = jax.tree.map(lambda field: field[None], graph)
+    for number in (19, 50):
+        said = f"labels: expected one of each of the 20 points, got {number}"
+        with pytest.raises(ValueError, match=said):
+            label_interpolation(graph, labels[:number], NUM_CLASSES)
+        with pytest.raises(ValueError, match=said):
+            label_vote(channels, labels[:number], NUM_CLASSES)
+    # A graph made by hand may not say it; then its indices do.
+    unknown = graph._replace(num_points=None)
+    assert label_interpolation(unknown, labels, NUM_CLASSES).shape == (50, NUM_CLASSES)
