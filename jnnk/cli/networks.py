@@ -275,5 +275,6 @@ def _by_channel(option: str, given: tuple[float, ...] | None, default: np.ndarra
     if given is None:
         return default
     if len(given) not in (1, len(default)):
-        raise InputError(f"{option}: expected 1 or {len(default)} numbers, got {len(given)}")
+        wanted = "one number" if len(default) == 1 else f"1 or {len(default)} numbers"
+        raise InputError(f"{option}: expected {wanted}, got {len(given)}")
     return np.broadcast_to(np.asarray(given, np.float32), default.shape)

@@ -129,6 +129,8 @@ def _start(
 def _remedy(config: TrainConfig) -> str:
     """What to change in a training that diverged."""
     told = [f"a smaller --learning-rate than {config.learning_rate:g}"]
+    if config.weight_decay > 1:  # of shares of the weights taken off at a step of rate 1
+        told.append(f"a smaller --weight-decay than {config.weight_decay:g}")
     if config.l1:
         told.append(f"a smaller --l1 than {config.l1:g}")
     if config.regularizer is not None:
