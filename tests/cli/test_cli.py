@@ -271,7 +271,7 @@ def test_damaged_weights(tmp_path, capsys):
         (["--epochs", "2", "--measure-epochs", "7"], r"training has epochs 0 to 2"),
         (["--criterion", "best"], "--criteria: expected some of det"),
         (["--neighbors", "0"], "--neighbors: expected a whole number from 1"),
-        (["--mean", "0.5", "0.5"], "--mean: expected 1 or 1 numbers, got 2"),
+        (["--mean", "0.5", "0.5"], "--mean: expected one number, got 2"),
         (["--share", "1.5"], "--share: expected a number of 0 or more and below 1"),
     ],
 )
