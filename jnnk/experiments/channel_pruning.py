@@ -31,7 +31,7 @@ from jnnk.jobs.trainer import Recipe, Trainer
 from jnnk.pruning._channels import OF_GRAPHS
 from jnnk.report.figures.levers import channel_pruning
 from jnnk.report.output import save_study
-from jnnk.runs.json_files import kept
+from jnnk.runs.json_files import read_or_measure
 from jnnk.runs.part_settings import require_settings
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import grouped, spread
@@ -157,7 +157,7 @@ class _StudiedNetwork:
         folder = self.folder / f"{'streams' if removal.streams else 'keep'}{removal.keep_rate:g}"
         path = folder / f"{criterion}.json"
         measure = functools.partial(self._measure, folder, criterion, removal)
-        return kept(path, measure, kind=tuple[ChannelCase, ...])
+        return read_or_measure(path, measure, kind=tuple[ChannelCase, ...])
 
     def _measure(
         self, folder: pathlib.Path, criterion: str, removal: Removal
@@ -215,7 +215,7 @@ class _StudiedNetwork:
             times = latency_gain(model, variables, masks, self.dataset, batch_size=batch_size)
             return CompactCost(macs=small / whole, latency=times.compacted / times.whole)
 
-        return kept(folder / "cost.json", measure, kind=CompactCost)
+        return read_or_measure(folder / "cost.json", measure, kind=CompactCost)
 
     def _tuned(self, folder: pathlib.Path, masks: Any, seed: int) -> float:
         """Accuracy after fine-tuning under a mask."""

@@ -25,7 +25,7 @@ from jnnk.measures import correlation
 from jnnk.report.figures import overlap as figures
 from jnnk.report.output import save_figure, save_markdown, save_table
 from jnnk.report.tables import Records
-from jnnk.runs.json_files import kept, write_json
+from jnnk.runs.json_files import read_or_measure, write_json
 from jnnk.runs.part_settings import require_settings
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import LayerMeasures, grouped
@@ -146,7 +146,7 @@ def measure_pair(
     found = run_cases(
         "matched pair",
         networks,
-        lambda network: kept(
+        lambda network: read_or_measure(
             folder / f"{network.name}.json", partial(measure, network), kind=MeasuredNetwork
         ),
         unit="network",

@@ -17,7 +17,7 @@ from jnnk.experiments.runner import run_cases
 from jnnk.graphs import cosine, nnk_graph
 from jnnk.measures import error_rate, knn_graph, label_interpolation
 from jnnk.network import capture, layer_shapes
-from jnnk.runs.json_files import kept
+from jnnk.runs.json_files import read_or_measure
 from jnnk.runs.progress import Progress
 from jnnk.runs.study_records import EpochErrors, NetworkEpoch
 from jnnk.training import make_predict
@@ -55,7 +55,7 @@ def measure_epochs(
         network, epoch = case
         measure = partial(measure_epoch, network, predicts[network.name], epoch, dataset, settings)
         path = folder / network.name / f"epoch{epoch:04d}.json"
-        errors = kept(path, measure, kind=EpochErrors)
+        errors = read_or_measure(path, measure, kind=EpochErrors)
         return NetworkEpoch(network=network.name, epoch=epoch + 1, errors=errors)
 
     return run_cases(

@@ -14,7 +14,7 @@ from jnnk.experiments.overlap_settings import Settings
 from jnnk.experiments.runner import measure_layers, run_cases
 from jnnk.network import layer_shapes
 from jnnk.runs.divergence import Diverged, first_not_finite
-from jnnk.runs.json_files import kept
+from jnnk.runs.json_files import read_or_measure
 from jnnk.runs.progress import Progress
 from jnnk.runs.study_records import TrainedNetwork
 from jnnk.training import (
@@ -60,7 +60,7 @@ def measure_runs(
     def record(case: Case) -> TrainedNetwork:
         seed, size, dropout, weight_decay = case
         name = f"{seed:03d}-size{size}-dropout{dropout:g}-decay{weight_decay:g}.json"
-        return kept(folder / name, lambda: trainer.measure(case), kind=TrainedNetwork)
+        return read_or_measure(folder / name, lambda: trainer.measure(case), kind=TrainedNetwork)
 
     return run_cases(
         "five-channel networks",

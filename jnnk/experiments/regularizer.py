@@ -27,7 +27,7 @@ from jnnk.jobs.trainer import Recipe
 from jnnk.penalties import make_regularizer
 from jnnk.report.figures.levers import regularizer_effects
 from jnnk.report.output import save_study
-from jnnk.runs.json_files import kept
+from jnnk.runs.json_files import read_or_measure
 from jnnk.runs.part_settings import require_settings
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import over_seeds, spread
@@ -150,7 +150,7 @@ class _Study:
         """The record of one network, from its file where there is one."""
         part = self.folder / f"{case.penalty}_{case.strength:+g}" / f"seed{case.seed}"
         measure = functools.partial(self._measure, part, case)
-        return kept(part / "record.json", measure, kind=RegularizedNetwork)
+        return read_or_measure(part / "record.json", measure, kind=RegularizedNetwork)
 
     def _make_step(self, name: str) -> Callable[[TrainState, Batch, np.float32], Any]:
         """A training step whose strength is an argument, so that all strengths share it."""

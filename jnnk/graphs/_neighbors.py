@@ -50,7 +50,7 @@ def nearest_neighbors(
         exclude: for each query the index of a point to leave out (``arange(N)`` for
             a graph on the points themselves); -1, or what no point has, leaves nothing out.
         block_size: queries per block.
-        method: ``"exact"``, or ``"approximate"``: ``jax.lax.approx_min_k`` with a recall target of
+        method: ``"exact"``, or ``"approximate"``: ``jax.lax.approx_max_k`` with a recall target of
             0.95, meant for TPU (on CPU it is slower than the exact search), and no second pass.
 
     Returns:

@@ -68,10 +68,11 @@ def sharded_nnk_graph(
 
     With ``ring=False`` each device receives all points of a channel and holds them, which is faster
     where it fits. With ``ring=True`` it holds the ``N / d`` points that are its own and as many
-    that pass by, and each block of its queries sends the points round three times: to choose
-    candidates, to rank and to weigh them; and twice more for every ``block_size`` queries whose
-    neighbours the first pass does not prove (`nearest_neighbors`). No array of N x N elements
-    exists either way. The page on meshes gives the bytes.
+    that pass by. The points go round three times for each trip of queries (whole chunks of the
+    solver, at least ``block_size``): to choose candidates, to rank and to weigh them; and twice
+    more for each trip of queries whose neighbours the first pass does not prove
+    (`nearest_neighbors`). No array of N x N elements exists either way. The page on meshes gives
+    the bytes.
 
     Works under jit and differentiation, and in many processes if all call it with the same mesh.
 
@@ -84,7 +85,7 @@ def sharded_nnk_graph(
             `parse_mesh`. An axis that is not there counts as 1.
         num_neighbors: K, candidates of each image; more than N - 1 cost nothing.
         similarity: see `jnnk.graphs.nnk_graph`. The median bandwidth needs the distances of all
-            queries, ``N K W`` bytes that are gathered too; a ring over several devices has none.
+            queries, N K numbers that are gathered too; a ring over several devices has none.
         tol: see `jnnk.graphs.solve_nnk`.
         max_steps: see `jnnk.graphs.solve_nnk`.
         block_size: see `jnnk.graphs.nnk_graph`.
@@ -99,6 +100,7 @@ def sharded_nnk_graph(
 
     Raises:
         ValueError: on wrong shapes or options.
+        TypeError: if ``mesh`` is no mesh.
     """
     check_similarity(similarity)
     check_array("activations", activations, jnp.floating)
@@ -109,9 +111,8 @@ def sharded_nnk_graph(
     ring_axis = data if ring else None
     if ring_axis is not None and needs_all_distances(similarity):
         raise ValueError(
-            "similarity: the median bandwidth, as all that needs_all_distances, needs those of all "
-            "queries before the first is weighed, which a ring does not have; use ring=False or "
-            "another similarity"
+            "similarity: expected one that needs no distances of all queries, as the median "
+            "bandwidth does, since a ring never has them; use ring=False or another similarity"
         )
     num_points, dim, num_channels = points.shape
     num_neighbors = max(1, min(wanted, num_points - 1))

@@ -1,6 +1,6 @@
 """The second half of an NNK graph: from candidates to their weights.
 
-Similarities of the candidates of each query make its NNK problem, whose solution are the weights.
+Similarities of the candidates of each query make its NNK problem, whose solution is the weights.
 Queries go through in blocks, since their Gram matrices are the largest arrays there are.
 """
 

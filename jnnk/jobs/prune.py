@@ -20,7 +20,7 @@ from jnnk.network import Network
 from jnnk.runs.contents import train_config
 from jnnk.runs.divergence import read_result
 from jnnk.runs.folder import Run
-from jnnk.runs.json_files import kept, write_json
+from jnnk.runs.json_files import read_or_measure, write_json
 from jnnk.runs.part_settings import require_settings
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import PruningResult, Sweep, SweepPoint
@@ -50,7 +50,7 @@ def prune(
     network = told_network(model, dataset, progress)
     make = _mask_maker(run, model, state, dataset, config, network)
     swept = partial(_sweep, state.variables, dataset, evaluate, config, make, network, progress)
-    sweep = kept(folder / "sweep.json", swept, kind=Sweep)
+    sweep = read_or_measure(folder / "sweep.json", swept, kind=Sweep)
     if missing := [name for name in config.criteria if name not in sweep.criteria]:
         raise InputError(
             f"{folder / 'sweep.json'}: criteria: {', '.join(missing)} missing; delete it to make "

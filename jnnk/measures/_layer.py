@@ -86,7 +86,8 @@ def measure_graphs(
         The measures of the layer, and those by channel.
 
     Raises:
-        ValueError: if the graphs and the labels are not of the same images, or there are none.
+        ValueError: if the graphs and the labels are not of the same images, there are none,
+            ``channels`` has no axis of channels or ``whole`` a single candidate.
     """
     if not len(labels):
         raise ValueError("labels: expected those of at least one image, got none")

@@ -121,8 +121,8 @@ def make_masks(
 
     Raises:
         ValueError: if not exactly one of ``selection`` and ``keep_rate`` is given, ``keep_rate`` is
-            outside [0, 1], the criterion is unknown, scores are missing or of another shape, or
-            ``include`` matches no conv kernel.
+            outside [0, 1], the criterion is unknown, ``random`` has no key, scores are missing or
+            of another shape, ``params`` hold no conv kernel or ``include`` matches none.
 
     Warns:
         UserWarning: naming the leaves that may hold convolutions and are left whole, because they
@@ -239,7 +239,8 @@ def _chosen_convs(
         if is_named(path) and (pointwise or conv.kernel_shape[:2] != (1, 1))
     }
     if not chosen:
-        raise ValueError(f"include: no conv kernel matches {include!r} without {exclude!r}")
+        left = "" if pointwise else ", but for 1x1 kernels, which pointwise=True takes in"
+        raise ValueError(f"include: no conv kernel matches {include!r} without {exclude!r}{left}")
     return chosen
 
 

@@ -5,17 +5,23 @@ Layout of a run folder::
     config.json       what was asked for, and a note of the data; written first
     network.json      of a network of one's own: its name and its variables
     cores.json        how many processor cores worked on it
-    checkpoints/      training, one folder an epoch (orbax)
-    metrics.jsonl     one line an epoch of training
+    checkpoints/      training, one folder for each epoch kept (orbax)
+    metrics.jsonl     one line for each epoch of training
+    unfinished/       the state within an epoch that a signal broke off
+    tensorboard/      the metrics, where tensorboardX is installed
     overlap/          one .npz and .json per epoch and layer measured, random/ for the control,
                       pictures of channels, tables/ of all records and matrices
     prune/            sweep.json, result.json, masks.safetensors, tables/, checkpoints/ and
                       metrics.jsonl of fine-tuning
-    channels/         the same for whole channels, a folder for each criterion
-    protocol/         the same for pruning after an L1 training, a folder for each protocol
+    channels/         whole channels: result.json, masks.safetensors and the fine-tuning, a folder
+                      for each criterion
+    protocol/         pruning after an L1 training: result.json, a folder for each protocol
     results.json      every number the report shows
-    figures/          the report's pictures, PNG and SVG
+    figures/          the report's pictures, PNG and SVG, and their numbers, CSV
+    torch/            what was exported for PyTorch
     report.html
+
+Each part has the settings it was made with in a ``settings.json``; ``.lock`` keeps others out.
 """
 
 import contextlib
@@ -156,7 +162,7 @@ def _is_run(folder: pathlib.Path) -> bool:
 
 
 def remove_parts(folder: pathlib.Path) -> None:
-    """Removes all that a run has put into its folder; hidden files, ours or not, stay.
+    """Removes everything in a folder but hidden files, whoever made it.
 
     Args:
         folder: the run folder.

@@ -78,8 +78,8 @@ def read_json(path: pathlib.Path, *, kind: Any = Any) -> Any:
     return _from_json(path, read_file(path, limit=_LIMIT), kind, "JSON")
 
 
-def kept(path: pathlib.Path, measure: Callable[[], Record], *, kind: Any) -> Record:
-    """What a file holds, in the form of ``kind``; measured first where there is none.
+def read_or_measure(path: pathlib.Path, measure: Callable[[], Record], *, kind: Any) -> Record:
+    """Reads a file in the form of ``kind``; measures and writes it first where there is none.
 
     The file is whole or missing whenever the process dies, and what was just measured is read
     back from it, so that a command gives the same results in one go and in many.
@@ -88,6 +88,9 @@ def kept(path: pathlib.Path, measure: Callable[[], Record], *, kind: Any) -> Rec
         path: of the file.
         measure: makes what it holds.
         kind: as of :func:`read_json`.
+
+    Raises:
+        InputError: as of :func:`read_json`.
     """
     if not path.exists():
         write_json(path, measure())

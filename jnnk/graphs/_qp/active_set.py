@@ -31,14 +31,14 @@ from jnnk.graphs._qp.scaling import Posed, pose
 
 # Problems packed together: as many as a second-level cache holds tables of.
 _PACK = 64
-# Candidates whose pivot is within so many units of rounding, of what it is the difference of,
-# depend on the support: those whose pull may be rounding too (up to `_WEAK` times what counts as
-# one), and the others. More bars what float32 needs to converge; in float64 nothing is lost by it.
+# A candidate depends on the support if its pivot is at most so many roundings of the terms that it
+# is the difference of: `_DEPENDENT`, or `_DOUBTFUL` at least where its pull may be rounding too (up
+# to `_WEAK` times the margin). More bars what float32 needs to converge; float64 loses nothing.
 _DOUBTFUL, _WEAK = 64, 5
 _DEPENDENT = {"float32": 1, "float64": 4096}
 # Pulls this close to the largest, in units of rounding, are equal.
 _EQUAL = 64
-# Times the pivoting goes on after weights and pulls were computed anew without the table.
+# Rounds of pivoting, after each of which weights and pulls are computed from gram.
 _ROUNDS = 4
 # Steps of refinement, and of those with residuals of twice the digits where rounding leaves more
 # than it should.
@@ -50,10 +50,11 @@ class Tables(NamedTuple):
 
     Attributes:
         table: (K, K, N), ``G`` with the support pivoted in: ``G_SS^-1`` on the support, the pivots
-            of the others on their diagonal.
+            of the others on their diagonal; all but the exchange that is still to come.
         column: (K, N), ``g`` pivoted alike: the solution on the support, the pull ``g - G w`` of
             the others.
-        weights: (K, N), at least 0: the best on the way to that solution that is.
+        weights: (K, N), at least 0: the last point on the way to that solution without a negative
+            weight.
         support: bool (K, N).
         barred: bool (K, N), candidates found to depend on the support.
         steps: int32 (N,), pivots made.
@@ -243,15 +244,18 @@ def _solve_pack(gram: jax.Array, cross: jax.Array, mine: jax.Array, max_steps: i
 
 
 def _pivot(state: Tables, scales: Scales, max_steps: int) -> Tables:
-    """One candidate of each busy problem leaves or enters, or its work is done for now."""
+    """Applies the last exchange to the table, and chooses the next one of each busy problem.
+
+    A candidate leaves or enters, or there is none, and the problem rests.
+    """
     left, right, value = state.exchange
-    # Else what reads rows of the table would make them from the old one, copied for that.
+    # The barrier keeps XLA from reading rows off a copy of the old table.
     table = jax.lax.optimization_barrier(state.table - left[:, None] * right[None])
     column = state.column - left * value
     eps = typed_jax.finfo(column.dtype).eps
     order = jnp.arange(len(column))[:, None]
     trial = jnp.where(state.support, column, 0)
-    # As far towards the trial as no weight becomes negative; the first to reach 0 leaves.
+    # Weights move towards the trial until one of them reaches 0; that candidate leaves.
     falling = state.support & (trial <= 0)
     drop = state.weights - trial
     share = jnp.where(falling, state.weights / jnp.where(falling & (drop > 0), drop, 1), 2)
@@ -306,7 +310,7 @@ def _pivot(state: Tables, scales: Scales, max_steps: int) -> Tables:
 def _polish(
     gram: jax.Array, cross: jax.Array, state: Tables, scales: Scales, active: jax.Array
 ) -> Tables:
-    """Weights and pulls from gram itself, by refinement on the support.
+    """Weights and pulls from gram itself, by refinement on the support; busy is what must go on.
 
     Of active problems alone: how often a problem is refined must not depend on the others.
     """

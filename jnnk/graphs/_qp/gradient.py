@@ -47,7 +47,7 @@ class Metric(NamedTuple):
     """The metric ``diag(m) + b 11'`` of B problems.
 
     Attributes:
-        diagonal: (K, B), m.
+        diagonal: (K, B), m, positive.
         constant: (B,), b, at least 0.
     """
 
@@ -152,7 +152,7 @@ def _conjugate(gram: jax.Array, cross: jax.Array, metric: Metric, weights: jax.A
 def _screened(
     gram: jax.Array, cross: jax.Array, metric: Metric, weights: jax.Array, *, screen_size: int
 ) -> Trial:
-    """As `_conjugate`, on the candidates of the largest pull alone, with supports corrected once.
+    """As `_conjugate`, on the candidates of the largest pull alone, with supports corrected twice.
 
     What it leaves out wrongly, the second phase lets in.
     """
@@ -175,7 +175,7 @@ def _screened(
         new = conjugate_gradient(gram, cross, metric.constant, start, (start > 0) | enters)
         return new._replace(spent=trial.spent + 1 + new.spent)
 
-    # Those products are with matrices of a quarter the size or less, but count.
+    # Those products are with smaller matrices, but count.
     first = Trial(inner, jnp.ones_like(margin), spent + 3)
     trial = typed_jax.fori_loop(0, 2, correct, first)
 

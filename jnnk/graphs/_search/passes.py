@@ -49,7 +49,7 @@ class Asked(NamedTuple):
         own: (B,), the squared lengths of the places.
         along: (B,), their projections, minus infinity for rows that are not to do.
         guesses: (B,), in the second pass at least the distance of the K-th neighbour, 0 for rows
-            that are not to do.
+            that are not to do and in the first pass.
         exclude: int32 (B,), the index of a point to leave out, -1 for none.
     """
 
@@ -145,7 +145,7 @@ def search(
     start = Ranked(
         jnp.full(never.shape, -1, jnp.int32),
         Distances(never, never),
-        # Infinite for queries that the first pass is still to come to.
+        # Infinity: the first pass has not reached this query yet.
         jnp.where(are_finite(queries), jnp.inf, 0).astype(points.dtype),
     )
     if num_queries == 0:
@@ -168,17 +168,17 @@ def search(
         is_first = number < num_first
         todo = jnp.where(is_first, state.unproven == jnp.inf, state.unproven > 0)
         # Those that lie side by side, so that the second pass looks at few points.
-        place, numbers = jax.lax.top_k(jnp.where(todo, along, -jnp.inf), size)
-        is_todo = place > -jnp.inf
+        projections, numbers = jax.lax.top_k(jnp.where(todo, along, -jnp.inf), size)
+        is_todo = projections > -jnp.inf
         row, leave_out, guess = (
             jnp.take(x, numbers, axis=0, mode="clip") for x in (queries, exclude, state.unproven)
         )
         guess = jnp.where(is_todo & ~is_first, guess, 0)
         places = centred(row, field.frame)
-        asked = Asked(row, places, sums_of_squares(places), place, guess, leave_out)
+        asked = Asked(row, places, sums_of_squares(places), projections, guess, leave_out)
         found = _candidates(asked, field, options, is_first)
         ranked = _ranked(asked, found, field, options, is_first)
-        # Unsigned: JAX would wrap negative ones. What is out of range is dropped.
+        # Unsigned, so that JAX adds no code for negative ones; what is out of range is dropped.
         written = jnp.where(is_todo, numbers, num_queries).astype(jnp.uint32)
 
         def write(old: jax.Array, new: jax.Array) -> jax.Array:
@@ -252,7 +252,8 @@ def _shortlist(
 ) -> Shortlist:
     """The candidates among a share of the points, of which the first one has number ``start``.
 
-    By estimates where ``is_first`` is None.
+    By estimates in the first pass, by differences in the second; ``is_first`` is None where there
+    is no second.
     """
     numbers = jnp.arange(len(points.rows), dtype=jnp.int32)
     length = shortlist_length(options.num_neighbors)

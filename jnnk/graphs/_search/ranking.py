@@ -38,7 +38,7 @@ class Contenders(NamedTuple):
         last: (B,), the largest estimate of each shortlist in the first pass.
         own: (B,), the squared lengths of the queries' places.
         exclude: int32 (B,), the index of a point to leave out, -1 for none.
-        guesses: (B,), the units of the second pass are those of these.
+        guesses: (B,), of which `units_of` makes the units of the squares in the second pass.
     """
 
     indices: jax.Array
@@ -57,7 +57,9 @@ def rank(
     frame: Frame,
     num_neighbors: int,
 ) -> Ranked:
-    """Ranks candidates by the differences: the estimates of the first pass cancel.
+    """The K nearest of each shortlist by the differences, and whether they are proven.
+
+    The estimates of the first pass lose digits to cancellation.
 
     Args:
         contenders: the candidates.
@@ -65,6 +67,9 @@ def rank(
         copies: of all points.
         frame: of all points.
         num_neighbors: K.
+
+    Returns:
+        `Ranked` (B, K).
     """
     indices, differences, last, own, exclude, guesses = contenders
     dtype, (_, length, dim) = differences.dtype, differences.shape
@@ -80,13 +85,14 @@ def rank(
     # The copies, then the shortlist.
     keys = jnp.concatenate([jnp.where(is_copy, -of_copies, -jnp.inf), keys], axis=1)
     kept, slots = jax.lax.top_k(keys, num_neighbors)
-    number, kept = len(copies.indices), -kept
+    nearest, num_copies = -kept, len(copies.indices)
     chosen = jnp.take(copies.indices, slots, mode="clip")
-    chosen = jnp.where(slots < number, chosen, taken(indices, jnp.maximum(slots - number, 0)))
-    farthest = jnp.max(kept, axis=1)  # of a slice XLA would make a sort of the top_k
+    listed = taken(indices, jnp.maximum(slots - num_copies, 0))
+    chosen = jnp.where(slots < num_copies, chosen, listed)
+    farthest = jnp.max(nearest, axis=1)  # of a slice, XLA would make the top_k a full sort
     # Computed distances err too; `least` is more than what is lost below the range of the dtype.
     bound = (last + own * (1 - 2 * error)) * (1 - error) - least
-    # Squares that lost something below the range: there order and ties are those of what is left.
+    # Squares with terms below the range of the dtype: their order is not certain.
     doubtful = (squares < least) & (jnp.max(jnp.abs(differences), axis=2) > 0)
     # Copies come first, so that they are in the wrong order where they tie with others.
     is_other = np.arange(length)[None] < length - 1
@@ -95,13 +101,14 @@ def rank(
     proven = jnp.where(
         is_first,
         is_clear & (own <= REACH**2) & ((last >= NONE) | (farthest < bound)),
-        # All are compared; only a guess so bad that the nearest are lost below the range is not.
+        # All that are near enough were compared. Unproven is only a guess so large that the squares
+        # of the nearest are lost below the range.
         is_clear | (farthest >= least),
     )
     at_most = jnp.maximum(jnp.sqrt(jnp.maximum(farthest, least)) * units[:, 0], float(info.tiny))
     at_most = jnp.where(farthest < jnp.inf, at_most, float(info.max) / 8)
     return Ranked(
-        jnp.where(kept < jnp.inf, chosen, -1),
-        Distances(jnp.sqrt(kept) * units, kept * units * units),
+        jnp.where(nearest < jnp.inf, chosen, -1),
+        Distances(jnp.sqrt(nearest) * units, nearest * units * units),
         jnp.where(proven, 0, at_most),
     )

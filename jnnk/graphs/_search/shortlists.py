@@ -33,7 +33,7 @@ from jnnk.graphs._search.copies import Copies, nearness
 from jnnk.graphs._search.differences import are_finite, power_of_two, sums_of_squares
 from jnnk.graphs._search.ring import Ring
 
-# Columns of the distance matrix that share one minimum in the first selection (see `select`); a
+# Columns of the estimates that share one maximum in the first selection (see `select`); a
 # divisor of WHOLE.
 _GROUP = 16
 # Candidates kept beyond the asked ones: what comes after them bounds what is left out.
@@ -166,7 +166,7 @@ def taken(rows: jax.Array, slots: jax.Array) -> jax.Array:
 
 
 def group_size(num_points: int, num_neighbors: int) -> int:
-    """Consecutive points that share one minimum in `select`, 1 where there are too few."""
+    """Consecutive points that share one maximum in `select`, 1 where there are too few."""
     wanted = min(shortlist_length(num_neighbors), num_points)
     return _GROUP if num_points > _GROUP * wanted else 1
 
@@ -175,7 +175,7 @@ def by_member(rows: jax.Array, group: int) -> jax.Array:
     """Rows (N, ...), N a multiple of WHOLE, as `select` takes their distances.
 
     Member s of all groups, then member s + 1: groups of consecutive points lie strided, so that
-    minima over groups are minima of whole rows.
+    maxima over groups are maxima of whole rows.
     """
     return rows.reshape(-1, group, *rows.shape[1:]).swapaxes(0, 1).reshape(rows.shape)
 

@@ -62,7 +62,7 @@ def eigenvalues(matrix: Float[ArrayLike, "n n *batch"]) -> Eigenvalues:
     The error is a few 1e-7 of the Frobenius norm up to 3x3, for defective matrices too if few bits
     hold their entries; a triple eigenvalue of full-length entries is found to 2e-5. Beyond 3x3 the
     method is backward stable: an m-fold defective eigenvalue is found to about
-    ``1e-7 ** (1 / m)``. The norm meant is that of the balanced matrix (`jnnk.pruning`), which has
+    ``1e-7 ** (1 / m)``. The norm meant is that of the balanced matrix (`balancing`), which has
     the same eigenvalues and may be smaller by orders of magnitude.
 
     The derivative of an eigenvalue ``z`` is ``tr(adj(zI - A) dA) / p'(z)``, with ``p`` the
@@ -229,7 +229,7 @@ def _eigenvalues_2x2(a: jax.Array) -> Eigenvalues:
 def _eigenvalues_3x3(a: jax.Array) -> Eigenvalues:
     """The roots of the characteristic polynomial, as those of a depressed cubic near 1."""
     cubic = _depressed_cubic(a)
-    # In one loop with what follows this takes JAX 0.11 most of a minute to compile.
+    # Without the barrier XLA fuses this with what follows, which JAX 0.11 compiles for a minute.
     p, q, trace = jax.lax.optimization_barrier(cubic)
 
     # p and q may cancel, and p^3 and q^2 leave the range: bring the roots near 1.
@@ -308,7 +308,9 @@ def _depressed_cubic_roots(p: jax.Array, q: jax.Array, discriminant: jax.Array) 
     cosine, sine = _cosine_and_sine(angle)
     half_cosine = 0.5 * radius * cosine
     half_width = 0.75**0.5 * radius * sine
-    # One real root and a pair: Cardano, with q made positive, arranged so that nothing cancels.
+    # One real root and a pair: Cardano's u + v and -(u + v) / 2 +- i sqrt(3) / 2 (u - v), with q
+    # made positive. Of the sum and the difference the one that cancels is taken from the other:
+    # u + v = |q| / (u^2 + |u v| + v^2) for v < 0, u - v = 2 root / (the same) for v > 0.
     u = _cube_root(jnp.abs(q) / 2 + root)
     v = p / 3 / jnp.where(u > 0, u, 1)
     size = u * u + jnp.abs(u * v) + v * v
