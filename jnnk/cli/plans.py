@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def plan_answer(run: Run, plan: "OverlapPlan") -> Answer:
-    """A row a layer, and time and memory in all.
+    """A row per layer, and time and memory in all.
 
     Args:
         run: that would be measured.

@@ -205,7 +205,7 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def _tag(image: Image.Image, number: int) -> tuple[int, ...]:
-    """The values of a tag of a TIFF file, one a channel; 1 is the default of those asked for."""
+    """The values of a tag of a TIFF file, one per channel; 1 is the default of those asked for."""
     values = getattr(image, "tag_v2", {}).get(number, 1)
     return values if isinstance(values, tuple) else (values,)
 

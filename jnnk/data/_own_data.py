@@ -21,7 +21,7 @@ class Source(NamedTuple):
         train: images (N, H, W, C) uint8 with 1 or 3 channels, and labels (N,) int32; every class
             has some.
         test: the same of the test images, or None.
-        class_names: one name a class.
+        class_names: one name per class.
         test_split: what the test images are called there, and what was left out beside them.
     """
 
@@ -104,7 +104,7 @@ def _split(
         labels = labels[:, 0]
     if labels.dtype.kind not in "iu" or labels.shape != shape[:1]:
         raise InputError(
-            f"{path}: {names[1]}: expected {shape[0]} integers, one an image, got {labels.dtype} "
+            f"{path}: {names[1]}: expected {shape[0]} integers, one per image, got {labels.dtype} "
             f"of shape {labels.shape}"
         )
     if labels.min() < 0 or labels.max() > np.iinfo(np.int32).max:

@@ -37,7 +37,7 @@ class Dataset(NamedTuple):
         train_labels: (N,) int32 in ``range(len(class_names))``.
         test_images: (M, H, W, C) uint8, 0 to 255.
         test_labels: (M,) int32.
-        class_names: one name a class, in the order of the labels.
+        class_names: one name per class, in the order of the labels.
         normalization: float32 mean and standard deviation of each channel of the training images
             divided by 255; a deviation of 1 where a channel is constant.
         test_split: what the test images are, in words; "" where the source leaves no choice.

@@ -53,7 +53,7 @@ class Settings(NamedTuple):
     neighbors: int = 15  # their candidates K
     tune_images: int = 2560  # training images of the fine-tuning
     tune_epochs: int = 1  # passes over them
-    batch_size: int = 64  # images a step, and of the latency
+    batch_size: int = 64  # images per step, and of the latency
     learning_rate: float = 0.01  # peak rate of SGD
 
 

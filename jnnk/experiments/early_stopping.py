@@ -49,7 +49,7 @@ class Settings(NamedTuple):
     epochs: int = 20  # at most, passes over the training images
     patience: int = 2  # epochs without a smaller error
     train_images: int = 10_000  # first training images of the two classes
-    batch_size: int = 50  # images a step
+    batch_size: int = 50  # images per step
     learning_rate: float = 1e-3  # of Adam, constant
 
 

@@ -130,7 +130,7 @@ def measure_pair(
     settings: Settings,
     progress: Progress,
 ) -> tuple[PairLayer, ...]:
-    """A record a network and layer; networks that have their file in the folder are left out.
+    """A record per network and layer; networks that have their file in the folder are left out.
 
     The data set has the normalisation that the networks want.
     """
@@ -172,7 +172,7 @@ def correlations(
     fixed, have names; no numbers stand for no control.
 
     Returns:
-        A row a group, quantity, method and set of controls; see `jnnk.measures.correlation`.
+        A row per group, quantity, method and set of controls; see `jnnk.measures.correlation`.
     """
     rows = []
     for (group, records), (quantity, of_record), method, (name, control) in itertools.product(

@@ -42,7 +42,7 @@ def measure_epochs(
     settings: Settings,
     progress: Progress,
 ) -> tuple[NetworkEpoch, ...]:
-    """A record a network and epoch; those that have their file in the folder are left out.
+    """A record per network and epoch; those that have their file in the folder are left out.
 
     The data set is what the networks were trained on, with the normalisation that they want.
     """

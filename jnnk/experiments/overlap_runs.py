@@ -46,7 +46,7 @@ def measure_runs(
     settings: Settings,
     progress: Progress,
 ) -> tuple[TrainedNetwork, ...]:
-    """A record a case: trained and measured, or read from its file in the folder.
+    """A record per case: trained and measured, or read from its file in the folder.
 
     The network that ``create`` makes for a dropout rate differs in its dropout alone; the data set
     has the settings' classes among its own.

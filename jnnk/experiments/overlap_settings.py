@@ -32,7 +32,7 @@ class Settings(NamedTuple):
     # shared by all would make clusters of networks with the same start
     repeats: int = 4
     steps: int = 1200  # of every training
-    batch_size: int = 50  # images a step
+    batch_size: int = 50  # images per step
     learning_rate: float = 1e-3  # peak rate, falling to 0 by a cosine
 
     @property

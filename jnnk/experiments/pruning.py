@@ -46,7 +46,7 @@ class Settings(NamedTuple):
     steps: int = 100
     bracket_images: int = 2000  # first test images, on which the search begins
     epochs: int = 1  # of the L1 fine-tune
-    batch_size: int = 128  # images a step
+    batch_size: int = 128  # images per step
     learning_rate: float = 0.05  # peak rate of SGD, falling to 0 by a cosine
     l1: float = 2e-4  # strength of the penalty on conv kernels
     seed: int = 0  # of the fine-tune and of `random`
@@ -158,7 +158,7 @@ def measure(accuracies: Accuracies, criterion: str, settings: Settings) -> Pruna
 
 
 def summary_table(records: Sequence[PruningCase]) -> list[TableRow]:
-    """A row a criterion, a column a network and start: the share pruned in percent."""
+    """A row per criterion, a column per network and start: the share pruned in percent."""
     columns = grouped(records, lambda record: f"{record.network}, {record.start} (%)")
     shares = {
         name: {row.prunable.criterion: 100 * row.prunable.share for row in rows}

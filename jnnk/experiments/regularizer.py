@@ -64,7 +64,7 @@ class Settings(NamedTuple):
     train_images: int = 2400  # first training images, trained on
     test_images: int = 2000  # first test images, for every accuracy
     epochs: int = 4  # passes over them
-    batch_size: int = 64  # images a step, and of the penalty's graphs
+    batch_size: int = 64  # images per step, and of the penalty's graphs
     learning_rate: float = 0.1  # peak rate of SGD
     overlap_images: int = 600  # training images whose overlap is measured
     neighbors: int = 25  # candidates K of that

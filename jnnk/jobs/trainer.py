@@ -32,7 +32,7 @@ class Recipe(NamedTuple):
     """How a network is trained, whatever it starts from."""
 
     epochs: int  # passes over the training images
-    batch_size: int  # images a step
+    batch_size: int  # images per step
     learning_rate: float  # peak rate, falling to 0 by a cosine
     optimizer: str = "sgd"  # or "adam"
     weight_decay: float = 0.0  # on kernels only

@@ -71,10 +71,10 @@ class Rates(NamedTuple):
     """Times that the machine was measured to take.
 
     Attributes:
-        query: seconds a query of one graph at this N and K, whatever the dimension D.
+        query: seconds per query of one graph at this N and K, whatever the dimension D.
         query_dimension: and for every dimension on top.
-        pair: seconds an image and pair of channels, for the overlap and its bootstrap.
-        image: seconds an image in a pass through the network.
+        pair: seconds per image and pair of channels, for the overlap and its bootstrap.
+        image: seconds per image in a pass through the network.
         network: seconds to compile a pass.
         layer: seconds to compile what measures a layer, once per shape.
     """

@@ -106,7 +106,7 @@ def mean_interval(
     """A mean over images with its percentile bootstrap interval.
 
     Args:
-        values: (Q,), one value an image; NaN where an image says nothing.
+        values: (Q,), one value per image; NaN where an image says nothing.
         level: coverage.
         num_resamples: how often Q images are drawn with replacement.
         seed: of the draws.

@@ -55,7 +55,7 @@ def cka_penalty(
     """Mean debiased linear CKA of every two channels, see `jnnk.measures.linear_cka`.
 
     0 on average for independent channels, and a little below in some batches. Computed from the
-    channels' B x B Gram matrices, which take ``4 B^2`` bytes a channel.
+    channels' B x B Gram matrices, which take ``4 B^2`` bytes per channel.
 
     Args:
         activations: (B, H, W, C) or (B, D, C).

@@ -89,7 +89,7 @@ class _Stop(NamedTuple):
 
     Attributes:
         threshold: in the unit of the weights.
-        pruned: the share of kernels below it in percent, a number a criterion.
+        pruned: the share of kernels below it in percent, a number per criterion.
         accuracies: in percent, likewise; None beyond the last share swept.
     """
 

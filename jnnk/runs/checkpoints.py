@@ -1,4 +1,4 @@
-"""Checkpoints by orbax: one an epoch, the latest and the chosen ones kept."""
+"""Checkpoints by orbax: one per epoch, the latest and the chosen ones kept."""
 
 import errno
 import os

@@ -16,7 +16,7 @@ class ProtocolConfig(NamedTuple):
     retrain_epochs: int  # under the mask
     optimizer: str = "adam"  # ``"sgd"`` or ``"adam"``
     learning_rate: float = 1e-3  # peak rate of both trainings, falling to 0 by a cosine in each
-    batch_size: int = 128  # images a step
+    batch_size: int = 128  # images per step
     l1: float = 1e-4  # strength of the penalty on conv kernels
     threshold: float = 1e-4  # significance threshold, in the unit of the weights
     # names of criteria, all applied to the same network

@@ -278,13 +278,13 @@ class KernelHistory:
 class KernelAnalysis:
     """What the criteria say of a network's kernels."""
 
-    # a row a criterion and layer. `random` and `taylor` are in none of these: they have no
+    # a row per criterion and layer. `random` and `taylor` are in none of these: they have no
     # scores in the unit of the weights.
     scores: tuple[ScoreQuantiles, ...]
     thresholds: tuple[float, ...]  # (T,) ascending
     # for each criterion the network's row and one for each layer
     by_threshold: tuple[BelowThresholds, ...]
-    by_layer: tuple[PrunedLayer, ...]  # a row a layer
+    by_layer: tuple[PrunedLayer, ...]  # a row per layer
     # kernels that exactly these criteria prune, those of most kernels first
     agreement: tuple[Intersection, ...]
     eigenvalues: tuple[EigenvalueKinds, ...]  # a row for each layer of square kernels
@@ -412,8 +412,8 @@ class ProtocolResult:
 
     settings: ProtocolConfig  # of the protocol
     in_paper: bool  # whether the paper tried this network so
-    trials: tuple[Trial, ...]  # a row a seed and criterion
-    summary: tuple[TrialSummary, ...]  # a row a criterion
+    trials: tuple[Trial, ...]  # a row per seed and criterion
+    summary: tuple[TrialSummary, ...]  # a row per criterion
     history: tuple[KernelHistory, ...]  # the kernels of the first seed's L1 training
 
     @staticmethod

@@ -26,12 +26,12 @@ class TrainConfig(NamedTuple):
     # further options of `jnnk.models.create`, each `"NAME=VALUE"`
     model_options: tuple[str, ...] = ()
     weights: str | None = None  # safetensors file to start from, or None for a random start
-    # what to subtract from images / 255, a number a channel or one for all; None takes the data
+    # what to subtract from images / 255, a number per channel or one for all; None takes the data
     # set's own. Weights need the normalisation they were trained with.
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None  # what to divide by after that, likewise
     epochs: int = 20  # passes over the training images
-    batch_size: int = 64  # images a step
+    batch_size: int = 64  # images per step
     optimizer: Literal["sgd", "adam"] = "sgd"  # ``"sgd"`` or ``"adam"``
     learning_rate: float = 0.1  # peak rate
     weight_decay: float = 5e-4  # on kernels only

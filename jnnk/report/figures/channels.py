@@ -108,7 +108,7 @@ def channel_rows(layer: str, pictures: ChannelPictures, overlap: np.ndarray) -> 
     columns = max(len(images) for _, images, _ in rows)
     height, width = pictures.example.shape[:2]
     pitch = height / width + 0.25
-    # One panel for all: a panel an image takes seconds to lay out.
+    # One panel for all: a panel per image takes seconds to lay out.
     size = (1.4 + columns, 0.4 + len(rows) * pitch)
     with panel(size, grid=False) as (figure, axis):
         for number, row in enumerate(rows):

@@ -21,7 +21,7 @@ _MEASURES = {**OVERLAP, "redundancy (0 disjoint, 1 equal)": attrgetter("redundan
 
 
 def accuracy_by_epoch(runs: Mapping[str, Sequence[EpochMetrics]]) -> Figure:
-    """Test accuracy against the epoch, a line a run.
+    """Test accuracy against the epoch, a line per run.
 
     Args:
         runs: name to the epochs of its training.
@@ -40,7 +40,7 @@ def accuracy_by_epoch(runs: Mapping[str, Sequence[EpochMetrics]]) -> Figure:
 
 
 def overlap_by_depth(runs: Mapping[str, Sequence[LayerRecord]]) -> Figure:
-    """Mean overlap and redundancy against depth with 95 % limits, a line a run.
+    """Mean overlap and redundancy against depth with 95 % limits, a line per run.
 
     Args:
         runs: name to the layers at one epoch. They stand by name where all runs have the same
@@ -63,7 +63,7 @@ def overlap_by_depth(runs: Mapping[str, Sequence[LayerRecord]]) -> Figure:
 
 
 def sweep_by_run(runs: Mapping[str, PruningResult]) -> Figure:
-    """Test accuracy against the share of kernels pruned without fine-tuning, a line a run.
+    """Test accuracy against the share of kernels pruned without fine-tuning, a line per run.
 
     Args:
         runs: name to its pruning, of which the criterion pruned by is shown.

@@ -138,7 +138,7 @@ def _lines_of_criteria(
     cost: Callable[[ChannelSummary], float],
     accuracy: Callable[[ChannelSummary], Spread],
 ) -> None:
-    """Accuracy against a cost, a line a criterion: those of redundancy thick, of streams dashed."""
+    """Accuracy against a cost, a line per criterion: redundancy thick, streams dashed."""
     for number, criterion in enumerate(criteria):
         for streams in (False, True):
             rows = [

@@ -46,7 +46,7 @@ _MEASURES: dict[str, Callable[[LayerMeasures], Interval]] = {
 
 
 def errors_by_epoch(records: Sequence[NetworkEpoch]) -> Figure:
-    """Errors of a network and of label interpolation against the epoch, a panel a network.
+    """Errors of a network and of label interpolation against the epoch, a panel per network.
 
     Args:
         records: a network and epoch each.
@@ -78,7 +78,7 @@ def errors_by_epoch(records: Sequence[NetworkEpoch]) -> Figure:
 
 
 def layers_by_epoch(records: Sequence[NetworkEpoch]) -> Figure:
-    """Overlap, redundancy and dimension against the epoch, a line a layer, up to ``MOST_LINES``.
+    """Overlap, redundancy and dimension against the epoch, a line per layer, up to ``MOST_LINES``.
 
     Args:
         records: a network and epoch each; all networks have the same layers.
@@ -103,7 +103,7 @@ def layers_by_epoch(records: Sequence[NetworkEpoch]) -> Figure:
 
 
 def overlap_of_epochs(records: Sequence[NetworkEpoch]) -> Figure:
-    """Test error and generalisation gap against the last layer's overlap, a point an epoch.
+    """Test error and generalisation gap against the last layer's overlap, a point per epoch.
 
     Args:
         records: a network and epoch each.
@@ -123,7 +123,7 @@ def overlap_of_epochs(records: Sequence[NetworkEpoch]) -> Figure:
 
 
 def overlap_of_runs(records: Sequence[TrainedNetwork]) -> Figure:
-    """Test accuracy and generalisation gap against the last layer's overlap, a point a run.
+    """Test accuracy and generalisation gap against the last layer's overlap, a point per run.
 
     Args:
         records: a run each.

@@ -105,7 +105,7 @@ def redundancy_and_pruning(rows: Sequence[LayerOverview]) -> Figure:
 
 
 def measures_by_depth(records: Sequence[LayerRecord], *, control: int | str = 0) -> Figure:
-    """Overlap, redundancy, dimensions and leave-one-out error against depth, a line an epoch.
+    """Overlap, redundancy, dimensions and leave-one-out error against depth, a line per epoch.
 
     Args:
         records: of every epoch and layer.
@@ -137,7 +137,7 @@ def measures_by_depth(records: Sequence[LayerRecord], *, control: int | str = 0)
 
 
 def measures_by_epoch(records: Sequence[LayerRecord]) -> Figure:
-    """Overlap, redundancy and dimensions against the epoch, a line a layer, up to ``MOST_LINES``.
+    """Overlap, redundancy and dimensions against the epoch, a line per layer, up to ``MOST_LINES``.
 
     Args:
         records: of every layer and of epochs that are numbers.

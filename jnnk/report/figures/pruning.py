@@ -102,7 +102,7 @@ def eigenvalue_kinds(rows: Sequence[EigenvalueKinds], *, chance: float | None) -
 
 
 def pruned_by_threshold(thresholds: Sequence[float], shares: Mapping[str, np.ndarray]) -> Figure:
-    """Share of all kernels below a significance threshold, a line a criterion.
+    """Share of all kernels below a significance threshold, a line per criterion.
 
     Args:
         thresholds: in the unit of the weights, ascending.
@@ -120,7 +120,7 @@ def pruned_by_threshold(thresholds: Sequence[float], shares: Mapping[str, np.nda
 def pruned_by_threshold_and_layer(
     thresholds: Sequence[float], rows: Sequence[BelowThresholds]
 ) -> Figure:
-    """Share of a layer's kernels below a significance threshold, a panel a criterion.
+    """Share of a layer's kernels below a significance threshold, a panel per criterion.
 
     Args:
         thresholds: in the unit of the weights, ascending, evenly spaced in their logarithm.
@@ -213,7 +213,7 @@ def history(rows: Sequence[KernelHistory]) -> Figure:
 
 
 def prunable_shares(records: Sequence[PruningCase]) -> Figure:
-    """The largest share every criterion can prune, a panel a network, a bar a start.
+    """The largest share every criterion can prune, a panel per network, a bar per start.
 
     Args:
         records: a network, start and criterion each.

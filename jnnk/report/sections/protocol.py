@@ -16,7 +16,7 @@ _HEADER = (
 
 
 def protocol_sections(run: Run, protocols: Mapping[str, ProtocolResult]) -> list[Section]:
-    """A section for every protocol that has run: accuracy, figures and a row a criterion.
+    """A section for every protocol that has run: accuracy, figures and a row per criterion.
 
     Args:
         run: the run folder.

@@ -91,7 +91,7 @@ def _tables(pruning: PruningResult) -> _Tables:
 
 
 def _sweep_rows(sweep: Sweep) -> list[TableRow]:
-    """A row a criterion and share of the sweep."""
+    """A row per criterion and share of the sweep."""
     return [
         {"criterion": name, **asdict(point)}
         for name, points in sweep.criteria.items()
@@ -190,7 +190,7 @@ def _cost(run: Run, pruning: PruningResult, settings: PruneConfig, tables: _Tabl
             "pruning_sweep",
             figure,
             "Accuracy, and the score that weighs it against the parameters saved, by the share "
-            "of conv kernels pruned, a line a criterion; dashes mark the share pruned and the "
+            "of conv kernels pruned, a line per criterion; dashes mark the share pruned and the "
             "tolerance.",
             tables.sweep,
         )
