@@ -75,7 +75,7 @@ def test_npz_without_a_test_split_is_split(tmp_path):
         ({"train_images": np.zeros((30, 4), np.uint8)}, "got (30, 4)"),
         ({"train_images": np.zeros((0, 6, 5), np.uint8)}, "got (0, 6, 5)"),
         ({"train_images": np.zeros((30, 0, 5), np.uint8)}, "got (30, 0, 5)"),
-        ({"train_labels": np.zeros(29, int)}, "expected 30 integers, one an image, got int64 of"),
+        ({"train_labels": np.zeros(29, int)}, "expected 30 integers, one per image, got int64 of"),
         ({"train_labels": np.zeros((30, 3), int)}, "of shape (30, 3)"),
         ({"train_labels": np.zeros((30, 1, 1), int)}, "of shape (30, 1, 1)"),
         ({"train_labels": np.arange(30) % 3 / 1}, "got float64"),
