@@ -148,17 +148,17 @@ def _float(text: str) -> float:
     return value
 
 
-def check_json(value: Any, depth: int = 0) -> None:
+def check_json(value: Any, *, depth: int = 0) -> None:
     """Refuses what no file of ours has, and what others that read our files would stumble on."""
     if depth > _DEPTH:
         raise ValueError(f"nested more than {_DEPTH} deep")
     if isinstance(value, dict):
         for key, item in cast(dict[Any, Any], value).items():
-            check_json(key, depth)
-            check_json(item, depth + 1)
+            check_json(key, depth=depth)
+            check_json(item, depth=depth + 1)
     elif isinstance(value, list):
         for item in cast(list[Any], value):
             if isinstance(item, str | dict | list):
-                check_json(item, depth + 1)
+                check_json(item, depth=depth + 1)
     elif isinstance(value, str) and (found := _UNPRINTABLE.search(value)):
         raise ValueError(f"the character {found[0]!a} in a text")

@@ -92,16 +92,19 @@ class CorrelationRow:
 
 @dataclass(frozen=True, kw_only=True)
 class PairMeans:
-    """Means over the layers of one of the networks that are compared; None where undefined."""
+    """Means over the layers of one of the networks that are compared; see `LayerMeasures`.
+
+    None where undefined.
+    """
 
     network: str  # its name
     test_accuracy: float  # of the network
     dead_channels: int  # of all layers together
-    overlap: float | None
-    overlap_by_chance: float | None
-    redundancy: float | None
-    channel_degree: float | None
-    mle_dimension: float | None
+    overlap: float | None  # means over the layers, from here on
+    overlap_by_chance: float | None  # likewise
+    redundancy: float | None  # likewise
+    channel_degree: float | None  # likewise
+    mle_dimension: float | None  # likewise
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,15 +79,15 @@ class TrainState(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Images and labels of one step.
+    """Images and labels of one step, or of several along leading axes.
 
     Attributes:
         images: (B, H, W, C) uint8.
         labels: (B,) integers.
     """
 
-    images: UInt8[ArrayLike, "B H W C"]
-    labels: Int[ArrayLike, " B"]
+    images: UInt8[ArrayLike, "... B H W C"]
+    labels: Int[ArrayLike, "... B"]
 
 
 class Metrics(NamedTuple):
