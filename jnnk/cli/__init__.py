@@ -47,5 +47,5 @@ def _ends_at_once() -> Iterator[None]:
 
 def _end(*_: object) -> None:
     with contextlib.suppress(OSError):
-        os.write(2, b"stopped before the start\n")
+        os.write(2, b"stopped\n")
     os._exit(128 + signal.SIGINT)

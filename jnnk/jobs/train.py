@@ -129,7 +129,7 @@ def _start(
 def _remedy(config: TrainConfig) -> str:
     """What to change in a training that diverged."""
     told = [f"a smaller --learning-rate than {config.learning_rate:g}"]
-    if config.weight_decay > 1:  # of shares of the weights taken off at a step of rate 1
+    if config.weight_decay > 1:  # a step of rate 1 takes more than the weights themselves
         told.append(f"a smaller --weight-decay than {config.weight_decay:g}")
     if config.l1:
         told.append(f"a smaller --l1 than {config.l1:g}")

@@ -120,7 +120,7 @@ def linear_cka(
     """
     if features.shape[0] != others.shape[0]:
         raise ValueError(
-            "representations: expected two of the same images, "
+            "features and others: expected as many images in both, "
             f"got {features.shape[0]} and {others.shape[0]}"
         )
     x, y = (standardised(_as_rows(jnp.asarray(z))) for z in (features, others))

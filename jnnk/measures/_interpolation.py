@@ -195,9 +195,12 @@ def _loo_error(graph: NNKGraph, labels: Array, num_classes: int) -> Array:
     return _of_channels(error, graph)
 
 
+_READ = ("indices", "weights", "num_points")  # fields that votes read
+
+
 def _used(graph: NNKGraph) -> NNKGraph:
     """The graph without the fields that no vote reads."""
-    others = (name for name in NNKGraph._fields if name not in ("indices", "weights"))
+    others = (name for name in NNKGraph._fields if name not in _READ)
     return graph._replace(**dict.fromkeys(others))
 
 
@@ -206,7 +209,7 @@ def _of_channels(function: Callable[[NNKGraph], Array], graph: NNKGraph) -> Arra
     leading = graph.weights.shape[:-2]
 
     def flattened(field: Array) -> Array:
-        return field.reshape(math.prod(leading), *field.shape[-2:])
+        return field.reshape(math.prod(leading), *field.shape[len(leading) :])
 
     flat: NNKGraph = jax.tree.map(flattened, _used(graph))
     found = typed_jax.lax_map(function, flat)

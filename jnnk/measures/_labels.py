@@ -38,7 +38,7 @@ def labels_of_points(graph: NNKGraph, labels: ArrayLike, *, own: bool = False) -
     Raises:
         ValueError: if the labels are not integers, are not Q with ``own``, or are not N. The last
             can be seen where the graph is no argument of a transformation; there
-            `labels_of_neighbors` tells labels that are too few.
+            `labels_of_neighbors` tells it.
     """
     labels = integer_labels(labels)
     num_labels, num_queries = labels.shape[0], graph.weights.shape[-2]
@@ -72,10 +72,13 @@ def labels_of_neighbors(graph: NNKGraph, labels: Array) -> tuple[Array, Array]:
 
     Returns:
         ``(labels, known)``, int32 and bool (..., Q, K): -1 for candidates that are no neighbours,
-        which count as known, and for neighbours whose index is N or more, which are not.
+        which count as known, and for neighbours whose index is N or more, which are not. Nothing
+        is known of a graph that has another number of points than N.
     """
     support = graph.weights > 0
     known = ~support | (graph.indices < labels.shape[0])
+    if graph.num_points is not None:
+        known &= (graph.num_points == labels.shape[0])[..., None]
     index = jnp.where(support, graph.indices, labels.shape[0])
     return labels.at[index].get(mode="fill", fill_value=-1), known
 

@@ -333,7 +333,7 @@ from jnnk.cli import main
 sys.exit(main(["report", "nowhere"]))
 """
     for how, code, said in (
-        ("heard", 130, "stopped before the start\n"),
+        ("heard", 130, "stopped\n"),
         ("ignored", 2, "no such run folder"),
     ):
         done = subprocess.run([sys.executable, "-c", program, how], capture_output=True, text=True)

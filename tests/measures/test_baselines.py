@@ -39,7 +39,7 @@ def test_linear_cka(points):
     assert linear_cka(flat, turned) == pytest.approx(1, abs=1e-4)
     assert linear_cka(1e-12 * flat, 1e12 * flat) == pytest.approx(1, abs=1e-5)
     assert np.isnan(linear_cka(flat, np.full((80, 5), 0.1, np.float32)))
-    with pytest.raises(ValueError, match="same images, got 80 and 79"):
+    with pytest.raises(ValueError, match="in both, got 80 and 79"):
         linear_cka(flat, flat[1:])
 
 

@@ -240,6 +240,11 @@ def test_labels_of_more_queries_than_points_are_refused(labels):
             label_interpolation(graph, labels[:number], NUM_CLASSES)
         with pytest.raises(ValueError, match=said):
             label_vote(channels, labels[:number], NUM_CLASSES)
+        # In a transformation the number of points is not known before: the answer is none.
+        for measure, given in ((label_interpolation, graph), (label_vote, channels)):
+            jitted = jax.jit(measure, static_argnums=2)
+            assert np.isnan(jitted(given, labels[:number], NUM_CLASSES)).all()
+            assert np.isfinite(jitted(given, labels[:20], NUM_CLASSES)).all()
     # A graph made by hand may not say it; then its indices do.
     unknown = graph._replace(num_points=None)
     assert label_interpolation(unknown, labels, NUM_CLASSES).shape == (50, NUM_CLASSES)
