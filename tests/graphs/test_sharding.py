@@ -387,7 +387,9 @@ def test_misuse_is_named():
 
 
 def _on_eight_devices(folder):
-    with pytest.raises(ValueError, match="similarity: expected one that needs no distances of all queries"):
+    with pytest.raises(
+        ValueError, match="similarity: expected one that needs no distances of all queries"
+    ):
         sharded_nnk_graph(_activations(), **_options("data=8", True, "median"))
     for case in CASES:
         lowered = sharded_nnk_graph.lower(_activations(), **_options(*case))

@@ -1,14 +1,9 @@
 """Second phase: Lawson and Hanson's rule, on the problems that need it.
 
 Candidates enter one at a time and leave as their weights reach 0 (Solving Least Squares Problems,
-1974, chapter 23), which ends on every problem and keeps the support independent. The table
-``[G | g]``, of which one candidate a step is pivoted in or out, holds all that decides: the weights
-on the support, the pull of the candidates off it, and what of each candidate the support does not
-explain. Problems lie along the last axis.
+1974, chapter 23), which ends on every problem and keeps the support independent. Problems lie along
+the last axis.
 """
-
-from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,121 +12,33 @@ from jnnk._core import typed_jax
 from jnnk._core.precision import contract
 from jnnk.graphs._qp.certificate import (
     MARGIN,
-    WIDE,
-    Certificate,
     Scales,
     amplification,
-    certify,
-    exact_gradient,
     is_ambiguous,
     probe,
     scales_of,
 )
-from jnnk.graphs._qp.scaling import Posed, pose
+from jnnk.graphs._qp.refinement import certified, polish
+from jnnk.graphs._qp.scaling import pose
+from jnnk.graphs._qp.solved import Solved, solved
+from jnnk.graphs._qp.swaps import swap
+from jnnk.graphs._qp.tables import (
+    Tables,
+    exchange_of,
+    exchanged,
+    inverse_of,
+    is_independent,
+    no_exchange,
+    row_of,
+)
 
 # Problems packed together: as many as a second-level cache holds tables of.
 _PACK = 64
-# A candidate depends on the support if its pivot is at most so many roundings of the terms that it
-# is the difference of: `_DEPENDENT`, or `_DOUBTFUL` at least where its pull may be rounding too (up
-# to `_WEAK` times the margin). More bars what float32 needs to converge; float64 loses nothing.
-_DOUBTFUL, _WEAK = 64, 5
-_DEPENDENT = {"float32": 1, "float64": 4096}
 # Pulls this close to the largest, in units of rounding, are equal.
 _EQUAL = 64
-# Rounds of pivoting, after each of which weights and pulls are computed from gram.
-_ROUNDS = 4
-# Steps of refinement, and of those with residuals of twice the digits where rounding leaves more
-# than it should.
-_REFINEMENTS, _EXACT_REFINEMENTS = 3, 5
-
-
-class Tables(NamedTuple):
-    """Problems (N,) with K candidates under pivoting.
-
-    Attributes:
-        table: (K, K, N), ``G`` with the support pivoted in: ``G_SS^-1`` on the support, the pivots
-            of the others on their diagonal; all but the exchange that is still to come.
-        column: (K, N), ``g`` pivoted alike: the solution on the support, the pull ``g - G w`` of
-            the others.
-        weights: (K, N), at least 0: the last point on the way to that solution without a negative
-            weight.
-        support: bool (K, N).
-        barred: bool (K, N), candidates found to depend on the support.
-        steps: int32 (N,), pivots made.
-        busy: bool (N,), whether there is something left to do.
-        exchange: `Exchange` that comes next. What a loop carries is computed once; what it computes
-            on the way XLA would compute anew for every entry of the table.
-    """
-
-    table: jax.Array
-    column: jax.Array
-    weights: jax.Array
-    support: jax.Array
-    barred: jax.Array
-    steps: jax.Array
-    busy: jax.Array
-    exchange: "Exchange"
-
-
-class Exchange(NamedTuple):
-    """The exchange of sides of one candidate k of each problem, as what is taken off its table.
-
-    A pivot p turns row k into ``row / p``, column k into ``-column / p``, p into ``1 / p``, and
-    takes ``column row / p`` off the rest. All of that is one product of ``column`` with p - 1 in
-    place of p and ``row / p`` with p + 1 in place of p.
-
-    Attributes:
-        left: (K, N), that column; 0 where no candidate changes sides.
-        right: (K, N), that row over p.
-        value: (N,), entry k of the column of weights and pulls, over p.
-    """
-
-    left: jax.Array
-    right: jax.Array
-    value: jax.Array
-
-
-class Solved(NamedTuple):
-    """Problems (B,) as far as they are solved.
-
-    Attributes:
-        weights: (B, K), at least 0, in the caller's units.
-        residual: (B,), see `jnnk.graphs.QPSolution.kkt_residual`.
-        relative: (B,), the same over the largest cross entry.
-        ambiguous: bool (B,), see `jnnk.graphs.QPSolution.ambiguous`.
-        steps: int32 (B,), products with gram and pivots.
-        done: bool (B,), False where the second phase has to say.
-    """
-
-    weights: jax.Array
-    residual: jax.Array
-    relative: jax.Array
-    ambiguous: jax.Array
-    steps: jax.Array
-    done: jax.Array
-
-
-def solved(
-    posed: Posed,
-    weights: jax.Array,
-    certificate: Certificate,
-    *,
-    ambiguous: jax.Array,
-    steps: jax.Array,
-    done: jax.Array,
-) -> Solved:
-    """What is known of posed problems with weights (K, B), in the caller's units."""
-    first, second = posed.unit[:, 0], posed.unit[:, 1]
-    some = certificate.size > 0
-    relative = certificate.bound / jnp.where(some, certificate.size, 1)
-    return Solved(
-        weights=weights.T * posed.scale * second[:, None] * first[:, None],
-        residual=jnp.where(posed.bounded, certificate.bound * second * first, jnp.inf),
-        relative=jnp.where(posed.bounded, relative, jnp.inf),
-        ambiguous=ambiguous,
-        steps=steps,
-        done=done,
-    )
+# Rounds of pivoting, after each of which weights and pulls are computed from gram, and candidates
+# swapped that no single exchange brings in.
+_ROUNDS = 8
 
 
 def finish(gram: jax.Array, cross: jax.Array, found: Solved, *, max_steps: int) -> Solved:
@@ -201,7 +108,7 @@ def _solve_pack(gram: jax.Array, cross: jax.Array, mine: jax.Array, max_steps: i
         barred=nothing,
         steps=jnp.zeros(cross.shape[1], jnp.int32),
         busy=mine & finite,
-        exchange=Exchange(*[jnp.zeros_like(cross)] * 2, value=jnp.zeros_like(cross[0])),
+        exchange=no_exchange(cross),
     )
 
     def is_busy(state: Tables) -> jax.Array:
@@ -218,13 +125,15 @@ def _solve_pack(gram: jax.Array, cross: jax.Array, mine: jax.Array, max_steps: i
         number, state = carry
         active = state.busy
         state = jax.lax.while_loop(is_busy, pivot, state)
-        state = _polish(gram, cross, state, scales, active)
+        state = polish(gram, cross, state, scales, active)
+        # After the last round nobody would compute what a swap leads to.
+        resting = active & ~state.busy & (number < _ROUNDS - 1)
+        state = swap(gram, cross, state, scales, resting)
         return number + 1, state._replace(busy=state.busy & (state.steps < max_steps))
 
     _, state = jax.lax.while_loop(is_left, pivots, (jnp.zeros((), jnp.int32), state))
-    applied = _inverse(state)
-    weights, certificate = _certified(gram, cross, state.weights, applied, scales, mine)
-    amplified = amplification(applied(jnp.broadcast_to(probe(size, dtype), cross.shape)))
+    weights, certificate = certified(gram, cross, state, scales, mine)
+    amplified = amplification(inverse_of(state)(jnp.broadcast_to(probe(size, dtype), cross.shape)))
     ambiguous = is_ambiguous(cross, weights, certificate, scales, amplified)
     found = solved(
         posed,
@@ -248,10 +157,7 @@ def _pivot(state: Tables, scales: Scales, max_steps: int) -> Tables:
 
     A candidate leaves or enters, or there is none, and the problem rests.
     """
-    left, right, value = state.exchange
-    # The barrier keeps XLA from reading rows off a copy of the old table.
-    table = jax.lax.optimization_barrier(state.table - left[:, None] * right[None])
-    column = state.column - left * value
+    table, column = exchanged(state)
     eps = typed_jax.finfo(column.dtype).eps
     order = jnp.arange(len(column))[:, None]
     trial = jnp.where(state.support, column, 0)
@@ -274,23 +180,11 @@ def _pivot(state: Tables, scales: Scales, max_steps: int) -> Tables:
     weights = state.weights + jnp.where(leaves, shortest, 1) * (trial - state.weights)
     weights = jnp.where(at & leaves, 0, jnp.maximum(weights, 0))
 
-    def row_of(table: jax.Array, index: jax.Array) -> jax.Array:
-        return table[index]
-
-    row = jax.vmap(row_of, (2, 0), 1)(table, chosen)
-    # A pivot is known to rounding of what the support takes away from it.
-    explained = jnp.where(state.support, scales.diagonal * row * row, 0)
+    row = row_of(table, chosen)
     pivot = jnp.sum(jnp.where(at, row, 0), axis=0)
-    whole = jnp.sum(jnp.where(at, scales.diagonal, explained), axis=0)
-    value = jnp.sum(jnp.where(at, column, 0), axis=0)
-    is_weak = largest <= _WEAK * MARGIN * eps * scales.size
-    least = _DEPENDENT[column.dtype.name]
-    depends = enters & ~(pivot > jnp.where(is_weak, max(_DOUBTFUL, least), least) * eps * whole)
+    depends = enters & ~is_independent(pivot, row, state.support, at, scales)
     some = state.busy & (leaves | enters) & (state.steps < max_steps)
     go = some & ~depends
-    inverse = jnp.where(go, 1 / jnp.where(go, pivot, 1), 0)
-    # The table is symmetric but for the sign where exactly one of two candidates is in the support.
-    other = jnp.where(state.support == leaves, row, -row)
     return Tables(
         table=table,
         column=column,
@@ -299,104 +193,5 @@ def _pivot(state: Tables, scales: Scales, max_steps: int) -> Tables:
         barred=(state.barred & ~leaves) | (at & depends),
         steps=state.steps + go.astype(jnp.int32),
         busy=some,
-        exchange=Exchange(
-            left=jnp.where(go, jnp.where(at, pivot - 1, other), 0),
-            right=jnp.where(at, pivot + 1, row) * inverse,
-            value=value * inverse,
-        ),
+        exchange=exchange_of(row, column, state.support, at, go),
     )
-
-
-def _polish(
-    gram: jax.Array, cross: jax.Array, state: Tables, scales: Scales, active: jax.Array
-) -> Tables:
-    """Weights and pulls from gram itself, by refinement on the support; busy is what must go on.
-
-    Of active problems alone: how often a problem is refined must not depend on the others.
-    """
-    eps = typed_jax.finfo(cross.dtype).eps
-    applied = _inverse(state)
-
-    def refined(_: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        trial, left = carry
-        trial = trial + applied(left)
-        return trial, cross - contract("bij,jb->ib", gram, trial)
-
-    start = jnp.where(state.support, state.column, 0), jnp.zeros_like(cross)
-    trial, pull = typed_jax.fori_loop(0, _REFINEMENTS, refined, start)
-    enters = ~(state.support | state.barred) & (pull / scales.root > MARGIN * eps * scales.size)
-    leaves = state.support & (trial <= 0)
-    return state._replace(
-        column=jnp.where(active, jnp.where(state.support, trial, pull), state.column),
-        weights=jnp.where(active & ~jnp.any(leaves, axis=0), trial, state.weights),
-        busy=active & jnp.any(enters | leaves, axis=0),
-    )
-
-
-def _inverse(state: Tables) -> Callable[[jax.Array], jax.Array]:
-    """``G_SS^-1`` as a map of right sides (K, N), to 0 off the support."""
-    inverse = jnp.moveaxis(state.table, 2, 0)
-
-    def applied(right: jax.Array) -> jax.Array:
-        right = jnp.where(state.support, right, 0)
-        return jnp.where(state.support, contract("bij,jb->ib", inverse, right), 0)
-
-    return applied
-
-
-class _Refinement(NamedTuple):
-    """Weights of N problems between two steps of refinement.
-
-    Attributes:
-        number: int32 (), steps made.
-        weights: (K, N), at least 0.
-        certificate: of the weights.
-        wide: bool (N,), problems that the next step refines.
-    """
-
-    number: jax.Array
-    weights: jax.Array
-    certificate: Certificate
-    wide: jax.Array
-
-
-def _certified(
-    gram: jax.Array,
-    cross: jax.Array,
-    weights: jax.Array,
-    applied: Callable[[jax.Array], jax.Array],
-    scales: Scales,
-    mine: jax.Array,
-) -> tuple[jax.Array, Certificate]:
-    """Weights with their certificate, refined where rounding leaves much of a residual."""
-    eps = typed_jax.finfo(cross.dtype).eps
-
-    def certificate_of(weights: jax.Array, gradient: jax.Array | None = None) -> Certificate:
-        absolute = contract("bij,jb->ib", jnp.abs(gram), weights)
-        return certify(gram, cross, weights, absolute, scales, gradient=gradient)
-
-    def is_wide(certificate: Certificate) -> jax.Array:
-        return mine & (certificate.bound > WIDE * eps * scales.size)
-
-    def is_left(carry: _Refinement) -> jax.Array:
-        return jnp.any(carry.wide) & (carry.number < _EXACT_REFINEMENTS)
-
-    def refined(carry: _Refinement) -> _Refinement:
-        number, weights, certificate, wide = carry
-        trial = jnp.maximum(weights + applied(certificate.gradient), 0)
-        new = certificate_of(trial, exact_gradient(gram, cross, trial))
-        better = wide & (new.bound < certificate.bound)
-
-        def choose(after: jax.Array, before: jax.Array) -> jax.Array:
-            return jnp.where(better, after, before)
-
-        weights = choose(trial, weights)
-        certificate = Certificate(*map(choose, new, certificate))
-        return _Refinement(number + 1, weights, certificate, wide & is_wide(certificate))
-
-    plain = certificate_of(weights)
-    if cross.dtype != jnp.float32:
-        return weights, plain
-    start = _Refinement(jnp.zeros((), jnp.int32), weights, plain, is_wide(plain))
-    end = jax.lax.while_loop(is_left, refined, start)
-    return end.weights, end.certificate

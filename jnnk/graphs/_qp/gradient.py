@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from jnnk._core import typed_jax
 from jnnk._core.blocks import map_blocks
 from jnnk._core.precision import contract
-from jnnk.graphs._qp.active_set import Solved, solved
 from jnnk.graphs._qp.certificate import (
     MARGIN,
     WIDE,
@@ -27,6 +26,7 @@ from jnnk.graphs._qp.certificate import (
 )
 from jnnk.graphs._qp.chunks import chunk_size
 from jnnk.graphs._qp.scaling import Posed, pose
+from jnnk.graphs._qp.solved import Solved, solved
 
 # Projected gradient steps come in bursts, until a burst leaves nearly all supports as they were.
 _BURST, _MAX_BURSTS = 4, 8
