@@ -355,7 +355,7 @@ def test_rank_deficient_problems_have_basic_solutions(dtype):
 @pytest.mark.parametrize("dtype", ["float32", IN_DOUBLE])
 @pytest.mark.parametrize(("rank", "size"), [(12, 25), (25, 50)])
 def test_supports_never_exceed_the_rank(dtype, rank, size):
-    """And but for a few in 1,000, float32 solves what the optimum of the unrounded problem solves.
+    """And but for a hundredth, float32 solves what the optimum of the unrounded problem solves.
 
     A problem rounded to float32 need not have a solution.
     """
@@ -372,7 +372,7 @@ def test_supports_never_exceed_the_rank(dtype, rank, size):
         return
     optima = np.stack([scipy.optimize.nnls(*each)[0] for each in zip(matrix, right, strict=True)])
     rounded = (np.asarray(np.asarray(x, dtype), np.float64) for x in (gram, cross, optima))
-    assert converged.mean() >= np.mean(residual(*rounded, root * unit) <= 1e-5) - 0.006
+    assert converged.mean() >= np.mean(residual(*rounded, root * unit) <= 1e-5) - 0.01
 
 
 def test_a_dependent_candidate_takes_the_place_of_one_it_is_the_sum_of():
