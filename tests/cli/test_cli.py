@@ -406,7 +406,7 @@ def test_a_disk_of_any_size_that_is_full_is_one_line(kib, tmp_path):
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("a disk of that size cannot be made here")
     try:
-        jnnk = [sys.executable, "-P", "-m", "jnnk.cli", "train", "--epochs", "2"]
+        jnnk = [sys.executable, "-P", "-m", "jnnk", "train", "--epochs", "2"]
         options = ["--batch-size", "512", "--quiet", "--out", str(disk / "run")]
         done = subprocess.run([*jnnk, *options], capture_output=True, text=True, check=False)
     finally:

@@ -393,7 +393,7 @@ def test_a_platform_that_is_not_there(error, place, capsys, monkeypatch):
 
 
 def test_a_platform_that_jax_does_not_know(tmp_path):
-    command = [sys.executable, "-m", "jnnk.cli", "train", "--out", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "jnnk", "train", "--out", str(tmp_path / "run")]
     environment = {**os.environ, "JAX_PLATFORMS": "abacus"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     (line,) = done.stderr.splitlines()

@@ -51,7 +51,12 @@ def solved_on_support(
 
 
 class Weighed(NamedTuple):
-    """Weights (K, N) of N problems, at least 0, and their certificate."""
+    """Weights of N problems with what they leave.
+
+    Attributes:
+        weights: (K, N), at least 0.
+        certificate: of the weights.
+    """
 
     weights: jax.Array
     certificate: Certificate
@@ -79,9 +84,8 @@ def certified(
     """Weights with their certificate, refined where rounding leaves much of a residual.
 
     A step sets right the worst of the conditions alone, on the support or off it, and by as little
-    change of the gradient on the support as will do. A candidate that the support explains has
-    no other pull than rounding of gram, which weights that are exact on the support carry over to
-    it many times as large.
+    change of the gradient on the support as will do: a candidate that is many times the support's
+    is pulled as many times by what rounding of gram makes of weights that are exact on the support.
     """
     eps = typed_jax.finfo(cross.dtype).eps
     applied = inverse_of(state)

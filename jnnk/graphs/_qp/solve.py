@@ -71,12 +71,12 @@ def solve_nnk(
     conjugate gradients the weights on them. Problems that this leaves unfinished, or whose support
     may be dependent or not the only one, are solved from an empty support by Lawson and Hanson's
     rule, which ends on every positive semi-definite problem, with ``G_SS`` regular on the support
-    S: no more candidates than the rank of ``gram``. Of several supports it takes the one of the
-    rule: the candidate of the largest pull ``g - G theta`` enters (over the root of its diagonal
-    entry; the first of those equal to rounding), until none is pulled. One that depends on the
-    support but for rounding takes the place of one that it depends on, if it is pulled all the
-    same. Rounded to float32, a ``gram`` of rank K / 2 is not semi-definite any more, and about one
-    such problem in 200 has no answer within the default tolerance; it is not ``converged``.
+    S: no more candidates than the rank of ``gram``, as far as rounding tells. Of several supports
+    it takes the one of the rule: the candidate of the largest pull ``g - G theta`` enters (over the
+    root of its diagonal entry; the first of those equal to rounding), until none is pulled. One
+    that depends on the support but for rounding takes the place of one that it depends on, if it is
+    pulled all the same. A ``gram`` of low rank need not be semi-definite any more once it is
+    rounded to float32: of problems of rank K / 2 up to one in a hundred does not converge.
 
     The tolerance is what ``converged`` judges: work goes on to about rounding. On a CPU, and
     outside of transformations, a large batch is solved as two halves at once.

@@ -56,7 +56,10 @@ def swap(
         members = (state.support & ~out) | at
         return _built(gram, cross, state, scales, members, weights, go)
 
-    return jax.lax.cond(jnp.any(pulled), swapped, lambda state: state, state)
+    def same(state: Tables) -> Tables:
+        return state
+
+    return typed_jax.cond(jnp.any(pulled), swapped, same, state)
 
 
 def _built(

@@ -1,4 +1,4 @@
-"""``python -m jnnk.cli`` is ``jnnk``."""
+"""``python -m jnnk``: the command line, where its script is not on the path."""
 
 import sys
 
