@@ -8,7 +8,9 @@ akamaster/pytorch_resnet_cifar10.
 
 import re
 import secrets
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, cast
 
@@ -49,7 +51,7 @@ def load_safetensors(
 
     Kernels are transposed from OIHW to HWIO and the dense layer likewise; where it reads flattened
     activations, from PyTorch's order (channel, height, width) to ours. ``num_batches_tracked`` is
-    ignored; the names ``linear`` and ``shortcut`` are understood, and a prefix that all names share
+    ignored; the names ``linear`` and ``shortcut`` are understood, and a prefix that most names share
     is dropped: ``module.``, ``_orig_mod.``, ``model.``, ``backbone.`` or any other.
 
     Args:
@@ -228,15 +230,15 @@ def _usual_name(model: nn.Module, key: str) -> str:
 
 
 def _shared_prefix(model: nn.Module, keys: Sequence[str]) -> str:
-    """What stands before the name of a layer of the model in all keys, such as ``"module."``."""
+    """What stands before the name of a layer of the model in most keys, such as ``"module."``."""
     layers = {torch_name(model, key).split(".")[0] for key in _keys(model)}
-    prefix = ""
-    while True:
-        first = {key.removeprefix(prefix).partition(".")[0] for key in keys}
-        name = min(first, default="")
-        if len(first) != 1 or name in layers or f"{prefix}{name}" in keys:
-            return prefix
-        prefix += f"{name}."
+
+    def before_layer(key: str) -> str:
+        *modules, _ = key.split(".")
+        depth = next((i for i, name in enumerate(modules) if name in layers), 0)
+        return "".join(f"{name}." for name in modules[:depth])
+
+    return max(Counter(map(before_layer, keys)).items(), key=itemgetter(1), default=("", 0))[0]
 
 
 def _float32(source: str | Path, name: str, values: np.ndarray) -> np.ndarray:
