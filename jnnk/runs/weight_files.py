@@ -6,7 +6,8 @@ whose names are PyTorch's are read too, where it is clear which leaf is meant.
 
 import os
 import pathlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -59,7 +60,7 @@ def read_weights(path: str | os.PathLike[str], like: PyTree, *, network: Network
     four axes is brought from OIHW to the kernel's layout, that of a dense layer is transposed (and
     put into the network's order where it reads flattened maps), and ``weight``, ``bias``,
     ``running_mean`` and ``running_var`` of norms are their scale, offset and statistics.
-    ``num_batches_tracked`` is ignored.
+    ``num_batches_tracked`` is ignored, and so is what all names begin with, such as ``module.``.
 
     Args:
         path: the file.
@@ -74,12 +75,7 @@ def read_weights(path: str | os.PathLike[str], like: PyTree, *, network: Network
             or of another shape.
     """
     leaves = named_leaves(like)
-    tensors = _tensors(path)
-    reading = _by_path(tensors, leaves)
-    if reading.problems:
-        by_torch = _checked(torch_tensors(tensors, leaves, network), leaves)
-        if len(by_torch.problems) < len(reading.problems):
-            reading = by_torch
+    reading = _best_reading(_tensors(path), leaves, network)
     if reading.problems:
         rest = len(reading.problems) - _SHOWN
         more = f"; and {rest} more" if rest > 0 else ""
@@ -110,6 +106,29 @@ def _names(paths: list[str]) -> dict[str, str]:
     short = {path: path.partition("/")[2] or path for path in paths}
     taken = list(short.values())
     return {path: name if taken.count(name) == 1 else path for path, name in short.items()}
+
+
+def _best_reading(
+    tensors: Mapping[str, np.ndarray], leaves: Mapping[str, Any], network: Network
+) -> _Reading:
+    """The first reading without a problem, or else that with the fewest."""
+    readings: list[_Reading] = []
+    for named in _shortened(tensors):
+        readings.append(_by_path(named, leaves))
+        if readings[-1].problems:
+            readings.append(_checked(torch_tensors(named, leaves, network), leaves))
+        if not readings[-1].problems:
+            return readings[-1]
+    return min(readings, key=lambda reading: len(reading.problems))
+
+
+def _shortened(tensors: Mapping[str, np.ndarray]) -> Iterator[Mapping[str, np.ndarray]]:
+    """Tensors by their names, and without what all names begin with, one part less at a time."""
+    yield tensors
+    shared = {re.split(r"(?<=[./])", name, maxsplit=1)[0] for name in tensors}
+    if len(shared) == 1 and not shared & tensors.keys():
+        prefix = shared.pop()
+        yield from _shortened({name.removeprefix(prefix): x for name, x in tensors.items()})
 
 
 def _by_path(tensors: Mapping[str, np.ndarray], leaves: Mapping[str, Any]) -> _Reading:

@@ -440,14 +440,15 @@ def test_diagonals_that_are_not_positive_have_a_defined_outcome():
     np.testing.assert_allclose(solution.weights[0][rest], expected, atol=1e-5)
 
 
-def test_certificates_are_not_below_the_true_residual():
+@pytest.mark.parametrize("scale", [1, 1e-36])
+def test_certificates_are_not_below_the_true_residual(scale):
     rng = np.random.default_rng(0)
     count = 5000
     gap, side = 10.0 ** rng.uniform(-7, -1, count), np.exp(rng.uniform(-1, 1, count))
     gram = np.empty((count, 2, 2))
     gram[:, 0, 0], gram[:, 1, 1], gram[:, 0, 1] = side, 1 / side, gap - 1
     gram[:, 1, 0] = gram[:, 0, 1]
-    gram, cross = gram.astype(np.float32), rng.normal(size=(count, 2)).astype(np.float32)
+    gram, cross = gram.astype(np.float32), (rng.normal(size=(count, 2)) * scale).astype(np.float32)
     solution = jax.jit(solve_nnk)(gram, cross)
     weights = np.asarray(solution.weights, np.float64)
     gradient = cross - np.einsum("bij,bj->bi", gram.astype(float), weights)

@@ -79,11 +79,12 @@ def torch_logits(tensors, images):
 
 
 @pytest.mark.parametrize("transposed", [False, True])
-def test_a_network_of_pytorch_s_gives_its_logits(transposed, tmp_path):
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.model."])
+def test_a_network_of_pytorch_s_gives_its_logits(transposed, prefix, tmp_path):
     model, like, network = made(Net(transposed))
     tensors = torch_tensors()
     path = tmp_path / "net.safetensors"
-    safetensors.numpy.save_file(tensors, path)
+    safetensors.numpy.save_file({f"{prefix}{name}": x for name, x in tensors.items()}, path)
     variables = read_weights(path, like, network=network)
     images = random(3, 6, 8, 2)
     logits, _ = model.apply(variables, images)
@@ -97,6 +98,7 @@ def test_a_network_of_pytorch_s_gives_its_logits(transposed, tmp_path):
     [
         lambda name: name,
         lambda name: name.replace("/", "."),
+        lambda name: f"backbone.{name.replace('/', '.')}",
         lambda name: f"batch_stats/{name}" if name[-4:] in ("mean", "/var") else f"params/{name}",
     ],
 )

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jnnk._core import typed_jax
 from jnnk.graphs._qp.certificate import Certificate
 from jnnk.graphs._qp.scaling import Posed
 
@@ -42,9 +43,12 @@ def solved(
     first, second = posed.unit[:, 0], posed.unit[:, 1]
     some = certificate.size > 0
     relative = certificate.bound / jnp.where(some, certificate.size, 1)
+    # Numbers too small for the dtype are lost, and what they would have explained adds to it.
+    lost = 2 * typed_jax.finfo(weights.dtype).tiny * jnp.sum(1 / posed.scale, axis=1)
+    residual = certificate.bound * second * first + jnp.where(some, lost, 0)
     return Solved(
         weights=weights.T * posed.scale * second[:, None] * first[:, None],
-        residual=jnp.where(posed.bounded, certificate.bound * second * first, jnp.inf),
+        residual=jnp.where(posed.bounded, residual, jnp.inf),
         relative=jnp.where(posed.bounded, relative, jnp.inf),
         ambiguous=ambiguous,
         steps=steps,
