@@ -106,7 +106,7 @@ def _nearest_neighbors(
     if exclude is None:
         exclude = jnp.full(queries.shape[:1], -1, jnp.int32)
     wanted = min(num_neighbors, max(1, points.shape[0]))
-    indices, distances, _ = search(
+    indices, distances, *_ = search(
         queries,
         points,
         jnp.asarray(to_int32(exclude, otherwise=-1)),

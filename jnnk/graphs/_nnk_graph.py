@@ -128,7 +128,7 @@ def _nnk_graph(
         points = jnp.full((1, points.shape[1]), jnp.nan, dtype)
     every, asked = vectors_of(points, similarity), vectors_of(queries, similarity)
     dead = all_coincide(every.embedded, asked.embedded)
-    indices, distances, _ = search(
+    indices, distances, *_ = search(
         asked.embedded,
         every.embedded,
         jnp.asarray(to_int32(exclude, otherwise=-1)),

@@ -189,7 +189,7 @@ def _gathered_graph(options: _Options, points: jax.Array, *, axis: str | None) -
             return rows.at[numbers].get(mode="fill", fill_value=jnp.nan)
 
         own: Vectors = jax.tree.map(own_rows, every)
-    indices, distances, _ = search(
+    indices, distances, *_ = search(
         own.embedded,
         every.embedded,
         numbers,
@@ -234,7 +234,7 @@ def _ring_graph(options: _Options, ring: Ring, points: jax.Array, *, trip_size: 
     numbers += jax.lax.axis_index(ring.axis) * share
     own = vectors_of(points, options.similarity)
     dead = all_coincide(own.embedded, axis_name=ring.axis)
-    indices, distances, _ = search(
+    indices, distances, *_ = search(
         own.embedded,
         own.embedded,
         numbers,

@@ -55,7 +55,7 @@ def share_unproven(points, *, num_neighbors):
     points = points / UNIT
     itself = jnp.arange(len(points), dtype=jnp.int32)
     first = search(points, points, itself, num_neighbors=num_neighbors, has_second=False)
-    return jnp.mean(first.unproven > 0)
+    return jnp.mean(~first.proven)
 
 
 def recall_table(number):

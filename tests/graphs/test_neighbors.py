@@ -181,7 +181,7 @@ def _unproven(points, num_neighbors, exclude):
     """The share of the points whose neighbours the first pass does not prove."""
     points = jnp.asarray(points) / UNIT
     first = search(points, points, exclude, num_neighbors=num_neighbors, has_second=False)
-    return float((first.unproven > 0).mean())
+    return float((~first.proven).mean())
 
 
 def test_the_first_pass_proves_what_is_not_clustered_and_no_clusters():

@@ -96,11 +96,13 @@ class _Walk(NamedTuple):
 
     Attributes:
         found: `Ranked` (Q, K), as far as it is known.
+        reached: bool (Q,), whether the first pass is done with a query.
         number: int32 (), steps made.
         is_left: bool (), whether there is something left to do.
     """
 
     found: Ranked
+    reached: jax.Array
     number: jax.Array
     is_left: jax.Array
 
@@ -135,7 +137,7 @@ def search(
         has_second: False leaves out the second pass.
 
     Returns:
-        `Ranked` (Q, K), where without a second pass some may be unproven.
+        `Ranked` (Q, K), where without a second pass some may not be proven.
     """
     # The search is no part of any derivative; distances that are differentiated are computed
     # from the points again.
@@ -145,8 +147,9 @@ def search(
     start = Ranked(
         jnp.full(never.shape, -1, jnp.int32),
         Distances(never, never),
-        # Infinity: the first pass has not reached this query yet.
-        jnp.where(are_finite(queries), jnp.inf, 0).astype(points.dtype),
+        # What is not finite has no neighbours, and needs no pass.
+        ~are_finite(queries),
+        jnp.zeros(num_queries, points.dtype),
     )
     if num_queries == 0:
         return start
@@ -164,14 +167,14 @@ def search(
         return walk.is_left
 
     def step(walk: _Walk) -> _Walk:
-        state, number, _ = walk
+        state, reached, number, _ = walk
         is_first = number < num_first
-        todo = jnp.where(is_first, state.unproven == jnp.inf, state.unproven > 0)
+        todo = ~state.proven & ~(reached & is_first)
         # Those that lie side by side, so that the second pass looks at few points.
         projections, numbers = jax.lax.top_k(jnp.where(todo, along, -jnp.inf), size)
         is_todo = projections > -jnp.inf
         row, leave_out, guess = (
-            jnp.take(x, numbers, axis=0, mode="clip") for x in (queries, exclude, state.unproven)
+            jnp.take(x, numbers, axis=0, mode="clip") for x in (queries, exclude, state.at_most)
         )
         guess = jnp.where(is_todo & ~is_first, guess, 0)
         places = centred(row, field.frame)
@@ -185,11 +188,12 @@ def search(
             return old.at[written].set(new, mode="drop")
 
         state: Ranked = jax.tree.map(write, state, ranked)
+        reached = write(reached, is_todo)
         number = number + 1
-        goes_on = ring.most(jnp.max(state.unproven)) > 0 if has_second else number < num_first
-        return _Walk(state, number, goes_on)
+        goes_on = ring.any(~jnp.all(state.proven)) if has_second else number < num_first
+        return _Walk(state, reached, number, goes_on)
 
-    walk = _Walk(start, jnp.int32(0), jnp.bool_(True))
+    walk = _Walk(start, start.proven, jnp.int32(0), jnp.bool_(True))
     return jax.lax.while_loop(is_left, step, walk).found
 
 

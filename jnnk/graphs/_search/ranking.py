@@ -19,13 +19,14 @@ class Ranked(NamedTuple):
     Attributes:
         indices: int32 (B, K), -1 where there are fewer.
         distances: `Distances` (B, K), ascending, infinity where there are fewer.
-        unproven: (B,), 0 where it is proven that no other point is as near as the K-th, else what
-            the K-th distance is at most.
+        proven: bool (B,), whether no other point is as near as the K-th.
+        at_most: (B,), what the distance to the K-th nearest point is at most, positive and finite.
     """
 
     indices: jax.Array
     distances: Distances
-    unproven: jax.Array
+    proven: jax.Array
+    at_most: jax.Array
 
 
 class Contenders(NamedTuple):
@@ -101,7 +102,7 @@ def rank(
     proven = jnp.where(
         is_first,
         is_clear & (own <= REACH**2) & ((last >= NONE) | (farthest < bound)),
-        # All that are near enough were compared. Unproven is only a guess so large that the squares
+        # All that are near enough were compared. Not proven is only a guess so large that the squares
         # of the nearest are lost below the range.
         is_clear | (farthest >= least),
     )
@@ -110,5 +111,6 @@ def rank(
     return Ranked(
         jnp.where(nearest < jnp.inf, chosen, -1),
         Distances(jnp.sqrt(nearest) * units, nearest * units * units),
-        jnp.where(proven, 0, at_most),
+        proven,
+        at_most,
     )

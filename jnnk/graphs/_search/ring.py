@@ -45,9 +45,11 @@ class Ring(NamedTuple):
         """The largest of their parts."""
         return part if self.axis is None else typed_jax.pmax(part, self.axis)
 
-    def most(self, value: jax.Array) -> jax.Array:
-        """The largest value of all devices of the mesh."""
-        return typed_jax.pmax(value, self.mesh_axes) if self.mesh_axes else value
+    def any(self, flag: jax.Array) -> jax.Array:
+        """Whether a flag () is up on any device of the mesh."""
+        if not self.mesh_axes:
+            return flag
+        return typed_jax.pmax(flag.astype(jnp.int32), self.mesh_axes) > 0
 
     def shortlist(
         self, list_of: Callable[[Share, jax.Array], Shortlist], own: Share, *, share: int
