@@ -9,7 +9,7 @@ from jnnk.cli.answers import Answer, headline_of
 from jnnk.cli.run_folders import chosen_mesh, fit_graphs, made_run, prepare_training, tell
 from jnnk.data import Dataset
 from jnnk.runs.divergence import Diverged
-from jnnk.runs.part_settings import require_settings
+from jnnk.runs.part_settings import note_or_check_settings
 from jnnk.runs.progress import Progress
 from jnnk.training import make_evaluate
 
@@ -29,8 +29,8 @@ def study(args: argparse.Namespace, progress: Progress) -> Answer:
     check_layers(overlap_config.layers, model, dataset)
     with made_run(args, prepared, progress) as run:
         tell(more, progress)
-        require_settings(run.path / "overlap", overlap_config)
-        require_settings(run.path / "prune", prune_config)
+        note_or_check_settings(run.path / "overlap", overlap_config)
+        note_or_check_settings(run.path / "prune", prune_config)
         path = study(
             run,
             model,

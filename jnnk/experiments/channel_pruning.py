@@ -32,7 +32,7 @@ from jnnk.pruning._channels import OF_GRAPHS
 from jnnk.report.figures.levers import channel_pruning
 from jnnk.report.output import save_study
 from jnnk.runs.json_files import read_or_measure
-from jnnk.runs.part_settings import require_settings
+from jnnk.runs.part_settings import note_or_check_settings
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import grouped, spread
 from jnnk.runs.study_records import ChannelCase, ChannelSummary, CompactCost
@@ -82,7 +82,7 @@ def reproduce_channel_pruning(
         InputError: if the folder holds results made with other settings.
     """
     settings = settings or Settings()
-    require_settings(folder, settings)
+    note_or_check_settings(folder, settings)
     dataset = first_images(dataset, train=settings.tune_images, test=settings.test_images)
     studied = [
         _StudiedNetwork(folder / network.name, network, dataset, settings, progress)

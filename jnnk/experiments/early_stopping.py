@@ -24,7 +24,7 @@ from jnnk.jobs.stopping import stopping
 from jnnk.report.figures.levers import stopping_rules
 from jnnk.report.output import save_study
 from jnnk.runs.divergence import read_epochs
-from jnnk.runs.part_settings import require_settings
+from jnnk.runs.part_settings import note_or_check_settings
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import EpochMetrics, over_seeds
 from jnnk.runs.study_records import StoppedTraining, StoppingSummary
@@ -71,7 +71,7 @@ def reproduce_early_stopping(
         InputError: if the folder holds results made with other settings.
     """
     settings = settings or Settings()
-    require_settings(folder, settings, free=("seeds",))
+    note_or_check_settings(folder, settings, free=("seeds",))
     dataset = first_images(dataset, train=settings.train_images)
     study = _Study(folder, model, dataset, settings, progress)
     trainings = run_cases(

@@ -26,7 +26,7 @@ from jnnk.report.figures import overlap as figures
 from jnnk.report.output import save_figure, save_markdown, save_table
 from jnnk.report.tables import Records
 from jnnk.runs.json_files import read_or_measure, write_json
-from jnnk.runs.part_settings import require_settings
+from jnnk.runs.part_settings import note_or_check_settings
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import LayerMeasures, grouped
 from jnnk.runs.study_records import (
@@ -86,7 +86,7 @@ def reproduce_overlap(
         InputError: if the folder holds results made with other settings.
     """
     settings = settings or Settings()
-    require_settings(folder, settings)
+    note_or_check_settings(folder, settings)
 
     def write(results: OverlapStudy, name: str, table: Records, caption: str) -> None:
         write_json(folder / "results.json", results)

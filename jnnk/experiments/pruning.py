@@ -26,7 +26,7 @@ from jnnk.pruning._conv_leaves import conv_kernels
 from jnnk.report.figures.pruning import prunable_shares
 from jnnk.report.output import save_figure, save_markdown, save_table
 from jnnk.runs.json_files import read_json, write_json
-from jnnk.runs.part_settings import require_settings
+from jnnk.runs.part_settings import note_or_check_settings
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import grouped
 from jnnk.runs.study_records import PrunableShare, PruningCase
@@ -69,7 +69,7 @@ def reproduce_pruning(
         InputError: if the folder holds results made with other settings.
     """
     settings = settings or Settings()
-    require_settings(folder, settings)
+    note_or_check_settings(folder, settings)
     records: list[PruningCase] = []
     cases = [(start, network) for start in STARTS for network in networks]
     total = len(cases) * len(settings.criteria)

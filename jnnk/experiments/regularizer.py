@@ -28,7 +28,7 @@ from jnnk.penalties import make_regularizer
 from jnnk.report.figures.levers import regularizer_effects
 from jnnk.report.output import save_study
 from jnnk.runs.json_files import read_or_measure
-from jnnk.runs.part_settings import require_settings
+from jnnk.runs.part_settings import note_or_check_settings
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import over_seeds, spread
 from jnnk.runs.settings import OverlapConfig
@@ -98,7 +98,7 @@ def reproduce_regularizer(
     settings = settings or Settings()
     # Which networks are trained is free, not how.
     free = ("seeds", "strengths", "baselines", "baseline_strengths")
-    require_settings(folder, settings, free=free)
+    note_or_check_settings(folder, settings, free=free)
     dataset = first_images(dataset, train=settings.train_images, test=settings.test_images)
     dataset = dataset._replace(
         train_images=_pooled(dataset.train_images, settings.pool),

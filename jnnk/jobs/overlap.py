@@ -30,7 +30,7 @@ from jnnk.runs.overlap_files import (
     layer_measures,
     write_npz,
 )
-from jnnk.runs.part_settings import require_settings
+from jnnk.runs.part_settings import note_or_check_settings
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import LayerMeasures, LayerRecord
 from jnnk.runs.settings import OverlapConfig
@@ -65,7 +65,7 @@ def overlap(
             that holds measurements made with other settings.
     """
     epochs, layers = check_overlap(run, model, dataset, config, channels=channels)
-    require_settings(run.path / "overlap", config, free=("layers", "at_epochs"))
+    note_or_check_settings(run.path / "overlap", config, free=("layers", "at_epochs"))
     images, labels = measured_images(run, dataset, config)
     # An earlier version noted more neighbours than there are.
     config = config._replace(neighbors=min(config.neighbors, len(images) - 1))

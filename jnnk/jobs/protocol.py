@@ -22,7 +22,7 @@ from jnnk.runs.contents import train_config
 from jnnk.runs.divergence import read_result
 from jnnk.runs.folder import Run
 from jnnk.runs.json_files import write_json
-from jnnk.runs.part_settings import require_settings
+from jnnk.runs.part_settings import note_or_check_settings
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.protocols import PAPER_NETWORKS, THRESHOLD_CRITERIA, ProtocolConfig
 from jnnk.runs.records import (
@@ -66,7 +66,7 @@ def protocol(
         )
     if not config.scratch:
         require_trained(run)
-    require_settings(folder, config, free=("seeds", "criteria"))
+    note_or_check_settings(folder, config, free=("seeds", "criteria"))
     trials = _Trials(run, model, dataset, config, folder, progress)
     done = []
     for seed in config.seeds:

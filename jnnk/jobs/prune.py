@@ -21,7 +21,7 @@ from jnnk.runs.contents import train_config
 from jnnk.runs.divergence import read_result
 from jnnk.runs.folder import Run
 from jnnk.runs.json_files import read_or_measure, write_json
-from jnnk.runs.part_settings import require_settings
+from jnnk.runs.part_settings import note_or_check_settings
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import PruningResult, Sweep, SweepPoint
 from jnnk.runs.settings import PruneConfig
@@ -40,7 +40,7 @@ def prune(
     """
     folder = run.path / "prune"
     require_trained(run)
-    require_settings(folder, config)
+    note_or_check_settings(folder, config)
     if (found := read_result(folder, PruningResult)) is not None:
         return found
     state = load_state(run, model, dataset)

@@ -21,7 +21,7 @@ from jnnk.runs.contents import train_config
 from jnnk.runs.divergence import read_result
 from jnnk.runs.folder import Run
 from jnnk.runs.json_files import write_json
-from jnnk.runs.part_settings import require_settings
+from jnnk.runs.part_settings import note_or_check_settings
 from jnnk.runs.progress import SILENT, Progress
 from jnnk.runs.records import ChannelPruningResult, Compacted
 from jnnk.runs.settings import ChannelConfig
@@ -44,7 +44,7 @@ def prune_channels(
     if not groups:
         raise InputError("--channels: no convolution of this network has channels that can go")
     keep_rates = _keep_rates(config, list(groups))
-    require_settings(folder, config)
+    note_or_check_settings(folder, config)
     if (found := read_result(folder, ChannelPruningResult)) is not None:
         return found
     variables = load_state(run, model, dataset).variables

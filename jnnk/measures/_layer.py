@@ -47,12 +47,12 @@ class LayerMeasures(NamedTuple):
         mle_dimension: `MeanInterval` of the intrinsic dimension of the whole vectors, by maximum
             likelihood.
         two_nn_dimension: intrinsic dimension of the whole vectors by TwoNN, without an interval.
-        channel_loo_error: leave-one-out error, mean over the live channels; None without any.
+        channel_loo_error: leave-one-out error, mean over the live channels; NaN without any.
         vote_loo_error: of the channels' common vote.
         loo_error: of the graph of the whole vectors.
         converged: share of the channels' NNK problems that converged.
         ambiguous: share of the channels' neighbourhoods that are ambiguous, see
-            `jnnk.graphs.QPSolution`; None where there are none.
+            `jnnk.graphs.QPSolution`; NaN where there are none.
     """
 
     channels: int
@@ -64,11 +64,11 @@ class LayerMeasures(NamedTuple):
     degree: MeanInterval
     mle_dimension: MeanInterval
     two_nn_dimension: float
-    channel_loo_error: float | None
+    channel_loo_error: float
     vote_loo_error: float
     loo_error: float
     converged: float
-    ambiguous: float | None
+    ambiguous: float
 
 
 def measure_graphs(
@@ -108,7 +108,7 @@ def measure_graphs(
         degree=mean_interval(np.asarray(dimension.degree)),
         mle_dimension=_dimension_interval(whole),
         two_nn_dimension=float(dimension.two_nn),
-        channel_loo_error=float(errors[live].mean()) if live.any() else None,
+        channel_loo_error=_mean(errors[live]),
         vote_loo_error=float(error_rate(votes, labels)),
         loo_error=float(loo_error(whole, labels, num_classes)),
         converged=_mean(np.asarray(channels.converged)),
@@ -153,7 +153,7 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if values.size else np.nan
 
 
-def _ambiguous_share(graph: NNKGraph) -> float | None:
-    """The share of the neighbourhoods that are ambiguous; None where there are none."""
+def _ambiguous_share(graph: NNKGraph) -> float:
+    """The share of the neighbourhoods that are ambiguous; NaN where there are none."""
     exists = np.asarray(graph.weights > 0).any(axis=-1)
-    return float(np.asarray(graph.ambiguous)[exists].mean()) if exists.any() else None
+    return _mean(np.asarray(graph.ambiguous)[exists])

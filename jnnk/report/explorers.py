@@ -12,7 +12,7 @@ from jnnk.report.figures.style import PALETTE
 from jnnk.runs.records import SweepPoint
 
 _COLOURS = [to_hex(colour) for colour in PALETTE]
-_TELLS = (0.005, 0.995)  # shares between which a threshold tells criteria apart
+_SOME = (0.005, 0.995)  # a share outside of these is none or all of the kernels
 _MARGIN = {"l": 60, "r": 10, "t": 50, "b": 40}
 
 
@@ -116,7 +116,7 @@ def threshold_explorer(
         thresholds: T, in the unit of the weights, ascending.
         shares: criterion to the shares (T,) of the network's kernels below them.
         sweep: criterion to points of ascending share, those of ``shares`` among others.
-        criterion: the one whose numbers the title tells.
+        criterion: the one whose numbers stand in the title.
         share: where its slider stands at first.
         kernels: number of kernels the shares are of.
     """
@@ -127,15 +127,15 @@ def threshold_explorer(
     colours = {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(lines)}
     stops = [
         _Stop(thresholds[n], *_at({name: float(each[n]) for name, each in shares.items()}, lines))
-        for n in _telling(shares, len(thresholds))
+        for n in _within(shares, len(thresholds))
     ]
-    told = list(shares).index(criterion)
+    titled = list(shares).index(criterion)
     titles = [
         f"{plain(criterion)} below {stop.threshold:.2g}:<br>"
-        + _title(stop.pruned[told], stop.accuracies[told], kernels)
+        + _title(stop.pruned[titled], stop.accuracies[titled], kernels)
         for stop in stops
     ]
-    active = int(np.argmin([abs(stop.pruned[told] - 100 * share) for stop in stops]))
+    active = int(np.argmin([abs(stop.pruned[titled] - 100 * share) for stop in stops]))
     figure = _figure()
     _add_lines(figure, lines, colours)
     _add_points(figure, stops[active], {name: colours[name] for name in shares})
@@ -203,13 +203,13 @@ def _title(pruned: float, accuracy: float | None, kernels: int) -> str:
     return f"{round(pruned / 100 * kernels):,} kernels ({pruned:.1f} %) pruned,<br>accuracy {left}"
 
 
-def _telling(shares: Mapping[str, np.ndarray], number: int) -> range:
-    """The thresholds that tell the criteria apart, and one beyond at either end."""
+def _within(shares: Mapping[str, np.ndarray], number: int) -> range:
+    """The thresholds below which some criterion has some of the kernels, and one at either end."""
     every = np.array(list(shares.values()))
-    telling = np.flatnonzero(((every > _TELLS[0]) & (every < _TELLS[1])).any(axis=0))
-    if not len(telling):
+    within = np.flatnonzero(((every > _SOME[0]) & (every < _SOME[1])).any(axis=0))
+    if not len(within):
         return range(number)
-    return range(max(telling[0] - 1, 0), min(telling[-1] + 2, number))
+    return range(max(within[0] - 1, 0), min(within[-1] + 2, number))
 
 
 def _at(

@@ -68,8 +68,8 @@ def layer_measures(measured: measures.LayerMeasures) -> LayerMeasures:
     return LayerMeasures(**values)
 
 
-def _defined(value: float | None) -> float | None:
-    return value if value is None or math.isfinite(value) else None
+def _defined(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def read_records(folder: pathlib.Path) -> list[LayerRecord]:

@@ -36,7 +36,9 @@ def read_settings(path: pathlib.Path, kind: type) -> JsonObject:
         raise InputError(f"{path}: {error}") from None
 
 
-def require_settings(folder: pathlib.Path, settings: Any, *, free: Collection[str] = ()) -> None:
+def note_or_check_settings(
+    folder: pathlib.Path, settings: Any, *, free: Collection[str] = ()
+) -> None:
     """Notes the settings that a folder's results are made with, or checks them against the note.
 
     Args:

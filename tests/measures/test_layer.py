@@ -60,7 +60,7 @@ def test_a_layer_of_dead_channels_has_no_measures_of_live_ones(activations):
     channels, whole = graphs_of(np.ones_like(activations))
     layer, _ = measure_graphs(channels, whole, LABELS, num_classes=3)
     assert layer.dead_channels == C
-    assert layer.channel_loo_error is None and layer.ambiguous is None
+    assert np.isnan(layer.channel_loo_error) and np.isnan(layer.ambiguous)
     assert np.isnan([*layer.overlap, *layer.channel_degree, layer.overlap_by_chance]).all()
 
 

@@ -102,7 +102,7 @@ def rank(
     proven = jnp.where(
         is_first,
         is_clear & (own <= REACH**2) & ((last >= NONE) | (farthest < bound)),
-        # All that are near enough were compared. Not proven is only a guess so large that the squares
+        # All that are near enough were compared. In doubt is only a guess so large that the squares
         # of the nearest are lost below the range.
         is_clear | (farthest >= least),
     )
