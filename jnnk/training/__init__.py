@@ -10,20 +10,10 @@ from jnnk.training._early_stopping import (
     trainable_masks,
     update_patience,
 )
-from jnnk.training._step import (
-    OPTIMIZERS,
-    Batch,
-    Metrics,
-    Model,
-    TrainState,
-    init_state,
-    l1_penalty,
-    make_evaluate,
-    make_optimizer,
-    make_predict,
-    make_train_step,
-    start_state,
-)
+from jnnk.training._evaluate import make_evaluate, make_predict
+from jnnk.training._optimizer import OPTIMIZERS, make_optimizer
+from jnnk.training._state import Model, TrainState, init_state, start_state
+from jnnk.training._step import Batch, Metrics, l1_penalty, make_train_step
 
 __all__ = [
     "OPTIMIZERS",

@@ -20,7 +20,7 @@ from jnnk._core.whole_numbers import whole_number
 from jnnk.network import Conv, Network
 from jnnk.network._names import Path, PyTree, leaves_by_path, unboxed
 from jnnk.pruning._conv_leaves import find_path
-from jnnk.training._step import TrainState
+from jnnk.training._state import TrainState
 
 
 class Patience(NamedTuple):
