@@ -27,6 +27,8 @@ from jnnk._core.whole_numbers import is_whole_number
 from jnnk.graphs import NNKGraph, Similarity, cosine, gaussian, nnk_graph
 from jnnk.measures import label_interpolation
 
+__all__ = ["NNKClassifier", "NNKTransformer"]
+
 _validate: Callable[..., Any] = validate_data  # scikit-learn has no annotations
 
 _Mode = Literal["weights", "connectivity", "distance"]

@@ -51,8 +51,8 @@ def load_safetensors(
 
     Kernels are transposed from OIHW to HWIO and the dense layer likewise; where it reads flattened
     activations, from PyTorch's order (channel, height, width) to ours. ``num_batches_tracked`` is
-    ignored; the names ``linear`` and ``shortcut`` are understood, and a prefix that most names share
-    is dropped: ``module.``, ``_orig_mod.``, ``model.``, ``backbone.`` or any other.
+    ignored; the names ``linear`` and ``shortcut`` are understood, and a prefix that most names
+    share is dropped: ``module.``, ``_orig_mod.``, ``model.``, ``backbone.`` or any other.
 
     Args:
         model: a model of `jnnk.models.create`.

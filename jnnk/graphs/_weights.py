@@ -188,14 +188,14 @@ def weigh(
     weights = jnp.where(coincident, 1 / jnp.maximum(number, 1), weights)
     errors = jnp.where(number[:, 0] > 0, 0, errors)
     return NNKGraph(
-        indices,
-        weights,
-        errors,
-        jnp.where(finite, residual, jnp.inf),
-        converged & finite,
-        distances * UNIT,
-        ambiguous & finite,
-        jnp.full(num_queries, num_points, jnp.int32),
+        indices=indices,
+        weights=weights,
+        errors=errors,
+        kkt_residual=jnp.where(finite, residual, jnp.inf),
+        converged=converged & finite,
+        distances=distances * UNIT,
+        ambiguous=ambiguous & finite,
+        num_points=jnp.full(num_queries, num_points, jnp.int32),
     )
 
 

@@ -67,7 +67,7 @@ def overlap(
     epochs, layers = check_overlap(run, model, dataset, config, channels=channels)
     note_or_check_settings(run.path / "overlap", config, free=("layers", "at_epochs"))
     images, labels = measured_images(run, dataset, config)
-    # An earlier version noted more neighbours than there are.
+    # The settings of earlier versions may have more neighbours than there are other images.
     config = config._replace(neighbors=min(config.neighbors, len(images) - 1))
     num_classes = len(dataset.class_names)
     predict = make_predict(model, normalization=dataset.normalization)

@@ -49,7 +49,7 @@ def prune(
     evaluate = make_evaluate(model, normalization=dataset.normalization, batch_size=batch_size)
     network = told_network(model, dataset, progress)
     make = _mask_maker(run, model, state, dataset, config, network)
-    swept = partial(_sweep, state.variables, dataset, evaluate, config, make, network, progress)
+    swept = partial(_sweep, state.variables, dataset, evaluate, config, make, progress)
     sweep = read_or_measure(folder / "sweep.json", swept, kind=Sweep)
     if missing := [name for name in config.criteria if name not in sweep.criteria]:
         raise InputError(
@@ -119,7 +119,6 @@ def _sweep(
     evaluate: Evaluate,
     config: PruneConfig,
     make: Callable[[str, float], Any],
-    network: Network,
     progress: Progress,
 ) -> Sweep:
     """Accuracy by criterion and share; ``make(criterion, share)`` makes the masks."""

@@ -53,7 +53,7 @@ def l1_norm(view: ChannelView) -> Array:
 def bn_scale(view: ChannelView) -> Array:
     """Absolute BatchNorm scale of each filter (network slimming, Liu et al., ICCV 2017); (C,)."""
     if view.scale is None:
-        raise ValueError("bn_scale: this layer has no BatchNorm")
+        raise ValueError("bn_scale: expected layers with BatchNorm, got one without")
     return jnp.abs(view.scale)
 
 
@@ -261,7 +261,9 @@ def _rates(keep_rate: float | Mapping[str, float], convs: list[str]) -> dict[str
         matched = matching(convs, pattern)
         if not matched and isinstance(keep_rate, Mapping):
             known = ", ".join(convs)
-            raise ValueError(f"keep_rate: {pattern!r} matches no prunable conv; there are {known}")
+            raise ValueError(
+                f"keep_rate: expected patterns of prunable convs ({known}), got {pattern!r}"
+            )
         rates |= dict.fromkeys(matched, rate)
     return rates
 

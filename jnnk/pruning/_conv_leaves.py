@@ -114,8 +114,8 @@ def _conv_path_in(leaves: Mapping[Path, Any], conv: Conv) -> Path:
     )
     if not is_mask:
         raise ValueError(
-            f"network: read with a kernel {conv.kernel_shape} of {conv.name!r}, the tree has "
-            f"{shape} there"
+            f"network: expected one of this tree, whose {conv.name!r} has the kernel {shape}, got "
+            f"one with {conv.kernel_shape}"
         )
     return path
 
@@ -126,8 +126,8 @@ def path_in(leaves: Mapping[Path, Any], path: Path) -> Path:
     if found is not None:
         return found
     raise ValueError(
-        f"network: its {jax.tree_util.keystr(path)} is not in the tree, whose leaves are "
-        f"{', '.join(map(leaf_path, list(leaves)[:4]))}, ..."
+        f"network: expected one of this tree (leaves {', '.join(map(leaf_path, list(leaves)[:4]))},"
+        f" ...), got one with {jax.tree_util.keystr(path)}"
     )
 
 

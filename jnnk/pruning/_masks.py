@@ -240,7 +240,9 @@ def _chosen_convs(
     }
     if not chosen:
         left = "" if pointwise else ", but for 1x1 kernels, which pointwise=True takes in"
-        raise ValueError(f"include: no conv kernel matches {include!r} without {exclude!r}{left}")
+        raise ValueError(
+            f"include: expected patterns of conv kernels{left}, got {include!r} without {exclude!r}"
+        )
     return chosen
 
 

@@ -115,9 +115,9 @@ def threshold_explorer(
     Args:
         thresholds: T, in the unit of the weights, ascending.
         shares: criterion to the shares (T,) of the network's kernels below them.
-        sweep: criterion to points of ascending share, those of ``shares`` among others.
+        sweep: criterion to points of ascending share; its keys include those of ``shares``.
         criterion: the one whose numbers stand in the title.
-        share: where its slider stands at first.
+        share: of kernels that ``criterion`` prunes where the slider starts.
         kernels: number of kernels the shares are of.
     """
     lines = {

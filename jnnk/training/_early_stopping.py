@@ -103,7 +103,7 @@ def trainable_masks(
     frozen: dict[Path, Array] = {}
     for name, which in stopped.items():
         if name not in known:
-            raise ValueError(f"stopped: no conv {name!r}; the network has {', '.join(known)}")
+            raise ValueError(f"stopped: expected names of convs ({', '.join(known)}), got {name!r}")
         keep = (~jnp.asarray(which)).astype(jnp.float32)
         for path, _ in _channel_axes(known[name]):
             if (place := find_path(leaves, path)) is not None:

@@ -48,8 +48,8 @@ def finish(gram: jax.Array, cross: jax.Array, found: Solved, *, max_steps: int) 
         gram: (B, K, K).
         cross: (B, K).
         found: of `gradient.find_support`.
-        max_steps: bound on pivots per problem. Where it stops the work, the better of the two
-            phases' weights remain.
+        max_steps: bound on pivots per problem, which a swap may pass by those that make its table
+            anew. Where it stops the work, the better of the two phases' weights remain.
     """
     count = len(cross)
     pack = min(_PACK, count)
@@ -155,7 +155,8 @@ def _solve_pack(gram: jax.Array, cross: jax.Array, mine: jax.Array, max_steps: i
 def _pivot(state: Tables, scales: Scales, max_steps: int) -> Tables:
     """Applies the last exchange to the table, and chooses the next one of each busy problem.
 
-    A candidate leaves or enters, or there is none, and the problem rests.
+    One candidate leaves, or enters, or is barred since it depends on the support; a problem with
+    none of these rests. Bars fall when a candidate leaves.
     """
     table, column = exchanged(state)
     eps = typed_jax.finfo(column.dtype).eps
@@ -164,17 +165,17 @@ def _pivot(state: Tables, scales: Scales, max_steps: int) -> Tables:
     # Weights move towards the trial until one of them reaches 0; that candidate leaves.
     falling = state.support & (trial <= 0)
     drop = state.weights - trial
-    share = jnp.where(falling, state.weights / jnp.where(falling & (drop > 0), drop, 1), 2)
+    length = jnp.where(falling, state.weights / jnp.where(falling & (drop > 0), drop, 1), 2)
     # Else the candidate of the largest pull enters, the first of several.
     pull = column / scales.root
     free = ~state.support & ~state.barred & (pull > MARGIN * eps * scales.size)
     pull = jnp.where(free, pull, 0)
-    shortest, largest = jnp.min(share, axis=0), jnp.max(pull, axis=0)
+    shortest, largest = jnp.min(length, axis=0), jnp.max(pull, axis=0)
     leaves = shortest < 2
     enters = ~leaves & (largest > 0)
     equal = free & (pull >= largest - _EQUAL * eps * scales.size)
-    # Not the share that equals the shortest: computed twice, on a GPU, it may round otherwise.
-    chosen = jnp.argmax(jnp.where(leaves, -share, equal.astype(share.dtype)), axis=0)
+    # By argmax, not by comparing with the shortest: computed twice, a GPU may round it otherwise.
+    chosen = jnp.argmax(jnp.where(leaves, -length, equal.astype(length.dtype)), axis=0)
     at = order == chosen
 
     weights = state.weights + jnp.where(leaves, shortest, 1) * (trial - state.weights)

@@ -21,6 +21,8 @@ from jnnk.graphs._qp.sums import is_nontrivial, product, total_of
 # Problems larger than _LARGE are cut down to the _SCREENED most promising candidates, once nearly
 # all have no more positive weights than that.
 _LARGE, _SCREENED = 30, 24
+# What the metric and the certificate take, in products with gram.
+_OF_METRIC, _OF_CERTIFICATE = 2, 2
 
 
 def find_support(gram: jax.Array, cross: jax.Array) -> Solved:
@@ -33,8 +35,8 @@ def find_support(gram: jax.Array, cross: jax.Array) -> Solved:
         cross: (B, K).
 
     Returns:
-        Done where the optimality conditions hold to rounding on a support that is surely regular
-        and no candidate is near to changing sides: so it is the only solution.
+        `Solved`, done where the optimality conditions hold to rounding on a support that is surely
+        regular and no candidate is near to changing sides: so it is the only solution.
     """
 
     def block(inputs: tuple[jax.Array, jax.Array]) -> Solved:
@@ -46,7 +48,9 @@ def find_support(gram: jax.Array, cross: jax.Array) -> Solved:
             gram, cross, metric, jnp.zeros_like(cross), screen_size=screen_size
         )
         trial = _on_supports(gram, cross, metric, weights, screen_size=screen_size)
-        return _judged(posed, metric.constant, trial._replace(spent=2 + spent + trial.spent))
+        return _judged(
+            posed, metric.constant, trial._replace(spent=_OF_METRIC + spent + trial.spent)
+        )
 
     return map_blocks(block, (gram, cross), block_size=chunk_size(cross.shape[1]))
 
@@ -65,7 +69,7 @@ def _judged(posed: Posed, constant: jax.Array, trial: Trial) -> Solved:
     done &= certificate.residual <= MARGIN * eps * scales.size
     # The second phase makes anew what the bound is too wide for.
     done &= certificate.bound <= WIDE * eps * scales.size
-    steps = jnp.full(cross.shape[1], trial.spent + 2, jnp.int32)
+    steps = jnp.full(cross.shape[1], trial.spent + _OF_CERTIFICATE, jnp.int32)
     ambiguous = is_ambiguous(*known) | ~done
     return solved(posed, weights, certificate, ambiguous=ambiguous, steps=steps, done=done)
 

@@ -83,9 +83,10 @@ def certified(
 ) -> Weighed:
     """Weights with their certificate, refined where rounding leaves much of a residual.
 
-    A step sets right the worst of the conditions alone, on the support or off it, and by as little
-    change of the gradient on the support as will do: a candidate that is many times the support's
-    is pulled as many times by what rounding of gram makes of weights that are exact on the support.
+    Each step corrects the worst violation alone, with the least change of the gradient on the
+    support. A candidate that is a large multiple of the support's magnifies their rounding as much,
+    so that weights exact on the support alone would not do. Of other dtypes than float32 nothing is
+    refined.
     """
     eps = typed_jax.finfo(cross.dtype).eps
     applied = inverse_of(state)
@@ -102,8 +103,8 @@ def certified(
         return jnp.any(carry.wide) & (carry.number < _EXACT_REFINEMENTS)
 
     def refined(carry: _Refinement) -> _Refinement:
-        # The first only computes the gradient exactly.
-        change = _worst_set_right(gram, carry.last, applied, scales)
+        # The first step changes no weight; it computes the gradient exactly.
+        change = _correction_of_worst(gram, carry.last, applied, scales)
         change = jnp.where(carry.number > 0, change, 0)
         weights = jnp.maximum(carry.last.weights + change, 0)
         last = weighed(weights, exact_gradient(gram, cross, weights))
@@ -118,7 +119,7 @@ def certified(
 
 
 def _better(one: Weighed, other: Weighed, where: jax.Array) -> Weighed:
-    """Of two, that with the smaller bound; the other but where ``where`` (N,)."""
+    """The one with the smaller bound where ``where`` (N,); elsewhere ``other``."""
     is_better = where & (one.certificate.bound < other.certificate.bound)
 
     def choose(one: jax.Array, other: jax.Array) -> jax.Array:
@@ -127,7 +128,7 @@ def _better(one: Weighed, other: Weighed, where: jax.Array) -> Weighed:
     return jax.tree.map(choose, one, other)
 
 
-def _worst_set_right(
+def _correction_of_worst(
     gram: jax.Array,
     weighed: Weighed,
     applied: Callable[[jax.Array], jax.Array],
@@ -142,9 +143,9 @@ def _worst_set_right(
     worst = jnp.argmax(violation, axis=0)
     at = jnp.arange(len(weights))[:, None] == worst
     column = row_of(jnp.moveaxis(gram, 0, 2), worst)
-    # What the support's candidates are to this one; of one on the support, 1 for itself.
-    shares = applied(column)
-    shares = shares + applied(column - contract("bij,jb->ib", gram, shares))
-    square = jnp.sum(shares * shares, axis=0)
+    # The sum of the support's candidates that this one is; of one on the support, itself.
+    coefficients = applied(column)
+    coefficients += applied(column - contract("bij,jb->ib", gram, coefficients))
+    square = jnp.sum(coefficients * coefficients, axis=0)
     value = jnp.sum(jnp.where(at, gradient, 0), axis=0)
-    return applied(shares * (value / jnp.where(square > 0, square, 1)))
+    return applied(coefficients * (value / jnp.where(square > 0, square, 1)))

@@ -29,8 +29,8 @@ def swap(
 ) -> Tables:
     """Swaps in the barred candidate of the largest pull, of resting problems that have such a one.
 
-    Where it is the sum of none but what grows with it, it enters if its pivot, computed from gram,
-    says that it is no such sum, and nothing changes else.
+    As its weight grows, others of the support fall; the one that reaches 0 first leaves. If none
+    falls, it enters only if its pivot, computed from gram, shows it to be independent.
     """
     eps = typed_jax.finfo(cross.dtype).eps
     order = jnp.arange(len(cross))[:, None]
@@ -41,20 +41,20 @@ def swap(
         chosen = jnp.argmax(pull, axis=0)
         at = order == chosen
         column = row_of(jnp.moveaxis(gram, 0, 2), chosen)
-        shares = solved_on_support(gram, column, state, jnp.zeros_like(cross))
-        falling = state.support & (shares > _LEAST * jnp.max(jnp.abs(shares), axis=0))
-        lengths = jnp.where(falling, state.weights / jnp.where(falling, shares, 1), jnp.inf)
+        coefficients = solved_on_support(gram, column, state, jnp.zeros_like(cross))
+        falling = state.support & (coefficients > _LEAST * jnp.max(jnp.abs(coefficients), axis=0))
+        lengths = jnp.where(falling, state.weights / jnp.where(falling, coefficients, 1), jnp.inf)
         length = jnp.min(lengths, axis=0)
         leaves = jnp.isfinite(length)
-        pivot = jnp.sum(jnp.where(at, column, -column * shares), axis=0)
-        go = pulled & (leaves | is_independent(pivot, shares, state.support, at, scales))
+        pivot = jnp.sum(jnp.where(at, column, -column * coefficients), axis=0)
+        go = pulled & (leaves | is_independent(pivot, coefficients, state.support, at, scales))
 
         length = jnp.where(leaves, length, 0)
-        weights = jnp.where(at, length, jnp.maximum(state.weights - length * shares, 0))
+        weights = jnp.where(at, length, jnp.maximum(state.weights - length * coefficients, 0))
         out = (order == jnp.argmin(lengths, axis=0)) & leaves
         weights = jnp.where(out, 0, weights)
         members = (state.support & ~out) | at
-        return _built(gram, cross, state, scales, members, weights, go)
+        return _rebuilt(gram, cross, state, scales, members, weights, go)
 
     def same(state: Tables) -> Tables:
         return state
@@ -62,7 +62,7 @@ def swap(
     return typed_jax.cond(jnp.any(pulled), swapped, same, state)
 
 
-def _built(
+def _rebuilt(
     gram: jax.Array,
     cross: jax.Array,
     state: Tables,
@@ -73,8 +73,8 @@ def _built(
 ) -> Tables:
     """Tables built from gram where ``go`` (N,), with ``members`` (K, N) as support.
 
-    They enter by the size of their pivots, with weights (K, N) from which pivoting goes on. One
-    that depends on those before it is barred, without its weight.
+    Members enter one at a time, the largest pivot first, with weights (K, N) from which pivoting
+    goes on. One that depends on those before it is barred and loses its weight.
     """
     order = jnp.arange(len(cross))[:, None]
     none = no_exchange(cross)

@@ -115,20 +115,20 @@ def row_of(table: jax.Array, index: jax.Array) -> jax.Array:
 
 
 def is_independent(
-    pivot: jax.Array, shares: jax.Array, support: jax.Array, at: jax.Array, scales: Scales
+    pivot: jax.Array, coefficients: jax.Array, support: jax.Array, at: jax.Array, scales: Scales
 ) -> jax.Array:
     """Whether (N,) the candidate where ``at`` is no sum of the support's but for rounding.
 
     Args:
         pivot: (N,), what the support leaves of its diagonal entry. It is known to rounding of what
             it is the difference of.
-        shares: (K, N), the coefficients of that sum, of any sign; others may be anything.
+        coefficients: (K, N), of that sum, of any sign; off the support they may be anything.
         support: bool (K, N).
         at: bool (K, N).
         scales: of the problems.
     """
-    eps, least = typed_jax.finfo(shares.dtype).eps, _DEPENDENT[shares.dtype.name]
-    explained = jnp.where(support, scales.diagonal * shares * shares, 0)
+    eps, least = typed_jax.finfo(coefficients.dtype).eps, _DEPENDENT[coefficients.dtype.name]
+    explained = jnp.where(support, scales.diagonal * coefficients * coefficients, 0)
     whole = jnp.sum(jnp.where(at, scales.diagonal, explained), axis=0)
     return pivot > least * eps * whole
 

@@ -170,11 +170,11 @@ def search(
         state, reached, number, _ = walk
         is_first = number < num_first
         todo = ~state.proven & ~(reached & is_first)
-        # Those that lie side by side, so that the second pass looks at few points.
-        projections, numbers = jax.lax.top_k(jnp.where(todo, along, -jnp.inf), size)
+        # Those of the largest projections lie side by side: the second pass looks at few points.
+        projections, chosen = jax.lax.top_k(jnp.where(todo, along, -jnp.inf), size)
         is_todo = projections > -jnp.inf
         row, leave_out, guess = (
-            jnp.take(x, numbers, axis=0, mode="clip") for x in (queries, exclude, state.at_most)
+            jnp.take(x, chosen, axis=0, mode="clip") for x in (queries, exclude, state.at_most)
         )
         guess = jnp.where(is_todo & ~is_first, guess, 0)
         places = centred(row, field.frame)
@@ -182,7 +182,7 @@ def search(
         found = _candidates(asked, field, options, is_first)
         ranked = _ranked(asked, found, field, options, is_first)
         # Unsigned, so that JAX adds no code for negative ones; what is out of range is dropped.
-        written = jnp.where(is_todo, numbers, num_queries).astype(jnp.uint32)
+        written = jnp.where(is_todo, chosen, num_queries).astype(jnp.uint32)
 
         def write(old: jax.Array, new: jax.Array) -> jax.Array:
             return old.at[written].set(new, mode="drop")

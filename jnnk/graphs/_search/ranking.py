@@ -19,7 +19,7 @@ class Ranked(NamedTuple):
     Attributes:
         indices: int32 (B, K), -1 where there are fewer.
         distances: `Distances` (B, K), ascending, infinity where there are fewer.
-        proven: bool (B,), whether no other point is as near as the K-th.
+        proven: bool (B,), whether these are known to be the K nearest, ties broken by index.
         at_most: (B,), what the distance to the K-th nearest point is at most, positive and finite.
     """
 
@@ -91,19 +91,20 @@ def rank(
     listed = taken(indices, jnp.maximum(slots - num_copies, 0))
     chosen = jnp.where(slots < num_copies, chosen, listed)
     farthest = jnp.max(nearest, axis=1)  # of a slice, XLA would make the top_k a full sort
-    # Computed distances err too; `least` is more than what is lost below the range of the dtype.
+    # Of the squares of all points outside the shortlist, from below. Computed distances err too;
+    # `least` is more than what is lost below the range of the dtype.
     bound = (last + own * (1 - 2 * error)) * (1 - error) - least
     # Squares with terms below the range of the dtype: their order is not certain.
     doubtful = (squares < least) & (jnp.max(jnp.abs(differences), axis=2) > 0)
-    # Copies come first, so that they are in the wrong order where they tie with others.
-    is_other = np.arange(length)[None] < length - 1
-    doubtful |= (squares == of_copies) & (squares < jnp.inf) & is_other & is_first
+    # Copies come before the shortlist, so that those of equal squares may be in the wrong order.
+    is_listed = np.arange(length)[None] < length - 1
+    doubtful |= (squares == of_copies) & (squares < jnp.inf) & is_listed & is_first
     is_clear = jnp.sum(doubtful.astype(dtype), axis=1) == 0
     proven = jnp.where(
         is_first,
         is_clear & (own <= REACH**2) & ((last >= NONE) | (farthest < bound)),
-        # All that are near enough were compared. In doubt is only a guess so large that the squares
-        # of the nearest are lost below the range.
+        # All points near enough were compared. Doubt remains only where the guess was so large that
+        # the nearest squares fall below the range.
         is_clear | (farthest >= least),
     )
     at_most = jnp.maximum(jnp.sqrt(jnp.maximum(farthest, least)) * units[:, 0], float(info.tiny))

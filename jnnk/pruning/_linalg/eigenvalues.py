@@ -227,7 +227,7 @@ def _eigenvalues_2x2(a: jax.Array) -> Eigenvalues:
 
 
 def _eigenvalues_3x3(a: jax.Array) -> Eigenvalues:
-    """The roots of the characteristic polynomial, as those of a depressed cubic near 1."""
+    """The roots of the characteristic polynomial, by a depressed cubic with roots near 1."""
     cubic = _depressed_cubic(a)
     # Without the barrier XLA fuses this with what follows, which JAX 0.11 compiles for a minute.
     p, q, trace = jax.lax.optimization_barrier(cubic)
