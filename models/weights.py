@@ -10,7 +10,6 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, cast
 
@@ -230,15 +229,15 @@ def _usual_name(model: nn.Module, key: str) -> str:
 
 
 def _shared_prefix(model: nn.Module, keys: Sequence[str]) -> str:
-    """What stands before the name of a layer of the model in most keys, such as ``"module."``."""
-    layers = {torch_name(model, key).split(".")[0] for key in _keys(model)}
-
-    def before_layer(key: str) -> str:
-        *modules, _ = key.split(".")
-        depth = next((i for i, name in enumerate(modules) if name in layers), 0)
-        return "".join(f"{name}." for name in modules[:depth])
-
-    return max(Counter(map(before_layer, keys)).items(), key=itemgetter(1), default=("", 0))[0]
+    """What stands before the names of the model's tensors in most keys, such as ``"module."``."""
+    known = {torch_name(model, key) for key in _keys(model)}
+    prefixes = Counter(
+        key[:start]
+        for key in keys
+        for start in (0, *(found.end() for found in re.finditer(r"[./]", key)))
+        if _usual_name(model, key[start:]) in known
+    )
+    return max(sorted(prefixes), key=lambda prefix: prefixes[prefix], default="")
 
 
 def _float32(source: str | Path, name: str, values: np.ndarray) -> np.ndarray:

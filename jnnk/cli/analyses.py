@@ -39,6 +39,7 @@ def prune(args: argparse.Namespace, progress: Progress) -> Answer:
     from jnnk.jobs.protocol import protocol
     from jnnk.jobs.prune import prune
 
+    configs.check_beside(args)
     with opened_run(args, progress) as opened:
         run, model, dataset = opened
         if args.channels is not None:

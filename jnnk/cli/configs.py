@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+from collections.abc import Collection
 from typing import TypeVar
 
 from jnnk._core.errors import InputError
@@ -22,6 +23,33 @@ from jnnk.runs.settings import (
 Config = TypeVar("Config", TrainConfig, OverlapConfig, PruneConfig, ChannelConfig, ProtocolConfig)
 # A name or seed given twice is one.
 _ONCE = ("criteria", "seeds", "layers", "regularizer_layers", "measure_epochs", "at_epochs")
+# What an option says something of, without which it would do nothing.
+_BESIDE = {
+    "layer_shares": "channels",
+    "streams": "channels",
+    "round_to": "channels",
+    "seeds": "protocol",
+    "regularizer_layers": "regularizer",
+    "regularizer_strength": "regularizer",
+}
+
+
+def check_beside(args: argparse.Namespace, chosen: Collection[str] = ()) -> None:
+    """Refuses options given without the one that they say something of.
+
+    Args:
+        args: the options given.
+        chosen: names of options that a folder's record has settled.
+
+    Raises:
+        InputError: naming both.
+    """
+    given = {*typed(args), *chosen}
+    for name, other in _BESIDE.items():
+        if getattr(args, name, None) is not None and other not in given:
+            raise InputError(
+                f"--{name.replace('_', '-')}: expected --{other} beside it, got no --{other}"
+            )
 
 
 def train_config(args: argparse.Namespace) -> TrainConfig:
@@ -32,6 +60,7 @@ def train_config(args: argparse.Namespace) -> TrainConfig:
         args = argparse.Namespace(**{**vars(args), "dataset": name, "data_dir": data_dir})
     config = _merged(TrainConfig(), found, args)
     check_numbers(config, args.out / "config.json")
+    check_beside(args, ["regularizer"] if config.regularizer is not None else [])
     if args.measure_epochs is None and "measure_epochs" not in found:
         config = config._replace(measure_epochs=spread_epochs(config.epochs))
     beyond = [epoch for epoch in config.measure_epochs if not 0 <= epoch <= config.epochs]

@@ -1,6 +1,6 @@
 """The leaves of variables: their paths, and what a thinning keeps of each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -111,8 +111,9 @@ def matching(
 
     Trees are shaped like the variables, or like a part of them, or hold such trees: optimiser
     states, gradients, updated statistics. If all paths are those of one part of the variables, they
-    stand beside that. Else a leaf stands beside the one whose path ends like its own, in two keys
-    or more (or all there are).
+    stand beside that; so do all that lie under one key of the tree, such as an optimiser's moments.
+    Else a leaf stands beside the one whose path ends like its own, in two keys or more (or all
+    there are).
 
     Args:
         paths: of the tree.
@@ -131,18 +132,27 @@ def matching(
     if list(paths) == [leaf.path for leaf in leaves]:
         return list(range(len(leaves)))
     parts = _parts(paths, leaves, least=2 if may_share else 1)
-    fitting = [
-        part
-        for part in parts
-        if all(fits(shape, leaves[n].shape) for shape, n in zip(shapes, part, strict=True))
-    ]
+
+    def fitting_by(fits: Callable[[_Shape, _Shape], bool]) -> list[list[int]]:
+        return [
+            part
+            for part in parts
+            if all(fits(shape, leaves[n].shape) for shape, n in zip(shapes, part, strict=True))
+        ]
+
+    # Masks of a part may have axes of one element.
+    fitting = fitting_by(fits) or fitting_by(is_broadcastable)
     if len(fitting) == 1 or (len(parts) == 1 and not may_share):
         return [*(fitting or parts)[0]]
+    whole = _whole_parts(paths, shapes, leaves, fits) if may_share else {}
     by_end: dict[Path, list[int]] = {}
     for number, leaf in enumerate(leaves):
         by_end.setdefault(leaf.path[-1:], []).append(number)
     result: list[int | None] = []
-    for path, shape in zip(paths, shapes, strict=True):
+    for number, (path, shape) in enumerate(zip(paths, shapes, strict=True)):
+        if number in whole:
+            result.append(whole[number])
+            continue
         candidates = [n for n in by_end.get(path[-1:], []) if fits(shape, leaves[n].shape)]
         result.append(_beside(path, candidates, leaves, may_share=may_share))
     return result
@@ -163,6 +173,41 @@ def _parts(paths: Sequence[Path], leaves: Sequence[ThinLeaf], *, least: int) -> 
     return [part for part in whole if len(part) == len(paths)]
 
 
+def _whole_parts(
+    paths: Sequence[Path],
+    shapes: Sequence[_Shape],
+    leaves: Sequence[ThinLeaf],
+    fits: Callable[[_Shape, _Shape], bool],
+) -> dict[int, int]:
+    """Leaves of a tree below a key that has the leaves of just one part of the variables.
+
+    A part is all variables, or those under one key whose paths have two keys more at least.
+    """
+    parts: dict[frozenset[Path], list[dict[Path, int]]] = {}
+    for start, part in _below(leaf.path for leaf in leaves).items():
+        if not start or min(map(len, part)) > 1:
+            parts.setdefault(frozenset(part), []).append(part)
+    found: dict[int, int] = {}
+    for below in sorted(_below(paths).values(), key=len, reverse=True):
+        fitting = [
+            part
+            for part in parts.get(frozenset(below), [])
+            if all(fits(shapes[n], leaves[part[path]].shape) for path, n in below.items())
+        ]
+        if len(fitting) == 1 and not found.keys() & set(below.values()):
+            found |= {number: fitting[0][path] for path, number in below.items()}
+    return found
+
+
+def _below(paths: Iterable[Path]) -> dict[Path, dict[Path, int]]:
+    """For each key of a tree and its top, numbers of the leaves below, by what is left of paths."""
+    found: dict[Path, dict[Path, int]] = {}
+    for number, path in enumerate(paths):
+        for depth in range(len(path)):
+            found.setdefault(path[:depth], {})[path[depth:]] = number
+    return found
+
+
 def _beside(
     path: Path, candidates: Sequence[int], leaves: Sequence[ThinLeaf], *, may_share: bool
 ) -> int | None:
@@ -170,6 +215,8 @@ def _beside(
     enough = {n: length for n, length in lengths.items() if length >= min(len(leaves[n].path), 2)}
     if not enough:
         return None
+    # One key may be all that there is of a path, and of those of leaves elsewhere the last.
+    enough |= {n: length for n, length in lengths.items() if length == len(path)}
     longest = max(enough.values())
     best = [number for number, length in enough.items() if length == longest]
     if not all(may_share and _alike(leaves[best[0]], leaves[number]) for number in best[1:]):

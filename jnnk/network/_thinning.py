@@ -11,7 +11,14 @@ from jax.core import Tracer
 
 from jnnk._core.errors import InputError
 from jnnk.network._known import MISSING, Known, Part, is_of_numbers, live
-from jnnk.network._leaves import ThinLeaf, known_of_leaf, matching, paths_of, rectangle
+from jnnk.network._leaves import (
+    ThinLeaf,
+    is_broadcastable,
+    known_of_leaf,
+    matching,
+    paths_of,
+    rectangle,
+)
 from jnnk.network._partial import Analysis, analyse, compute
 from jnnk.network._patterns import everything, sizes_of
 from jnnk.network._placing import taken
@@ -37,7 +44,7 @@ class Thinning:
 
         Args:
             tree: such as the variables, their gradients, or the state of an optimiser; of arrays or
-                their `jax.ShapeDtypeStruct`.
+                their `jax.ShapeDtypeStruct`. Masks may be such that broadcast to the variables.
 
         Returns:
             The same tree with smaller arrays, zero where the masks removed weights. What stands
@@ -56,7 +63,9 @@ class Thinning:
                 small.append(array)
                 continue
             leaf = self.leaves[number]
-            if shape != leaf.shape:
+            if is_broadcastable(shape, leaf.shape) and shape != leaf.shape:
+                array = jnp.broadcast_to(array, leaf.shape)
+            elif shape != leaf.shape:
                 raise InputError(
                     f"tree: expected shape {leaf.shape} at {''.join(path)}, got {shape}"
                 )

@@ -467,6 +467,48 @@ def test_scale_of_cross_alone_changes_nothing(scale):
     np.testing.assert_allclose(scaled.weights / scale, plain.weights, atol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e30, 1e36])
+def test_scale_of_gram_and_cross_changes_nothing(scale):
+    gram, cross = (jnp.asarray(x, jnp.float32) for x in problems(COUNT, SIZE))
+    plain, scaled = solve_nnk(gram, cross), solve_nnk(gram * scale, cross * scale)
+    assert scaled.converged.all()
+    np.testing.assert_allclose(scaled.weights, plain.weights, atol=1e-5)
+
+
+def test_numbers_at_the_ends_of_the_range_are_not_lost():
+    eye = jnp.eye(2, dtype=jnp.float32)
+    large = solve_nnk(eye, jnp.array([3e38, 1e36], jnp.float32))
+    assert large.converged
+    np.testing.assert_allclose(large.weights, [3e38, 1e36], rtol=1e-5)
+    # The second weight, 5e-39, is below the range: without it the second condition is violated.
+    lost = solve_nnk(1e37 * eye, jnp.array([1, 0.05], jnp.float32))
+    assert not lost.converged and lost.kkt_residual >= 0.05 / 10**18.5
+
+
+@pytest.mark.parametrize("dtype", ["float32", IN_DOUBLE])
+def test_a_problem_alone_has_the_support_that_it_has_among_others(dtype):
+    _, _, gram, cross = rank_deficient(24, 25, 50)
+    with jax.enable_x64(True):
+        gram, cross = jnp.asarray(gram, dtype), jnp.asarray(cross, dtype)
+        support = np.asarray(solve_nnk(gram, cross).weights > 0)
+        alone = [solve_nnk(*each).weights > 0 for each in zip(gram, cross, strict=True)]
+        batches = [solve_nnk(gram[i : i + 1], cross[i : i + 1]).weights[0] > 0 for i in range(4)]
+    np.testing.assert_array_equal(alone, support)
+    np.testing.assert_array_equal(batches, support[:4])
+
+
+def test_no_weights_are_worse_than_none():
+    """Of low rank and badly conditioned: float32 cannot tell small directions from rounding."""
+    matrix, right, *_ = rank_deficient(200, 12, 25)
+    matrix = matrix * 10.0 ** np.random.default_rng(1).uniform(-3, 0, (200, 12, 1))
+    gram = np.einsum("bri,brj->bij", matrix, matrix).astype(np.float32)
+    cross = np.einsum("bri,br->bi", matrix, right).astype(np.float32)
+    solution = solve_nnk(gram, cross)
+    weights = np.asarray(solution.weights, np.float64)
+    quadratic = np.einsum("bi,bij,bj->b", weights, gram.astype(np.float64), weights)
+    assert (quadratic / 2 - (weights * cross).sum(1)).max() <= 1e-5
+
+
 def test_of_a_gram_that_is_not_symmetric_the_symmetric_part_counts():
     gram, cross = problems(COUNT, SIZE)
     skew = np.random.default_rng(1).normal(size=gram.shape) * 0.1

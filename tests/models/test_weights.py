@@ -177,7 +177,20 @@ def test_half_precision_variables_make_the_round_trip(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "prefix", ["_orig_mod.", "model.", "backbone.", "module.", "module.model.", "0.", "net.conv1x."]
+    "prefix",
+    [
+        "_orig_mod.",
+        "model.",
+        "backbone.",
+        "module.",
+        "module.model.",
+        "0.",
+        "net.conv1x.",
+        "layer1.",
+        "student.conv1.",
+        "fc.",
+        "model/",
+    ],
 )
 @pytest.mark.parametrize("name", ["resnet8", "convnet5"])
 def test_a_prefix_of_all_names_is_dropped(tmp_path, prefix, name):

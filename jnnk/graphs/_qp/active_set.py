@@ -12,6 +12,7 @@ from jnnk._core import typed_jax
 from jnnk._core.precision import contract
 from jnnk.graphs._qp.certificate import (
     MARGIN,
+    WIDE,
     Scales,
     amplification,
     is_ambiguous,
@@ -69,7 +70,9 @@ def finish(gram: jax.Array, cross: jax.Array, found: Solved, *, max_steps: int) 
         mine = (place >= start) & (place < number)
         before = Solved(*(field[rows] for field in found))
         after = _solve_pack(gram[rows], cross[rows], mine, max_steps)
-        better = after.done | ~(after.relative >= before.relative)
+        # A support that is as good as dependent may have weights that are worse than a guess.
+        good = WIDE * typed_jax.finfo(cross.dtype).eps
+        better = after.done & (after.relative <= good) | ~(after.relative >= before.relative)
 
         def choose(new: jax.Array, old: jax.Array) -> jax.Array:
             return jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)

@@ -66,4 +66,6 @@ def _size_of(cross: jax.Array) -> jax.Array:
     half = jnp.max(jnp.abs(cross), axis=1) / 2
     smallest = typed_jax.finfo(cross.dtype).tiny
     some = half >= smallest
-    return jnp.where(some, nearest_power(jnp.where(some, half, 1)), 1)
+    # At most what has a normal number as its inverse.
+    size = jnp.minimum(nearest_power(jnp.where(some, half, 1)), 1 / smallest)
+    return jnp.where(some, size, 1)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jnnk._core import typed_jax
 from jnnk.graphs._qp.certificate import Certificate
-from jnnk.graphs._qp.scaling import Posed
+from jnnk.graphs._qp.scaling import Posed, nearest_power
 
 
 class Solved(NamedTuple):
@@ -39,18 +39,32 @@ def solved(
     steps: jax.Array,
     done: jax.Array,
 ) -> Solved:
-    """What is known of posed problems with weights (K, B), in the caller's units."""
+    """What is known of posed problems with weights (K, B), in the caller's units.
+
+    Weights that are worse than none, as those of hardly regular supports may be, are replaced by 0.
+    """
+    cross, root = posed.cross.T, jnp.sqrt(typed_jax.diagonals(posed.gram)).T
+    # Twice the objective is minus that sum.
+    is_worse = jnp.sum(weights * (cross + certificate.gradient), axis=0) < 0
+    weights = jnp.where(is_worse, 0, weights)
+    of_none = jnp.max(jnp.maximum(cross, 0) / root, axis=0)
+    bound = jnp.where(is_worse, of_none, certificate.bound)
     first, second = posed.unit[:, 0], posed.unit[:, 1]
-    some = certificate.size > 0
-    relative = certificate.bound / jnp.where(some, certificate.size, 1)
-    # Numbers too small for the dtype are lost, and what they would have explained adds to it.
-    lost = 2 * typed_jax.finfo(weights.dtype).tiny * jnp.sum(1 / posed.scale, axis=1)
-    residual = certificate.bound * second * first + jnp.where(some, lost, 0)
+    tiny = typed_jax.finfo(weights.dtype).tiny
+    # Halves of its exponent, so that no product on the way leaves the range of the dtype.
+    half = nearest_power(jnp.sqrt(first))
+    factor = (posed.scale * half[:, None]) * (second * (first / half))[:, None]
+    found = weights.T * factor
+    # What weights too small for a number would have explained adds to the residual.
+    lost = 1.5 * jnp.sum(jnp.where(found < tiny, weights.T, 0), axis=1)
+    bound, some = bound + lost, certificate.size > 0
+    residual = bound * (second * (first / half)) * half + jnp.where(some, 2 * tiny, 0)
+    relative = bound / jnp.where(some, certificate.size, 1)
     return Solved(
-        weights=weights.T * posed.scale * second[:, None] * first[:, None],
+        weights=found,
         residual=jnp.where(posed.bounded, residual, jnp.inf),
         relative=jnp.where(posed.bounded, relative, jnp.inf),
-        ambiguous=ambiguous,
+        ambiguous=ambiguous | is_worse,
         steps=steps,
         done=done,
     )
