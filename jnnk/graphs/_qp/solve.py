@@ -77,7 +77,8 @@ def solve_nnk(
     root of its diagonal entry; the first of those equal to rounding), until none is pulled. One
     that depends on the support but for rounding takes the place of one that it depends on, if it is
     pulled all the same. A ``gram`` of low rank need not be semi-definite any more once it is
-    rounded to float32: of problems of rank K / 2 up to one in a hundred does not converge.
+    rounded to float32: of random problems of rank K / 2 up to one in a hundred does not converge,
+    of badly conditioned ones more. Weights that are worse than none are replaced by none.
 
     The tolerance is what ``converged`` judges: work goes on to about rounding. On a CPU, and
     outside of transformations, a large batch is solved as two halves at once.
