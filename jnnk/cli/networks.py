@@ -21,6 +21,7 @@ from jnnk.models import (
     create,
     from_tensorflow,
     load_safetensors,
+    names,
     save_masks,
     save_safetensors,
 )
@@ -97,6 +98,11 @@ _Maker = Callable[[Dataset], tuple[Model, NetworkRecord | None]]
 
 def _maker(config: TrainConfig) -> _Maker:
     """A network of jnnk; a wrong name or option need not wait for the data."""
+    if config.model not in names():
+        raise InputError(
+            f"--model: expected one of {', '.join(names())}, or package.module:factory, got "
+            f"{config.model!r}"
+        )
     make = functools.partial(create, config.model, shortcut=config.shortcut)
     options = _model_options(config.model_options)
     make(num_classes=2, **options)

@@ -261,7 +261,7 @@ def test_damaged_weights(tmp_path, capsys):
             "on the command line: jnnk prepare cifar10 --data-dir .",
         ),
         (["--dataset", "tiny_imagenet", "--data-dir", "/nowhere"], "/nowhere"),
-        (["--model", "resnet9"], "name: expected one of resnet8"),
+        (["--model", "resnet9"], "--model: expected one of resnet8"),
         (["--model", "convnet5"], "24"),
         (["--model", "convnet6", "--model-options", "dropout"], "expected NAME=VALUE"),
         (["--model-options", "dropout=0.1"], "resnet8 has no option 'dropout'"),
