@@ -37,10 +37,11 @@ def network_options(parser: argparse.ArgumentParser) -> None:
 
 def data_options(parser: argparse.ArgumentParser) -> None:
     """Which network, and which data."""
+    defaults = TrainConfig()
     parser.add_argument(
         "--dataset", metavar="NAME|FILE.npz|FOLDER/",
-        help="digits (default), tiny_imagenet, a TFDS name, or your own images: arrays in an .npz "
-        "or a folder with a folder for each class",
+        help="digits, tiny_imagenet, a TFDS name, or your own images: arrays in an .npz or a "
+        f"folder with a folder for each class (default: {defaults.dataset})",
     )  # fmt: skip
     parser.add_argument("--data-dir", help="folder of the prepared data sets")
     parser.add_argument(
@@ -49,10 +50,13 @@ def data_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--model", metavar="NAME|MODULE:FACTORY",
-        help="resnet8 (default), resnet20, resnet50, convnet6, ..., or a network of your own: "
-        "package.module:factory, imported and called with num_classes=...",
+        help="resnet8, resnet20, resnet50, convnet6, ..., or a network of your own: "
+        "package.module:factory, imported and called with num_classes=... "
+        f"(default: {defaults.model})",
     )  # fmt: skip
-    parser.add_argument("--shortcut", choices=("A", "B"), help="of CIFAR ResNets (default: A)")
+    parser.add_argument(
+        "--shortcut", choices=("A", "B"), help=f"of CIFAR ResNets (default: {defaults.shortcut})"
+    )
     parser.add_argument(
         "--model-options", nargs="+", metavar="NAME=VALUE",
         help="stem=small of resnet18 and resnet50, channels=8 and dropout=0.1 of ConvNets; what a "
@@ -110,7 +114,9 @@ def train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weight-decay", type=NUMBERS["weight_decay"], help=f"default: {defaults.weight_decay}"
     )
-    parser.add_argument("--l1", type=NUMBERS["l1"], help="L1 penalty on conv kernels (default: 0)")
+    parser.add_argument(
+        "--l1", type=NUMBERS["l1"], help=f"L1 penalty on conv kernels (default: {defaults.l1:g})"
+    )
     parser.add_argument(
         "--regularizer", choices=REGULARIZERS, help="on pairs of channels (default: none)"
     )
@@ -130,7 +136,7 @@ def train_options(parser: argparse.ArgumentParser) -> None:
         help=f"without a smaller error before it stops (default: {defaults.patience})",
     )  # fmt: skip
     parser.add_argument("--augment", action=argparse.BooleanOptionalAction, help="default: on")
-    parser.add_argument("--seed", type=NUMBERS["seed"], help="default: 0")
+    parser.add_argument("--seed", type=NUMBERS["seed"], help=f"default: {defaults.seed}")
     parser.add_argument(
         "--measure-epochs", type=NUMBERS["measure_epochs"], nargs="+", metavar="E",
         help="epochs kept for measuring; 0 is the start (default: four, denser early)",
@@ -214,7 +220,8 @@ def channel_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--round-to", type=NUMBERS["round_to"], metavar="N",
-        help="with --channels: keep a multiple of so many channels in a layer (default: 1)",
+        help="with --channels: keep a multiple of so many channels in a layer "
+        f"(default: {ChannelConfig._field_defaults['round_to']})",
     )  # fmt: skip
 
 
