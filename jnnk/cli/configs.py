@@ -34,7 +34,7 @@ _BESIDE = {
 }
 
 
-def check_beside(args: argparse.Namespace, chosen: Collection[str] = ()) -> None:
+def check_beside(args: argparse.Namespace, *, chosen: Collection[str] = ()) -> None:
     """Refuses options given without the one that they say something of.
 
     Args:
@@ -60,7 +60,7 @@ def train_config(args: argparse.Namespace) -> TrainConfig:
         args = argparse.Namespace(**{**vars(args), "dataset": name, "data_dir": data_dir})
     config = _merged(TrainConfig(), found, args)
     check_numbers(config, args.out / "config.json")
-    check_beside(args, ["regularizer"] if config.regularizer is not None else [])
+    check_beside(args, chosen=["regularizer"] if config.regularizer is not None else [])
     if args.measure_epochs is None and "measure_epochs" not in found:
         config = config._replace(measure_epochs=spread_epochs(config.epochs))
     beyond = [epoch for epoch in config.measure_epochs if not 0 <= epoch <= config.epochs]
