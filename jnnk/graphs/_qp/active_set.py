@@ -12,7 +12,6 @@ from jnnk._core import typed_jax
 from jnnk._core.precision import contract
 from jnnk.graphs._qp.certificate import (
     MARGIN,
-    WIDE,
     Scales,
     amplification,
     is_ambiguous,
@@ -70,8 +69,8 @@ def finish(gram: jax.Array, cross: jax.Array, found: Solved, *, max_steps: int) 
         mine = (place >= start) & (place < number)
         before = Solved(*(field[rows] for field in found))
         after = _solve_pack(gram[rows], cross[rows], mine, max_steps)
-        # A support that is as good as dependent may have weights that are worse than a guess.
-        good = WIDE * typed_jax.finfo(cross.dtype).eps
+        # On a support that is as good as dependent it may leave more than half of the digits.
+        good = typed_jax.finfo(cross.dtype).eps ** 0.5
         better = after.done & (after.relative <= good) | ~(after.relative >= before.relative)
 
         def choose(new: jax.Array, old: jax.Array) -> jax.Array:
