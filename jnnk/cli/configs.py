@@ -23,7 +23,7 @@ from jnnk.runs.settings import (
 Config = TypeVar("Config", TrainConfig, OverlapConfig, PruneConfig, ChannelConfig, ProtocolConfig)
 # A name or seed given twice is one.
 _ONCE = ("criteria", "seeds", "layers", "regularizer_layers", "measure_epochs", "at_epochs")
-# What an option says something of, without which it would do nothing.
+# The option that another one belongs to, and without which it has no effect.
 _BESIDE = {
     "layer_shares": "channels",
     "streams": "channels",
@@ -35,7 +35,7 @@ _BESIDE = {
 
 
 def check_beside(args: argparse.Namespace, *, chosen: Collection[str] = ()) -> None:
-    """Refuses options given without the one that they say something of.
+    """Refuses options given without the one that they belong to.
 
     Args:
         args: the options given.

@@ -492,9 +492,11 @@ def test_a_problem_alone_has_the_support_that_it_has_among_others(dtype):
         gram, cross = jnp.asarray(gram, dtype), jnp.asarray(cross, dtype)
         support = np.asarray(solve_nnk(gram, cross).weights > 0)
         alone = [solve_nnk(*each).weights > 0 for each in zip(gram, cross, strict=True)]
-        batches = [solve_nnk(gram[i : i + 1], cross[i : i + 1]).weights[0] > 0 for i in range(4)]
-    np.testing.assert_array_equal(alone, support)
-    np.testing.assert_array_equal(batches, support[:4])
+        compiled = jax.jit(solve_nnk)
+        inside = [compiled(*each).weights > 0 for each in zip(gram, cross, strict=True)]
+        mapped = jax.vmap(solve_nnk)(gram, cross).weights > 0
+    for found in (alone, inside, mapped):
+        np.testing.assert_array_equal(found, support)
 
 
 def test_no_weights_are_worse_than_none():

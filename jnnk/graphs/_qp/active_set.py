@@ -52,9 +52,10 @@ def finish(gram: jax.Array, cross: jax.Array, found: Solved, *, max_steps: int) 
             anew. Where it stops the work, the better of the two phases' weights remain.
     """
     count = len(cross)
-    pack = min(_PACK, count)
+    # Two at least: products of one problem are summed in another order than those of several.
+    pack = max(2, min(_PACK, count))
     waiting = ~found.done
-    order = jnp.argsort(found.done, stable=True)
+    order = jnp.resize(jnp.argsort(found.done, stable=True), max(2, count))
     number = jnp.sum(waiting)
 
     def is_left(carry: tuple[jax.Array, Solved]) -> jax.Array:
@@ -62,7 +63,7 @@ def finish(gram: jax.Array, cross: jax.Array, found: Solved, *, max_steps: int) 
 
     def once(carry: tuple[jax.Array, Solved]) -> tuple[jax.Array, Solved]:
         start, found = carry
-        first = jnp.minimum(start, count - pack)
+        first = jnp.minimum(start, len(order) - pack)
         rows = jax.lax.dynamic_slice_in_dim(order, first, pack)
         # What comes after the last, or was done in the pack before, stays as it is.
         place = first + jnp.arange(pack)

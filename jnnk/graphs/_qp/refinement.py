@@ -27,7 +27,7 @@ def polish(
     Of active problems alone: how often a problem is refined must not depend on the others.
     """
     eps = typed_jax.finfo(cross.dtype).eps
-    trial = solved_on_support(gram, cross, state, jnp.where(state.support, state.column, 0))
+    trial = refined_on_support(gram, cross, state, jnp.where(state.support, state.column, 0))
     pull = cross - contract("bij,jb->ib", gram, trial)
     enters = ~(state.support | state.barred) & (pull / scales.root > MARGIN * eps * scales.size)
     leaves = state.support & (trial <= 0)
@@ -38,7 +38,7 @@ def polish(
     )
 
 
-def solved_on_support(
+def refined_on_support(
     gram: jax.Array, right: jax.Array, state: Tables, start: jax.Array
 ) -> jax.Array:
     """``G_SS^-1 right_S`` (K, N), 0 off the support, by refinement of ``start``."""

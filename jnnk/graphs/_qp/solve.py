@@ -9,7 +9,6 @@ from typing import NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int32
 
 from jnnk._core import typed_jax
@@ -117,14 +116,8 @@ def solve_nnk(
     max_steps = whole_number("max_steps", max_steps, least=0)
     tol = jnp.asarray(tol, working_dtype(gram.dtype))
     arrays = (gram, cross) if mask is None else (gram, cross, mask)
-    count = np.prod(cross.shape[:-1])
-    if count >= _STREAMED and can_stream(*arrays, tol):
+    if np.prod(cross.shape[:-1]) >= _STREAMED and can_stream(*arrays, tol):
         return _solve_in_halves(arrays, tol, max_steps)
-    if count == 1 and not any(isinstance(array, Tracer) for array in arrays):
-        # Twice: products of one problem are summed in another order than those of several.
-        pair = [jnp.broadcast_to(array, (2, *array.shape)) for array in arrays]
-        solution = _solve_batch(*pair, tol=tol, max_steps=max_steps)
-        return QPSolution(*(field[0] for field in solution))
     return _solve_batch(*arrays, tol=tol, max_steps=max_steps)
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jnnk._core import typed_jax
 from jnnk.graphs._qp.certificate import WIDE, Scales
-from jnnk.graphs._qp.refinement import solved_on_support
+from jnnk.graphs._qp.refinement import refined_on_support
 from jnnk.graphs._qp.tables import (
     Tables,
     exchange_of,
@@ -41,7 +41,7 @@ def swap(
         chosen = jnp.argmax(pull, axis=0)
         at = order == chosen
         column = row_of(jnp.moveaxis(gram, 0, 2), chosen)
-        coefficients = solved_on_support(gram, column, state, jnp.zeros_like(cross))
+        coefficients = refined_on_support(gram, column, state, jnp.zeros_like(cross))
         falling = state.support & (coefficients > _LEAST * jnp.max(jnp.abs(coefficients), axis=0))
         lengths = jnp.where(falling, state.weights / jnp.where(falling, coefficients, 1), jnp.inf)
         length = jnp.min(lengths, axis=0)
