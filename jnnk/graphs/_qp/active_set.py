@@ -55,7 +55,8 @@ def finish(gram: jax.Array, cross: jax.Array, found: Solved, *, max_steps: int) 
     # Two at least: products of one problem are summed in another order than those of several.
     pack = max(2, min(_PACK, count))
     waiting = ~found.done
-    order = jnp.resize(jnp.argsort(found.done, stable=True), max(2, count))
+    order = jnp.argsort(found.done, stable=True)
+    order = order if count > 1 else jnp.concatenate([order, order])
     number = jnp.sum(waiting)
 
     def is_left(carry: tuple[jax.Array, Solved]) -> jax.Array:
