@@ -226,8 +226,7 @@ def _ranked(
     asked: Asked, found: Shortlist, field: _Field, options: _Options, is_first: jax.Array
 ) -> Ranked:
     """The nearest of the shortlists and the copies, by the differences to these points."""
-    # By index, so that the first ones are kept of those that tie.
-    indices = jnp.sort(jnp.where(found.nearness > -NONE, found.indices, _NO_INDEX), axis=1)
+    indices = jnp.where(found.nearness > -NONE, found.indices, _NO_INDEX)
     copied = jnp.broadcast_to(field.copies.indices[:1], (len(indices), 1))
     listed = jnp.concatenate([indices, copied], axis=1)
     listed = field.ring.rows(listed, field.rows, share=field.share, none=np.inf)

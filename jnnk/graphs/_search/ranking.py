@@ -33,7 +33,7 @@ class Contenders(NamedTuple):
     """The shortlists of B queries and what ranks them.
 
     Attributes:
-        indices: int32 (B, W), ascending.
+        indices: int32 (B, W), no two the same but those of points that do not exist.
         differences: (B, W + 1, D) of the queries to the points of these indices and, in the last
             column, to the point of the copies; infinite where there are fewer.
         last: (B,), the largest estimate of each shortlist in the first pass.
@@ -48,6 +48,22 @@ class Contenders(NamedTuple):
     own: jax.Array
     exclude: jax.Array
     guesses: jax.Array
+
+
+class Keys(NamedTuple):
+    """Points by which `_largest` ranks them, minus infinity for those that are not to be chosen.
+
+    Attributes:
+        of_copies: (B, M), all the same, of the copies.
+        copies: int32 (M,), their indices, ascending.
+        of_listed: (B, W), of the shortlists.
+        listed: int32 (B, W), their indices, in any order.
+    """
+
+    of_copies: jax.Array
+    copies: jax.Array
+    of_listed: jax.Array
+    listed: jax.Array
 
 
 def rank(
@@ -82,14 +98,10 @@ def rank(
     is_copy = (copies.nearness == 0) & is_first
     is_copy = is_copy[None] & (copies.indices[None] != exclude[:, None])
     is_candidate = indices != exclude[:, None]
+    keys_of_copies = jnp.where(is_copy, -of_copies, -jnp.inf)
     keys = jnp.where(is_candidate, -squares[:, :-1], -jnp.inf)
-    # The copies, then the shortlist.
-    keys = jnp.concatenate([jnp.where(is_copy, -of_copies, -jnp.inf), keys], axis=1)
-    kept, slots = jax.lax.top_k(keys, num_neighbors)
-    nearest, num_copies = -kept, len(copies.indices)
-    chosen = jnp.take(copies.indices, slots, mode="clip")
-    listed = taken(indices, jnp.maximum(slots - num_copies, 0))
-    chosen = jnp.where(slots < num_copies, chosen, listed)
+    kept, chosen = _largest(Keys(keys_of_copies, copies.indices, keys, indices), num_neighbors)
+    nearest = -kept
     farthest = jnp.max(nearest, axis=1)  # of a slice, XLA would make the top_k a full sort
     # Of the squares of all points outside the shortlist, from below. Computed distances err too;
     # `least` is more than what is lost below the range of the dtype.
@@ -115,3 +127,37 @@ def rank(
         proven,
         at_most,
     )
+
+
+def _largest(keys: Keys, number: int) -> tuple[jax.Array, jax.Array]:
+    """The largest keys (B, number), descending, and the indices of their points.
+
+    Of listed points that tie, those of lower index; copies come before listed points.
+    """
+    # A sort by index beforehand would settle all ties, but they are rare: estimates come nearly in
+    # the order of the distances, in which a top_k takes a third of the time.
+    kept, chosen, num_listed = jax.lax.optimization_barrier(_first_largest(keys, number))
+    exist = kept[:, 1:] > -jnp.inf
+    is_swapped = (kept[:, 1:] == kept[:, :-1]) & (chosen[:, 1:] < chosen[:, :-1]) & exist
+    level = jnp.min(kept, axis=1)[:, None]
+    is_rival = (keys.of_listed >= level) & (keys.of_listed > -jnp.inf)
+    num_rivals = jnp.sum(is_rival.astype(kept.dtype), axis=1) - num_listed
+    in_doubt = jnp.sum(is_swapped.astype(kept.dtype)) + jnp.sum(jnp.maximum(num_rivals, 0))
+
+    def by_index() -> tuple[jax.Array, jax.Array]:
+        listed, of_listed = jax.lax.sort((keys.listed, keys.of_listed), num_keys=1)
+        sorted_keys = keys._replace(listed=listed, of_listed=of_listed)
+        return _first_largest(sorted_keys, number)[:2]
+
+    return typed_jax.cond(in_doubt > 0, by_index, lambda: (kept, chosen))
+
+
+def _first_largest(keys: Keys, number: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`_largest`, of points that tie the first ones, and how many (B,) of them are listed."""
+    every = jnp.concatenate([keys.of_copies, keys.of_listed], axis=1)
+    kept, slots = jax.lax.top_k(every, number)
+    num_copies = len(keys.copies)
+    is_listed = slots >= num_copies
+    listed = taken(keys.listed, jnp.maximum(slots - num_copies, 0))
+    chosen = jnp.where(is_listed, listed, jnp.take(keys.copies, slots, mode="clip"))
+    return kept, chosen, jnp.sum((is_listed & (kept > -jnp.inf)).astype(kept.dtype), axis=1)
