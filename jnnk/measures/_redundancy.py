@@ -11,14 +11,10 @@ from jaxtyping import Float, Int, Real
 from jnnk._core import typed_jax
 from jnnk._core.arrays import ArrayLike
 from jnnk.graphs import NNKGraph
-from jnnk.measures._neighborhoods import (
-    Neighborhoods,
-    check_channels,
-    split_blocks,
-    strengths_of,
-)
+from jnnk.measures._neighborhoods import check_channels, degrees
 
-_BLOCK = 128  # images compared at once
+# So many bits of an identifier tell its place among those that are marked at once.
+_BITS = 16
 
 
 class RedundancyCurve(NamedTuple):
@@ -77,26 +73,19 @@ def redundancy_by_image(graph: NNKGraph) -> Float[Array, " Q"]:
         ValueError: for a graph that has not three axes.
     """
     value, compared = _values(graph)
-    return jnp.where(compared, value, jnp.nan).reshape(-1)[: graph.weights.shape[1]]
+    return jnp.where(compared, value, jnp.nan)
 
 
 def _values(graph: NNKGraph) -> tuple[Array, Array]:
-    """``R(n)`` and whether the image has two neighbourhoods to compare, (number of blocks, B)."""
-    blocks = _support_blocks(graph)
-    if blocks.strengths.shape[1] == 0:  # no channels, so that none can be taken
-        nothing = jnp.zeros((len(blocks.strengths), _BLOCK), graph.weights.dtype)
-        return nothing, nothing > 0
+    """``R(n)`` and whether the image has two neighbourhoods to compare, both (Q,)."""
 
-    def union_sizes(block: Neighborhoods) -> Array:
-        def add(left: Array, channel: Array) -> tuple[Array, Array]:
-            return _without(left, block, channel), left[channel].sum(0, jnp.int32)
+    def union_size(identifiers: Array) -> Array:
+        slots = jnp.arange(len(identifiers), dtype=jnp.int32)
+        return (_speakers(identifiers) == slots).sum(dtype=jnp.int32)
 
-        _, gains = jax.lax.scan(add, block.strengths, jnp.arange(block.strengths.shape[0]))
-        return gains.sum(0)
-
-    union = typed_jax.lax_map(union_sizes, blocks)
-    sizes = blocks.strengths.sum(2, dtype=jnp.int32)
-    total, present = sizes.sum(1), (sizes > 0).sum(1)
+    union = typed_jax.lax_map(union_size, _identifiers(graph))
+    sizes = degrees(graph.weights)
+    total, present = sizes.sum(0), (sizes > 0).sum(0)
     dtype = graph.weights.dtype
     compared = present > 1
     union, total, present = (x.astype(dtype) for x in (union, total, present))
@@ -123,29 +112,44 @@ def redundancy_curve(
     Raises:
         ValueError: for a graph that has not three axes.
     """
-    blocks = _support_blocks(graph)
-    num_channels = graph.weights.shape[0]
+    speakers = typed_jax.lax_map(_speakers, _identifiers(graph))
+    num_channels, num_images, num_neighbors = graph.weights.shape
     if num_channels == 0:
         return RedundancyCurve(jnp.zeros(0, jnp.int32), jnp.zeros(0, graph.weights.dtype))
+    speakers = speakers.reshape(num_images, num_channels, num_neighbors)
+    factors = jnp.ones(num_channels, jnp.int32) if weights is None else jnp.asarray(weights)
+    rows = jnp.arange(num_images)[:, None]
 
-    def choose(
-        state: tuple[Array, Array], _: None
-    ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-        left, chosen = state
-        gains = left.sum((0, 2, 3), dtype=jnp.int32)
-        value = gains if weights is None else gains.astype(weights.dtype) * weights
-        best = jnp.argmax(jnp.where(chosen, -1, value))
+    def gain(covered: Array, channel: Array) -> Array:
+        is_covered = covered.at[rows, speakers[:, channel]].get(mode="fill", fill_value=True)
+        return (~is_covered).sum(dtype=jnp.int32)
 
-        def without_best(block: tuple[Array, Neighborhoods]) -> Array:
-            return _without(*block, best)
+    def choose(carry: _Choice, _: None) -> tuple[_Choice, tuple[Array, Array]]:
+        covered = carry.covered
 
-        left = typed_jax.lax_map(without_best, (left, blocks))
-        return (left, chosen.at[best].set(True)), (best.astype(jnp.int32), gains[best])
+        def is_outdated(carry: tuple[Array, Array]) -> Array:
+            gains, is_current = carry
+            return ~is_current[_best(gains, factors)]
 
-    start = (blocks.strengths, jnp.zeros(num_channels, bool))
+        def update(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            gains, is_current = carry
+            best = _best(gains, factors)
+            return gains.at[best].set(gain(covered, best)), is_current.at[best].set(True)
+
+        # What a channel adds never grows, so that the others' last known gains bound them.
+        nothing = jnp.zeros(num_channels, bool)
+        gains, _ = jax.lax.while_loop(is_outdated, update, (carry.gains, nothing))
+        best = _best(gains, factors)
+        covered = covered.at[rows, speakers[:, best]].set(True, mode="drop")
+        return _Choice(gains.at[best].set(-1), covered), (best, gains[best])
+
+    start = _Choice(
+        gains=degrees(graph.weights).sum(1, dtype=jnp.int32),
+        covered=jnp.zeros((num_images, num_channels * num_neighbors), bool),
+    )
     _, (order, gains) = jax.lax.scan(choose, start, length=num_channels)
-    covered = jnp.cumsum(gains).astype(graph.weights.dtype)
-    return RedundancyCurve(order, jnp.where(covered[-1] > 0, covered / covered[-1], jnp.nan))
+    added = jnp.cumsum(gains).astype(graph.weights.dtype)
+    return RedundancyCurve(order, jnp.where(added[-1] > 0, added / added[-1], jnp.nan))
 
 
 def channels_to_cover(
@@ -170,19 +174,57 @@ def channels_to_cover(
     return jnp.where(jnp.isnan(curve.coverage[-1]), 0, 1 + short.sum(-1, dtype=jnp.int32))
 
 
-def _support_blocks(graph: NNKGraph) -> Neighborhoods:
-    """The neighbourhoods in blocks of images, whose strengths are "is a neighbour"."""
+class _Choice(NamedTuple):
+    """Where the greedy choice of channels stands.
+
+    Attributes:
+        gains: int32 (C,), neighbours that each adds to the chosen ones, at most; -1 for the chosen.
+        covered: bool (Q, C * K), whether the neighbour is one of a chosen channel, at the slots of
+            speakers.
+    """
+
+    gains: Array
+    covered: Array
+
+
+def _best(gains: Array, factors: Array) -> Array:
+    """The channel of the largest product, the first of equals; none of gain -1 if others are."""
+    values = jnp.where(gains < 0, -1, gains.astype(factors.dtype) * factors)
+    return jnp.argmax(values).astype(jnp.int32)
+
+
+def _identifiers(graph: NNKGraph) -> Array:
+    """The neighbours of each image in all channels, int32 (Q, C * K), -1 where there is none."""
     check_channels(graph)
-    return split_blocks(graph.indices, graph.weights > 0, _BLOCK)
+    identifiers = jnp.where(graph.weights > 0, graph.indices, -1).swapaxes(0, 1)
+    num_images, num_channels, num_neighbors = identifiers.shape
+    return identifiers.reshape(num_images, num_channels * num_neighbors)
 
 
-def _without(left: Array, block: Neighborhoods, number: Array) -> Array:
-    """What is left of all channels' neighbours without those of one channel, bool (C, K, B).
+def _speakers(identifiers: Array) -> Array:
+    """Of all slots with the same identifier, one that stands for them.
 
     Args:
-        left: bool (C, K, B), which neighbours were left before.
-        block: `Neighborhoods` (C, K, B).
-        number: int () of that channel.
+        identifiers: int32 (S,), -1 for none.
+
+    Returns:
+        int32 (S,), a slot; S where there is no identifier.
     """
-    channel = Neighborhoods(block.indices[number], block.strengths[number].astype(jnp.int8))
-    return left & (strengths_of(block.indices, channel) == 0)
+    size = len(identifiers)
+    slots = jnp.arange(size, dtype=jnp.int32)
+    windows, places = identifiers >> _BITS, (identifiers & 2**_BITS - 1).astype(jnp.uint32)
+    last = jnp.max(windows, initial=-1)
+
+    def is_left(carry: tuple[Array, Array]) -> Array:
+        return carry[0] <= last
+
+    def mark(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        window, speakers = carry
+        is_here = windows == window
+        marked = jnp.zeros(2**_BITS, jnp.int32)
+        marked = marked.at[jnp.where(is_here, places, 2**_BITS)].set(slots, mode="drop")
+        found = marked.at[places].get(mode="promise_in_bounds")
+        return window + 1, jnp.where(is_here, found, speakers)
+
+    start = jnp.int32(0), jnp.full(size, size, jnp.int32)
+    return jax.lax.while_loop(is_left, mark, start)[1]
