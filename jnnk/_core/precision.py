@@ -30,6 +30,12 @@ def contract(formula: str, *arrays: jax.Array) -> jax.Array:
     return jnp.einsum(formula, *arrays, precision=jax.lax.Precision.HIGHEST)
 
 
+def exact_counts(formula: str, *tables: jax.Array) -> jax.Array:
+    """`contract` of tables of ones and zeros in bfloat16, float32: exact where sums are < 2^24."""
+    precision = jax.lax.Precision.HIGHEST
+    return jnp.einsum(formula, *tables, precision=precision, preferred_element_type=jnp.float32)
+
+
 def row_sums(rows: jax.Array) -> jax.Array:
     """The sum (N,) of each row of (N, D), the same numbers in a part of the rows as in all.
 

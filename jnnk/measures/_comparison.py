@@ -1,11 +1,13 @@
 """Every two channels compared image by image, and the means of it over images.
 
 The work is ``C^2 Q K^2`` comparisons of identifiers, made directly, with images in the innermost
-axis of a block: memory is that of a block and of the answer, whatever the number of points.
+axis of a block: memory is that of a block and of the answer, whatever the number of points. Sets in
+many channels are counted otherwise, see `jnnk.measures._membership`.
 """
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +18,18 @@ from jnnk._core.precision import contract
 from jnnk.measures._neighborhoods import Neighborhoods, strengths_of
 from jnnk.measures._overlap_kinds import OverlapKind, ratio
 
-#: From a block of one graph, `Neighborhoods` (C, K, B), and the same block of another, (C', K', B),
-#: to the values (C, C', B) and whether they count.
-Comparison = Callable[[Neighborhoods, Neighborhoods], tuple[Array, Array]]
+
+class Comparison(NamedTuple):
+    """A way of comparing every channel of one graph with every channel of another.
+
+    Attributes:
+        values: from a block of one graph, `Neighborhoods` (C, K, B), and the same block of the
+            other, (C', K', B), to the similarities and whether they count.
+        axes: the order of the axes of these: c, d and b for C, C' and B.
+    """
+
+    values: Callable[[Neighborhoods, Neighborhoods], tuple[Array, Array]]
+    axes: str = "cdb"
 
 
 def comparison(kind: OverlapKind, *, num_candidates: int | None = None) -> Comparison:
@@ -50,7 +61,7 @@ def comparison(kind: OverlapKind, *, num_candidates: int | None = None) -> Compa
 
         return typed_jax.lax_map(with_others, block)
 
-    return compare
+    return Comparison(compare)
 
 
 def means_over_images(
@@ -59,7 +70,7 @@ def means_over_images(
     """Means of a comparison over the images that count, for several samples of the images.
 
     Args:
-        compare: see `Comparison`.
+        compare: how.
         blocks: `Neighborhoods` (number of blocks, C, K, B) of Q images, from `split_blocks`.
         other_blocks: (number of blocks, C', K', B) of the same images.
         samples: (R, Q), how often each image counts in each sample.
@@ -78,8 +89,8 @@ def means_over_images(
         totals: tuple[Array, Array], block: tuple[Neighborhoods, Neighborhoods, Array]
     ) -> tuple[tuple[Array, Array], None]:
         own, others, sample = block
-        value, counted = compare(own, others)
-        weigh = partial(contract, "rb,cdb->rcd", sample)
+        value, counted = compare.values(own, others)
+        weigh = partial(contract, f"rb,{compare.axes}->rcd", sample)
         return (totals[0] + weigh(value), totals[1] + weigh(counted.astype(value.dtype))), None
 
     (summed, counted), _ = jax.lax.scan(add, (zeros, zeros), (blocks, other_blocks, samples))

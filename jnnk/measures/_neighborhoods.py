@@ -12,6 +12,10 @@ from jax import Array
 from jnnk._core.whole_numbers import whole_number
 from jnnk.graphs import NNKGraph
 
+# XLA's CPU compiler turns comparisons with so few neighbours (below the second number) into scalar
+# code, five times as slow as those with more; they are filled up, unless there are fewer still.
+_FEW = range(6, 16)
+
 
 class Neighborhoods(NamedTuple):
     """Neighbourhoods of images in C channels, with images in the last axis.
@@ -65,17 +69,18 @@ def split_blocks(indices: Array, strengths: Array, block_size: int) -> Neighborh
         block_size: B.
 
     Returns:
-        `Neighborhoods` (number of blocks, C, K, B); images without neighbours fill up the last
-        block.
+        `Neighborhoods` (number of blocks, C, K', B), where K' is K or, of few, 16; images without
+        neighbours fill up the last block, and candidates that are none the neighbourhoods.
     """
     block_size = whole_number("block_size", block_size)
     num_channels, num_queries, num_neighbors = indices.shape
     number = -(-num_queries // block_size)
-    padding = ((0, 0), (0, number * block_size - num_queries), (0, 0))
+    missing = _FEW.stop - num_neighbors if num_neighbors in _FEW else 0
+    padding = ((0, 0), (0, number * block_size - num_queries), (0, missing))
 
     def split(array: Array) -> Array:
         array = jnp.pad(array, padding)
-        array = array.reshape(num_channels, number, block_size, num_neighbors)
+        array = array.reshape(num_channels, number, block_size, num_neighbors + missing)
         return array.transpose(1, 0, 3, 2)
 
     return Neighborhoods(split(indices), split(strengths))

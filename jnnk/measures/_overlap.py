@@ -14,7 +14,8 @@ from jaxtyping import Float
 
 from jnnk._core import typed_jax
 from jnnk.graphs import NNKGraph
-from jnnk.measures._comparison import comparison, means_over_images
+from jnnk.measures._comparison import Comparison, comparison, means_over_images
+from jnnk.measures._membership import FEWEST_CHANNELS, LARGEST, table_comparison
 from jnnk.measures._neighborhoods import (
     Neighborhoods,
     check_channels,
@@ -23,6 +24,10 @@ from jnnk.measures._neighborhoods import (
     support_weights,
 )
 from jnnk.measures._overlap_kinds import OverlapKind, overlap_kind
+
+# Pairs of channels whose values are held at once for each sample of the images, where neighbours
+# are counted in tables: about what a third-level cache holds.
+_TABLE_PAIRS = 2**22
 
 
 @typed_jax.jit(static_argnames=("kind", "block_size"))
@@ -105,7 +110,7 @@ def overlap_by_image(
     compare = comparison(overlap_kind(kind))
 
     def values(block: Neighborhoods) -> Array:
-        value, counted = compare(block, block)
+        value, counted = compare.values(block, block)
         return jnp.where(counted, value, jnp.nan)
 
     images = jnp.moveaxis(typed_jax.lax_map(values, blocks), -1, 1)
@@ -153,13 +158,8 @@ def cross_overlap(
         raise ValueError(
             f"other: expected a graph of the same {num_images} images, got one of {num_others}"
         )
-    weights, other_weights = support_weights(graph), support_weights(other)
-    blocks = _blocks(graph, weights, overlap_kind(kind), block_size)
-    other_blocks = _blocks(other, other_weights, overlap_kind(kind), block_size)
-    every_image = jnp.ones((1, num_images), weights.dtype)
-    compare = comparison(overlap_kind(kind))
-    means = means_over_images(compare, blocks, other_blocks, every_image)[0]
-    return jnp.where(dead_pairs(weights, other_weights), jnp.nan, means)
+    every_image = jnp.ones((1, num_images), graph.weights.dtype)
+    return _means(graph, other, every_image, kind=overlap_kind(kind), block_size=block_size)[0]
 
 
 @typed_jax.jit(static_argnames=("kind", "block_size"))
@@ -184,10 +184,38 @@ def weighted_overlap(
         ValueError: as `channel_overlap`.
     """
     check_channels(graph)
-    weights = support_weights(graph)
-    blocks = _blocks(graph, weights, overlap_kind(kind), block_size)
-    means = means_over_images(comparison(overlap_kind(kind)), blocks, blocks, multiplicities)
-    return jnp.where(dead_pairs(weights, weights), jnp.nan, means)
+    return _means(graph, graph, multiplicities, kind=overlap_kind(kind), block_size=block_size)
+
+
+def _means(
+    graph: NNKGraph, other: NNKGraph, samples: Array, *, kind: OverlapKind, block_size: int
+) -> Array:
+    """`cross_overlap` of two graphs, for each sample of the images: (R, C, C')."""
+    weights, other_weights = support_weights(graph), support_weights(other)
+
+    def means_by(compare: Comparison, block_size: int) -> Array:
+        blocks = _blocks(graph, weights, kind, block_size)
+        other_blocks = _blocks(other, other_weights, kind, block_size)
+        return means_over_images(compare, blocks, other_blocks, samples)
+
+    def by_comparing() -> Array:
+        return means_by(comparison(kind), block_size)
+
+    def by_tables() -> Array:
+        held = max(1, _TABLE_PAIRS * len(samples) // (len(weights) * len(other_weights)))
+        return means_by(table_comparison(kind), min(held, block_size))
+
+    if not kind.is_of_sets or min(len(weights), len(other_weights)) < FEWEST_CHANNELS:
+        means = by_comparing()
+    else:
+        largest = jnp.maximum(
+            *(
+                jnp.max(jnp.where(theta > 0, indices, -1), initial=-1)
+                for theta, indices in ((weights, graph.indices), (other_weights, other.indices))
+            )
+        )
+        means = typed_jax.cond(largest < LARGEST, by_tables, by_comparing)
+    return jnp.where(dead_pairs(weights, other_weights), jnp.nan, means)
 
 
 def _blocks(graph: NNKGraph, weights: Array, kind: OverlapKind, block_size: int) -> Neighborhoods:

@@ -22,6 +22,11 @@ class OverlapKind(NamedTuple):
     combine: Callable[[Array, Array], Array]
     similarity: Callable[[Array, Array, Array], Array]
 
+    @property
+    def is_of_sets(self) -> bool:
+        """Whether neighbours only count, whatever their weights."""
+        return self.strength is _indicator
+
 
 def ratio(numerator: Array, denominator: Array, *, otherwise: float = 0.0) -> Array:
     """``numerator / denominator``, and ``otherwise`` (no NaN in the gradient) over zero."""
