@@ -41,7 +41,7 @@ CALLS = {
     "channel_overlap": (partial(jnnk.channel_overlap, CHANNELS), {"block_size": 8}),
     "cross_overlap": (partial(jnnk.cross_overlap, CHANNELS, CHANNELS), {"block_size": 8}),
     "weighted_overlap": (
-        partial(weighted_overlap, CHANNELS, jnp.ones((1, 40))), {"block_size": 8}
+        partial(weighted_overlap, CHANNELS, CHANNELS, jnp.ones((1, 40))), {"block_size": 8}
     ),
     "chance_overlap": (
         partial(measures.chance_overlap, CHANNELS), {"num_candidates": 39, "block_size": 8}

@@ -4,15 +4,20 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float
 
 from jnnk._core import typed_jax
 from jnnk._core.whole_numbers import whole_number
 from jnnk.graphs import NNKGraph
-from jnnk.measures._neighborhoods import check_channels
-from jnnk.measures._overlap import weighted_overlap
-from jnnk.measures._statistics import NUM_RESAMPLES
+from jnnk.measures._neighborhoods import check_channels, degrees
+from jnnk.measures._overlap import overlap_and_sums, weighted_overlap
+from jnnk.measures._statistics import NUM_RESAMPLES, MeanInterval
+
+_LIMITS = (0.025, 0.975)
+# Numbers that `layer_overlap` holds at once of all samples.
+_PART = 2**26
 
 
 class OverlapInterval(NamedTuple):
@@ -62,7 +67,7 @@ def overlap_resamples(
     num_resamples = whole_number("num_resamples", num_resamples)
     drawn = _multiplicities(key, graph.weights.shape[1], num_resamples)
     samples = drawn.astype(graph.weights.dtype)
-    return weighted_overlap(graph, samples, kind=kind, block_size=block_size)
+    return weighted_overlap(graph, graph, samples, kind=kind, block_size=block_size)
 
 
 @typed_jax.jit(static_argnames=("kind", "num_resamples", "level", "block_size"))
@@ -107,6 +112,46 @@ def overlap_interval(
     overlap, (pairs_lower, pairs_upper) = pairs[0], pair_limits
     mean, (mean_lower, mean_upper) = layer[0], layer_limits
     return OverlapInterval(overlap, pairs_lower, pairs_upper, mean, mean_lower, mean_upper)
+
+
+def layer_overlap(graph: NNKGraph, key: Array) -> tuple[np.ndarray, MeanInterval]:
+    """`overlap_interval` without the pairs' own intervals, of whatever many channels.
+
+    Args:
+        graph: leading axis C, as for `channel_overlap`.
+        key: a JAX random key.
+
+    Returns:
+        The overlap (C, C) and its mean over the pairs of different live channels, NaN without any.
+    """
+    speaks = np.asarray(degrees(graph.weights) > 0)
+    live = speaks.any(1)
+    pairs = live[:, None] & live & ~np.eye(len(live), dtype=bool)
+    drawn = _multiplicities(key, graph.weights.shape[1], NUM_RESAMPLES)
+    if speaks[live].all():
+        # Every image counts for every pair, so that means over pairs may come before those over
+        # images.
+        overlap, sums = overlap_and_sums(graph, jnp.asarray(pairs, graph.weights.dtype))
+        sums = np.asarray(drawn, np.float64) @ np.asarray(sums, np.float64) / speaks.shape[1]
+    else:
+        overlap, sums = _in_parts(graph, drawn.astype(graph.weights.dtype), pairs)
+    if not pairs.any():
+        return np.asarray(overlap), MeanInterval(np.nan, np.nan, np.nan)
+    mean, *resampled = (sums / pairs.sum()).tolist()
+    return np.asarray(overlap), MeanInterval(mean, *np.quantile(resampled, _LIMITS).tolist())
+
+
+def _in_parts(graph: NNKGraph, samples: Array, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The overlap in the first sample, (C, C), and sums over pairs in each sample, (R,)."""
+    size = max(1, _PART // (len(samples) * len(pairs)))
+    overlap, sums = [], np.zeros(len(samples))
+    for start in range(0, len(pairs), size):
+        part = slice(start, start + size)
+        rows: NNKGraph = jax.tree.map(lambda field: field[part], graph)  # noqa: B023
+        values = np.asarray(weighted_overlap(rows, graph, samples))
+        overlap.append(values[0])
+        sums += np.where(pairs[part], values, 0).sum((1, 2), dtype=np.float64)
+    return np.concatenate(overlap), sums
 
 
 @typed_jax.jit(static_argnames=("num_queries", "num_resamples"))

@@ -60,7 +60,7 @@ def chance_overlap(
     if kind in ("weighted", "cosine"):
         compare = comparison(overlap_kind(kind), num_candidates=max(num_candidates, 1))
         every_image = jnp.ones((1, weights.shape[1]), weights.dtype)
-        expected = means_over_images(compare, blocks, blocks, every_image)[0]
+        expected = means_over_images(compare, blocks, blocks, every_image).of_pairs[0]
     else:
         expected = _means_by_degree(blocks.strengths, num_candidates, kind)
     return jnp.where(unknown, jnp.nan, expected)

@@ -64,9 +64,26 @@ def comparison(kind: OverlapKind, *, num_candidates: int | None = None) -> Compa
     return Comparison(compare)
 
 
+class Means(NamedTuple):
+    """Means of a comparison over images, and over pairs of channels.
+
+    Attributes:
+        of_pairs: (R, C, C'), over the images that count, in each sample; NaN where none does.
+        of_images: (Q,), each image's weighted sum over pairs; None without weights.
+    """
+
+    of_pairs: Array
+    of_images: Array | None
+
+
 def means_over_images(
-    compare: Comparison, blocks: Neighborhoods, other_blocks: Neighborhoods, samples: Array
-) -> Array:
+    compare: Comparison,
+    blocks: Neighborhoods,
+    other_blocks: Neighborhoods,
+    samples: Array,
+    *,
+    pairs: Array | None = None,
+) -> Means:
     """Means of a comparison over the images that count, for several samples of the images.
 
     Args:
@@ -74,24 +91,28 @@ def means_over_images(
         blocks: `Neighborhoods` (number of blocks, C, K, B) of Q images, from `split_blocks`.
         other_blocks: (number of blocks, C', K', B) of the same images.
         samples: (R, Q), how often each image counts in each sample.
+        pairs: (C, C'), weights of the pairs in the sum of an image.
 
     Returns:
-        (R, C, C'), NaN where no image counts.
+        `Means`.
     """
     number, num_channels, _, block_size = blocks.strengths.shape
-    padding = number * block_size - samples.shape[1]
-    samples = jnp.pad(samples, ((0, 0), (0, padding)))
+    num_images = samples.shape[1]
+    samples = jnp.pad(samples, ((0, 0), (0, number * block_size - num_images)))
     samples = samples.reshape(len(samples), number, block_size).transpose(1, 0, 2)
     shape = (samples.shape[1], num_channels, other_blocks.strengths.shape[1])
     zeros = jnp.zeros(shape, blocks.strengths.dtype)
 
     def add(
         totals: tuple[Array, Array], block: tuple[Neighborhoods, Neighborhoods, Array]
-    ) -> tuple[tuple[Array, Array], None]:
+    ) -> tuple[tuple[Array, Array], Array | None]:
         own, others, sample = block
         value, counted = compare.values(own, others)
         weigh = partial(contract, f"rb,{compare.axes}->rcd", sample)
-        return (totals[0] + weigh(value), totals[1] + weigh(counted.astype(value.dtype))), None
+        images = None if pairs is None else contract(f"cd,{compare.axes}->b", pairs, value)
+        return (totals[0] + weigh(value), totals[1] + weigh(counted.astype(value.dtype))), images
 
-    (summed, counted), _ = jax.lax.scan(add, (zeros, zeros), (blocks, other_blocks, samples))
-    return ratio(summed, counted, otherwise=jnp.nan)
+    start = (zeros, zeros)
+    (summed, counted), images = jax.lax.scan(add, start, (blocks, other_blocks, samples))
+    of_images = None if images is None else images.reshape(-1)[:num_images]
+    return Means(ratio(summed, counted, otherwise=jnp.nan), of_images)

@@ -9,14 +9,12 @@ from jaxtyping import Float, Integer
 
 from jnnk._core.arrays import ArrayLike
 from jnnk.graphs import NNKGraph
-from jnnk.measures._bootstrap import overlap_resamples
+from jnnk.measures._bootstrap import layer_overlap
 from jnnk.measures._chance import chance_overlap
 from jnnk.measures._dimension import intrinsic_dimension, nnk_degree
 from jnnk.measures._interpolation import error_rate, label_vote, loo_error
 from jnnk.measures._redundancy import redundancy_by_image
 from jnnk.measures._statistics import MeanInterval, mean_interval
-
-_LIMITS = (0.025, 0.975)
 
 
 class ChannelMeasures(NamedTuple):
@@ -91,8 +89,8 @@ def measure_graphs(
     """
     if not len(labels):
         raise ValueError("labels: expected those of at least one image, got none")
-    resamples = np.asarray(overlap_resamples(channels, jax.random.key(0)))
-    live = np.isfinite(np.diagonal(resamples[0]))  # the first is of the images themselves
+    overlap, mean_overlap = layer_overlap(channels, jax.random.key(0))
+    live = np.isfinite(np.diagonal(overlap))
     chance = np.asarray(chance_overlap(channels, num_candidates=len(labels) - 1))
     degrees = np.asarray(nnk_degree(channels))
     errors = np.asarray(loo_error(channels, labels, num_classes))
@@ -101,8 +99,8 @@ def measure_graphs(
     measures = LayerMeasures(
         channels=len(live),
         dead_channels=int((~live).sum()),
-        overlap=_interval_of_pairs(resamples, live),
-        overlap_by_chance=float(_mean_of_pairs(chance, live)),
+        overlap=mean_overlap,
+        overlap_by_chance=_mean_of_pairs(chance, live),
         redundancy=mean_interval(np.asarray(redundancy_by_image(channels))),
         channel_degree=_channel_degree(degrees, live),
         degree=mean_interval(np.asarray(dimension.degree)),
@@ -114,19 +112,12 @@ def measure_graphs(
         converged=_mean(np.asarray(channels.converged)),
         ambiguous=_ambiguous_share(channels),
     )
-    return measures, ChannelMeasures(resamples[0], degrees.mean(axis=-1), errors)
+    return measures, ChannelMeasures(overlap, degrees.mean(axis=-1), errors)
 
 
-def _mean_of_pairs(matrices: np.ndarray, live: np.ndarray) -> np.ndarray:
-    """Mean over the pairs of two different live channels, (...,) for (..., C, C)."""
-    pairs = matrices[..., ~np.eye(len(live), dtype=bool) & live & live[:, None]]
-    return pairs.mean(-1) if pairs.size else np.full(matrices.shape[:-2], np.nan)
-
-
-def _interval_of_pairs(resamples: np.ndarray, live: np.ndarray) -> MeanInterval:
-    """The mean overlap of live channels from `overlap_resamples`, (1 + R, C, C)."""
-    mean, *resampled = _mean_of_pairs(resamples, live).tolist()
-    return MeanInterval(mean, *np.quantile(resampled, _LIMITS).tolist())
+def _mean_of_pairs(matrix: np.ndarray, live: np.ndarray) -> float:
+    """Mean over the pairs of two different live channels, of (C, C)."""
+    return _mean(matrix[~np.eye(len(live), dtype=bool) & live & live[:, None]])
 
 
 def _channel_degree(degrees: np.ndarray, live: np.ndarray) -> MeanInterval:

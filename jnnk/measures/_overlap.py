@@ -13,8 +13,9 @@ from jax import Array
 from jaxtyping import Float
 
 from jnnk._core import typed_jax
+from jnnk._core.whole_numbers import whole_number
 from jnnk.graphs import NNKGraph
-from jnnk.measures._comparison import Comparison, comparison, means_over_images
+from jnnk.measures._comparison import Comparison, Means, comparison, means_over_images
 from jnnk.measures._membership import FEWEST_CHANNELS, LARGEST, table_comparison
 from jnnk.measures._neighborhoods import (
     Neighborhoods,
@@ -82,7 +83,7 @@ def channel_overlap(
     """
     check_channels(graph)
     every_image = jnp.ones((1, graph.weights.shape[1]), graph.weights.dtype)
-    return weighted_overlap(graph, every_image, kind=kind, block_size=block_size)[0]
+    return weighted_overlap(graph, graph, every_image, kind=kind, block_size=block_size)[0]
 
 
 @typed_jax.jit(static_argnames=("kind", "block_size"))
@@ -159,49 +160,73 @@ def cross_overlap(
             f"other: expected a graph of the same {num_images} images, got one of {num_others}"
         )
     every_image = jnp.ones((1, num_images), graph.weights.dtype)
-    return _means(graph, other, every_image, kind=overlap_kind(kind), block_size=block_size)[0]
+    return weighted_overlap(graph, other, every_image, kind=kind, block_size=block_size)[0]
 
 
 @typed_jax.jit(static_argnames=("kind", "block_size"))
 def weighted_overlap(
-    graph: NNKGraph, multiplicities: Array, *, kind: str = "jaccard", block_size: int = 128
+    graph: NNKGraph,
+    other: NNKGraph,
+    multiplicities: Array,
+    *,
+    kind: str = "jaccard",
+    block_size: int = 128,
 ) -> Array:
-    """`channel_overlap` as if every image were there several times or not at all.
+    """`cross_overlap` as if every image were there several times or not at all.
 
     All samples come from one pass over the images, as a product of the multiplicities with the
     values of each block.
 
     Args:
-        graph: leading axis C, as for `channel_overlap`.
+        graph: leading axis C, as for `cross_overlap`.
+        other: leading axis C', the same images.
         multiplicities: (R, Q), at least 0: how often each image counts in each of R samples.
         kind: which comparison.
         block_size: images compared at once.
 
     Returns:
-        (R, C, C); NaN for dead channels, and where a sample has no image that says anything.
+        (R, C, C'); NaN for dead channels, and where a sample has no image that says anything.
 
     Raises:
         ValueError: as `channel_overlap`.
     """
     check_channels(graph)
-    return _means(graph, graph, multiplicities, kind=overlap_kind(kind), block_size=block_size)
+    kind_, block_size = overlap_kind(kind), whole_number("block_size", block_size)
+    return _means(graph, other, multiplicities, kind=kind_, block_size=block_size).of_pairs
+
+
+@typed_jax.jit(static_argnames=("kind", "block_size"))
+def overlap_and_sums(
+    graph: NNKGraph, pairs: Array, *, kind: str = "jaccard", block_size: int = 128
+) -> tuple[Array, Array]:
+    """`channel_overlap`, and what it is the mean of, summed over pairs with weights (C, C): (Q,)."""
+    every_image = jnp.ones((1, graph.weights.shape[1]), graph.weights.dtype)
+    options = {"kind": overlap_kind(kind), "block_size": block_size}
+    means = _means(graph, graph, every_image, pairs=pairs, **options)
+    return means.of_pairs[0], jnp.asarray(means.of_images)
 
 
 def _means(
-    graph: NNKGraph, other: NNKGraph, samples: Array, *, kind: OverlapKind, block_size: int
-) -> Array:
-    """`cross_overlap` of two graphs, for each sample of the images: (R, C, C')."""
+    graph: NNKGraph,
+    other: NNKGraph,
+    samples: Array,
+    *,
+    kind: OverlapKind,
+    block_size: int,
+    pairs: Array | None = None,
+) -> Means:
+    """`Means` of the comparison of two graphs, NaN of pairs with dead channels."""
     weights, other_weights = support_weights(graph), support_weights(other)
 
-    def means_by(compare: Comparison, block_size: int) -> Array:
+    def means_by(compare: Comparison, block_size: int) -> Means:
         blocks = _blocks(graph, weights, kind, block_size)
         other_blocks = _blocks(other, other_weights, kind, block_size)
-        return means_over_images(compare, blocks, other_blocks, samples)
+        return means_over_images(compare, blocks, other_blocks, samples, pairs=pairs)
 
-    def by_comparing() -> Array:
+    def by_comparing() -> Means:
         return means_by(comparison(kind), block_size)
 
-    def by_tables() -> Array:
+    def by_tables() -> Means:
         held = max(1, _TABLE_PAIRS * len(samples) // (len(weights) * len(other_weights)))
         return means_by(table_comparison(kind), min(held, block_size))
 
@@ -215,7 +240,8 @@ def _means(
             )
         )
         means = typed_jax.cond(largest < LARGEST, by_tables, by_comparing)
-    return jnp.where(dead_pairs(weights, other_weights), jnp.nan, means)
+    is_dead = dead_pairs(weights, other_weights)
+    return means._replace(of_pairs=jnp.where(is_dead, jnp.nan, means.of_pairs))
 
 
 def _blocks(graph: NNKGraph, weights: Array, kind: OverlapKind, block_size: int) -> Neighborhoods:
