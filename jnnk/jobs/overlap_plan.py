@@ -145,7 +145,9 @@ def _measure(
     rates = Rates(
         query=query,
         query_dimension=query_dimension,
-        pair=pair_seconds(max(shape[-1] for shape in shapes.values()), config.neighbors),
+        pair=pair_seconds(
+            max(shape[-1] for shape in shapes.values()), config.neighbors, num_images=len(images)
+        ),
         image=again / len(batch),
         network=max(network - again, 0.0),
         layer=max(compiling - measuring, 0.0),

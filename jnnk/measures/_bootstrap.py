@@ -1,5 +1,6 @@
 """How far channel overlap depends on the images that were seen: bootstrap over images."""
 
+import operator
 from typing import NamedTuple
 
 import jax
@@ -124,9 +125,9 @@ def layer_overlap(graph: NNKGraph, key: Array) -> tuple[np.ndarray, MeanInterval
     Returns:
         The overlap (C, C) and its mean over the pairs of different live channels, NaN without any.
     """
-    speaks = np.asarray(degrees(graph.weights) > 0)
-    live = speaks.any(1)
-    pairs = live[:, None] & live & ~np.eye(len(live), dtype=bool)
+    speaks = np.asarray(degrees(graph.weights)) > 0
+    live: np.ndarray = np.any(speaks, axis=1)
+    pairs: np.ndarray = live[:, None] & live & ~np.eye(len(live), dtype=bool)
     drawn = _multiplicities(key, graph.weights.shape[1], NUM_RESAMPLES)
     if speaks[live].all():
         # Every image counts for every pair, so that means over pairs may come before those over
@@ -144,10 +145,11 @@ def layer_overlap(graph: NNKGraph, key: Array) -> tuple[np.ndarray, MeanInterval
 def _in_parts(graph: NNKGraph, samples: Array, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The overlap in the first sample, (C, C), and sums over pairs in each sample, (R,)."""
     size = max(1, _PART // (len(samples) * len(pairs)))
-    overlap, sums = [], np.zeros(len(samples))
+    overlap: list[np.ndarray] = []
+    sums = np.zeros(len(samples))
     for start in range(0, len(pairs), size):
         part = slice(start, start + size)
-        rows: NNKGraph = jax.tree.map(lambda field: field[part], graph)  # noqa: B023
+        rows: NNKGraph = jax.tree.map(operator.itemgetter(part), graph)
         values = np.asarray(weighted_overlap(rows, graph, samples))
         overlap.append(values[0])
         sums += np.where(pairs[part], values, 0).sum((1, 2), dtype=np.float64)

@@ -225,16 +225,32 @@ def _two_nn(logs: Array, valid: Array, *, discard: float) -> Array:
     return jnp.where(enough, slope, jnp.nan)
 
 
+@typed_jax.jit
+def inverse_dimensions(graph: NNKGraph) -> Array:
+    """The inverse of each image's own dimension by maximum likelihood, (..., Q).
+
+    `maximum_likelihood_dimension` is the inverse of their mean. NaN for images with fewer than two
+    neighbours that do not coincide with them.
+    """
+    inverse, usable = _inverses(*_logs(graph.distances))
+    return jnp.where(usable, inverse, jnp.nan)
+
+
 def _maximum_likelihood(logs: Array, valid: Array) -> Array:
     """`maximum_likelihood_dimension` from the logarithms of the distances."""
+    inverse, usable = _inverses(logs, valid)
+    return 1 / jnp.mean(inverse, axis=-1, where=usable)
+
+
+def _inverses(logs: Array, valid: Array) -> tuple[Array, Array]:
+    """The inverse dimension at each query, (..., Q), and where there is one."""
     # By its place, since a GPU may round logarithms otherwise where a maximum is derived.
     place = jnp.argmax(jnp.where(valid, logs, -jnp.inf), axis=-1, keepdims=True)
     farthest = jnp.take_along_axis(logs, place, axis=-1)
     number = valid.sum(-1).astype(logs.dtype)
     usable = number >= 2
     total = jnp.sum(jnp.where(valid, farthest - logs, 0), axis=-1)
-    inverse = jnp.where(usable, total, 0) / jnp.where(usable, number - 1, 1)
-    return 1 / jnp.mean(inverse, axis=-1, where=usable)
+    return jnp.where(usable, total, 0) / jnp.where(usable, number - 1, 1), usable
 
 
 def _logs(lengths: Array) -> tuple[Array, Array]:

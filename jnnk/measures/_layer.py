@@ -4,14 +4,13 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax import Array
 from jaxtyping import Float, Integer
 
 from jnnk._core.arrays import ArrayLike
 from jnnk.graphs import NNKGraph
 from jnnk.measures._bootstrap import layer_overlap
 from jnnk.measures._chance import chance_overlap
-from jnnk.measures._dimension import intrinsic_dimension, nnk_degree
+from jnnk.measures._dimension import intrinsic_dimension, inverse_dimensions, nnk_degree
 from jnnk.measures._interpolation import error_rate, label_vote, loo_error
 from jnnk.measures._redundancy import redundancy_by_image
 from jnnk.measures._statistics import MeanInterval, mean_interval
@@ -129,12 +128,7 @@ def _channel_degree(degrees: np.ndarray, live: np.ndarray) -> MeanInterval:
 
 def _dimension_interval(whole: NNKGraph) -> MeanInterval:
     """The maximum-likelihood dimension: the inverse of the mean of the images' inverse ones."""
-
-    def batches_of_one(field: Array) -> Array:
-        return field[:, None]
-
-    alone: NNKGraph = jax.tree.map(batches_of_one, whole)
-    inverse = mean_interval(1 / np.asarray(intrinsic_dimension(alone).mle))
+    inverse = mean_interval(np.asarray(inverse_dimensions(whole)))
     mean, upper, lower = (1 / value if value else np.inf for value in inverse)
     return MeanInterval(mean, lower, upper)
 

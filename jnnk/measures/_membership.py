@@ -13,11 +13,11 @@ from jnnk.measures._comparison import Comparison
 from jnnk.measures._neighborhoods import Neighborhoods
 from jnnk.measures._overlap_kinds import OverlapKind
 
-# Identifiers of one table.
-_WIDTH = 1024
+#: Identifiers of one table.
+WIDTH = 1024
 #: Identifiers from which on tables take longer than comparing, about, at K = 25 without units for
 #: bfloat16; and channels below which.
-LARGEST, FEWEST_CHANNELS = 4 * _WIDTH, 128
+LARGEST, FEWEST_CHANNELS = 4 * WIDTH, 128
 
 
 def table_comparison(kind: OverlapKind) -> Comparison:
@@ -38,13 +38,11 @@ def _shared(block: Neighborhoods, others: Neighborhoods) -> Array:
     largest = jnp.maximum(jnp.max(identifiers), jnp.max(other_identifiers))
 
     def is_left(carry: tuple[Array, Array]) -> Array:
-        return carry[0] * _WIDTH <= largest
+        return carry[0] * WIDTH <= largest
 
     def count(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         number, shared = carry
-        rows, columns = (
-            _table(each - number * _WIDTH) for each in (identifiers, other_identifiers)
-        )
+        rows, columns = (_table(each - number * WIDTH) for each in (identifiers, other_identifiers))
         return number + 1, shared + exact_counts("bcn,bdn->bcd", rows, columns)
 
     shape = (len(identifiers), identifiers.shape[1], other_identifiers.shape[1])
@@ -61,5 +59,5 @@ def _table(identifiers: Array) -> Array:
 
     Half precision holds these, and sums of their products are made in float32: nothing is rounded.
     """
-    every = jnp.arange(_WIDTH, dtype=jnp.int32).reshape(1, 1, 1, -1)
+    every = jnp.arange(WIDTH, dtype=jnp.int32).reshape(1, 1, 1, -1)
     return (identifiers[..., None] == every).any(2).astype(jnp.bfloat16)

@@ -26,9 +26,11 @@ from jnnk.measures._neighborhoods import (
 )
 from jnnk.measures._overlap_kinds import OverlapKind, overlap_kind
 
-# Pairs of channels whose values are held at once for each sample of the images, where neighbours
-# are counted in tables: about what a third-level cache holds.
-_TABLE_PAIRS = 2**22
+#: Values of pairs of channels and images held at once for each sample of the images where
+#: neighbours are counted in tables: about what a third-level cache holds.
+TABLE_VALUES = 2**22
+# Elsewhere, and images that keep XLA's loops over them long.
+_VALUES, _FEWEST_IMAGES = 2**25, 32
 
 
 @typed_jax.jit(static_argnames=("kind", "block_size"))
@@ -62,7 +64,7 @@ def channel_overlap(
     Args:
         graph: leading axis C: indices and weights of shape (C, Q, K).
         kind: which comparison.
-        block_size: images compared at once; bounds the memory.
+        block_size: images compared at once, at most; bounds the memory.
 
     Returns:
         (C, C), symmetric.
@@ -133,7 +135,7 @@ def cross_overlap(
         graph: leading axis C: indices and weights of shape (C, Q, K).
         other: leading axis C': (C', Q, K'), the same images in the same order.
         kind: see `channel_overlap`.
-        block_size: images compared at once; bounds the memory.
+        block_size: images compared at once, at most; bounds the memory.
 
     Returns:
         (C, C'); NaN in the rows and columns of dead channels.
@@ -191,18 +193,20 @@ def weighted_overlap(
         ValueError: as `channel_overlap`.
     """
     check_channels(graph)
-    kind_, block_size = overlap_kind(kind), whole_number("block_size", block_size)
-    return _means(graph, other, multiplicities, kind=kind_, block_size=block_size).of_pairs
+    block_size = whole_number("block_size", block_size)
+    means = _means(graph, other, multiplicities, kind=overlap_kind(kind), block_size=block_size)
+    return means.of_pairs
 
 
 @typed_jax.jit(static_argnames=("kind", "block_size"))
 def overlap_and_sums(
     graph: NNKGraph, pairs: Array, *, kind: str = "jaccard", block_size: int = 128
 ) -> tuple[Array, Array]:
-    """`channel_overlap`, and what it is the mean of, summed over pairs with weights (C, C): (Q,)."""
+    """`channel_overlap`, and (Q,) the sum of an image's values over pairs with weights (C, C)."""
     every_image = jnp.ones((1, graph.weights.shape[1]), graph.weights.dtype)
-    options = {"kind": overlap_kind(kind), "block_size": block_size}
-    means = _means(graph, graph, every_image, pairs=pairs, **options)
+    means = _means(
+        graph, graph, every_image, kind=overlap_kind(kind), block_size=block_size, pairs=pairs
+    )
     return means.of_pairs[0], jnp.asarray(means.of_images)
 
 
@@ -223,12 +227,15 @@ def _means(
         other_blocks = _blocks(other, other_weights, kind, block_size)
         return means_over_images(compare, blocks, other_blocks, samples, pairs=pairs)
 
+    num_pairs = max(1, len(weights) * len(other_weights))
+
     def by_comparing() -> Means:
-        return means_by(comparison(kind), block_size)
+        images = images_at_once(num_pairs, num_samples=len(samples), block_size=block_size)
+        return means_by(comparison(kind), images)
 
     def by_tables() -> Means:
-        held = max(1, _TABLE_PAIRS * len(samples) // (len(weights) * len(other_weights)))
-        return means_by(table_comparison(kind), min(held, block_size))
+        images = max(1, TABLE_VALUES * len(samples) // num_pairs)
+        return means_by(table_comparison(kind), min(images, block_size))
 
     if not kind.is_of_sets or min(len(weights), len(other_weights)) < FEWEST_CHANNELS:
         means = by_comparing()
@@ -242,6 +249,11 @@ def _means(
         means = typed_jax.cond(largest < LARGEST, by_tables, by_comparing)
     is_dead = dead_pairs(weights, other_weights)
     return means._replace(of_pairs=jnp.where(is_dead, jnp.nan, means.of_pairs))
+
+
+def images_at_once(num_pairs: int, *, num_samples: int = 1, block_size: int = 128) -> int:
+    """Images compared at once where identifiers are compared, of so many pairs of channels."""
+    return min(block_size, max(_FEWEST_IMAGES, _VALUES * num_samples // num_pairs))
 
 
 def _blocks(graph: NNKGraph, weights: Array, kind: OverlapKind, block_size: int) -> Neighborhoods:

@@ -1,6 +1,6 @@
 """What channel-wise graphs of a layer take: bytes by arithmetic, seconds from measured rates.
 
-Bytes are those of the arrays that `jnnk.graphs.nnk_graph`, `jnnk.measures.overlap_resamples` and
+Bytes are those of the arrays that `jnnk.graphs.nnk_graph`, `jnnk.measures.channel_overlap` and
 `jnnk.measures.label_vote` hold at their largest, in terms of the constants they themselves go
 by. Nothing here measures anything.
 """
@@ -11,11 +11,14 @@ from typing import NamedTuple
 from jnnk.graphs._qp.chunks import gram_queries, queries_of_device
 from jnnk.graphs._search.shortlists import shortlist_length
 from jnnk.graphs._weights import LOCAL_QUERIES
+from jnnk.measures._membership import FEWEST_CHANNELS, WIDTH
+from jnnk.measures._overlap import TABLE_VALUES, images_at_once
 from jnnk.parallel._streams import STREAMS
 
 _WORD = 4  # bytes of a float32 or int32
-_QUERY_BLOCK, _IMAGE_BLOCK = 256, 128  # defaults of the graph's and the overlap's block_size
+_QUERY_BLOCK = 256  # default of the graph's block_size
 _RESAMPLES = 201  # those of the bootstrap, and the sample itself
+_MATRICES = 6  # of all pairs of channels that the overlap holds, counts and sums
 
 
 class GraphBytes(NamedTuple):
@@ -111,7 +114,7 @@ def graph_bytes(
 
 
 def overlap_bytes(num_images: int, num_channels: int, *, num_neighbors: int) -> int:
-    """The bytes of one `jnnk.measures.overlap_resamples` with its default options.
+    """The bytes of one `jnnk.measures.channel_overlap` and of the interval of its mean.
 
     Args:
         num_images: N.
@@ -120,8 +123,12 @@ def overlap_bytes(num_images: int, num_channels: int, *, num_neighbors: int) -> 
     """
     neighbors = 3 * num_channels * num_images * num_neighbors  # identifiers, strengths, in blocks
     samples = 2 * _RESAMPLES * num_images
-    pairs = num_channels**2 * (_IMAGE_BLOCK + 3 * _RESAMPLES)
-    return (neighbors + samples + pairs) * _WORD
+    num_pairs = num_channels**2
+    values = num_pairs * images_at_once(max(num_pairs, 1))
+    if num_channels >= FEWEST_CHANNELS:
+        # Counts, twice, similarities and whether they count, and tables of half words, twice.
+        values = max(values, TABLE_VALUES * 4 + TABLE_VALUES // num_channels * WIDTH)
+    return (neighbors + samples + _MATRICES * num_pairs + values) * _WORD
 
 
 def vote_bytes(num_images: int, num_classes: int, *, num_neighbors: int) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 
 from jnnk._core.timing import seconds_of
 from jnnk.graphs import NNKGraph, nnk_graph
-from jnnk.measures._bootstrap import overlap_resamples
+from jnnk.measures._bootstrap import layer_overlap
 from jnnk.measures._plan import line_through
 from jnnk.parallel._streams import STREAMS, map_streams
 
@@ -50,18 +50,19 @@ def _query_seconds(num_points: int, dim: int, options: Mapping[str, object]) -> 
     return seconds_of(build) / (STREAMS * queries)
 
 
-def pair_seconds(num_channels: int, num_neighbors: int) -> float:
-    """Seconds an image and pair of channels of the overlap and its resamples.
+def pair_seconds(num_channels: int, num_neighbors: int, *, num_images: int) -> float:
+    """Seconds an image and pair of channels of the overlap and the interval of its mean.
 
     Args:
         num_channels: C.
         num_neighbors: K.
+        num_images: N, which the identifiers of neighbours are below.
     """
     rng = np.random.default_rng(0)
     shape = (num_channels, _IMAGES, num_neighbors)
     weights = jnp.asarray(rng.random(shape, np.float32))
     graph = NNKGraph(
-        indices=jnp.asarray(rng.integers(0, _IMAGES, shape, np.int32)),
+        indices=jnp.asarray(rng.integers(0, num_images, shape, np.int32)),
         weights=weights,
         errors=weights[..., 0],
         kkt_residual=weights[..., 0],
@@ -71,7 +72,7 @@ def pair_seconds(num_channels: int, num_neighbors: int) -> float:
     )
 
     def compare() -> None:
-        jax.block_until_ready(overlap_resamples(graph, jax.random.key(0)))
+        layer_overlap(graph, jax.random.key(0))
 
     compare()  # compiles
     return seconds_of(compare) / (_IMAGES * num_channels**2)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, Int, Real
 
@@ -124,7 +125,7 @@ def redundancy_curve(
         is_covered = covered.at[rows, speakers[:, channel]].get(mode="fill", fill_value=True)
         return (~is_covered).sum(dtype=jnp.int32)
 
-    def choose(carry: _Choice, _: None) -> tuple[_Choice, tuple[Array, Array]]:
+    def choose(carry: _Choice, _: Array) -> tuple[_Choice, tuple[Array, Array]]:
         covered = carry.covered
 
         def is_outdated(carry: tuple[Array, Array]) -> Array:
@@ -213,10 +214,13 @@ def _speakers(identifiers: Array) -> Array:
     size = len(identifiers)
     slots = jnp.arange(size, dtype=jnp.int32)
     windows, places = identifiers >> _BITS, (identifiers & 2**_BITS - 1).astype(jnp.uint32)
-    last = jnp.max(windows, initial=-1)
+    none = np.iinfo(np.int32).max
+
+    def next_after(window: Array | int) -> Array:
+        return jnp.min(jnp.where(windows > window, windows, none), initial=none)
 
     def is_left(carry: tuple[Array, Array]) -> Array:
-        return carry[0] <= last
+        return carry[0] < none
 
     def mark(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         window, speakers = carry
@@ -224,7 +228,7 @@ def _speakers(identifiers: Array) -> Array:
         marked = jnp.zeros(2**_BITS, jnp.int32)
         marked = marked.at[jnp.where(is_here, places, 2**_BITS)].set(slots, mode="drop")
         found = marked.at[places].get(mode="promise_in_bounds")
-        return window + 1, jnp.where(is_here, found, speakers)
+        return next_after(window), jnp.where(is_here, found, speakers)
 
-    start = jnp.int32(0), jnp.full(size, size, jnp.int32)
+    start = next_after(-1), jnp.full(size, size, jnp.int32)
     return jax.lax.while_loop(is_left, mark, start)[1]

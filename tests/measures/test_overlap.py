@@ -11,12 +11,15 @@ from scipy.stats import hypergeom
 from jnnk.graphs import NNKGraph, channelwise_nnk_graph
 from jnnk.measures import (
     OVERLAP_KINDS,
+    _bootstrap,
     chance_overlap,
     channel_overlap,
     cross_overlap,
     overlap_by_image,
     overlap_interval,
 )
+from jnnk.measures._bootstrap import layer_overlap
+from jnnk.measures._membership import FEWEST_CHANNELS, LARGEST
 from jnnk.report.figures.overlap import cross_overlap_map
 
 KINDS = tuple(OVERLAP_KINDS)
@@ -87,6 +90,37 @@ def test_overlap_is_the_formula_on_sets(kind):
     np.testing.assert_allclose(images, expected, rtol=1e-5)
     np.testing.assert_allclose(channel_overlap(graph, kind=kind), nanmean(expected), rtol=1e-5)
     assert np.isnan(np.asarray(channel_overlap(graph, kind=kind))[2]).all()
+
+
+@pytest.mark.parametrize("factor", [1, 40, 100_000])
+def test_of_many_channels_by_tables_and_by_comparing(factor):
+    """Identifiers in one table, in several, and beyond all tables."""
+    graph = make_graph(0, num_channels=FEWEST_CHANNELS, num_images=40, num_neighbors=3)
+    graph = graph._replace(weights=graph.weights.at[5].set(0).at[7, 3:].set(0))
+    far = graph._replace(indices=graph.indices * factor)
+    assert (int(far.indices.max()) < LARGEST) == (factor < 100_000)
+    few = jax.tree.map(lambda field: field[:9], far)
+    for kind in ("jaccard", "overlap", "dice"):
+        expected = nanmean(expected_overlap(kind, jax.tree.map(lambda x: x[:9], graph)))
+        overlap = channel_overlap(far, kind=kind)
+        np.testing.assert_allclose(overlap[:9, :9], expected, rtol=1e-5)
+        np.testing.assert_allclose(channel_overlap(few, kind=kind), expected, rtol=1e-5)
+    np.testing.assert_allclose(cross_overlap(far, far), channel_overlap(far), rtol=1e-6)
+
+
+@pytest.mark.parametrize("has_empty", [False, True])
+def test_the_interval_of_a_layer_is_that_of_the_mean_over_pairs(has_empty, monkeypatch):
+    """From the images' means where all images count for all pairs, else in parts."""
+    graph = make_graph(3, num_channels=5, density=1.0)
+    graph = graph._replace(weights=graph.weights.at[1].set(0))
+    if has_empty:
+        graph = graph._replace(weights=graph.weights.at[2:4, :6].set(0))
+        monkeypatch.setattr(_bootstrap, "_PART", 2000)
+    overlap, interval = layer_overlap(graph, jax.random.key(2))
+    expected = overlap_interval(graph, jax.random.key(2))
+    np.testing.assert_allclose(overlap, expected.pairs, rtol=1e-6)
+    limits = expected.mean, expected.mean_lower, expected.mean_upper
+    np.testing.assert_allclose(interval, limits, rtol=1e-5)
 
 
 def test_block_size_does_not_matter():

@@ -5,6 +5,7 @@ import pytest
 
 from jnnk.graphs import NNKGraph, nnk_graph
 from jnnk.measures import Rates, chance_overlap, label_vote, loo_error, plan_layer
+from jnnk.measures._overlap import overlap_and_sums
 from jnnk.measures._plan import graph_bytes, line_through, overlap_bytes, vote_bytes
 from jnnk.network._passes import split_passes
 
@@ -46,6 +47,16 @@ def test_bytes_of_votes_are_those_of_their_program(num_channels, num_classes):
     assert error.compile().memory_analysis().temp_size_in_bytes < 5 * 2000 * 10 * 4
     # Of the size that was asked for: beside 29 GiB of graphs less than half a GiB.
     assert vote_bytes(50_000, 1000, num_neighbors=25) < 2**29
+
+
+@pytest.mark.parametrize("num_channels", [64, 256])
+def test_bytes_of_the_overlap_are_those_of_its_program(num_channels):
+    graph = graph_like(num_channels, 500, 25)
+    pairs = jax.ShapeDtypeStruct((num_channels, num_channels), "float32")
+    program = jax.jit(overlap_and_sums).lower(graph, pairs).compile()
+    counted = program.memory_analysis().temp_size_in_bytes
+    planned = overlap_bytes(500, num_channels, num_neighbors=25)
+    assert 0.6 < planned / counted < 1.6
 
 
 def test_the_chance_level_takes_no_more_than_the_overlap():

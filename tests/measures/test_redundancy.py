@@ -76,6 +76,31 @@ def test_curve_is_the_greedy_choice_on_sets():
     assert order[-1] == 3 and curve.coverage[-2] == 1
 
 
+def test_identifiers_may_be_of_any_size():
+    graph = graph_of(random_supports(2))
+    largest = np.iinfo(np.int32).max
+    far = graph._replace(
+        indices=jnp.where(graph.indices >= 0, largest - graph.indices * 50_000, -1)
+    )
+    np.testing.assert_array_equal(redundancy_by_image(far), redundancy_by_image(graph))
+    for curve, other in zip(redundancy_curve(far), redundancy_curve(graph), strict=True):
+        np.testing.assert_array_equal(curve, other)
+
+
+def test_a_weighted_choice_is_of_the_largest_products():
+    supports, weights = random_supports(3, num_channels=8), np.arange(8) % 3 / 4
+    left = [[set(s) for s in channel] for channel in supports]
+    order = []
+    for _ in supports:
+        gains = np.array([sum(map(len, channel)) for channel in left]) * weights
+        gains[order] = -1
+        order.append(int(np.argmax(gains)))
+        chosen = [set(s) for s in left[order[-1]]]
+        left = [[s - t for s, t in zip(c, chosen, strict=True)] for c in left]
+    curve = redundancy_curve(graph_of(supports), weights=jnp.asarray(weights, jnp.float32))
+    np.testing.assert_array_equal(curve.order, order)
+
+
 def test_channels_to_cover():
     curve = RedundancyCurve(jnp.arange(4), jnp.array([0.5, 0.9, 0.97, 1.0]))
     np.testing.assert_array_equal(channels_to_cover(curve, [0.9, 0.95, 0.99, 1.0]), [2, 3, 4, 4])
