@@ -33,6 +33,11 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    """What users call."""
+    return __all__
+
+
 _LARGEST = 2**20
 """Numbers of channels and classes are below."""
 

@@ -84,7 +84,7 @@ def reproduce_early_stopping(
     )
     records = list(itertools.chain.from_iterable(trainings))
     in_order = sorted(records, key=lambda record: RULES.index(record.rule))
-    summary = over_seeds(StoppingSummary, in_order, by=("rule",))
+    summary = over_seeds(StoppingSummary, in_order, by=("rule",), summed=("stopped_early",))
     caption = f"Early stopping on {' and '.join(dataset.class_names)}; means over seeds."
     figure = ("early_stopping", stopping_rules(records))
     save_study(folder, records, summary, caption=caption, figure=figure)

@@ -8,7 +8,7 @@ Every run, network and epoch is kept, so the command goes on where it was stoppe
 import itertools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from typing import NamedTuple, TypeVar
@@ -228,9 +228,16 @@ def pair_means(pair: Sequence[PairLayer]) -> tuple[PairMeans, ...]:
 def last_errors(epochs: Sequence[NetworkEpoch]) -> tuple[LastErrors, ...]:
     """The errors of each network after its last epoch."""
     last = {record.network: record.errors for record in epochs}
-    names = [field.name for field in fields(LastErrors) if field.name != "network"]
     return tuple(
-        LastErrors(network=network, **{name: getattr(errors, name) for name in names})
+        LastErrors(
+            network=network,
+            test_error=errors.test_error,
+            knn_error=errors.knn_error,
+            nnk_error=errors.nnk_error,
+            train_error=errors.train_error,
+            knn_loo_error=errors.knn_loo_error,
+            loo_error=errors.loo_error,
+        )
         for network, errors in last.items()
     )
 

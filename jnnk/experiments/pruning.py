@@ -6,10 +6,11 @@ test accuracy is lost. Every accuracy measured is kept, so the command goes on w
 """
 
 import hashlib
+import itertools
 import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ import numpy as np
 
 from jnnk.data import Dataset
 from jnnk.experiments.bisection import last_true
-from jnnk.experiments.runner import LoadedNetwork
+from jnnk.experiments.runner import LoadedNetwork, run_cases
 from jnnk.files.schema import TableRow
 from jnnk.jobs.fit import Evaluate
 from jnnk.jobs.trainer import Recipe, Trainer, masked
@@ -59,7 +60,7 @@ def reproduce_pruning(
     *,
     settings: Settings | None = None,
     progress: Progress = SILENT,
-) -> list[PruningCase]:
+) -> tuple[PruningCase, ...]:
     """Measures what is not measured yet; the tables are written anew after every number.
 
     The folder gets ``results.json``, ``table.csv``, ``.tex`` and ``.md``, the figure, and what is
@@ -70,24 +71,18 @@ def reproduce_pruning(
     """
     settings = settings or Settings()
     note_or_check_settings(folder, settings)
-    records: list[PruningCase] = []
-    cases = [(start, network) for start in STARTS for network in networks]
-    total = len(cases) * len(settings.criteria)
-    with progress.task("reproduce pruning", total=total, unit="criterion") as task:
-        for start, network in cases:
-            part = folder / network.name / start.replace(" ", "-")
-            evaluate = make_evaluate(network.model, normalization=dataset.normalization)
-            variables = network.variables
-            if start == "L1 fine-tune":
-                variables = _finetune(network, dataset, evaluate, settings, part, progress)
-            path = part / "accuracies.json"
-            accuracies = Accuracies(path, variables, dataset, evaluate, progress)
-            for criterion in settings.criteria:
-                prunable = measure(accuracies, criterion, settings)
-                records.append(PruningCase(network=network.name, start=start, prunable=prunable))
-                _write(folder, records)
-                task.advance(share=prunable.share)
-            save_figure(folder, "prunable_shares", prunable_shares(records))
+    starts = itertools.product(STARTS, networks)
+    studied = [_Start(folder, *start, dataset, settings, progress) for start in starts]
+    records = run_cases(
+        "reproduce pruning",
+        list(itertools.product(studied, settings.criteria)),
+        lambda case: case[0].record(case[1]),
+        unit="criterion",
+        progress=progress,
+        show=lambda record: {"share": record.prunable.share},
+        keep=partial(_write, folder),
+    )
+    save_figure(folder, "prunable_shares", prunable_shares(records))
     return records
 
 
@@ -170,24 +165,43 @@ def summary_table(records: Sequence[PruningCase]) -> list[TableRow]:
     ]
 
 
-def _finetune(
-    network: LoadedNetwork,
-    dataset: Dataset,
-    evaluate: Evaluate,
-    settings: Settings,
-    folder: pathlib.Path,
-    progress: Progress,
-) -> dict:
-    """The network's variables after a training with the L1 penalty."""
-    trainer = Trainer(network.model, dataset, Recipe.of(settings), evaluate=evaluate)
-    key = jax.random.key(settings.seed)
-    return trainer.fit(
-        partial(start_state, trainer.optimizer, key, network.variables),
-        seed=settings.seed,
-        folder=folder,
-        progress=progress,
-        description=f"L1 fine-tune of {network.name}",
-    ).variables
+@dataclass
+class _Start:
+    """A network as published or fine-tuned, which it is when it is first needed."""
+
+    folder: pathlib.Path
+    start: str
+    network: LoadedNetwork
+    dataset: Dataset
+    settings: Settings
+    progress: Progress
+
+    def record(self, criterion: str) -> PruningCase:
+        prunable = measure(self._accuracies, criterion, self.settings)
+        return PruningCase(network=self.network.name, start=self.start, prunable=prunable)
+
+    @cached_property
+    def _accuracies(self) -> Accuracies:
+        part = self.folder / self.network.name / self.start.replace(" ", "-")
+        evaluate = make_evaluate(self.network.model, normalization=self.dataset.normalization)
+        variables = self.network.variables
+        if self.start == "L1 fine-tune":
+            variables = self._finetuned(part, evaluate)
+        return Accuracies(
+            part / "accuracies.json", variables, self.dataset, evaluate, self.progress
+        )
+
+    def _finetuned(self, folder: pathlib.Path, evaluate: Evaluate) -> dict:
+        """The network's variables after a training with the L1 penalty."""
+        (name, model, variables), seed = self.network, self.settings.seed
+        trainer = Trainer(model, self.dataset, Recipe.of(self.settings), evaluate=evaluate)
+        return trainer.fit(
+            partial(start_state, trainer.optimizer, jax.random.key(seed), variables),
+            seed=seed,
+            folder=folder,
+            progress=self.progress,
+            description=f"L1 fine-tune of {name}",
+        ).variables
 
 
 def _digest(masks: Any) -> str:

@@ -54,11 +54,13 @@ def run_cases(
     unit: str,
     progress: Progress,
     show: Callable[[Record], dict[str, float]],
+    keep: Callable[[Sequence[Record]], None] = lambda records: None,
     streams: int = 1,
 ) -> tuple[Record, ...]:
     """What every case measures, in their order; ``show`` tells numbers to stand beside the bar.
 
-    As many cases as there are streams are measured side by side; Ctrl-C waits for these alone.
+    As many cases as there are streams are measured side by side; Ctrl-C waits for these alone. Then
+    ``keep`` gets all records so far.
     """
     records: list[Record] = []
     with progress.task(description, total=len(cases), unit=unit) as task:
@@ -70,5 +72,6 @@ def run_cases(
                 with concurrent.futures.ThreadPoolExecutor(streams) as pool:
                     found = list(pool.map(measure, some))
             records += found
+            keep(records)
             task.advance(len(found), **show(found[-1]))
     return tuple(records)

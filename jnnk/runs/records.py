@@ -45,22 +45,22 @@ def spread(values: Sequence[float | None]) -> Spread:
 
 
 def over_seeds(
-    kind: type[Summary], records: Iterable[Any], *, by: Sequence[str]
+    kind: type[Summary], records: Iterable[Any], *, by: Sequence[str], summed: Sequence[str] = ()
 ) -> tuple[Summary, ...]:
     """A record of class ``kind`` for each combination of the fields named in ``by``.
 
-    Its other fields are those of the records so named: a `Spread` over the seeds, or a sum of whole
-    numbers, such as how many are true. ``seeds`` is their number.
+    Its fields of class `Spread` are those of the records' fields so named, and ``summed`` names
+    sums of whole numbers, such as how many are true. ``seeds`` is the number of records.
     """
-    names = {each.name: each.type for each in fields(kind) if each.name not in ("seeds", *by)}
+    spreads = [each.name for each in fields(kind) if each.type is Spread]
     summaries: list[Summary] = []
     groups = grouped(records, lambda record: tuple(getattr(record, name) for name in by))
     for key, rows in groups.items():
-        found = {name: [getattr(row, name) for row in rows] for name in names}
-        values: dict[str, Any] = {"seeds": len(rows), **dict(zip(by, key, strict=True))}
-        for name, part in names.items():
-            values[name] = spread(found[name]) if part is Spread else sum(found[name])
-        summaries.append(kind(**values))
+        found = {name: [getattr(row, name) for row in rows] for name in (*spreads, *summed)}
+        values = {name: spread(found[name]) for name in spreads}
+        sums = {name: sum(found[name]) for name in summed}
+        shared = dict(zip(by, key, strict=True))
+        summaries.append(kind(seeds=len(rows), **shared, **values, **sums))
     return tuple(summaries)
 
 

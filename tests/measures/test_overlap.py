@@ -20,7 +20,7 @@ from jnnk.measures import (
 )
 from jnnk.measures._bootstrap import layer_overlap
 from jnnk.measures._membership import FEWEST_CHANNELS, LARGEST
-from jnnk.report.figures.overlap import cross_overlap_map
+from jnnk.report.figures import cross_overlap_map
 
 KINDS = tuple(OVERLAP_KINDS)
 
