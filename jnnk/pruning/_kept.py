@@ -6,7 +6,7 @@ of NaN is below every threshold and ranks below every other score.
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -94,6 +94,7 @@ def _sum_in_halves(scores: jax.Array) -> tuple[jax.Array, int]:
     return halves, depth
 
 
+@typed_jax.jit
 def keep_largest(scores: jax.Array, num_pruned: int | jax.Array) -> jax.Array:
     """Prune the ``num_pruned`` smallest scores along the first axis.
 
@@ -105,8 +106,45 @@ def keep_largest(scores: jax.Array, num_pruned: int | jax.Array) -> jax.Array:
         bool ``(n, ...)``.
     """
     # NaN below every score, -inf (already pruned) below NaN.
-    order = jnp.argsort(jnp.where(jnp.isnan(scores), -1, scores), axis=0)
-    return jnp.argsort(order, axis=0) >= num_pruned
+    keys = _ordered_bits(jnp.where(jnp.isnan(scores), -1, scores))
+    places = jnp.arange(len(keys), dtype=jnp.uint32).reshape(-1, *[1] * (keys.ndim - 1))
+    num_pruned = jnp.asarray(num_pruned, jnp.int32)
+
+    def is_below(bound: _Bound) -> jax.Array:
+        return (keys < bound.key) | ((keys == bound.key) & (places < bound.place))
+
+    def with_bit(bound: _Bound, bit: _Bound) -> tuple[_Bound, None]:
+        higher = _Bound(bound.key | bit.key, bound.place | bit.place)
+        fits = jnp.sum(is_below(higher), axis=0, keepdims=True, dtype=jnp.int32) <= num_pruned
+        key = jnp.where(fits, higher.key, bound.key)
+        return _Bound(key, jnp.where(fits, higher.place, bound.place)), None
+
+    # The largest bound that not too many lie below, bit by bit: the more significant bits are the
+    # keys'. That takes as many passes as there are bits, and less time than sorting.
+    key_bits, place_bits = 8 * keys.dtype.itemsize, len(keys).bit_length()
+    bits = _Bound(
+        jnp.asarray([1 << n for n in reversed(range(key_bits))] + [0] * place_bits, keys.dtype),
+        jnp.asarray([0] * key_bits + [1 << n for n in reversed(range(place_bits))], places.dtype),
+    )
+    shape = (1, *keys.shape[1:])
+    lowest = _Bound(jnp.zeros(shape, keys.dtype), jnp.zeros(shape, places.dtype))
+    bound, _ = jax.lax.scan(with_bit, lowest, bits)
+    return ~is_below(bound)
+
+
+class _Bound(NamedTuple):
+    """A point in the order of scores: by their key, then by their place along the first axis."""
+
+    key: jax.Array
+    place: jax.Array
+
+
+def _ordered_bits(scores: jax.Array) -> jax.Array:
+    """Unsigned numbers in the order of floating ones, none of which is NaN."""
+    bits = int(typed_jax.finfo(scores.dtype).bits)
+    numbers = jax.lax.bitcast_convert_type(jnp.where(scores == 0, 0, scores), f"uint{bits}")
+    sign = jnp.asarray(1 << bits - 1, numbers.dtype)
+    return numbers ^ jnp.where(numbers >= sign, ~jnp.zeros((), numbers.dtype), sign)
 
 
 def _num_pruned(selection: KeepRate, alive: Layers) -> dict[str, int]:

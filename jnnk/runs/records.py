@@ -60,7 +60,7 @@ def over_seeds(
         values = {name: spread(found[name]) for name in spreads}
         sums = {name: sum(found[name]) for name in summed}
         shared = dict(zip(by, key, strict=True))
-        summaries.append(kind(seeds=len(rows), **shared, **values, **sums))
+        summaries.append(kind(**{"seeds": len(rows), **shared, **values, **sums}))
     return tuple(summaries)
 
 

@@ -33,7 +33,7 @@ from jnnk.pruning import (
     summarize,
 )
 from jnnk.pruning._conv_leaves import conv_kernels
-from jnnk.pruning._kept import contributes
+from jnnk.pruning._kept import contributes, keep_largest
 from jnnk.pruning._selection import num_pruned
 
 KEY = jax.random.key(0)
@@ -582,3 +582,21 @@ def test_options_are_keyword_only():
     parameters = inspect.signature(make_masks).parameters
     kinds = {name: p.kind for name, p in parameters.items() if name != "params"}
     assert set(kinds.values()) == {inspect.Parameter.KEYWORD_ONLY}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("shape", [(0, 2), (1, 1), (37, 1), (200, 3), (64,)])
+def test_the_smallest_go_in_the_order_of_a_stable_sort(shape, dtype):
+    """With many ties, zeros of either sign, NaN below all scores and -inf below that."""
+    rng = np.random.default_rng(0)
+    values = np.round(np.abs(rng.normal(size=shape)), 1) * rng.choice([0, -0.0, 1, 1, 1e-3], shape)
+    values = np.abs(values, where=values != 0, out=values)
+    values = np.where(rng.random(shape) < 0.1, np.nan, values)
+    values = np.where(rng.random(shape) < 0.1, -np.inf, values)
+    scores = jnp.asarray(values, dtype)
+    ranked = np.where(np.isnan(values), -1, np.asarray(scores, np.float32))
+    order = np.argsort(np.argsort(ranked, axis=0, kind="stable"), axis=0)
+    for number in {0, 1, shape[0] // 3, shape[0]}:
+        kept = keep_largest(scores, number)
+        np.testing.assert_array_equal(kept, order >= number)
+        np.testing.assert_array_equal(jax.jit(keep_largest)(scores, number), kept)
