@@ -43,6 +43,7 @@ def graph_of(function, *arguments, **options):
 ACTIVATIONS = array(300, 2, 2, 3)
 POINTS = array(300, 12)
 CHANNELS = graph_of(jnnk.channelwise_nnk_graph, ACTIVATIONS, num_neighbors=4)
+MANY_CHANNELS = graph_of(jnnk.channelwise_nnk_graph, array(40, 2, 2, 128), num_neighbors=4)
 GRAPH = graph_of(jnnk.nnk_graph, POINTS, num_neighbors=4)
 LABELS = array(300, dtype="int32")
 KEY = jax.random.key(0)
@@ -191,6 +192,7 @@ DISCRETE = {
         lambda graph: measures.overlap_interval(graph, KEY, num_resamples=3),
         (CHANNELS,),
     ),
+    "channel_overlap of many channels": (jnnk.channel_overlap, (MANY_CHANNELS,)),
     "chance_overlap": (partial(measures.chance_overlap, num_candidates=99), (CHANNELS,)),
     "overlap_by_image": (measures.overlap_by_image, (CHANNELS,)),
     "redundancy": (measures.redundancy, (CHANNELS,)),
