@@ -43,7 +43,7 @@ def graph_of(function, *arguments, **options):
 ACTIVATIONS = array(300, 2, 2, 3)
 POINTS = array(300, 12)
 CHANNELS = graph_of(jnnk.channelwise_nnk_graph, ACTIVATIONS, num_neighbors=4)
-MANY_CHANNELS = graph_of(jnnk.channelwise_nnk_graph, array(40, 2, 2, 128), num_neighbors=4)
+MANY_CHANNELS = graph_of(jnnk.channelwise_nnk_graph, array(40, 2, 2, 256), num_neighbors=4)
 GRAPH = graph_of(jnnk.nnk_graph, POINTS, num_neighbors=4)
 LABELS = array(300, dtype="int32")
 KEY = jax.random.key(0)

@@ -59,8 +59,8 @@ def run_cases(
 ) -> tuple[Record, ...]:
     """What every case measures, in their order; ``show`` tells numbers to stand beside the bar.
 
-    As many cases as there are streams are measured side by side; Ctrl-C waits for these alone. Then
-    ``keep`` gets all records so far.
+    As many cases as there are streams are measured side by side; Ctrl-C waits for these alone.
+    After them ``keep`` gets all records so far.
     """
     records: list[Record] = []
     with progress.task(description, total=len(cases), unit=unit) as task:

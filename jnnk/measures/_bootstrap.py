@@ -116,7 +116,7 @@ def overlap_interval(
 
 
 def layer_overlap(graph: NNKGraph, key: Array) -> tuple[np.ndarray, MeanInterval]:
-    """`overlap_interval` without the pairs' own intervals, of whatever many channels.
+    """`overlap_interval` without the pairs' own intervals, whatever the number of channels.
 
     Args:
         graph: leading axis C, as for `channel_overlap`.
@@ -125,35 +125,43 @@ def layer_overlap(graph: NNKGraph, key: Array) -> tuple[np.ndarray, MeanInterval
     Returns:
         The overlap (C, C) and its mean over the pairs of different live channels, NaN without any.
     """
-    speaks = np.asarray(degrees(graph.weights)) > 0
-    live: np.ndarray = np.any(speaks, axis=1)
+    is_heard = np.asarray(degrees(graph.weights)) > 0
+    live: np.ndarray = np.any(is_heard, axis=1)
     pairs: np.ndarray = live[:, None] & live & ~np.eye(len(live), dtype=bool)
     drawn = _multiplicities(key, graph.weights.shape[1], NUM_RESAMPLES)
-    if speaks[live].all():
+    if is_heard[live].all():
         # Every image counts for every pair, so that means over pairs may come before those over
         # images.
         overlap, sums = overlap_and_sums(graph, jnp.asarray(pairs, graph.weights.dtype))
-        sums = np.asarray(drawn, np.float64) @ np.asarray(sums, np.float64) / speaks.shape[1]
+        sums = np.asarray(drawn, np.float64) @ np.asarray(sums, np.float64) / is_heard.shape[1]
+        counts = np.full(len(sums), pairs.sum())
     else:
-        overlap, sums = _in_parts(graph, drawn.astype(graph.weights.dtype), pairs)
-    if not pairs.any():
+        overlap, sums, counts = _in_parts(graph, drawn.astype(graph.weights.dtype), pairs)
+    if not counts.any():
         return np.asarray(overlap), MeanInterval(np.nan, np.nan, np.nan)
-    mean, *resampled = (sums / pairs.sum()).tolist()
-    return np.asarray(overlap), MeanInterval(mean, *np.quantile(resampled, _LIMITS).tolist())
+    mean, *resampled = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).tolist()
+    return np.asarray(overlap), MeanInterval(mean, *np.nanquantile(resampled, _LIMITS).tolist())
 
 
-def _in_parts(graph: NNKGraph, samples: Array, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The overlap in the first sample, (C, C), and sums over pairs in each sample, (R,)."""
+def _in_parts(
+    graph: NNKGraph, samples: Array, pairs: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The overlap in the first sample, (C, C), and sums and numbers of the pairs in each, (R,).
+
+    Pairs for which no image of a sample counts are left out of it.
+    """
     size = max(1, _PART // (len(samples) * len(pairs)))
     overlap: list[np.ndarray] = []
-    sums = np.zeros(len(samples))
+    sums, counts = np.zeros(len(samples)), np.zeros(len(samples), int)
     for start in range(0, len(pairs), size):
         part = slice(start, start + size)
         rows: NNKGraph = jax.tree.map(operator.itemgetter(part), graph)
         values = np.asarray(weighted_overlap(rows, graph, samples))
         overlap.append(values[0])
-        sums += np.where(pairs[part], values, 0).sum((1, 2), dtype=np.float64)
-    return np.concatenate(overlap), sums
+        known = pairs[part] & np.isfinite(values)
+        sums += np.where(known, values, 0).sum((1, 2), dtype=np.float64)
+        counts += known.sum((1, 2))
+    return np.concatenate(overlap), sums, counts
 
 
 @typed_jax.jit(static_argnames=("num_queries", "num_resamples"))

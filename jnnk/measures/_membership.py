@@ -1,7 +1,8 @@
 """Sets of neighbours as rows of a table, whose products count what two of them share.
 
 For layers of many channels: a product of two rows of N ones and zeros takes N multiplications
-where comparing K neighbours with K others takes K^2 comparisons, but on what multiplies matrices.
+where comparing K neighbours with K others takes K^2 comparisons, but on units made for products of
+matrices.
 """
 
 import jax
@@ -15,9 +16,10 @@ from jnnk.measures._overlap_kinds import OverlapKind
 
 #: Identifiers of one table.
 WIDTH = 1024
-#: Identifiers from which on tables take longer than comparing, about, at K = 25 without units for
-#: bfloat16; and channels below which.
-LARGEST, FEWEST_CHANNELS = 4 * WIDTH, 128
+#: With identifiers from this one on comparing takes less time than tables, about.
+LARGEST = 3 * WIDTH
+#: With fewer channels comparing takes less time.
+FEWEST_CHANNELS = 256
 
 
 def table_comparison(kind: OverlapKind) -> Comparison:
@@ -35,7 +37,9 @@ def table_comparison(kind: OverlapKind) -> Comparison:
 def _shared(block: Neighborhoods, others: Neighborhoods) -> Array:
     """How many neighbours two channels share, float32 (B, C, C')."""
     identifiers, other_identifiers = (_identifiers(each) for each in (block, others))
-    largest = jnp.maximum(jnp.max(identifiers), jnp.max(other_identifiers))
+    largest = jnp.maximum(*(jnp.max(x, initial=-1) for x in (identifiers, other_identifiers)))
+    # Under vmap this runs, and is not used, with larger ones too.
+    largest = jnp.minimum(largest, LARGEST - 1)
 
     def is_left(carry: tuple[Array, Array]) -> Array:
         return carry[0] * WIDTH <= largest

@@ -12,9 +12,9 @@ from jax import Array
 from jnnk._core.whole_numbers import whole_number
 from jnnk.graphs import NNKGraph
 
-# XLA's CPU compiler turns comparisons with so few neighbours (below the second number) into scalar
-# code, five times as slow as those with more; they are filled up, unless there are fewer still.
-_FEW = range(6, 16)
+# With so few neighbours XLA's CPU compiler makes scalar code, five times as slow: such
+# neighbourhoods are filled up to 16.
+FEW = range(6, 16)
 
 
 class Neighborhoods(NamedTuple):
@@ -75,7 +75,7 @@ def split_blocks(indices: Array, strengths: Array, block_size: int) -> Neighborh
     block_size = whole_number("block_size", block_size)
     num_channels, num_queries, num_neighbors = indices.shape
     number = -(-num_queries // block_size)
-    missing = _FEW.stop - num_neighbors if num_neighbors in _FEW else 0
+    missing = FEW.stop - num_neighbors if num_neighbors in FEW else 0
     padding = ((0, 0), (0, number * block_size - num_queries), (0, missing))
 
     def split(array: Array) -> Array:

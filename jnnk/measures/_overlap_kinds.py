@@ -15,7 +15,7 @@ class OverlapKind(NamedTuple):
         strength: ``(weights) -> strengths``, both (..., K): what a neighbour counts for.
         combine: ``(strength, strength) -> contribution`` of a neighbour found in both.
         similarity: ``(shared, size, other_size) -> value``, from the summed contributions and
-            the summed strengths of either side.
+            the summed strengths of either side; the same with these exchanged.
     """
 
     strength: Callable[[Array], Array]
@@ -25,7 +25,7 @@ class OverlapKind(NamedTuple):
     @property
     def is_of_sets(self) -> bool:
         """Whether neighbours only count, whatever their weights."""
-        return self.strength is _indicator
+        return self.strength is _indicator and self.combine is jnp.minimum
 
 
 def ratio(numerator: Array, denominator: Array, *, otherwise: float = 0.0) -> Array:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from jnnk.graphs._qp.chunks import gram_queries, queries_of_device
 from jnnk.graphs._search.shortlists import shortlist_length
 from jnnk.graphs._weights import LOCAL_QUERIES
-from jnnk.measures._membership import FEWEST_CHANNELS, WIDTH
-from jnnk.measures._overlap import TABLE_VALUES, images_at_once
+from jnnk.measures._neighborhoods import FEW
+from jnnk.measures._overlap import images_at_once
 from jnnk.parallel._streams import STREAMS
 
 _WORD = 4  # bytes of a float32 or int32
@@ -114,20 +114,21 @@ def graph_bytes(
 
 
 def overlap_bytes(num_images: int, num_channels: int, *, num_neighbors: int) -> int:
-    """The bytes of one `jnnk.measures.channel_overlap` and of the interval of its mean.
+    """The bytes of one `jnnk.measures.channel_overlap`.
+
+    The interval of its mean takes no more, unless live channels have images without neighbours.
 
     Args:
         num_images: N.
         num_channels: C.
         num_neighbors: K.
     """
-    neighbors = 3 * num_channels * num_images * num_neighbors  # identifiers, strengths, in blocks
+    filled = FEW.stop if num_neighbors in FEW else num_neighbors
+    neighbors = 3 * num_channels * num_images * filled  # identifiers, strengths, in blocks
     samples = 2 * _RESAMPLES * num_images
     num_pairs = num_channels**2
-    values = num_pairs * images_at_once(max(num_pairs, 1))
-    if num_channels >= FEWEST_CHANNELS:
-        # Counts, twice, similarities and whether they count, and tables of half words, twice.
-        values = max(values, TABLE_VALUES * 4 + TABLE_VALUES // num_channels * WIDTH)
+    # Values, contributions, and what counts as numbers.
+    values = 3 * num_pairs * images_at_once(max(num_pairs, 1))
     return (neighbors + samples + _MATRICES * num_pairs + values) * _WORD
 
 

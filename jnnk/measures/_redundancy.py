@@ -14,7 +14,8 @@ from jnnk._core.arrays import ArrayLike
 from jnnk.graphs import NNKGraph
 from jnnk.measures._neighborhoods import check_channels, degrees
 
-# So many bits of an identifier tell its place among those that are marked at once.
+# So many bits of an identifier tell its place among those that are marked at once: the table is one
+# for all but the largest sets of images, and fits a second-level cache.
 _BITS = 16
 
 
@@ -82,7 +83,7 @@ def _values(graph: NNKGraph) -> tuple[Array, Array]:
 
     def union_size(identifiers: Array) -> Array:
         slots = jnp.arange(len(identifiers), dtype=jnp.int32)
-        return (_speakers(identifiers) == slots).sum(dtype=jnp.int32)
+        return (_representatives(identifiers) == slots).sum(dtype=jnp.int32)
 
     union = typed_jax.lax_map(union_size, _identifiers(graph))
     sizes = degrees(graph.weights)
@@ -113,16 +114,16 @@ def redundancy_curve(
     Raises:
         ValueError: for a graph that has not three axes.
     """
-    speakers = typed_jax.lax_map(_speakers, _identifiers(graph))
+    representatives = typed_jax.lax_map(_representatives, _identifiers(graph))
     num_channels, num_images, num_neighbors = graph.weights.shape
     if num_channels == 0:
         return RedundancyCurve(jnp.zeros(0, jnp.int32), jnp.zeros(0, graph.weights.dtype))
-    speakers = speakers.reshape(num_images, num_channels, num_neighbors)
+    representatives = representatives.reshape(num_images, num_channels, num_neighbors)
     factors = jnp.ones(num_channels, jnp.int32) if weights is None else jnp.asarray(weights)
     rows = jnp.arange(num_images)[:, None]
 
     def gain(covered: Array, channel: Array) -> Array:
-        is_covered = covered.at[rows, speakers[:, channel]].get(mode="fill", fill_value=True)
+        is_covered = covered.at[rows, representatives[:, channel]].get(mode="fill", fill_value=True)
         return (~is_covered).sum(dtype=jnp.int32)
 
     def choose(carry: _Choice, _: Array) -> tuple[_Choice, tuple[Array, Array]]:
@@ -141,7 +142,7 @@ def redundancy_curve(
         nothing = jnp.zeros(num_channels, bool)
         gains, _ = jax.lax.while_loop(is_outdated, update, (carry.gains, nothing))
         best = _best(gains, factors)
-        covered = covered.at[rows, speakers[:, best]].set(True, mode="drop")
+        covered = covered.at[rows, representatives[:, best]].set(True, mode="drop")
         return _Choice(gains.at[best].set(-1), covered), (best, gains[best])
 
     start = _Choice(
@@ -181,7 +182,7 @@ class _Choice(NamedTuple):
     Attributes:
         gains: int32 (C,), neighbours that each adds to the chosen ones, at most; -1 for the chosen.
         covered: bool (Q, C * K), whether the neighbour is one of a chosen channel, at the slots of
-            speakers.
+            representatives.
     """
 
     gains: Array
@@ -202,7 +203,7 @@ def _identifiers(graph: NNKGraph) -> Array:
     return identifiers.reshape(num_images, num_channels * num_neighbors)
 
 
-def _speakers(identifiers: Array) -> Array:
+def _representatives(identifiers: Array) -> Array:
     """Of all slots with the same identifier, one that stands for them.
 
     Args:
@@ -223,12 +224,12 @@ def _speakers(identifiers: Array) -> Array:
         return carry[0] < none
 
     def mark(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        window, speakers = carry
+        window, representatives = carry
         is_here = windows == window
         marked = jnp.zeros(2**_BITS, jnp.int32)
         marked = marked.at[jnp.where(is_here, places, 2**_BITS)].set(slots, mode="drop")
         found = marked.at[places].get(mode="promise_in_bounds")
-        return next_after(window), jnp.where(is_here, found, speakers)
+        return next_after(window), jnp.where(is_here, found, representatives)
 
     start = next_after(-1), jnp.full(size, size, jnp.int32)
     return jax.lax.while_loop(is_left, mark, start)[1]

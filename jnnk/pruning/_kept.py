@@ -105,8 +105,7 @@ def keep_largest(scores: jax.Array, num_pruned: int | jax.Array) -> jax.Array:
     Returns:
         bool ``(n, ...)``.
     """
-    # NaN below every score, -inf (already pruned) below NaN.
-    keys = _ordered_bits(jnp.where(jnp.isnan(scores), -1, scores))
+    keys = _ordered_bits(scores)
     places = jnp.arange(len(keys), dtype=jnp.uint32).reshape(-1, *[1] * (keys.ndim - 1))
     num_pruned = jnp.asarray(num_pruned, jnp.int32)
 
@@ -140,11 +139,23 @@ class _Bound(NamedTuple):
 
 
 def _ordered_bits(scores: jax.Array) -> jax.Array:
-    """Unsigned numbers in the order of floating ones, none of which is NaN."""
-    bits = int(typed_jax.finfo(scores.dtype).bits)
-    numbers = jax.lax.bitcast_convert_type(jnp.where(scores == 0, 0, scores), f"uint{bits}")
-    sign = jnp.asarray(1 << bits - 1, numbers.dtype)
+    """Unsigned numbers in the order of scores: NaN below every score, -inf (pruned) below NaN."""
+    if not jnp.issubdtype(scores.dtype, jnp.floating):
+        whole = scores.astype(jnp.int32) if scores.dtype.itemsize < 4 else scores
+        if jnp.issubdtype(whole.dtype, jnp.unsignedinteger):
+            return whole
+        return jax.lax.bitcast_convert_type(whole, f"uint{8 * whole.dtype.itemsize}") ^ _sign(whole)
+    # Zeros of either sign are equal.
+    scores = jnp.where(jnp.isnan(scores), -1, jnp.where(scores == 0, 0, scores))
+    numbers = jax.lax.bitcast_convert_type(scores, f"uint{8 * scores.dtype.itemsize}")
+    sign = _sign(numbers)
     return numbers ^ jnp.where(numbers >= sign, ~jnp.zeros((), numbers.dtype), sign)
+
+
+def _sign(numbers: jax.Array) -> jax.Array:
+    """The highest bit, as an unsigned number of the same size."""
+    bits = 8 * numbers.dtype.itemsize
+    return jnp.asarray(1 << bits - 1, f"uint{bits}")
 
 
 def _num_pruned(selection: KeepRate, alive: Layers) -> dict[str, int]:
@@ -221,7 +232,7 @@ def _split_rows(column: jax.Array, parts: Layers) -> dict[str, jax.Array]:
 def _keep_in_columns(columns: Layers, num_pruned: Mapping[str, int]) -> dict[str, jax.Array]:
     """Keep the largest of each column ``(n, columns)`` of each layer."""
     kept: dict[str, jax.Array] = {}
-    # Columns of one length are sorted together: a sort for each layer is slow to compile.
+    # Columns of one length are ranked together: a loop for each layer is slow to compile.
     for length in sorted({len(column) for column in columns.values()}):
         paths = [path for path, column in columns.items() if len(column) == length]
         together = jnp.concatenate([columns[path] for path in paths], axis=1)

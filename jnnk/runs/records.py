@@ -49,8 +49,8 @@ def over_seeds(
 ) -> tuple[Summary, ...]:
     """A record of class ``kind`` for each combination of the fields named in ``by``.
 
-    Its fields of class `Spread` are those of the records' fields so named, and ``summed`` names
-    sums of whole numbers, such as how many are true. ``seeds`` is the number of records.
+    Its fields of class `Spread` are over the records' fields of the same names, and ``summed``
+    names sums of whole numbers, such as how many are true. ``seeds`` is the number of records.
     """
     spreads = [each.name for each in fields(kind) if each.type is Spread]
     summaries: list[Summary] = []

@@ -108,6 +108,25 @@ def test_of_many_channels_by_tables_and_by_comparing(factor):
     np.testing.assert_allclose(cross_overlap(far, far), channel_overlap(far), rtol=1e-6)
 
 
+def test_of_many_channels_under_vmap():
+    """Which runs both ways of counting."""
+    graph = make_graph(0, num_channels=FEWEST_CHANNELS, num_images=4, num_neighbors=2)
+    far = graph._replace(indices=graph.indices + np.iinfo(np.int32).max - 4)
+    both = jax.vmap(channel_overlap)(jax.tree.map(lambda *x: jnp.stack(x), graph, far))
+    for overlap in both:
+        np.testing.assert_allclose(overlap, channel_overlap(graph), rtol=1e-6)
+
+
+def test_pairs_without_an_image_that_counts_are_left_out_of_a_resample():
+    graph = make_graph(0, num_channels=3, density=1.0)
+    graph = graph._replace(weights=graph.weights.at[:2, 1:].set(0))
+    _, interval = layer_overlap(graph, jax.random.key(0))
+    expected = overlap_interval(graph, jax.random.key(0))
+    limits = expected.mean, expected.mean_lower, expected.mean_upper
+    np.testing.assert_allclose(interval, limits, rtol=1e-5)
+    assert np.isfinite(interval).all()
+
+
 @pytest.mark.parametrize("has_empty", [False, True])
 def test_the_interval_of_a_layer_is_that_of_the_mean_over_pairs(has_empty, monkeypatch):
     """From the images' means where all images count for all pairs, else in parts."""

@@ -49,13 +49,15 @@ def test_bytes_of_votes_are_those_of_their_program(num_channels, num_classes):
     assert vote_bytes(50_000, 1000, num_neighbors=25) < 2**29
 
 
-@pytest.mark.parametrize("num_channels", [64, 256])
-def test_bytes_of_the_overlap_are_those_of_its_program(num_channels):
-    graph = graph_like(num_channels, 500, 25)
+@pytest.mark.parametrize(
+    ("num_channels", "num_neighbors"), [(64, 25), (64, 6), (128, 25), (512, 25), (2048, 25)]
+)
+def test_bytes_of_the_overlap_are_those_of_its_program(num_channels, num_neighbors):
+    graph = graph_like(num_channels, 500, num_neighbors)
     pairs = jax.ShapeDtypeStruct((num_channels, num_channels), "float32")
     program = jax.jit(overlap_and_sums).lower(graph, pairs).compile()
     counted = program.memory_analysis().temp_size_in_bytes
-    planned = overlap_bytes(500, num_channels, num_neighbors=25)
+    planned = overlap_bytes(500, num_channels, num_neighbors=num_neighbors)
     assert 0.6 < planned / counted < 1.6
 
 

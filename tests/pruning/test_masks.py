@@ -584,6 +584,13 @@ def test_options_are_keyword_only():
     assert set(kinds.values()) == {inspect.Parameter.KEYWORD_ONLY}
 
 
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "uint32", "bool"])
+def test_whole_numbers_are_ranked_too(dtype):
+    scores = jnp.asarray(np.random.default_rng(0).integers(0, 9, 50), dtype)
+    order = np.argsort(np.argsort(np.asarray(scores), kind="stable"))
+    np.testing.assert_array_equal(keep_largest(scores, 20), order >= 20)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("shape", [(0, 2), (1, 1), (37, 1), (200, 3), (64,)])
 def test_the_smallest_go_in_the_order_of_a_stable_sort(shape, dtype):
