@@ -14,10 +14,10 @@ from jnnk.measures._comparison import Comparison
 from jnnk.measures._neighborhoods import Neighborhoods
 from jnnk.measures._overlap_kinds import OverlapKind
 
-#: Identifiers of one table.
-WIDTH = 1024
+# Identifiers of one table.
+_WIDTH = 1024
 #: With identifiers from this one on comparing takes less time than tables, about.
-LARGEST = 3 * WIDTH
+LARGEST = 3 * _WIDTH
 #: With fewer channels comparing takes less time.
 FEWEST_CHANNELS = 256
 
@@ -42,11 +42,13 @@ def _shared(block: Neighborhoods, others: Neighborhoods) -> Array:
     largest = jnp.minimum(largest, LARGEST - 1)
 
     def is_left(carry: tuple[Array, Array]) -> Array:
-        return carry[0] * WIDTH <= largest
+        return carry[0] * _WIDTH <= largest
 
     def count(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         number, shared = carry
-        rows, columns = (_table(each - number * WIDTH) for each in (identifiers, other_identifiers))
+        rows, columns = (
+            _table(each - number * _WIDTH) for each in (identifiers, other_identifiers)
+        )
         return number + 1, shared + exact_counts("bcn,bdn->bcd", rows, columns)
 
     shape = (len(identifiers), identifiers.shape[1], other_identifiers.shape[1])
@@ -63,5 +65,5 @@ def _table(identifiers: Array) -> Array:
 
     Half precision holds these, and sums of their products are made in float32: nothing is rounded.
     """
-    every = jnp.arange(WIDTH, dtype=jnp.int32).reshape(1, 1, 1, -1)
+    every = jnp.arange(_WIDTH, dtype=jnp.int32).reshape(1, 1, 1, -1)
     return (identifiers[..., None] == every).any(2).astype(jnp.bfloat16)

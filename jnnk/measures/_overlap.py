@@ -26,9 +26,9 @@ from jnnk.measures._neighborhoods import (
 )
 from jnnk.measures._overlap_kinds import OverlapKind, overlap_kind
 
-#: Values of pairs of channels and images held at once for each sample of the images where
-#: neighbours are counted in tables: about what a third-level cache holds.
-TABLE_VALUES = 2**22
+# Values of pairs of channels and images held at once for each sample of the images where neighbours
+# are counted in tables: about what a third-level cache holds.
+_TABLE_VALUES = 2**22
 # Elsewhere, and images that keep XLA's loops over them long.
 _VALUES, _FEWEST_IMAGES = 2**25, 32
 
@@ -198,15 +198,12 @@ def weighted_overlap(
     return means.of_pairs
 
 
-@typed_jax.jit(static_argnames=("kind", "block_size"))
-def overlap_and_sums(
-    graph: NNKGraph, pairs: Array, *, kind: str = "jaccard", block_size: int = 128
-) -> tuple[Array, Array]:
+@typed_jax.jit
+def overlap_and_sums(graph: NNKGraph, pairs: Array) -> tuple[Array, Array]:
     """`channel_overlap`, and (Q,) the sum of an image's values over pairs with weights (C, C)."""
     every_image = jnp.ones((1, graph.weights.shape[1]), graph.weights.dtype)
-    means = _means(
-        graph, graph, every_image, kind=overlap_kind(kind), block_size=block_size, pairs=pairs
-    )
+    kind = overlap_kind("jaccard")
+    means = _means(graph, graph, every_image, kind=kind, block_size=128, pairs=pairs)
     return means.of_pairs[0], jnp.asarray(means.of_images)
 
 
@@ -234,7 +231,7 @@ def _means(
         return means_by(comparison(kind), images)
 
     def by_tables() -> Means:
-        images = max(1, TABLE_VALUES * len(samples) // num_pairs)
+        images = max(1, _TABLE_VALUES * len(samples) // num_pairs)
         return means_by(table_comparison(kind), min(images, block_size))
 
     if not kind.is_of_sets or min(len(weights), len(other_weights)) < FEWEST_CHANNELS:
